@@ -1,0 +1,24 @@
+"""ResNet-10 with 16-32-64-128 channels (309 thousand parameters) on CIFAR-10: for two CPU cores.
+
+    python -m experiments.train --config=configs/cifar10_resnet10.py --workdir=runs/cifar10 --config.data.dir=TFDS_DIR
+
+Twenty epochs; 2,000 training images are held out to choose hyper-parameters on. The figures that came of it are
+in results/cifar10_resnet10/.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.data.name = "cifar10"
+    config.data.validation = 0.04
+    config.data.pad = 4
+    config.data.flip = True
+    config.model.name = "resnet10"
+    config.model.width = 16
+    config.training.epochs = 20
+    config.training.batch_size = 128
+    return config

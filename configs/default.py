@@ -1,0 +1,55 @@
+"""Every setting, with its meaning; the other files of this folder change some of these.
+
+    python -m experiments.train --config=configs/default.py --workdir=runs/default
+
+trains ResNet-8 on scikit-learn's digits, in about half a minute on two cores.
+Change any setting from the command line: --config.training.epochs=5 --config.data.exclude=3
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # or the name of a TFDS image classification set
+    config.data.dir = ""  # the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default
+    config.data.image_size = 0  # resize to this many pixels a side; 0: as stored
+    config.data.validation = 0.0  # share of the training images, the same of each class, never trained on
+    config.data.exclude = ""  # classes to leave out of training, as in "3,5" or "cat": the retrained reference
+    config.data.pad = 1  # random crop after reflecting so many pixels
+    config.data.flip = False  # random horizontal flip
+    config.data.cutout = 0  # side of a random square set to the mean colour; 0: none
+
+    config.model = ConfigDict()
+    config.model.name = "resnet8"
+    config.model.width = 0  # channels of the first stage; 0: the network's usual width
+    config.model.stem = "auto"  # residual networks: "cifar", "imagenet", or by image size
+    config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
+
+    config.training = ConfigDict()
+    config.training.epochs = 15
+    config.training.batch_size = 64
+    config.training.learning_rate = 0.2  # the peak
+    config.training.schedule = "one-cycle"  # or "cosine"
+    config.training.warmup = 0.2  # share of the steps in which the rate rises
+    config.training.momentum = 0.9  # Nesterov
+    config.training.weight_decay = 5e-4  # on kernels only: not on biases, nor on batch norm
+    config.training.label_smoothing = 0.0
+
+    config.orthogonality = ConfigDict()
+    config.orthogonality.penalty = "so"  # none, so, dso, srip, ocnn
+    config.orthogonality.weight = 1e-3  # the paper's own is not known; this is the prototype's
+    config.orthogonality.schedule = ((0, 1.0),)  # from epoch e on the weight is multiplied by f: ((e, f), ...)
+    config.orthogonality.layers = ""  # regular expression on the module path; empty: every convolution
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 1  # epochs
+    config.checkpoint.keep = 2  # newest ones kept
+
+    config.statistics = ConfigDict()
+    config.statistics.batch_size = 256
+    config.statistics.features = 4000  # training images whose last features are stored too; 0: none
+    return config

@@ -1,0 +1,123 @@
+"""Orbax checkpoints of variables, optimiser state and class statistics; the only file that touches Orbax.
+
+A workdir holds `checkpoints/<epoch>/` with the items `variables` and, while training goes on, `optimiser`, and
+`statistics/`. Orbax writes to a temporary name and renames, so what has its final name is whole.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from osp_jax.errors import InputError
+from osp_jax.training.state import TrainState
+
+
+@contextmanager
+def training_checkpoints(workdir: Path, every: int, keep: int) -> Iterator[Any]:
+    """The checkpointer of a training run; on leaving, saves under way are finished.
+
+    Saves at epochs divisible by `every` (and where forced), and keeps the newest `keep`.
+    """
+    policies = ocp.training.save_decision_policies, ocp.training.preservation_policies
+    with ocp.training.Checkpointer(
+        (workdir / "checkpoints").absolute(),
+        save_decision_policy=policies[0].FixedIntervalPolicy(every),
+        preservation_policy=policies[1].LatestN(keep),
+        cleanup_tmp_directories=True,
+    ) as checkpointer:
+        yield checkpointer
+
+
+def save_state(checkpointer: Any, epoch: int, state: TrainState, *, last: bool) -> None:
+    """Saves asynchronously; returns once the state is copied, so that the next step may reuse its buffers."""
+    # A donated buffer could be overwritten while the background thread still reads it.
+    state = jax.tree.map(jnp.copy, state)
+    items = {"variables": state.variables, "optimiser": {"step": state.step, "opt_state": state.opt_state}}
+    checkpointer.save_checkpointables_async(epoch, items, force=last and not checkpointer.should_save(epoch))
+
+
+def restore_state(checkpointer: Any, like: TrainState) -> tuple[int, TrainState]:
+    """(epochs done, state) of the newest checkpoint; (0, `like`) where there is none.
+
+    Raises:
+      InputError: the newest checkpoint is damaged, or of another model or optimiser.
+    """
+    if checkpointer.latest is None:
+        return 0, like
+    epoch = checkpointer.latest.step
+    folder = Path(checkpointer.directory) / str(epoch)
+    abstract = _abstract({"variables": like.variables, "optimiser": {"step": like.step, "opt_state": like.opt_state}})
+    with _readable(folder):
+        items = checkpointer.load_checkpointables(epoch, abstract)
+    variables, optimiser = items["variables"], items["optimiser"]
+    state = TrainState(optimiser["step"], variables["params"], variables["batch_stats"], optimiser["opt_state"])
+    return epoch, state
+
+
+def save_variables(workdir: Path, variables: dict[str, Any]) -> None:
+    """Writes `variables` as the only checkpoint of `workdir`, as epoch 0."""
+    ocp.save_checkpointables((workdir / "checkpoints" / "0").absolute(), {"variables": variables})
+
+
+def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """The newest variables under `workdir`; `like` gives their structure, shapes and dtypes.
+
+    Raises:
+      InputError: there is no checkpoint, or it is damaged, or of another model.
+    """
+    folder = workdir / "checkpoints"
+    epochs = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()] if folder.is_dir() else []
+    if not epochs:
+        raise InputError(f"{workdir} holds no checkpoint; train one: python -m experiments.train --workdir={workdir}")
+    newest = folder / str(max(epochs))
+    with _readable(newest):
+        return ocp.load_checkpointables(newest.absolute(), {"variables": _abstract(like)})["variables"]
+
+
+def save_tree(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
+    """Writes a pytree of arrays and a JSON record to `path`, replacing what was there only once it is whole."""
+    new, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+    for stale in (new, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    ocp.save(new.absolute(), tree, custom_metadata=metadata)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
+    """(pytree of arrays as nested dicts, JSON record) from `save_tree`.
+
+    Raises:
+      InputError: nothing there, or damaged.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist")
+    with _readable(path):
+        record = ocp.metadata(path.absolute())
+        # Restored to this machine's first device, whatever machine it was written on.
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), record.metadata)
+        return ocp.load(path.absolute(), like), record.custom_metadata
+
+
+def _abstract(tree: Any) -> Any:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise their own kinds for every sort of damage
+        reason = " ".join(str(error).split())[:160]
+        message = f"{folder} is damaged or belongs to another model; delete it or choose another workdir ({reason})"
+        raise InputError(message) from error

@@ -1,0 +1,52 @@
+"""Normalisation and augmentation of uint8 images, on the device, inside the jitted step."""
+
+import jax
+import jax.numpy as jnp
+
+
+def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` given on the 0..1 scale."""
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def channel_moments(images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) per channel of a uint8 NumPy array `(n, h, w, c)`, on the 0..1 scale.
+
+    Taken from the counts of the 256 values, so that no float copy of the data set is made.
+    """
+    import numpy as np
+
+    values = np.arange(256) / 255
+    moments = []
+    for channel in range(images.shape[-1]):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        mean = share @ values
+        # A channel that never changes would divide by zero; 1/255 is the step of the scale.
+        moments.append((float(mean), float(max(np.sqrt(share @ (values - mean) ** 2), 1 / 255))))
+    mean, std = zip(*moments, strict=True)
+    return mean, std
+
+
+def augment(images: jax.Array, key: jax.Array, *, pad: int = 0, flip: bool = False, cutout: int = 0) -> jax.Array:
+    """Random crop after reflecting `pad` pixels, horizontal flip, and a square of `cutout` pixels set to 0.
+
+    Args:
+      images: `(batch, h, w, c)`, any dtype; normalised images make the cut-out the mean colour.
+      key: a random key; each image draws its own crop, flip and square.
+    """
+    crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+    batch, height, width, channels = images.shape
+    if pad:
+        padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+        offsets = jax.random.randint(crop_key, (batch, 2), 0, 2 * pad + 1)
+        crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (height, width, channels)))
+        images = crop(padded, offsets)
+    if flip:
+        flipped = jax.random.bernoulli(flip_key, shape=(batch, 1, 1, 1))
+        images = jnp.where(flipped, images[:, :, ::-1], images)
+    if cutout:
+        centre = jax.random.randint(cutout_key, (batch, 2, 1, 1), 0, jnp.array([[[height]], [[width]]]))
+        rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+        inside = (abs(2 * (rows - centre[:, 0]) + 1) <= cutout) & (abs(2 * (columns - centre[:, 1]) + 1) <= cutout)
+        images = jnp.where(inside[..., None], jnp.zeros((), images.dtype), images)
+    return images

@@ -1,0 +1,63 @@
+"""Retained, forgotten and validation images as index arrays; nothing is copied."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from osp_jax.errors import InputError
+
+
+def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
+    """Class numbers from '3,5', 'cat,dog' or a mixture; sorted, each once.
+
+    A word that is both a name and a number is taken as the name, so that classes called '0', '1', ... work.
+
+    Raises:
+      InputError: a word that is neither.
+    """
+    classes = set()
+    for word in (w.strip() for w in text.split(",")):
+        if word in class_names:
+            classes.add(list(class_names).index(word))
+        elif word.isdecimal() and int(word) < len(class_names):
+            classes.add(int(word))
+        elif word:
+            some = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
+            raise InputError(f"unknown class {word!r}; choose numbers from 0 to {len(class_names) - 1} or names: {some}")
+    return tuple(sorted(classes))
+
+
+def check_forget(forget: Sequence[int], num_classes: int) -> None:
+    """Raises `InputError` unless there is something to forget and something to keep."""
+    if not forget:
+        raise InputError("no class to forget; name at least one, for example --forget=3 or --forget=3,5")
+    if len(set(forget)) >= num_classes:
+        raise InputError(f"all {num_classes} classes would be forgotten; leave at least one")
+
+
+def split_by_class(labels: np.ndarray, forget: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(retain, forget) indices into `labels`, int32, in order."""
+    forgotten = np.isin(labels, list(forget))
+    return np.flatnonzero(~forgotten).astype(np.int32), np.flatnonzero(forgotten).astype(np.int32)
+
+
+def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(train, validation) indices, int32: `fraction` of each class, drawn by `seed`, is held out."""
+    if not 0 <= fraction < 1:
+        raise InputError(f"data.validation is {fraction}; give a fraction of the training set from 0 to below 1")
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(members)[: round(fraction * len(members))]
+        for members in (np.flatnonzero(labels == c) for c in np.unique(labels))
+    ]
+    validation = np.sort(np.concatenate(chosen)).astype(np.int32)
+    return np.setdiff1d(np.arange(len(labels), dtype=np.int32), validation), validation
+
+
+def per_class_sample(labels: np.ndarray, candidates: np.ndarray, total: int, seed: int) -> np.ndarray:
+    """About `total` of `candidates`, the same number of each class, int32, in random order drawn by `seed`."""
+    rng = np.random.default_rng(seed)
+    classes = np.unique(labels[candidates])
+    each = -(-total // len(classes))
+    chosen = [rng.permutation(candidates[labels[candidates] == c])[:each] for c in classes]
+    return rng.permutation(np.concatenate(chosen)).astype(np.int32)

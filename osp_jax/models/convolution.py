@@ -1,0 +1,122 @@
+"""A 2-D convolution whose kernel gradient is fast on CPUs as well.
+
+XLA's CPU kernel gradient runs at a tenth of the speed of its forward pass on wide maps. The same sum, taken as
+matrix products over blocks of image patches that fit the cache, is several times faster
+(`benchmarks/convolution.py`). Values agree to float32 rounding; everything but the kernel gradient is XLA's own.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from osp_jax.distributed import on_cpu
+
+# Output positions whose patches are laid out at a time: about 2 MB for 16 channels and a 3x3 kernel.
+_BLOCK = 4096
+
+
+def conv_general_dilated(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, ...],
+    padding: Any,
+    *,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> jax.Array:
+    """`lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`; NHWC inputs, HWIO kernel.
+
+    On a CPU a plain two-dimensional convolution takes its kernel gradient block by block; anything else,
+    on any device, is passed on to XLA unchanged.
+    """
+    plain = (
+        inputs.ndim == 4
+        and feature_group_count == 1
+        and not isinstance(padding, str)
+        and set(lhs_dilation or (1,)) | set(rhs_dilation or (1,)) == {1}
+    )
+    if plain and on_cpu():
+        return _conv(inputs, kernel, tuple(strides), tuple(map(tuple, padding)), precision)
+    return lax.conv_general_dilated(
+        inputs,
+        kernel,
+        strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+
+
+def _xla_conv(inputs, kernel, strides, padding, precision):
+    return lax.conv_general_dilated(
+        inputs, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(inputs, kernel, strides, padding, precision):
+    return _xla_conv(inputs, kernel, strides, padding, precision)
+
+
+def _conv_forward(inputs, kernel, strides, padding, precision):
+    return _xla_conv(inputs, kernel, strides, padding, precision), (inputs, kernel)
+
+
+def _conv_backward(strides, padding, precision, residuals, gradient):
+    inputs, kernel = residuals
+    _, input_vjp = jax.vjp(lambda x: _xla_conv(x, kernel, strides, padding, precision), inputs)
+    kernel_gradient = patch_kernel_gradient(inputs, gradient, kernel.shape, strides, padding, precision)
+    return *input_vjp(gradient), kernel_gradient.astype(kernel.dtype)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def patch_kernel_gradient(
+    inputs: jax.Array,
+    gradient: jax.Array,
+    kernel_shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    precision: Any = None,
+) -> jax.Array:
+    """Gradient of a convolution with respect to its kernel: the sum over blocks of patches^T @ gradient.
+
+    Args:
+      inputs: `(batch, height, width, in)`.
+      gradient: with respect to the output, `(batch, out_height, out_width, out)`.
+      kernel_shape: (k_h, k_w, in, out).
+
+    Returns:
+      float32, of `kernel_shape`.
+    """
+    k_h, k_w, _, filters = kernel_shape
+    batch, out_h, out_w, _ = gradient.shape
+    images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(1, _BLOCK // (out_h * out_w)))
+
+    def patches(x: jax.Array) -> jax.Array:  # b h w c -> (b oh ow) (kh kw c)
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        rows = [slice(i, i + strides[0] * (out_h - 1) + 1, strides[0]) for i in range(k_h)]
+        columns = [slice(j, j + strides[1] * (out_w - 1) + 1, strides[1]) for j in range(k_w)]
+        x = jnp.concatenate([x[:, r, c] for r in rows for c in columns], axis=-1)
+        return x.reshape(-1, x.shape[-1])
+
+    def add_block(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        x, g = block
+        product = jnp.matmul(
+            patches(x).T, g.reshape(-1, filters), precision=precision, preferred_element_type=jnp.float32
+        )
+        return total + product, None
+
+    blocks = jax.tree.map(lambda a: a.reshape(-1, images, *a.shape[1:]), (inputs, gradient))
+    total, _ = lax.scan(add_block, jnp.zeros((k_h * k_w * inputs.shape[-1], filters), jnp.float32), blocks)
+    return total.reshape(kernel_shape)

@@ -1,0 +1,175 @@
+"""A training run from a config: epochs, metrics, checkpoints; killed at any moment, it resumes to the same end."""
+
+import json
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from osp_jax import checkpoint
+from osp_jax.data.augment import channel_moments
+from osp_jax.data.sources import Dataset
+from osp_jax.data.splits import hold_out, parse_classes, split_by_class
+from osp_jax.errors import InputError
+from osp_jax.forward import predict_logits
+from osp_jax.models import init_variables
+from osp_jax.provenance import provenance
+from osp_jax.training.epoch import epoch_order, make_epoch
+from osp_jax.training.orthogonality import conv_kernels, gram_errors, penalty
+from osp_jax.training.progress import progress_bar
+from osp_jax.training.schedules import learning_rate, piecewise
+from osp_jax.training.state import TrainState, create_optimiser, create_state
+from osp_jax.training.step import make_step
+from osp_jax.workdir import build_model, check_writable, describe_dataset, read_json, write_json, write_text
+
+
+def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(train, validation) indices into the training split, int32, without the excluded classes."""
+    labels = dataset.train.labels
+    train, validation = hold_out(labels, config.data.validation, config.seed)
+    excluded = parse_classes(config.data.exclude, dataset.class_names)
+    retained, _ = split_by_class(labels, excluded)
+    if not len(retained):
+        raise InputError("data.exclude leaves no class to train on; exclude fewer")
+    return np.intersect1d(train, retained), np.intersect1d(validation, retained)
+
+
+def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]:
+    """Trains, or goes on training, the model of `config` into `workdir`.
+
+    Writes `config.json`, `metrics.jsonl` (a line an epoch) and `checkpoints/`. All random numbers follow from
+    `config.seed`, the epoch and the step, so the end does not depend on interruptions.
+
+    Returns:
+      the final variables, `{'params', 'batch_stats'}`.
+
+    Raises:
+      InputError: settings that cannot be used, a workdir of another run, a damaged checkpoint, no space, or a loss
+        that is not finite (the last good checkpoint is kept).
+    """
+    settings = config.training
+    for name in ("epochs", "batch_size"):
+        if settings[name] < 1:
+            raise InputError(f"training.{name} is {settings[name]}; give a positive number")
+    train_indices, validation_indices = training_indices(config, dataset)
+    steps = len(train_indices) // settings.batch_size
+    if not steps:
+        raise InputError(f"training.batch_size {settings.batch_size} exceeds the {len(train_indices)} training images")
+
+    model = build_model(config, dataset.num_classes, dataset.image_shape)
+    key = jax.random.key(config.seed)
+    init_key, order_key, step_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
+    rate = learning_rate(settings.schedule, settings.learning_rate, settings.epochs * steps, settings.warmup)
+    optimiser = create_optimiser(rate, settings.momentum, settings.weight_decay)
+    state = create_state(init_variables(model, dataset.image_shape, init_key), optimiser)
+    conv_kernels(state.params, config.orthogonality.layers)  # a filter that matches nothing is told before the start
+    mean, std = channel_moments(dataset.train.images[train_indices])
+    step = make_step(
+        model,
+        optimiser,
+        mean=jnp.asarray(mean, jnp.float32),
+        std=jnp.asarray(std, jnp.float32),
+        penalty=partial(penalty, name=config.orthogonality.penalty, layers=config.orthogonality.layers),
+        label_smoothing=settings.label_smoothing,
+        pad=config.data.pad,
+        flip=config.data.flip,
+        cutout=config.data.cutout,
+    )
+    jax.eval_shape(partial(penalty, name=config.orthogonality.penalty), state.params)  # likewise an unknown penalty
+
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    check_writable(workdir, (config.checkpoint.keep + 2) * state_bytes)
+    _claim(workdir, config, describe_dataset(dataset, mean, std))
+    images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+    indices, run_epoch = jnp.asarray(train_indices), make_epoch(step)
+    with checkpoint.training_checkpoints(workdir, config.checkpoint.every, config.checkpoint.keep) as checkpoints:
+        done, state = checkpoint.restore_state(checkpoints, state)
+        _trim_metrics(workdir / "metrics.jsonl", done)
+        with progress_bar(done * steps, settings.epochs * steps, settings.batch_size) as meter:
+            for epoch in range(done + 1, settings.epochs + 1):
+                start = time.perf_counter()
+                weight = config.orthogonality.weight * piecewise(config.orthogonality.schedule, epoch - 1)
+                order = epoch_order(indices, order_key, epoch, settings.batch_size)
+                state, history = run_epoch(state, order, images, labels, step_key, jnp.float32(weight), on_step=meter)
+                metrics = {name: float(values.mean()) for name, values in history.items()}
+                seconds = time.perf_counter() - start
+                _check_finite(state, metrics["loss"], epoch, workdir, done=checkpoints.latest)
+                metrics |= {"penalty_weight": weight, "learning_rate": float(rate(state.step - 1))}
+                if len(validation_indices):
+                    held_out = dataset.train.images[validation_indices]
+                    logits = predict_logits(model, state.variables, held_out, mean=mean, std=std)
+                    correct = logits.argmax(-1) == dataset.train.labels[validation_indices]
+                    metrics["validation_accuracy"] = float(correct.mean())
+                metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}
+                metrics |= {"images_per_second": order.size / seconds, "seconds": seconds}
+                _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
+                checkpoint.save_state(checkpoints, epoch, state, last=epoch == settings.epochs)
+                _say(epoch, settings.epochs, metrics)
+    return state.variables
+
+
+def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Writes `config.json`, or checks that the one there is of this very run."""
+    path = workdir / "config.json"
+    wanted = json.loads(json.dumps(config.to_dict()))
+    if not path.exists():
+        write_json(path, {"config": wanted, "dataset": dataset, "provenance": provenance(config.seed)})
+        return
+    found = read_json(path).get("config", {})
+    differing = [
+        f"{section}.{name}" if isinstance(fields, dict) else section
+        for section, fields in wanted.items()
+        for name in (fields if isinstance(fields, dict) else [section])
+        # Where the data lie may change between two runs; what they are may not.
+        if (section, name) != ("data", "dir")
+        and (found.get(section, {}).get(name) if isinstance(fields, dict) else found.get(section))
+        != (fields[name] if isinstance(fields, dict) else fields)
+    ]
+    if differing:
+        raise InputError(f"{workdir} holds a run with other settings ({', '.join(differing)}); choose another --workdir")
+
+
+def _trim_metrics(path: Path, done: int) -> None:
+    """Drops what was logged after the checkpoint that the run resumes from."""
+    if path.exists():
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["epoch"] <= done:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                break  # the line that was being written when the run was killed
+        write_text(path, "".join(kept))
+
+
+def _append(path: Path, content: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(content, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_finite(state: TrainState, loss: float, epoch: int, workdir: Path, *, done: Any) -> None:
+    if np.isfinite(loss) and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.variables)):
+        return
+    kept = f"the checkpoint of epoch {done.step} is kept" if done else "no checkpoint was written yet"
+    raise InputError(
+        f"the loss is not finite in epoch {epoch}; lower --config.training.learning_rate or "
+        f"--config.orthogonality.weight and use another --workdir ({kept} in {workdir})"
+    )
+
+
+def _say(epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
+    held_out = f"  validation {metrics['validation_accuracy']:.1%}" if "validation_accuracy" in metrics else ""
+    print(
+        f"epoch {epoch}/{epochs}  loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.1%}{held_out}  "
+        f"penalty {metrics['penalty']:.3g}  {metrics['images_per_second']:,.0f} images/s",
+        file=sys.stderr,
+    )

@@ -1,0 +1,39 @@
+"""What training carries from step to step, and the optimiser that changes it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+
+@struct.dataclass
+class TrainState:
+    """`step`: int32 scalar, updates done; `params`, `batch_stats`, `opt_state`: pytrees of float32."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_optimiser(schedule: optax.Schedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum; the decay is added to the gradient, on kernels only (no biases, no norms)."""
+
+    def is_kernel(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=is_kernel),
+        optax.sgd(schedule, momentum=momentum, nesterov=True),
+    )
+
+
+def create_state(variables: dict[str, Any], optimiser: optax.GradientTransformation) -> TrainState:
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimiser.init(params))

@@ -1,0 +1,55 @@
+"""The pure training step: state, data set on the device and the indices of a batch in; state and metrics out."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+
+from osp_jax.data.augment import augment, normalise
+from osp_jax.training.loss import training_loss
+from osp_jax.training.state import TrainState
+
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_step(
+    model: nn.Module,
+    optimiser: optax.GradientTransformation,
+    *,
+    mean: jax.Array,
+    std: jax.Array,
+    penalty: Callable[[Any], jax.Array],
+    label_smoothing: float,
+    pad: int,
+    flip: bool,
+    cutout: int,
+) -> Step:
+    """A step `(state, batch_indices, images, labels, key, penalty_weight) -> (state, metrics)`.
+
+    `images` uint8 `(n, h, w, c)` and `labels` `(n,)` are the whole set, on the device; `batch_indices` int32
+    `(batch,)` picks from it. The random numbers of a step follow from `key` and the number of the step alone.
+    """
+    loss = partial(training_loss, model=model, penalty=penalty, label_smoothing=label_smoothing)
+
+    def step(
+        state: TrainState,
+        batch_indices: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        penalty_weight: jax.Array,
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(key, state.step)
+        batch = augment(normalise(images[batch_indices], mean, std), key, pad=pad, flip=flip, cutout=cutout)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (_, (batch_stats, metrics)), grads = gradient(
+            state.params, state.batch_stats, batch, labels[batch_indices], penalty_weight
+        )
+        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return step

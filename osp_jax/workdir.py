@@ -1,0 +1,103 @@
+"""A workdir: `config.json`, `metrics.jsonl`, `checkpoints/`, `statistics/`; written atomically, read with checks."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from osp_jax import checkpoint
+from osp_jax.data.sources import Dataset
+from osp_jax.errors import InputError
+from osp_jax.models import create_model, init_variables
+
+
+class TrainedModel(NamedTuple):
+    """A workdir, read: the module, its variables, and `record`, the content of `config.json`."""
+
+    model: nn.Module
+    variables: dict[str, Any]
+    record: dict[str, Any]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes to a temporary name and renames, so that `path` is never half written."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_json`, for text."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Raises `InputError` where there is no such file, or it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; is {path.parent} a workdir of experiments.train?") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it or train again into another workdir") from error
+
+
+def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    """The part of `config.json` that lets later commands do without the data."""
+    return {
+        "name": dataset.name,
+        "variant": dataset.variant,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.image_shape),
+        "num_train": len(dataset.train.labels),
+        "num_test": len(dataset.test.labels),
+        "mean": list(mean),
+        "std": list(std),
+    }
+
+
+def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """The module that `config.model` names."""
+    options = {key: config.model[key] for key in ("width", "stem", "dtype")}
+    return create_model(config.model.name, num_classes, tuple(image_shape), **options)
+
+
+def load_workdir(workdir: Path) -> TrainedModel:
+    """Reads the model of a workdir.
+
+    Raises:
+      InputError: not a workdir, no checkpoint, a damaged one, or one of another model.
+    """
+    record = read_json(workdir / "config.json")
+    try:
+        dataset = record["dataset"]
+        shape = tuple(dataset["image_shape"])
+        model = build_model(ConfigDict(record["config"]), len(dataset["class_names"]), shape)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{workdir / 'config.json'} lacks {error}; was it written by experiments.train?") from error
+    like = jax.eval_shape(lambda: init_variables(model, shape, jax.random.key(0)))
+    return TrainedModel(model, checkpoint.load_variables(workdir, like), record)
+
+
+def check_writable(folder: Path, needed_bytes: int) -> None:
+    """Makes `folder`, and raises `InputError` unless it can be written to and `needed_bytes` are free."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write_probe"
+        probe.touch()
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose a folder you may write to") from error
+    if free < needed_bytes:
+        raise InputError(
+            f"{folder} has {free / 1e6:.0f} MB free and {needed_bytes / 1e6:.0f} MB are needed; "
+            "free some space or choose another folder"
+        )

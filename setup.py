@@ -1,0 +1,36 @@
+"""Installs osp_jax; `constraints.txt` holds the exact versions that were tested."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="osp_jax",
+    version="0.1.0",
+    description="Make a trained image classifier forget classes, in milliseconds, and show that it did.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["osp_jax", "osp_jax.*"]),
+    package_data={"osp_jax": ["py.typed"]},
+    install_requires=[
+        "absl-py>=2.3",
+        "array-record>=0.8.1",
+        "flax>=0.12.8,<0.13",
+        "importlib_resources",  # TFDS 4.9.10 imports it and does not declare it
+        "jax>=0.10,<0.13",
+        "matplotlib>=3.9",
+        "ml_collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pillow>=10",  # TFDS decodes images with it where there is no TensorFlow, and does not declare it
+        "rich>=13",
+        "scikit-learn>=1.5",
+        "tensorflow-datasets>=4.9.10,<5",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.8"],
+        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+    },
+)

@@ -1,0 +1,460 @@
+"""Preparing data sets without TensorFlow, on small archives in the official formats; nothing here needs a network."""
+
+import dataclasses
+import functools
+import hashlib
+import http.server
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+import urllib.error
+from pathlib import Path
+
+import archives
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from osp_jax.data import prepare as module
+from osp_jax.data.prepare import OFFICIAL, prepare
+from osp_jax.errors import InputError
+
+ROOT = Path(module.__file__).parents[2]
+
+
+def point_to(monkeypatch, name: str, url: str, **changes) -> None:
+    monkeypatch.setitem(OFFICIAL, name, dataclasses.replace(OFFICIAL[name], url=url, **changes))
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder, and the address at which it is served."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    handler.func.log_message = lambda *args: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def read(name: str, split: str, data_dir: Path, **kwargs) -> dict[bytes, dict]:
+    source = tfds.data_source(name, split=split, data_dir=data_dir, download=False, **kwargs)
+    return {example["id"]: example for example in source}
+
+
+def assert_does_not_read(name: str, data_dir: Path) -> None:
+    with pytest.raises((AssertionError, NotImplementedError, tfds.core.DatasetNotFoundError)):
+        tfds.data_source(name, split="train", data_dir=data_dir, download=False)
+
+
+def assert_nothing_is_left(name: str, data_dir: Path) -> None:
+    assert not list((data_dir / name).glob("*"))
+    assert_does_not_read(name, data_dir)
+
+
+# Reading what was prepared.
+
+
+def test_a_prepared_cifar10_reads_pixel_by_pixel_with_stock_tfds(tmp_path):
+    archive, labels, images = archives.cifar10(tmp_path)
+    folder = prepare("cifar10", tmp_path, archive)
+    assert folder == tmp_path / "cifar10" / "3.0.2"
+    train, test = read("cifar10", "train", tmp_path), read("cifar10", "test", tmp_path)
+    assert (len(train), len(test)) == (20, 4)
+    assert sorted(train)[:2] == [b"train_00000", b"train_00001"]
+    examples = [train[key] for key in sorted(train)] + [test[key] for key in sorted(test)]
+    np.testing.assert_array_equal([e["image"] for e in examples], images)
+    np.testing.assert_array_equal([e["label"] for e in examples], labels[:, 0])
+
+
+def test_a_prepared_cifar100_has_both_labels_in_their_places(tmp_path):
+    archive, labels, images = archives.cifar100(tmp_path)
+    prepare("cifar100", tmp_path, archive)
+    train, test = read("cifar100", "train", tmp_path), read("cifar100", "test", tmp_path)
+    assert len(train) == 6
+    assert sorted(test) == [b"test_00000", b"test_00001", b"test_00002"]
+    examples = [train[key] for key in sorted(train)] + [test[key] for key in sorted(test)]
+    np.testing.assert_array_equal([e["image"] for e in examples], images)
+    np.testing.assert_array_equal([(e["coarse_label"], e["label"]) for e in examples], labels)
+    features = tfds.builder("cifar100", data_dir=tmp_path).info.features
+    assert features["label"].names == archives.FINE_NAMES
+    assert features["coarse_label"].names == archives.COARSE_NAMES
+
+
+def test_tiny_imagenet_keeps_the_jpeg_bytes(tmp_path):
+    members = archives.tiny_imagenet_members()
+    prepare("tiny_imagenet", tmp_path, archives.zip_file(tmp_path / "tiny-imagenet-200.zip", members))
+    skip = {"image": tfds.decode.SkipDecoding()}
+    train = read("tiny_imagenet", "train", tmp_path, decoders=skip)
+    validation = read("tiny_imagenet", "validation", tmp_path, decoders=skip)
+    assert (len(train), len(validation)) == (6, 3)
+    names = tfds.builder("tiny_imagenet", data_dir=tmp_path).info.features["label"].names
+    assert names == sorted(archives.WNIDS)
+    for key, example in {**train, **validation}.items():
+        wnid, file = key.decode().split("/")
+        place = f"train/{wnid}/images" if example in train.values() else "val/images"
+        assert example["image"] == members[f"tiny-imagenet-200/{place}/{file}"]
+        assert names[example["label"]] == wnid
+    assert validation[b"n02000000/val_2.JPEG"]["label"] == 1
+
+
+def test_tiny_imagenet_decodes_to_colour_also_where_it_is_grey(tmp_path):
+    archive = archives.zip_file(tmp_path / "tiny-imagenet-200.zip", archives.tiny_imagenet_members())
+    folder = prepare("tiny_imagenet", tmp_path, archive)
+    images = [example["image"] for example in read("tiny_imagenet", "validation", tmp_path).values()]
+    assert {image.shape for image in images} == {(64, 64, 3)}
+    image = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]["image"]["image"]
+    assert image == {"dtype": "uint8", "encodingFormat": "jpeg", "shape": {"dimensions": ["64", "64", "3"]}}
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_version_and_features_are_those_of_tfds(name, tmp_path):
+    folder = prepare(name, tmp_path, getattr(archives, name)(tmp_path)[0])
+    stock = tfds.builder(name, data_dir=tmp_path / "elsewhere")
+    ours = tfds.builder_from_directory(folder)
+    assert ours.info.full_name == stock.info.full_name
+    assert ours.info.features.to_json() == stock.info.features.to_json()
+    assert ours.info.supervised_keys == stock.info.supervised_keys
+    ((url, info),) = stock.url_infos.items()
+    assert (OFFICIAL[name].url, OFFICIAL[name].sha256, OFFICIAL[name].size) == (url, info.checksum, int(info.size))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_tfds_itself_writes_the_same_records_in_the_same_order(name, tmp_path, monkeypatch):
+    """TFDS's own builder, with only its two calls of TensorFlow replaced: unpacking, and reading records."""
+    from tensorflow_datasets.image_classification import cifar
+
+    archive, *_ = getattr(archives, name)(tmp_path)
+
+    def load(path, labels_number):
+        for record in np.fromfile(path, np.uint8).reshape(-1, labels_number + 3072):
+            image = record[labels_number:].reshape(3, 32, 32).transpose(1, 2, 0)
+            yield record[:labels_number], Image.fromarray(np.ascontiguousarray(image))
+
+    monkeypatch.setattr(cifar, "_load_data", load)
+    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", lambda *_: str(tmp_path / "unpacked"))
+    archives.unpack(archive, tmp_path / "unpacked")
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    tfds.builder(name, data_dir=theirs).download_and_prepare(file_format="array_record")
+    prepare(name, ours, archive)
+    files = {path.relative_to(theirs) for path in (theirs / name).rglob("*") if path.is_file()}
+    assert files == {path.relative_to(ours) for path in (ours / name).rglob("*") if path.is_file()}
+    for file in files:
+        if file.suffix == ".txt" or file.name == "features.json":
+            assert (theirs / file).read_bytes() == (ours / file).read_bytes()
+    for split in ("train", "test"):
+        mine, stock = read(name, split, ours), read(name, split, theirs)
+        assert list(mine) == list(stock)
+        for key in mine:
+            np.testing.assert_equal(mine[key], stock[key])
+
+
+def test_a_second_preparation_does_nothing(tmp_path, monkeypatch):
+    archive, *_ = archives.cifar10(tmp_path)
+    folder = prepare("cifar10", tmp_path, archive)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    archive.unlink()
+    monkeypatch.setattr(module, "_write", lambda *_: pytest.fail("written again"))
+    assert prepare("cifar10", tmp_path) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+# Archives that cannot be used.
+
+
+def damaged_archives(tmp_path: Path):
+    archive, *_ = archives.cifar10(tmp_path)
+    good = archives.unpack(archive, tmp_path / "unpacked")
+    batch = "cifar-10-batches-bin/data_batch_3.bin"
+    meta = "cifar-10-batches-bin/batches.meta.txt"
+
+    def tar(**changes):
+        members = {**good, **{{"batch": batch, "meta": meta}[key]: data for key, data in changes.items()}}
+        return archives.tar_gz(tmp_path / "x.tar.gz", {k: v for k, v in members.items() if v is not None}).read_bytes()
+
+    whole = archive.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    return {
+        "truncated": whole[: len(whole) // 2],
+        "flipped bits": bytes(flipped),
+        "not an archive": b"<html>404 not found</html>",
+        "empty": b"",
+        "a batch missing": tar(batch=None),
+        "a batch cut off": tar(batch=good[batch][:-1]),
+        "an empty batch": tar(batch=b""),
+        "a label out of range": tar(batch=b"\x0a" + good[batch][1:]),
+        "class names missing": tar(meta=None),
+        "too few class names": tar(meta=b"cat\ndog\n"),
+        "the Python version": archives.tar_gz(tmp_path / "x", {"cifar-10-batches-py/data_batch_1": b"."}).read_bytes(),
+    }
+
+
+def test_a_damaged_cifar_archive_is_refused_and_leaves_nothing(tmp_path):
+    for what, data in damaged_archives(tmp_path).items():
+        path = tmp_path / f"{what}.tar.gz"
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"is not a whole cifar-10-binary.tar.gz .*; get it from https") as caught:
+            prepare("cifar10", tmp_path / "data", path)
+        assert "\n" not in str(caught.value)
+        assert_nothing_is_left("cifar10", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("member", "data"),
+    [
+        ("wnids.txt", None),
+        ("val/val_annotations.txt", None),
+        ("val/val_annotations.txt", b""),
+        ("val/val_annotations.txt", b"val_0.JPEG n03000000\n"),
+        ("val/images/val_1.JPEG", None),
+        ("train/n03000000/images/n03000000_0.JPEG", b"no image"),
+        ("train/n03000000/images/n03000000_0.JPEG", archives.jpeg(0, size=32)),
+        ("wnids.txt", b"n03000000\n"),
+        ("wnids.txt", b""),
+    ],
+)
+def test_a_damaged_tiny_imagenet_archive_is_refused_and_leaves_nothing(member, data, tmp_path):
+    members = {**archives.tiny_imagenet_members(), f"tiny-imagenet-200/{member}": data}
+    path = archives.zip_file(tmp_path / "x.zip", {k: v for k, v in members.items() if v is not None})
+    with pytest.raises(InputError, match=r"x.zip is not a whole tiny-imagenet-200.zip \(.+\); get it from http"):
+        prepare("tiny_imagenet", tmp_path / "data", path)
+    assert_nothing_is_left("tiny_imagenet", tmp_path / "data")
+
+
+def test_a_truncated_zip_is_refused(tmp_path):
+    path = archives.zip_file(tmp_path / "x.zip", archives.tiny_imagenet_members())
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="File is not a zip file"):
+        prepare("tiny_imagenet", tmp_path / "data", path)
+
+
+def test_an_archive_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.tar\.gz is not a file"):
+        prepare("cifar10", tmp_path, tmp_path / "nowhere.tar.gz")
+
+
+def test_an_archive_other_than_the_published_one_gives_a_warning_only(tmp_path, capsys):
+    prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
+    assert "sha256 differs" in capsys.readouterr().err
+
+
+# Half-made folders.
+
+
+def test_a_killed_preparation_leaves_nothing_that_reads_as_prepared(tmp_path):
+    archive, *_ = archives.cifar10(tmp_path)
+    kill = f"""
+import os
+from osp_jax.data import prepare
+prepare._png = lambda image: os.kill(os.getpid(), 9)
+prepare.prepare("cifar10", {str(tmp_path)!r}, {str(archive)!r})"""
+    assert subprocess.run([sys.executable, "-c", kill], check=False, cwd=ROOT, capture_output=True).returncode == -9
+    (leftover,) = (tmp_path / "cifar10").iterdir()
+    assert leftover.name.startswith("incomplete.")
+    assert_does_not_read("cifar10", tmp_path)
+    folder = prepare("cifar10", tmp_path, archive)
+    assert list((tmp_path / "cifar10").iterdir()) == [folder]
+
+
+def test_a_failure_while_writing_is_cleaned_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_png", lambda image: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
+    assert_nothing_is_left("cifar10", tmp_path)
+
+
+def test_a_disk_error_comes_out_as_what_it_is(tmp_path, monkeypatch):
+    def full(image):
+        raise RuntimeError("Failed to finalize writing: write() failed: No space left on device; at byte 614400")
+
+    monkeypatch.setattr(module, "_png", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
+    assert caught.value.filename == str(tmp_path)
+    assert_nothing_is_left("cifar10", tmp_path)
+
+
+def test_a_full_disk_is_noticed_before_starting(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9))
+    with pytest.raises(InputError, match="0 MiB free, about 486 MiB are needed"):
+        prepare("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "not a whole TFDS folder"), ("{}", "tfrecord, which only Tensor")]
+)
+def test_a_folder_that_cannot_be_read_is_not_taken_for_prepared(content, message, tmp_path):
+    folder = tmp_path / "cifar10" / "3.0.2"
+    folder.mkdir(parents=True)
+    if content:
+        (folder / "dataset_info.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        prepare("cifar10", tmp_path)
+
+
+# Downloads.
+
+
+def test_an_archive_put_by_hand_into_downloads_is_used(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    archives.cifar10(tmp_path / "downloads")
+    prepare("cifar10", tmp_path)
+    assert len(read("cifar10", "train", tmp_path)) == 20
+
+
+def test_a_download_is_checked_and_kept(tmp_path, monkeypatch, served):
+    folder, address = served
+    archive, *_ = archives.cifar10(folder)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    point_to(monkeypatch, "cifar10", f"{address}/{archive.name}", sha256=digest)
+    prepare("cifar10", tmp_path)
+    assert (tmp_path / "downloads" / archive.name).read_bytes() == archive.read_bytes()
+    assert len(read("cifar10", "train", tmp_path)) == 20
+
+
+def test_a_download_with_another_checksum_is_refused_and_removed(tmp_path, monkeypatch, served):
+    folder, address = served
+    archive, *_ = archives.cifar10(folder)
+    point_to(monkeypatch, "cifar10", f"{address}/{archive.name}")
+    with pytest.raises(InputError, match="sha256 differs"):
+        prepare("cifar10", tmp_path)
+    assert not list((tmp_path / "downloads").glob("cifar*"))
+    assert_nothing_is_left("cifar10", tmp_path)
+
+
+def test_a_file_gone_from_the_server_is_said(tmp_path, monkeypatch, served):
+    point_to(monkeypatch, "cifar10", f"{served[1]}/cifar-10-binary.tar.gz")
+    with pytest.raises(InputError, match=r"\(HTTP status 404\)"):
+        prepare("cifar10", tmp_path)
+
+
+def test_a_closed_port_fails_within_seconds_and_names_the_folder(tmp_path, monkeypatch, closed_port):
+    point_to(monkeypatch, "cifar10", f"http://127.0.0.1:{closed_port}/cifar-10-binary.tar.gz")
+    start = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        prepare("cifar10", tmp_path)
+    assert time.monotonic() - start < 5
+    for part in (OFFICIAL["cifar10"].url, "Connection refused", str(tmp_path / "downloads"), "--archive=FILE"):
+        assert part in str(caught.value)
+    assert not list((tmp_path / "downloads").glob("cifar*"))
+    assert_nothing_is_left("cifar10", tmp_path)
+
+
+def no_network(*args, **kwargs):
+    raise urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
+
+
+def test_no_network_is_said_in_two_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.urllib.request, "urlopen", no_network)
+    with pytest.raises(InputError, match=r"cannot download http\S+tiny-imagenet-200.zip \(no network\); put tiny"):
+        prepare("tiny_imagenet", tmp_path)
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *args, **kwargs: release.wait(60))
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.1)
+    with pytest.raises(InputError, match=r"\(no answer\)"):
+        prepare("cifar10", tmp_path)
+    release.set()
+
+
+# Names that only TFDS knows.
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("cifar1O", "cifar10"), ("tiny-imagenet", "tiny_imagenet"), ("", "catalog")]
+)
+def test_an_unknown_name_is_refused_with_close_matches(name, remedy, tmp_path):
+    with pytest.raises(InputError, match=f"unknown data set '{name}'; .*{remedy}"):
+        prepare(name, tmp_path)
+
+
+def test_a_version_of_an_official_name_is_refused(tmp_path):
+    with pytest.raises(InputError, match="give the plain name 'cifar10'"):
+        prepare("cifar10:3.0.2", tmp_path)
+
+
+def test_an_archive_is_only_for_the_official_names(tmp_path):
+    with pytest.raises(InputError, match="no archive can be given for 'mnist'"):
+        prepare("mnist", tmp_path, tmp_path / "mnist.zip")
+
+
+def test_another_tfds_name_fails_at_once_without_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.urllib.request, "urlopen", no_network)
+    with pytest.raises(InputError, match=r"cannot download mnist from storage.googleapis.com \(no network\)") as caught:
+        prepare("mnist", tmp_path)
+    assert f"train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz by hand into {tmp_path}" in str(caught.value)
+
+
+def test_another_tfds_name_that_needs_files_by_hand_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"put the files of imagenet2012 into .*downloads/manual"):
+        prepare("imagenet2012", tmp_path)
+
+
+class PrepareTestText(tfds.core.GeneratorBasedBuilder):
+    """A registered data set that TFDS can prepare without TensorFlow."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"text": "hello"}
+
+
+class PrepareTestTensorflow(PrepareTestText):
+    """A registered data set that TFDS cannot prepare without TensorFlow."""
+
+    def _generate_examples(self):
+        raise ImportError("Failed to import TensorFlow.\nPlease note that ...")
+
+
+def test_tfds_prepares_what_it_can_without_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *args, **kwargs: io.BytesIO())
+    folder = prepare("prepare_test_text", tmp_path)
+    assert folder == tmp_path / "prepare_test_text" / "1.0.0"
+    assert tfds.data_source("prepare_test_text", split="train", data_dir=tmp_path)[0] == {"text": b"hello"}
+    monkeypatch.setattr(module.urllib.request, "urlopen", no_network)
+    assert prepare("prepare_test_text", tmp_path) == folder
+
+
+def test_a_builder_that_needs_tensorflow_gives_the_line_to_run_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *args, **kwargs: io.BytesIO())
+    with pytest.raises(InputError) as caught:
+        prepare("prepare_test_tensorflow", tmp_path)
+    for part in ("`pip install tensorflow`", "python -c", f"data_dir={str(tmp_path)!r}", "file_format='array_record'"):
+        assert part in str(caught.value)
+
+
+# The command line.
+
+
+def test_the_command_line_reports_bad_input_in_one_line(tmp_path):
+    flags = ["--archive=nowhere.tar.gz", f"--dir={tmp_path}"]
+    command = [sys.executable, "-m", "osp_jax.data.prepare", "cifar10", *flags]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: nowhere.tar.gz is not a file")
+    assert done.stderr.count("\n") == 1
