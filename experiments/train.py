@@ -3,6 +3,8 @@
 python -m experiments.train --config=configs/digits.py --workdir=runs/digits
 """
 
+import sys
+import time
 from pathlib import Path
 
 from absl import flags
@@ -10,17 +12,27 @@ from ml_collections import config_flags
 
 from experiments import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/default.py", "the experiment; a Python file", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/default.py", "the experiment; a Python file", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written, and resumed from", required=True)
 
 
 def main() -> None:
+    from experiments.loading import statistics_of
+    from osp_jax import checkpoint
     from osp_jax.data.sources import load_dataset
     from osp_jax.training.loop import train
+    from osp_jax.workdir import load_workdir
 
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     dataset = load_dataset(config.data.name, config.data.dir, config.data.image_size)
     train(config, dataset, workdir)
+    if not (workdir / "statistics").exists():
+        start = time.perf_counter()
+        checkpoint.save_statistics(workdir / "statistics", statistics_of(load_workdir(workdir), dataset))
+        print(f"class statistics in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    print(f"trained: {workdir}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A workdir holds `checkpoints/<epoch>/` with the items `variables` and, while tra
 `statistics/`. Orbax writes to a temporary name and renames, so what has its final name is whole.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.serialization import to_state_dict
 from orbax.checkpoint import v1 as ocp
 
+from osp_jax.activations import ClassStatistics, Moments, Statistics
 from osp_jax.errors import InputError
+from osp_jax.models.channels import ChannelGroup, Channels, Writer
 from osp_jax.training.state import TrainState
 
 
@@ -104,8 +108,38 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
         record = ocp.metadata(path.absolute())
         # Restored to this machine's first device, whatever machine it was written on.
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), record.metadata)
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), record.metadata
+        )
         return ocp.load(path.absolute(), like), record.custom_metadata
+
+
+def save_statistics(path: Path, statistics: Statistics) -> None:
+    """Writes class statistics, with the table of channel groups as JSON beside the arrays."""
+    tree = {"layers": statistics.layers, "features": statistics.features, "labels": statistics.labels}
+    save_tree(path, to_state_dict(tree), {"channels": dataclasses.asdict(statistics.channels)})
+
+
+def load_statistics(path: Path) -> Statistics:
+    """Raises `InputError` as `load_tree`, or where it holds something else."""
+    tree, metadata = load_tree(path)
+    try:
+        groups = tuple(
+            ChannelGroup(
+                group["name"],
+                group["channels"],
+                tuple(Writer(w["path"], tuple(w["leaves"]), w["kernel"]) for w in group["writers"]),
+            )
+            for group in metadata["channels"]["groups"]
+        )
+        layers = {
+            name: ClassStatistics(layer["count"], Moments(**layer["mean"]), Moments(**layer["max"]))
+            for name, layer in tree["layers"].items()
+        }
+        channels = Channels(groups, metadata["channels"]["head"])
+        return Statistics(layers, tree["features"], tree["labels"], channels)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} holds no class statistics (no {error}); delete it and collect them again") from error
 
 
 def _abstract(tree: Any) -> Any:

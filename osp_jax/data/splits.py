@@ -23,7 +23,9 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
             classes.add(int(word))
         elif word:
             some = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
-            raise InputError(f"unknown class {word!r}; choose numbers from 0 to {len(class_names) - 1} or names: {some}")
+            raise InputError(
+                f"unknown class {word!r}; choose numbers from 0 to {len(class_names) - 1} or names: {some}"
+            )
     return tuple(sorted(classes))
 
 

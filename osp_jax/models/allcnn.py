@@ -23,7 +23,16 @@ class AllCNN(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         del train  # nothing here depends on it
         w = self.width
-        plan = [(w, 3, 1), (w, 3, 1), (w, 3, 2), (2 * w, 3, 1), (2 * w, 3, 1), (2 * w, 3, 2), (2 * w, 3, 1), (2 * w, 1, 1)]
+        plan = [
+            (w, 3, 1),
+            (w, 3, 1),
+            (w, 3, 2),
+            (2 * w, 3, 1),
+            (2 * w, 3, 1),
+            (2 * w, 3, 2),
+            (2 * w, 3, 1),
+            (2 * w, 1, 1),
+        ]
         x = images
         for i, (filters, k, strides) in enumerate(plan, start=1):
             # Without a norm the default initialisation would shrink the signal layer by layer.

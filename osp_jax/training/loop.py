@@ -103,10 +103,9 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                 _check_finite(state, metrics["loss"], epoch, workdir, done=checkpoints.latest)
                 metrics |= {"penalty_weight": weight, "learning_rate": float(rate(state.step - 1))}
                 if len(validation_indices):
-                    held_out = dataset.train.images[validation_indices]
-                    logits = predict_logits(model, state.variables, held_out, mean=mean, std=std)
-                    correct = logits.argmax(-1) == dataset.train.labels[validation_indices]
-                    metrics["validation_accuracy"] = float(correct.mean())
+                    split = dataset.train
+                    logits = predict_logits(model, state.variables, split, validation_indices, mean=mean, std=std)
+                    metrics["validation_accuracy"] = float((logits.argmax(-1) == labels[validation_indices]).mean())
                 metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}
                 metrics |= {"images_per_second": order.size / seconds, "seconds": seconds}
                 _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
@@ -133,7 +132,9 @@ def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
         != (fields[name] if isinstance(fields, dict) else fields)
     ]
     if differing:
-        raise InputError(f"{workdir} holds a run with other settings ({', '.join(differing)}); choose another --workdir")
+        raise InputError(
+            f"{workdir} holds a run with other settings ({', '.join(differing)}); choose another --workdir"
+        )
 
 
 def _trim_metrics(path: Path, done: int) -> None:

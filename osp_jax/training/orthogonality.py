@@ -81,7 +81,13 @@ def ocnn(kernel: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(shifts.at[centre].add(-jnp.eye(filters, dtype=kernel.dtype)) ** 2) + _EPSILON)
 
 
-PENALTIES: dict[str, Callable[[jax.Array], jax.Array]] = {"none": none, "so": so, "dso": dso, "srip": srip, "ocnn": ocnn}
+PENALTIES: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "none": none,
+    "so": so,
+    "dso": dso,
+    "srip": srip,
+    "ocnn": ocnn,
+}
 
 
 def conv_kernels(params: Any, layers: str = "") -> dict[str, jax.Array]:

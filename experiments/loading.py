@@ -1,0 +1,80 @@
+"""What `unlearn`, `eval` and `sweep` share: reading a workdir and the data that belong to it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from osp_jax.activations import Statistics, collect_statistics
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Dataset, load_dataset
+from osp_jax.data.splits import per_class_sample
+from osp_jax.errors import InputError
+from osp_jax.training.loop import training_indices
+from osp_jax.workdir import TrainedModel
+
+
+def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
+    """The data set a workdir was trained on; `data_dir` says where it lies now, empty: where it lay then.
+
+    Raises:
+      InputError: it cannot be read, or its images or classes are not those of the training.
+    """
+    config, wanted = trained.record["config"], trained.record["dataset"]
+    data = config["data"]
+    dataset = load_dataset(data["name"], data_dir or data["dir"], data["image_size"])
+    found = {"image_shape": list(dataset.image_shape), "class_names": list(dataset.class_names)}
+    for what, value in found.items():
+        if value != wanted[what]:
+            short = str(wanted[what])[:80], str(value)[:80]
+            raise InputError(
+                f"the model was trained with {what} {short[0]}, but the data have {short[1]}; check --data_dir"
+            )
+    return dataset
+
+
+def moments_of(trained: TrainedModel) -> dict[str, tuple[float, ...]]:
+    """`mean` and `std` of a workdir's normalisation."""
+    return {name: tuple(trained.record["dataset"][name]) for name in ("mean", "std")}
+
+
+def indices_of(trained: TrainedModel, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(train, validation) indices of a workdir's training run."""
+    return training_indices(ConfigDict(trained.record["config"]), dataset)
+
+
+def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
+    """Class statistics over the images a workdir was trained on."""
+    settings = trained.record["config"]["statistics"]
+    train, _ = indices_of(trained, dataset)
+    sample = per_class_sample(dataset.train.labels, train, settings["features"], seed=trained.record["config"]["seed"])
+    order = np.concatenate([sample, np.setdiff1d(train, sample)])
+    return collect_statistics(
+        trained.model,
+        trained.variables,
+        index_batches(dataset.train, order, settings["batch_size"]),
+        num_classes=dataset.num_classes,
+        keep_features=len(sample),
+        **moments_of(trained),
+    )
+
+
+def new_folder(out: Path, overwrite: bool) -> Path:
+    """The temporary folder to fill in place of `out`.
+
+    Raises:
+      InputError: `out` exists and `overwrite` is not set.
+    """
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another --out or add --overwrite")
+    return out.with_name(out.name + ".new")
+
+
+def record_for_report(trained: TrainedModel) -> dict[str, Any]:
+    """The data set and model entries of `eval.json`."""
+    from osp_jax.models import count_parameters
+
+    dataset = {key: value for key, value in trained.record["dataset"].items() if key not in ("mean", "std")}
+    name = trained.record["config"]["model"]["name"]
+    return {"dataset": dataset, "model": {"name": name, "parameters": count_parameters(trained.variables)}}

@@ -1,0 +1,92 @@
+"""Makes a trained model forget classes.
+
+python -m experiments.unlearn --workdir=runs/digits --forget=3 --method=osp-fit --out=runs/without_3
+"""
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the trained model", required=True)
+_FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
+_METHOD = flags.DEFINE_string("method", "osp-fit", "osp, osp-fit or logit-mask")
+_OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again")
+_OUT = flags.DEFINE_string("out", None, "where the new model is written", required=True)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, read only if the workdir has no statistics")
+_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers")
+
+
+def main() -> None:
+    import jax
+
+    from experiments.loading import dataset_of, new_folder, statistics_of
+    from osp_jax import checkpoint
+    from osp_jax.data.splits import check_forget, parse_classes
+    from osp_jax.provenance import provenance
+    from osp_jax.unlearning import get_method, parse_options
+    from osp_jax.unlearning.request import describe_change, images_seen, timed_request
+    from osp_jax.workdir import check_writable, load_workdir, write_json
+
+    workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
+    method = get_method(_METHOD.value)
+    options = parse_options(method, _OPTION.value)
+    temporary = new_folder(out, _OVERWRITE.value)
+    trained = load_workdir(workdir)
+    names = trained.record["dataset"]["class_names"]
+    forget = parse_classes(_FORGET.value, names)
+    check_forget(forget, len(names))
+
+    start = time.perf_counter()
+    stored = (workdir / "statistics").exists()
+    if stored:
+        statistics = checkpoint.load_statistics(workdir / "statistics")
+    else:
+        statistics = statistics_of(trained, dataset_of(trained, _DATA_DIR.value))
+    jax.block_until_ready(statistics)
+    seconds = time.perf_counter() - start
+
+    rng = jax.random.key(_SEED.value)
+    outcome = timed_request(method, trained.model, trained.variables, forget, statistics, options, rng)
+    record = {
+        "method": _METHOD.value,
+        "options": dataclasses.asdict(options),
+        "forget": list(forget),
+        "forget_names": [names[c] for c in forget],
+        "original": str(workdir),
+        "seconds": {
+            "statistics": seconds,
+            "compile": outcome.cold - outcome.warm_median,
+            "cold": seconds + outcome.cold,
+            "warm_median": outcome.warm_median,
+            "warm_p95": outcome.warm_p95,
+        },
+        "data_seen": {"request": {"train": {}}, "statistics": {"train": images_seen(statistics)}},
+        "statistics_stored": stored,
+        **describe_change(trained.variables, outcome.variables, forget, statistics),
+        "provenance": provenance(_SEED.value),
+    }
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((outcome.variables, statistics)))
+    check_writable(out.parent, 2 * size)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    write_json(temporary / "config.json", trained.record)
+    if (workdir / "metrics.jsonl").exists():
+        shutil.copy(workdir / "metrics.jsonl", temporary)
+    checkpoint.save_variables(temporary, outcome.variables)
+    checkpoint.save_statistics(temporary / "statistics", statistics)
+    write_json(temporary / "unlearn.json", record)
+    if out.exists():
+        shutil.rmtree(out)
+    temporary.rename(out)
+    times = f"cold {record['seconds']['cold'] * 1e3:.0f} ms, warm {outcome.warm_median * 1e3:.2f} ms (median)"
+    print(f"forgot {', '.join(record['forget_names'])} by {_METHOD.value}: {times}; written to {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,123 @@
+"""Class statistics of post-ReLU channel activations, collected in one pass over the training images.
+
+They are sums, so statistics of a union of image sets are the sum of the sets' statistics, and those of the
+retained classes follow from the rows of the retained classes.
+"""
+
+import itertools
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from osp_jax.data.augment import normalise
+from osp_jax.models.channels import Channels, capture, find_channels
+
+REDUCTIONS = ("mean", "max")
+
+
+@struct.dataclass
+class Moments:
+    """`sum` and `sum_of_squares` over images, float32 `(classes, channels)`."""
+
+    sum: jax.Array
+    sum_of_squares: jax.Array
+
+
+@struct.dataclass
+class ClassStatistics:
+    """Of one channel group: images `count` float32 `(classes,)`, and moments of the spatial mean and maximum."""
+
+    count: jax.Array
+    mean: Moments
+    max: Moments
+
+
+@struct.dataclass
+class Statistics:
+    """`layers`: `ClassStatistics` by the name of the channel group.
+
+    `features` float32 `(n, features)` and `labels` int32 `(n,)`: the head's input for a sample of the images (spatial
+    mean, where the head reads a map); n may be 0. `channels` tells which parameters gate which channel.
+    """
+
+    layers: dict[str, ClassStatistics]
+    features: jax.Array
+    labels: jax.Array
+    channels: Channels = struct.field(pytree_node=False)
+
+
+def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int) -> ClassStatistics:
+    """Of one batch: `activations` `(batch, ..., channels)`, post-ReLU; labels outside 0..classes-1 do not count."""
+    flat = activations.astype(jnp.float32).reshape(activations.shape[0], -1, activations.shape[-1])  # b (h w) c
+    one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+
+    def moments(values: jax.Array) -> Moments:  # b c -> classes c
+        total = partial(jnp.matmul, one_hot.T, precision=jax.lax.Precision.HIGHEST)
+        return Moments(total(values), total(values**2))
+
+    return ClassStatistics(one_hot.sum(0), moments(flat.mean(1)), moments(flat.max(1)))
+
+
+def compensated_add(total: Any, error: Any, term: Any) -> tuple[Any, Any]:
+    """Kahan's sum on pytrees, so that float32 sums stay exact to a few ulp however many batches are added."""
+    corrected = jax.tree.map(jnp.subtract, term, error)
+    new_total = jax.tree.map(jnp.add, total, corrected)
+    new_error = jax.tree.map(lambda new, old, added: (new - old) - added, new_total, total, corrected)
+    return new_total, new_error
+
+
+def collect_statistics(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    num_classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    keep_features: int = 0,
+) -> Statistics:
+    """Streams batches through the network once; memory does not grow with their number.
+
+    Args:
+      batches: (uint8 images `(batch, h, w, c)`, int labels `(batch,)`), all of one batch size; a label of -1 marks
+        an image that only fills a batch up.
+      mean, std: of the normalisation, per image channel.
+      keep_features: the features of the first so many images are kept.
+    """
+    moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    batches = iter(batches)
+    first = next(batches)
+    shape = jax.ShapeDtypeStruct(first[0].shape, jnp.float32)
+    channels = find_channels(model, variables, shape)
+
+    def batch_statistics(variables: Any, images: jax.Array, labels: jax.Array) -> Any:
+        _, activations, head_input = capture(model, variables, normalise(images, *moments), channels)
+        layers = {name: layer_statistics(value, labels, num_classes) for name, value in activations.items()}
+        if head_input.ndim > 2:
+            head_input = head_input.mean(axis=tuple(range(1, head_input.ndim - 1)))  # b h w c -> b c
+        return layers, head_input.astype(jnp.float32)
+
+    @jax.jit
+    def accumulate(variables: Any, total: Any, error: Any, images: jax.Array, labels: jax.Array) -> Any:
+        layers, features = batch_statistics(variables, images, labels)
+        return *compensated_add(total, error, layers), features
+
+    layers, _ = jax.eval_shape(batch_statistics, variables, *first)
+    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), layers)
+    error, features, kept_labels = total, [], []
+    for images, labels in itertools.chain([first], batches):
+        total, error, batch_features = accumulate(variables, total, error, images, labels)
+        if sum(map(len, kept_labels)) < keep_features:
+            true = np.flatnonzero(labels >= 0)
+            features.append(np.asarray(batch_features)[true])
+            kept_labels.append(labels[true])
+    width = features[0].shape[1] if features else 0
+    features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
+    kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
+    return Statistics(total, jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32), channels)

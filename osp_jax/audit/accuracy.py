@@ -1,0 +1,54 @@
+"""Is the class still recognised, and are the others as well as before? Accuracy, confusion and destinations."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> float | None:
+    """Share of the images in the boolean mask `chosen` that are predicted right; None where there is none.
+
+    All outputs of the network are allowed: a retained image sent to a forgotten class counts as wrong.
+    """
+    return float((predictions == labels)[chosen].mean()) if chosen.any() else None
+
+
+def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts `(classes, classes)`, int64: rows are true classes, columns predicted ones."""
+    counts = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def accuracy_report(
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], forget: Sequence[int]
+) -> dict[str, Any]:
+    """The accuracies of one model, JSON-ready, as `eval.json` has them for each model.
+
+    Args:
+      train, test: (logits `(n, classes)`, labels `(n,)`) of each split.
+      forget: class numbers.
+    """
+    num_classes = test[0].shape[1]
+    report: dict[str, Any] = {}
+    for split, (logits, labels) in (("train", train), ("test", test)):
+        predictions, forgotten = logits.argmax(-1), np.isin(labels, list(forget))
+        report[f"{split}_retain_accuracy"] = accuracy(predictions, labels, ~forgotten)
+        report[f"{split}_forget_accuracy"] = accuracy(predictions, labels, forgotten)
+    predictions, labels = test[0].argmax(-1), test[1]
+    confusion = confusion_matrix(predictions, labels, num_classes)
+    report["per_class"] = [accuracy(predictions, labels, labels == c) for c in range(num_classes)]
+    report["confusion"] = confusion.tolist()
+    report["forgotten_predictions"] = {
+        str(c): {str(to): float(confusion[c, to] / confusion[c].sum()) for to in np.flatnonzero(confusion[c])}
+        for c in forget
+    }
+    report["measures"] = {}
+    return report
+
+
+def without_logits(logits: np.ndarray, forget: Sequence[int]) -> np.ndarray:
+    """The logits of the trivial reference: those of `forget` are minus infinity."""
+    logits = logits.copy()
+    logits[:, list(forget)] = -np.inf
+    return logits

@@ -1,0 +1,17 @@
+"""Batches of one size from a split, chosen by indices; the last is filled up with images of label -1."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from osp_jax.data.sources import Split
+
+
+def index_batches(split: Split, indices: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (images uint8 `(batch, h, w, c)`, labels int32 `(batch,)`) in the order of `indices`."""
+    batch_size = min(batch_size, len(indices))
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        fill = batch_size - len(chosen)
+        images = np.pad(split.images[chosen], ((0, fill), (0, 0), (0, 0), (0, 0)))
+        yield images, np.pad(split.labels[chosen], (0, fill), constant_values=-1)

@@ -1,0 +1,139 @@
+"""Soft masks: from channel scores to gains, from gains to a pytree of factors, and its product with the parameters.
+
+A mask is `params` pruned to the masked leaves; a leaf broadcasts against its parameter, `(channels,)` over the last
+axis, or `(features, 1)` over the rows of a dense kernel. Masks compose by multiplication, in any order.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from osp_jax.errors import InputError, unknown
+from osp_jax.models.channels import ChannelGroup, Channels
+
+Mask = dict[str, Any]
+
+SELECTIONS = ("fraction", "top-k", "threshold")
+STRENGTHS = ("rank", "hard", "constant")
+
+
+def channel_gains(
+    scores: jax.Array, *, select: str = "fraction", amount: float = 0.25, strength: str = "rank", constant: float = 0.5
+) -> jax.Array:
+    """Gains in [0, 1], `(channels,)`: 1 for a channel that is not selected, 1 - strength for one that is.
+
+    Args:
+      scores: `(channels,)`; the highest are selected, ties by position.
+      select: 'fraction' (the top `amount` of the channels, at least one), 'top-k' (the top `amount`), or
+        'threshold' (those that score above `amount`).
+      strength: 'rank' is max(0.5, 1 - r / k) for the r-th of k selected channels (OSP as reimplemented from its
+        formulas); 'hard' is 1; 'constant' is `constant`.
+
+    Raises:
+      InputError: an unknown rule, or an amount or constant outside its range.
+    """
+    channels = scores.shape[-1]
+    rank = jnp.argsort(jnp.argsort(-scores)) + 1
+    if select == "threshold":
+        chosen = scores > amount
+    elif select in SELECTIONS:
+        if not 0 <= amount <= (1 if select == "fraction" else channels):
+            raise InputError(f"amount {amount} is out of range for selection by {select} among {channels} channels")
+        k = max(1, round(amount * channels)) if select == "fraction" else int(amount)
+        chosen = rank <= k
+    else:
+        raise unknown("selection", select, SELECTIONS)
+    if strength == "rank":
+        strengths = jnp.maximum(0.5, 1 - rank / jnp.maximum(chosen.sum(), 1))
+    elif strength == "hard":
+        strengths = jnp.ones(channels)
+    elif strength == "constant":
+        if not 0 <= constant <= 1:
+            raise InputError(f"a constant strength of {constant} is not between 0 and 1")
+        strengths = jnp.full(channels, constant)
+    else:
+        raise unknown("strength", strength, STRENGTHS)
+    return jnp.where(chosen, 1 - strengths, 1.0)
+
+
+def build_mask(gains: Mapping[str, jax.Array], channels: Channels, *, erase: bool = False) -> Mask:
+    """The mask that gates channels where they are produced, in every writer of their group.
+
+    Args:
+      gains: `(channels,)` in [0, 1] by group name; groups not named are left alone.
+      erase: also zeroes the kernels that make channels of gain 0: their weights are gone, the outputs unchanged.
+    """
+    leaves = {}
+    for group in _groups(gains, channels):
+        gain = gains[group.name]
+        for writer in group.writers:
+            path = tuple(writer.path.split("/"))
+            leaves |= {(*path, leaf): gain for leaf in writer.leaves}
+            if erase and writer.kernel not in ("", writer.path):
+                leaves[(*writer.kernel.split("/"), "kernel")] = (gain > 0).astype(gain.dtype)
+    return traverse_util.unflatten_dict(leaves)
+
+
+def build_kernel_mask(gains: Mapping[str, jax.Array], channels: Channels) -> Mask:
+    """The literal reading of 'scale the kernel', for comparison: in front of a batch norm it does not gate."""
+    writers = [(gains[group.name], writer) for group in _groups(gains, channels) for writer in group.writers]
+    leaves = {(*writer.kernel.split("/"), "kernel"): gain for gain, writer in writers if writer.kernel}
+    return traverse_util.unflatten_dict(leaves)
+
+
+def build_head_mask(gain: jax.Array, channels: Channels, params: Any) -> Mask:
+    """Folds the gains of the last group into the rows of the head's kernel; the features themselves stay.
+
+    Args:
+      gain: `(channels,)` of the last group.
+    """
+    path = (*channels.head.split("/"), "kernel")
+    kernel = traverse_util.flatten_dict(params)[path]
+    # A head that reads a flattened map sees each channel once a position, channels fastest.
+    rows = jnp.tile(gain, kernel.shape[-2] // gain.shape[0])[:, None]
+    return traverse_util.unflatten_dict({path: rows})
+
+
+def apply_mask(variables: dict[str, Any], mask: Mask) -> dict[str, Any]:
+    """`variables` with every masked parameter multiplied by its factor; pure, jittable, vmappable over masks.
+
+    Raises:
+      InputError: the mask names a parameter that is not there, or does not broadcast to its shape.
+    """
+    return {**variables, "params": _product(variables["params"], mask, "")}
+
+
+def compose_masks(first: Mask, second: Mask) -> Mask:
+    """The mask whose application equals applying both, in either order."""
+    a, b = traverse_util.flatten_dict(first), traverse_util.flatten_dict(second)
+    return traverse_util.unflatten_dict(a | b | {path: a[path] * b[path] for path in a.keys() & b.keys()})
+
+
+def _product(params: Any, mask: Any, path: str) -> Any:
+    if isinstance(mask, Mapping) and isinstance(params, Mapping):
+        missing = sorted(mask.keys() - params.keys())
+        if missing:
+            raise InputError(f"the mask does not fit the parameters: there is no {path}{missing[0]}; build it anew")
+        return {**params, **{name: _product(params[name], mask[name], f"{path}{name}/") for name in mask}}
+    if isinstance(mask, Mapping) or isinstance(params, Mapping):
+        raise InputError(
+            f"the mask does not fit the parameters: {path.rstrip('/')} is not a leaf in both; build it anew"
+        )
+    try:
+        fits = jnp.broadcast_shapes(mask.shape, params.shape) == params.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        shapes = f"{tuple(mask.shape)} against {tuple(params.shape)}"
+        raise InputError(f"the mask does not fit the parameters: {path.rstrip('/')} is {shapes}; build it anew")
+    return params * mask.astype(params.dtype)
+
+
+def _groups(gains: Mapping[str, jax.Array], channels: Channels) -> list[ChannelGroup]:
+    unknown_names = gains.keys() - {group.name for group in channels.groups}
+    if unknown_names:
+        raise unknown("channel group", min(unknown_names), [group.name for group in channels.groups])
+    return [group for group in channels.groups if group.name in gains]

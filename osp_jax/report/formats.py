@@ -1,0 +1,59 @@
+"""Numbers as a reader wants them, and plain text as Markdown."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+DASH = NOTHING = "\N{EN DASH}"
+_NUMBER = re.compile(rf"([+<>-]?\d.*|{NOTHING}|not run)?")
+
+
+def percent(fraction: float | None) -> str:
+    """One decimal; what is not quite none or all is never rounded to 0.0% or 100.0%."""
+    if fraction is None or math.isnan(fraction):
+        return NOTHING
+    if 0 < fraction < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= fraction < 1 else f"{100 * fraction:.1f}%"
+
+
+def points(after: float | None, before: float | None) -> str:
+    """The signed difference of two fractions in percentage points."""
+    return NOTHING if after is None or before is None else f"{100 * (after - before):+z.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that keeps the number short."""
+    if seconds is None:
+        return NOTHING
+    for scale, limit, unit in ((1e6, 999.5, "µs"), (1e3, 999.5, "ms"), (1.0, 120.0, "s")):
+        if seconds * scale < limit:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds / 60:.1f} min"
+
+
+def text(value: Any) -> str:
+    """A value of the JSON, nested or not, in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {text(item)}" for key, item in value.items())
+    return ", ".join(map(text, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def right_aligned(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold numbers only; the first one names the row."""
+    return [i > 0 and all(_NUMBER.fullmatch(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
+
+
+def markdown_text(text: str) -> str:
+    """Plain text as Markdown that shows exactly it."""
+    text = re.sub(r"([\\`*~\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table of plain text, numbers to the right; ends with a newline."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    rule = ["---:" if right else "---" for right in right_aligned(cells)]
+    lines = [[markdown_text(cell) for cell in row] for row in cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))

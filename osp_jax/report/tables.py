@@ -1,0 +1,192 @@
+"""The report's table rows, from the evaluation's JSON: Markdown and HTML render the same strings.
+
+A table is a list of rows of plain text, the first row its header; an empty list means there is nothing to show.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from osp_jax.report.formats import DASH, NOTHING, duration, markdown_table, percent, points, text
+
+Rows = list[list[str]]
+
+MODELS = {"original": "Original", "unlearned": "Unlearned", "retrained": "Retrained", "logit_masked": "Logit masked"}
+MOST_CLASSES = 20  # above this, a table or figure shows the classes that changed most
+_STEPS = {
+    "statistics": "Collecting the class statistics (once per model)",
+    "compile": "Compiling",
+    "cold": "First request, compilation included",
+    "warm_median": "Request, once compiled: median",
+    "warm_p95": "Request, once compiled: 95th percentile",
+}
+
+
+def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95% score interval of a proportion (Wilson 1927, JASA 22), which stays honest at 0 and 1; `n` > 0."""
+    p, shrink = hits / n, 1 + z * z / n
+    centre = (p + z * z / (2 * n)) / shrink
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+
+
+def class_name(evaluation: dict[str, Any], index: int | str) -> str:
+    names = evaluation["dataset"]["class_names"]
+    return str(names[int(index)]) if int(index) < len(names) else str(index)
+
+
+def models(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The evaluated models by key, the original first."""
+    return {key: evaluation[key] for key in MODELS if evaluation.get(key)}
+
+
+def retained(evaluation: dict[str, Any]) -> list[int]:
+    return [index for index in range(len(evaluation["original"]["per_class"])) if index not in evaluation["forget"]]
+
+
+def image_counts(model: dict[str, Any], classes: Iterable[int]) -> tuple[int, int]:
+    """How many test images of these classes were recognised, and of how many."""
+    rows = [(index, model["confusion"][index]) for index in classes] if model.get("confusion") else []
+    return sum(row[index] for index, row in rows), sum(sum(row) for _, row in rows)
+
+
+def interval(counts: tuple[int, int]) -> str:
+    """The 95% interval in percent of hits out of n, or nothing when there was no image."""
+    return DASH.join(f"{100 * bound:.1f}" for bound in wilson(*counts)) if counts[1] else ""
+
+
+def _measured(fraction: float | None, counts: tuple[int, int]) -> str:
+    return percent(fraction) + (f" ({interval(counts)})" if fraction is not None and counts[1] else "")
+
+
+def accuracy_table(evaluation: dict[str, Any]) -> Rows:
+    """Every model's accuracy, test accuracies with their Wilson interval."""
+    found, forget, others = models(evaluation), evaluation["forget"], retained(evaluation)
+    if not forget:
+        model = found["original"]
+        test = _measured(model["test_retain_accuracy"], image_counts(model, others))
+        return [["Model", "Test", "Train"], [MODELS["original"], test, percent(model["train_retain_accuracy"])]]
+    rows = [["Model", "Test, forgotten", "Test, retained", "Change, points", "Train, forgotten", "Train, retained"]]
+    for key, label in MODELS.items():
+        if model := found.get(key):
+            change = points(model["test_retain_accuracy"], found["original"]["test_retain_accuracy"])
+            rows.append([
+                label,
+                _measured(model["test_forget_accuracy"], image_counts(model, forget)),
+                _measured(model["test_retain_accuracy"], image_counts(model, others)),
+                NOTHING if key == "original" else change,
+                percent(model["train_forget_accuracy"]),
+                percent(model["train_retain_accuracy"]),
+            ])  # fmt: skip
+        else:
+            rows.append([label, "not run", *[NOTHING] * 4])
+    return rows
+
+
+def shown_classes(evaluation: dict[str, Any], most: int = 15) -> list[int]:
+    """All classes, or where they are many the forgotten and the retained ones that changed most (or score lowest)."""
+    before, others = evaluation["original"]["per_class"], retained(evaluation)
+    if len(before) <= MOST_CLASSES:
+        return list(range(len(before)))
+    after = evaluation["unlearned"]["per_class"] if evaluation.get("unlearned") else None
+    key = (lambda i: -abs((after[i] or 0) - (before[i] or 0))) if after else (lambda i: before[i] or 0)
+    return [*evaluation["forget"][:most], *sorted(others, key=key)[:most]]
+
+
+def class_table(evaluation: dict[str, Any]) -> Rows:
+    """Test accuracy class by class for every model."""
+    found = models(evaluation)
+    rows = [["Class", *(MODELS[key] for key in found)]]
+    for index in shown_classes(evaluation):
+        mark = " (forgotten)" if index in evaluation["forget"] else ""
+        rows.append([class_name(evaluation, index) + mark, *(percent(m["per_class"][index]) for m in found.values())])
+    return rows
+
+
+def destinations(evaluation: dict[str, Any], most: int = 5) -> Rows:
+    """What each model takes the forgotten classes' test images for, the commonest answers of the unlearned one."""
+    found = models(evaluation)
+    rows = [["Images of", "Taken for", *(MODELS[key] for key in found)]]
+    for index in evaluation["forget"] if "unlearned" in found else []:
+        shares = {key: (m.get("forgotten_predictions") or {}).get(str(index)) or {} for key, m in found.items()}
+        for answer in sorted(shares["unlearned"], key=lambda a: (-shares["unlearned"][a], int(a)))[:most]:
+            cells = [percent(share.get(answer, 0.0) if share else None) for share in shares.values()]
+            rows.append([class_name(evaluation, index), class_name(evaluation, answer), *cells])
+    return rows if len(rows) > 1 else []
+
+
+def measures(evaluation: dict[str, Any]) -> Rows:
+    """The audit's measures, each with its 95% interval."""
+    found = {key: model.get("measures") or {} for key, model in models(evaluation).items()}
+    rows = [["Measure", *(MODELS[key] for key in found), "n"]]
+    for name in dict.fromkeys(name for values in found.values() for name in values):
+        values = [per_model.get(name) or {} for per_model in found.values()]
+        counts = dict.fromkeys(str(value["n"]) for value in values if value.get("n") is not None)
+        rows.append([name.replace("_", " "), *map(_measure, values), " / ".join(counts)])
+    return rows if len(rows) > 1 else []
+
+
+def _measure(measure: dict[str, Any]) -> str:
+    if measure.get("value") is None:
+        return NOTHING
+    ends = measure.get("ci95") or [None]
+    return f"{measure['value']:.4g}" + ("" if None in ends else f" ({ends[0]:.4g}{DASH}{ends[1]:.4g})")
+
+
+def channel_table(evaluation: dict[str, Any]) -> Rows:
+    """How many channels each layer has and how many were turned down."""
+    rows = [["Layer", "Channels", "Turned down", "Lowest factor"]]
+    for layer, channels in (evaluation.get("channels") or {}).items():
+        factor = channels["factor"]
+        if masked := sum(value < 1 for value in factor):
+            rows.append([layer, str(len(factor)), str(masked), f"{min(factor):.3g}"])
+    if len(rows) == 1:
+        masked_channels = (evaluation.get("unlearn") or {}).get("masked_channels") or {}
+        rows = [["Layer", "Turned down"], *([layer, str(count)] for layer, count in masked_channels.items())]
+    return rows if len(rows) > 1 else []
+
+
+def timing(evaluation: dict[str, Any]) -> Rows:
+    """How long each step of the request took."""
+    seconds = (evaluation.get("unlearn") or {}).get("seconds") or {}
+    rows = [[_STEPS.get(step, step), duration(value)] for step, value in seconds.items()]
+    return [["Step", "Time"], *rows] if rows else []
+
+
+def data_seen(evaluation: dict[str, Any]) -> Rows:
+    """How many images each phase looked at, forgotten and retained apart."""
+    forget = set(map(str, evaluation["forget"]))
+    rows = [["Phase", "Images from", "Forgotten", "Retained"]]
+    for phase, splits in ((evaluation.get("unlearn") or {}).get("data_seen") or {}).items():
+        for split, counts in (splits or {NOTHING: {}}).items():
+            gone = sum(count for index, count in counts.items() if index in forget)
+            rows.append([phase, split, f"{gone:,}", f"{sum(counts.values()) - gone:,}"])
+    return rows if len(rows) > 1 else []
+
+
+def provenance(evaluation: dict[str, Any]) -> Rows:
+    """Everything needed to make these numbers again."""
+    data, model, unlearn = evaluation["dataset"], evaluation["model"], evaluation.get("unlearn") or {}
+    facts = {
+        "data": data.get("variant") or data["name"],
+        "images": f"{data['num_train']:,} train, {data['num_test']:,} test",
+        "image shape": " x ".join(map(str, data["image_shape"])),
+        "classes": len(data["class_names"]),
+        "model": f"{model['name']}, {model['parameters']:,} parameters",
+        "forgotten": ", ".join(f"{index} ({class_name(evaluation, index)})" for index in evaluation["forget"]),
+        "method": evaluation.get("method") if evaluation["forget"] else None,
+        "options": unlearn.get("options"),
+        "original model": unlearn.get("original"),
+        "parameters changed": unlearn.get("parameters_changed"),
+        **(evaluation.get("provenance") or {}),
+    }
+    return [["Item", "Value"], *([key.capitalize(), text(value)] for key, value in facts.items() if _given(value))]
+
+
+def _given(value: Any) -> bool:
+    return value is not None and value != "" and value != {}
+
+
+def markdown(rows: Rows) -> str:
+    """`markdown_table` of rows whose first is the header."""
+    return markdown_table(rows[0], rows[1:])

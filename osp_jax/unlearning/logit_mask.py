@@ -1,0 +1,35 @@
+"""The trivial bound: the logit of a forgotten class is pushed out of reach, and nothing else changes."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from osp_jax.activations import Statistics
+from osp_jax.unlearning.osp import merge, pruned
+
+# In effect minus infinity, but finite, so that losses and gradients of the masked model stay finite.
+_OUT_OF_REACH = -1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """`logit-mask` has no options."""
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: Any,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables with the head's bias of each forgotten class at -1e9."""
+    del model, data, config, rng
+    path = (*statistics.channels.head.split("/"), "bias")
+    head = pruned(variables["params"], (path,))
+    return merge(variables, jax.tree.map(lambda bias: bias.at[list(forget)].set(_OUT_OF_REACH), head))

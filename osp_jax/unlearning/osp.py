@@ -1,0 +1,170 @@
+"""OSP: one-shot soft pruning of the channels that the forgotten classes own (arXiv 2506.19891, section 3).
+
+The paper's body could not be had; what is known of it comes from a reimplementation from its formulas. From there:
+the signed difference of mean activations, its spatial maximum, the top 25% of each layer, the strength
+max(0.5, 1 - r / k), no fine-tuning. Where the paper is silent the choice is ours, and an option: which layers (`layers`), and where the factor
+stands (`place`), since a factor on a kernel alone does not gate a channel in front of a batch norm.
+"""
+
+import dataclasses
+import re
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from osp_jax.activations import REDUCTIONS, ClassStatistics, Statistics
+from osp_jax.errors import InputError, unknown
+from osp_jax.masks import Mask, apply_mask, build_head_mask, build_kernel_mask, build_mask, channel_gains
+from osp_jax.models.channels import Channels
+from osp_jax.scores import class_difference
+
+PLACES = ("gate", "kernel", "head")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `osp`; see `scores.class_difference` and `masks.channel_gains` for the meaning of each rule."""
+
+    layers: str = "last"  # 'last' group, 'all', or a regular expression on group names
+    reduction: str = "max"
+    standardised: bool = False
+    against: str = "mean"
+    select: str = "fraction"
+    amount: float = 0.25
+    strength: str = "rank"
+    constant: float = 0.5  # the strength, where `strength` is 'constant'
+    place: str = "gate"  # 'gate' where the channel is produced, 'kernel' literally, 'head' in the rows of the head
+    erase: bool = False  # zero the kernels of fully masked channels
+
+
+def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], config: Options) -> tuple[Any, Any]:
+    """(scores, gains), each `(channels,)` by the name of the channel group; for reports."""
+    names = chosen_groups(statistics.channels, config.layers)
+    layers = {name: statistics.layers[name] for name in names}
+    return _scores_and_gains(layers, forget_vector(forget, statistics), config)
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: Any,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables whose channels of the forgotten classes are suppressed; reads nothing but the statistics.
+
+    Only masked parameters go through the compiled program; all others are handed on as they are.
+    """
+    del model, data, rng
+    if config.reduction not in REDUCTIONS:
+        raise unknown("reduction", config.reduction, REDUCTIONS)
+    if config.against not in ("mean", "max"):
+        raise unknown("against", config.against, ("mean", "max"))
+    if config.place not in PLACES:
+        raise unknown("place", config.place, PLACES)
+    names = chosen_groups(statistics.channels, config.layers)
+    if config.place == "head" and names != (statistics.channels.groups[-1].name,):
+        raise InputError("only the last group feeds the head; with place=head use layers=last")
+    layers = {name: statistics.layers[name] for name in names}
+    vector = forget_vector(forget, statistics)
+    paths = masked_paths(statistics.channels, names, config.place, config.erase)
+    masked = pruned(variables["params"], paths)
+    return merge(variables, _masked_product(masked, layers, vector, channels=statistics.channels, config=config))
+
+
+def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
+    """Names of the channel groups that `layers` means: 'last', 'all', or a regular expression."""
+    names = tuple(group.name for group in channels.groups)
+    if layers == "all":
+        return names
+    if layers == "last":
+        return names[-1:]
+    try:
+        chosen = tuple(name for name in names if re.search(layers, name))
+    except re.error as error:
+        raise InputError(f"layers {layers!r} is not a regular expression: {error}") from error
+    if not chosen:
+        raise InputError(f"layers {layers!r} matches no channel group; there are: {', '.join(names)}")
+    return chosen
+
+
+def forget_vector(forget: tuple[int, ...], statistics: Statistics) -> np.ndarray:
+    """0/1 float32 `(classes,)`; an argument of the compiled program, so that no request recompiles it."""
+    vector = np.zeros(next(iter(statistics.layers.values())).count.shape[0], np.float32)
+    vector[list(forget)] = 1
+    return vector
+
+
+@lru_cache(maxsize=64)
+def masked_paths(channels: Channels, names: tuple[str, ...], place: str, erase: bool) -> tuple[tuple[str, ...], ...]:
+    """Paths of the parameters that a mask on the groups `names` touches."""
+    if place == "head":
+        return ((*channels.head.split("/"), "kernel"),)
+    gains = {group.name: np.ones(group.channels, np.float32) for group in channels.groups if group.name in names}
+    mask = build_mask(gains, channels, erase=erase) if place == "gate" else build_kernel_mask(gains, channels)
+    return tuple(traverse_util.flatten_dict(mask))
+
+
+def pruned(params: Any, paths: tuple[tuple[str, ...], ...]) -> Any:
+    """`params` with nothing but the leaves at `paths`.
+
+    Raises:
+      InputError: a path is not there; the statistics are of another network.
+    """
+    kept: dict[str, Any] = {}
+    for path in paths:
+        source, target = params, kept
+        try:
+            for name in path[:-1]:
+                source, target = source[name], target.setdefault(name, {})
+            target[path[-1]] = source[path[-1]]
+        except (KeyError, TypeError) as error:
+            where = "/".join(path)
+            raise InputError(
+                f"the statistics do not fit the parameters: there is no {where}; collect them anew"
+            ) from error
+    return kept
+
+
+def merge(variables: dict[str, Any], changed: Any) -> dict[str, Any]:
+    """`variables` with the leaves of `changed`, a pruned `params`, in place of its own."""
+
+    def overlay(params: Any, new: Any) -> Any:
+        if not isinstance(new, dict):
+            return new
+        return {**params, **{name: overlay(params[name], new[name]) for name in new}}
+
+    return {**variables, "params": overlay(variables["params"], changed)}
+
+
+def _scores_and_gains(layers: dict[str, ClassStatistics], vector: Any, config: Options) -> tuple[Any, Any]:
+    score = partial(
+        class_difference, reduction=config.reduction, standardised=config.standardised, against=config.against
+    )
+    rules = {"select": config.select, "amount": config.amount, "strength": config.strength, "constant": config.constant}
+    scores = {name: score(layer, vector) for name, layer in layers.items()}
+    return scores, {name: channel_gains(s, **rules) for name, s in scores.items()}
+
+
+def _place(gains: Any, params: Any, *, channels: Channels, config: Options) -> Mask:
+    if config.place == "gate":
+        return build_mask(gains, channels, erase=config.erase)
+    if config.place == "kernel":
+        return build_kernel_mask(gains, channels)
+    return build_head_mask(gains[channels.groups[-1].name], channels, params)
+
+
+@partial(jax.jit, static_argnames=("channels", "config"))
+def _masked_product(
+    masked: Any, layers: dict[str, ClassStatistics], vector: Any, *, channels: Channels, config: Options
+) -> Any:
+    _, gains = _scores_and_gains(layers, vector, config)
+    mask = _place(gains, masked, channels=channels, config=config)
+    return apply_mask({"params": masked}, mask)["params"]

@@ -1,0 +1,158 @@
+"""OSP with fitted factors: per-channel gains of the last features, found by a short convex-like fit, no retraining.
+
+Ours, not the paper's. The head is affine in the last features f, so with gains g in [0, 1] the logits are
+(f * g) @ W + b: a model small enough to fit on a stored sample of features in a fraction of a second. The fit asks that
+on forgotten images every forgotten logit falls below the best retained one by a margin (a hinge), and that on
+retained images the output stays what it was among the retained classes (Kullback-Leibler divergence from the original
+softmax without the forgotten classes). The network's weights see no gradient step; they are multiplied by the gains.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from osp_jax.activations import ClassStatistics, Statistics
+from osp_jax.errors import InputError, unknown
+from osp_jax.masks import apply_mask, build_head_mask, build_mask
+from osp_jax.unlearning.osp import forget_vector, masked_paths, merge, pruned
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `osp-fit`; the defaults were chosen on validation images (`docs/architecture.md`)."""
+
+    source: str = "features"  # fit on the stored 'features', or on draws from the class 'statistics'
+    margin: float = 2.0  # logits that a forgotten class has to fall below the best retained one
+    forget_weight: float = 1.0  # of the hinge, against a weight of 1 for the divergence
+    steps: int = 200
+    learning_rate: float = 0.05
+    draws: int = 400  # a class, where `source` is 'statistics'
+    place: str = "gate"  # 'gate' where the features are produced, or 'head' in the rows of the head's kernel
+    erase: bool = False  # zero the kernels of fully masked channels
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: Any,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables whose last features are gated by fitted gains; reads nothing but the statistics."""
+    del model, data
+    name = statistics.channels.groups[-1].name
+    features, labels = fitting_sample(statistics, config, rng)
+    head = pruned(
+        variables["params"], tuple((*statistics.channels.head.split("/"), leaf) for leaf in ("kernel", "bias"))
+    )
+    if config.place not in ("gate", "head"):
+        raise unknown("place", config.place, ("gate", "head"))
+    paths = masked_paths(statistics.channels, (name,), config.place, config.erase)
+    masked = pruned(variables["params"], paths)
+    vector = forget_vector(forget, statistics)
+    return merge(
+        variables,
+        _fitted_product(masked, head, features, labels, vector, channels=statistics.channels, config=config),
+    )
+
+
+def fitting_sample(statistics: Statistics, config: Options, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(features float32 `(n, features)`, labels int32 `(n,)`) that the gains are fitted on.
+
+    Raises:
+      InputError: an unknown source, or no features were stored.
+    """
+    if config.source == "features":
+        if not statistics.features.shape[0]:
+            raise InputError(
+                "no features are stored; train with config.statistics.features=4000, or use source=statistics"
+            )
+        return statistics.features, statistics.labels
+    if config.source != "statistics":
+        raise unknown("source", config.source, ("features", "statistics"))
+    last = statistics.layers[statistics.channels.groups[-1].name]
+    return draw_features(last, rng, config.draws)
+
+
+def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tuple[jax.Array, jax.Array]:
+    """`draws` features a class from independent normals with the class's moments of the spatial mean, cut off at 0.
+
+    A class that the statistics never saw gets the label -1.
+    """
+    count = jnp.maximum(statistics.count, 1)[:, None]
+    mean = statistics.mean.sum / count
+    deviation = jnp.sqrt(jnp.maximum(statistics.mean.sum_of_squares / count - mean**2, 0))
+    noise = jax.random.normal(rng, (draws, *mean.shape))
+    features = jnp.maximum(mean + deviation * noise, 0)  # draws classes channels
+    labels = jnp.where(statistics.count > 0, jnp.arange(mean.shape[0]), -1)
+    return features.reshape(-1, mean.shape[1]), jnp.tile(labels, draws)
+
+
+def fit_gains(
+    features: jax.Array,
+    labels: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    forget: jax.Array,
+    channels: int,
+    config: Options,
+) -> jax.Array:
+    """Gains in [0, 1], `(channels,)`, by projected Adam from all ones.
+
+    Args:
+      features: `(n, features)`; features is a multiple of `channels`, channels fastest.
+      labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
+      kernel, bias: of the head, `(features, classes)` and `(classes,)`.
+      forget: 0/1 `(classes,)`.
+    """
+    forgotten = (labels >= 0) * forget[labels]
+    retained = (labels >= 0) * (1 - forget[labels])
+    without = jnp.where(forget > 0, -jnp.inf, 0)
+    target = jax.nn.softmax(features @ kernel + bias + without)
+    # n * entropy of the target does not depend on the gains; it only makes the value a divergence.
+    entropy = jax.scipy.special.entr(target).sum(-1)
+
+    def loss(gains: jax.Array) -> jax.Array:
+        logits = (features * jnp.tile(gains, features.shape[1] // channels)) @ kernel + bias
+        divergence = -(target * jax.nn.log_softmax(logits)).sum(-1) - entropy
+        best_forgotten = jnp.where(forget > 0, logits, -jnp.inf).max(-1)
+        best_retained = jnp.where(forget > 0, -jnp.inf, logits).max(-1)
+        hinge = jax.nn.relu(config.margin + best_forgotten - best_retained)
+        kept = retained @ divergence / jnp.maximum(retained.sum(), 1)
+        return kept + config.forget_weight * (forgotten @ hinge) / jnp.maximum(forgotten.sum(), 1)
+
+    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        gains, state = carry
+        updates, state = adam.update(jax.grad(loss)(gains), state)
+        return (jnp.clip(optax.apply_updates(gains, updates), 0, 1), state), None
+
+    start = jnp.ones(channels)
+    (gains, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=config.steps)
+    return gains
+
+
+@partial(jax.jit, static_argnames=("channels", "config"))
+def _fitted_product(
+    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, channels: Any, config: Options
+) -> Any:
+    group = channels.groups[-1]
+    leaves = head
+    for name in channels.head.split("/"):
+        leaves = leaves[name]
+    kernel = leaves["kernel"].reshape(-1, leaves["kernel"].shape[-1])  # a 1x1 convolution is a dense layer too
+    gains = fit_gains(features, labels, kernel, leaves["bias"], vector, group.channels, config)
+    if config.place == "gate":
+        mask = build_mask({group.name: gains}, channels, erase=config.erase)
+    else:
+        mask = build_head_mask(gains, channels, masked)
+    return apply_mask({"params": masked}, mask)["params"]

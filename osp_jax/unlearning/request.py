@@ -1,0 +1,93 @@
+"""One request to forget, carried out and timed: what `experiments.unlearn` does between reading and writing."""
+
+import statistics as stats
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from osp_jax.activations import Statistics
+from osp_jax.scores import class_difference
+from osp_jax.unlearning import Method
+from osp_jax.unlearning.osp import forget_vector
+
+
+class Outcome(NamedTuple):
+    """New variables, and seconds: `cold`, the first call, with compilation; the warm calls' median and 95th percentile."""
+
+    variables: dict[str, Any]
+    cold: float
+    warm_median: float
+    warm_p95: float
+
+
+def timed_request(
+    method: Method,
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    statistics: Statistics,
+    config: Any,
+    rng: jax.Array,
+    *,
+    warm_calls: int = 100,
+    warm_seconds: float = 3.0,
+) -> Outcome:
+    """Runs a method once cold, then again until `warm_calls` or `warm_seconds`, at least three times."""
+
+    def call() -> tuple[dict[str, Any], float]:
+        start = time.perf_counter()
+        new = method.unlearn(model, variables, forget, data=None, statistics=statistics, config=config, rng=rng)
+        jax.block_until_ready(new)
+        return new, time.perf_counter() - start
+
+    jax.block_until_ready((variables, statistics))
+    new, cold = call()
+    warm: list[float] = []
+    while len(warm) < 3 or (len(warm) < warm_calls and sum(warm) < warm_seconds):
+        warm.append(call()[1])
+    return Outcome(new, cold, stats.median(warm), float(np.percentile(warm, 95)))
+
+
+def describe_change(
+    before: dict[str, Any], after: dict[str, Any], forget: tuple[int, ...], statistics: Statistics
+) -> dict[str, Any]:
+    """What changed, JSON-ready: `masked_channels` and `channels` (score and factor) by group, `parameters_changed`.
+
+    Factors are read off the parameters themselves, so they hold for any method that scales channels; a group none of
+    whose channels changed is left out.
+    """
+    old, new = (traverse_util.flatten_dict(v["params"]) for v in (before, after))
+    changed = {path: np.asarray(old[path] != new[path]) for path in old if old[path] is not new[path]}
+    channels: dict[str, Any] = {}
+    for group in statistics.channels.groups:
+        writer = group.writers[-1]
+        path = (*writer.path.split("/"), writer.leaves[0])
+        factor = _factors(np.asarray(old[path]), np.asarray(new[path]))
+        if (factor != 1).any():
+            score = class_difference(statistics.layers[group.name], jnp.asarray(forget_vector(forget, statistics)))
+            channels[group.name] = {"score": np.asarray(score).tolist(), "factor": factor.tolist()}
+    return {
+        "masked_channels": {name: int(np.sum(np.array(c["factor"]) < 1)) for name, c in channels.items()},
+        "parameters_changed": int(sum(mask.sum() for mask in changed.values())),
+        "channels": channels,
+    }
+
+
+def images_seen(statistics: Statistics) -> Mapping[str, int]:
+    """Training images that the statistics were collected on, by class number."""
+    count = next(iter(statistics.layers.values())).count
+    return {str(c): int(n) for c, n in enumerate(np.asarray(count))}
+
+
+def _factors(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """new / old along the last axis, `(channels,)`; 1 where the old parameter is 0 throughout."""
+    old, new = old.reshape(-1, old.shape[-1]), new.reshape(-1, new.shape[-1])
+    largest = np.abs(old).argmax(0)[None]
+    old, new = np.take_along_axis(old, largest, 0)[0], np.take_along_axis(new, largest, 0)[0]
+    return np.where(old == 0, 1.0, new / np.where(old == 0, 1, old))
