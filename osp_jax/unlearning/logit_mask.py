@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from osp_jax.activations import Statistics
@@ -32,4 +33,4 @@ def unlearn(
     del model, data, config, rng
     path = (*statistics.channels.head.split("/"), "bias")
     head = pruned(variables["params"], (path,))
-    return merge(variables, jax.tree.map(lambda bias: bias.at[list(forget)].set(_OUT_OF_REACH), head))
+    return merge(variables, jax.tree.map(lambda bias: bias.at[np.array(forget)].set(_OUT_OF_REACH), head))

@@ -15,12 +15,14 @@ import types
 import urllib.error
 from pathlib import Path
 
-import archives
 import numpy as np
 import pytest
+import small_archives as archives
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from osp_jax.data import archives as reading
+from osp_jax.data import download
 from osp_jax.data import prepare as module
 from osp_jax.data.prepare import OFFICIAL, prepare
 from osp_jax.errors import InputError
@@ -262,8 +264,8 @@ def test_a_killed_preparation_leaves_nothing_that_reads_as_prepared(tmp_path):
     archive, *_ = archives.cifar10(tmp_path)
     kill = f"""
 import os
-from osp_jax.data import prepare
-prepare._png = lambda image: os.kill(os.getpid(), 9)
+from osp_jax.data import archives, prepare
+archives._png = lambda image: os.kill(os.getpid(), 9)
 prepare.prepare("cifar10", {str(tmp_path)!r}, {str(archive)!r})"""
     assert subprocess.run([sys.executable, "-c", kill], check=False, cwd=ROOT, capture_output=True).returncode == -9
     (leftover,) = (tmp_path / "cifar10").iterdir()
@@ -274,7 +276,7 @@ prepare.prepare("cifar10", {str(tmp_path)!r}, {str(archive)!r})"""
 
 
 def test_a_failure_while_writing_is_cleaned_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_png", lambda image: 1 / 0)
+    monkeypatch.setattr(reading, "_png", lambda image: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
     assert_nothing_is_left("cifar10", tmp_path)
@@ -284,7 +286,7 @@ def test_a_disk_error_comes_out_as_what_it_is(tmp_path, monkeypatch):
     def full(image):
         raise RuntimeError("Failed to finalize writing: write() failed: No space left on device; at byte 614400")
 
-    monkeypatch.setattr(module, "_png", full)
+    monkeypatch.setattr(reading, "_png", full)
     with pytest.raises(OSError, match="No space left") as caught:
         prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
     assert caught.value.filename == str(tmp_path)
@@ -292,7 +294,7 @@ def test_a_disk_error_comes_out_as_what_it_is(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_noticed_before_starting(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9))
     with pytest.raises(InputError, match="0 MiB free, about 486 MiB are needed"):
         prepare("cifar10", tmp_path)
 
@@ -362,15 +364,15 @@ def no_network(*args, **kwargs):
 
 
 def test_no_network_is_said_in_two_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
     with pytest.raises(InputError, match=r"cannot download http\S+tiny-imagenet-200.zip \(no network\); put tiny"):
         prepare("tiny_imagenet", tmp_path)
 
 
 def test_a_name_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *args, **kwargs: release.wait(60))
-    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *args, **kwargs: release.wait(60))
+    monkeypatch.setattr(download, "_ANSWER_SECONDS", 0.1)
     with pytest.raises(InputError, match=r"\(no answer\)"):
         prepare("cifar10", tmp_path)
     release.set()
@@ -398,7 +400,7 @@ def test_an_archive_is_only_for_the_official_names(tmp_path):
 
 
 def test_another_tfds_name_fails_at_once_without_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
     with pytest.raises(InputError, match=r"cannot download mnist from storage.googleapis.com \(no network\)") as caught:
         prepare("mnist", tmp_path)
     assert f"train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz by hand into {tmp_path}" in str(caught.value)
@@ -432,16 +434,16 @@ class PrepareTestTensorflow(PrepareTestText):
 
 
 def test_tfds_prepares_what_it_can_without_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *args, **kwargs: io.BytesIO())
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *args, **kwargs: io.BytesIO())
     folder = prepare("prepare_test_text", tmp_path)
     assert folder == tmp_path / "prepare_test_text" / "1.0.0"
     assert tfds.data_source("prepare_test_text", split="train", data_dir=tmp_path)[0] == {"text": b"hello"}
-    monkeypatch.setattr(module.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
     assert prepare("prepare_test_text", tmp_path) == folder
 
 
 def test_a_builder_that_needs_tensorflow_gives_the_line_to_run_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *args, **kwargs: io.BytesIO())
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *args, **kwargs: io.BytesIO())
     with pytest.raises(InputError) as caught:
         prepare("prepare_test_tensorflow", tmp_path)
     for part in ("`pip install tensorflow`", "python -c", f"data_dir={str(tmp_path)!r}", "file_format='array_record'"):

@@ -1,0 +1,31 @@
+# `make demo` trains, forgets and reports on scikit-learn's digits; `make test` runs the tests. Both install first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= runs/demo
+FORGET ?= 3
+
+.PHONY: demo test lint clean
+
+$(BIN)/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test]
+	touch $@
+
+demo: $(BIN)/.installed
+	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=$(RUNS)/model
+	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=$(RUNS)/retrained --config.data.exclude=$(FORGET)
+	$(BIN)/python -m experiments.unlearn --workdir=$(RUNS)/model --forget=$(FORGET) --method=osp-fit --out=$(RUNS)/unlearned --overwrite
+	$(BIN)/python -m experiments.eval --workdir=$(RUNS)/unlearned --reference=$(RUNS)/retrained
+	@echo "open $(RUNS)/unlearned/report.html"
+
+test: $(BIN)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs .cache build *.egg-info

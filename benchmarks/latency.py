@@ -1,0 +1,94 @@
+"""Request-to-parameters time of `osp`, by which layers are masked, beside the memory floor.
+
+python -m benchmarks.latency [--model=resnet18] [--json=FILE]
+
+Statistics are at hand, as after training; every call is another request, and none recompiles. The floor is the time
+that the bytes touched take at the memory bandwidth measured in the same process: scores and masked parameters, read and
+written once. Weights and statistics are random: the time does not depend on them.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import cli
+from osp_jax.activations import ClassStatistics, Moments, Statistics
+from osp_jax.models import count_parameters, create_model, init_variables
+from osp_jax.models.channels import Channels, find_channels
+from osp_jax.unlearning import osp
+
+
+def random_statistics(channels: Channels, num_classes: int, key: jax.Array) -> Statistics:
+    """Statistics of the right shapes, with random class means."""
+
+    def layer(channels: int, key: jax.Array) -> ClassStatistics:
+        mean, largest = jax.random.uniform(key, (2, num_classes, channels)) * 1000
+        return ClassStatistics(jnp.full(num_classes, 1000.0), Moments(mean, mean**2), Moments(largest, largest**2))
+
+    layers = {g.name: layer(g.channels, jax.random.fold_in(key, i)) for i, g in enumerate(channels.groups)}
+    return Statistics(layers, jnp.zeros((0, 1)), jnp.zeros(0, jnp.int32), channels)
+
+
+def bandwidth() -> float:
+    """Bytes per second of copying 256 MB: read once, written once."""
+    array = jnp.ones(64 * 2**20, jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    times = cli.seconds_per_call(lambda: copy(array), 10)
+    return 2 * array.nbytes / min(times)
+
+
+def main() -> None:
+    arguments = cli.parser(__doc__)
+    arguments.add_argument("--model", default="resnet18")
+    arguments.add_argument("--classes", type=int, default=10)
+    arguments.add_argument("--calls", type=int, default=500)
+    flags = arguments.parse_args()
+    model = create_model(flags.model, flags.classes, (32, 32, 3))
+    variables = init_variables(model, (32, 32, 3), jax.random.key(0))
+    channels = find_channels(model, variables, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    statistics = random_statistics(channels, flags.classes, jax.random.key(1))
+    bytes_per_second = bandwidth()
+
+    rows = []
+    for layers, erase in (("last", False), ("stage4|bn5", False), ("all", False), ("all", True)):
+        config = osp.Options(layers=layers, erase=erase)
+        requests = iter(range(10**9))
+
+        def request(config: osp.Options = config, requests=requests) -> dict:
+            forget = (next(requests) % flags.classes,)
+            return osp.unlearn(
+                model, variables, forget, data=None, statistics=statistics, config=config, rng=jax.random.key(0)
+            )
+
+        start = time.perf_counter()
+        new = jax.block_until_ready(request())
+        cold = time.perf_counter() - start
+        median, p99 = cli.median_and_p99(cli.seconds_per_call(request, flags.calls))
+        changed = [
+            b.nbytes for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(new), strict=True) if a is not b
+        ]
+        names = osp.chosen_groups(channels, layers)
+        read = sum(leaf.nbytes for name in names for leaf in jax.tree.leaves(statistics.layers[name]))
+        touched = read + 2 * sum(changed)
+        rows.append(
+            {
+                "layers": layers,
+                "erase": erase,
+                "channels": sum(g.channels for g in channels.groups if g.name in names),
+                "leaves": len(changed),
+                "MB touched": touched / 1e6,
+                "floor ms": 1e3 * touched / bytes_per_second,
+                "warm median ms": 1e3 * median,
+                "warm p99 ms": 1e3 * p99,
+                "cold ms": 1e3 * cold,
+            }
+        )
+    print(
+        f"{flags.model}, {count_parameters(variables):,} parameters; copying runs at {bytes_per_second / 1e9:.1f} GB/s"
+    )
+    cli.report(rows, flags.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The table of all classes forgotten one at a time, from the JSON that `experiments.sweep` writes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from osp_jax.report.tables import markdown_table
+
+
+def sweep_summary(results: dict[str, Any]) -> list[list[str]]:
+    """Rows method, forget accuracy (mean, worst), change of retained accuracy (mean, worst), warm time."""
+    rows = []
+    for method in results["options"]:
+        forget = [row[method]["forget_accuracy"] for row in results["classes"]]
+        change = [row[method]["retain_accuracy"] - row["original"]["retain_accuracy"] for row in results["classes"]]
+        warm = sorted(row[method]["warm_seconds"] for row in results["classes"])[len(results["classes"]) // 2]
+        rows.append(
+            [
+                method,
+                f"{_mean(forget):.2%}",
+                f"{max(forget):.2%}",
+                f"{100 * _mean(change):+.2f}",
+                f"{100 * min(change):+.2f}",
+                f"{1e3 * warm:.2f} ms",
+            ]
+        )
+    return rows
+
+
+def sweep_markdown(results: dict[str, Any]) -> str:
+    """The page `table.md`: what was run, the summary by method, and every class."""
+    methods = list(results["options"])
+    classes = [
+        [
+            row["name"],
+            *(f"{row['original'][which]:.1%}" for which in ("forget_accuracy", "retain_accuracy")),
+            *(f"{row[m]['forget_accuracy']:.1%}" for m in methods),
+            *(f"{100 * (row[m]['retain_accuracy'] - row['original']['retain_accuracy']):+.2f}" for m in methods),
+        ]
+        for row in results["classes"]
+    ]
+    header = ["Class", "Original, it", "Original, others"]
+    header += [f"{m}, it" for m in methods] + [f"{m}, others (points)" for m in methods]
+    source, model, made, training = (results[key] for key in ("dataset", "model", "provenance", "training"))
+    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("jax", "flax", "optax"))
+    options = [[m, ", ".join(f"{name}={value}" for name, value in results["options"][m].items())] for m in methods]
+    return "\n".join(
+        [
+            f"# {source['variant']}, {model['name']}: each class forgotten in turn",
+            "",
+            f"{model['parameters']:,} parameters; {results['accuracy']:.2%} of {results['num_images']:,} "
+            f"{results['split']} images right before. Retained accuracy is over the images of all other classes, "
+            "every output allowed; the change is to the original, in points.",
+            "",
+            markdown_table(
+                ["Method", "Forget, mean", "Forget, worst", "Retained, mean (points)", "Retained, worst", "Warm time"],
+                sweep_summary(results),
+            ),
+            "",
+            markdown_table(header, classes),
+            "",
+            markdown_table(["Method", "Options"], options),
+            "",
+            f"Made by `{made['command']}` at commit {made['commit'][:12]}; the model by `{training['provenance']['command']}` "
+            f"at commit {training['provenance']['commit'][:12]}. {versions}, Python {made['python']}, {made['device']}.",
+            "",
+        ]
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
