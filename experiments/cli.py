@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -18,11 +19,29 @@ def _parse_and_call(main: Callable[[], None]) -> None:
     main()
 
 
+def config_of(flag: flags.FlagHolder) -> Any:
+    """The value of a config file flag; the file is loaded here, and may not be there.
+
+    Raises:
+      InputError: it cannot be loaded.
+    """
+    try:
+        flag.value.keys()  # a file that could not be loaded says so at its first use
+        return flag.value
+    except OSError as error:
+        reason = " ".join(str(error).rpartition("path]:")[2].split())
+        raise InputError(
+            f"the config file cannot be loaded: {reason}; give a Python file such as configs/digits.py"
+        ) from error
+
+
 def _parse(argv: list[str]) -> None:
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # Config files are loaded while flags are parsed: a wrong key or type surfaces here, as one of these.
-        raise InputError(f"{str(error).strip() or type(error).__name__}; see --help") from error
+    except (AttributeError, KeyError) as error:  # an override of a field that the config does not have
+        message = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
+        raise InputError(f"unknown config key {message}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise InputError(f"{error}; see --help") from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; every option starts with --, see --help")

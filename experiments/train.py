@@ -12,9 +12,9 @@ from ml_collections import config_flags
 
 from experiments import cli
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/default.py", "the experiment; a Python file", lock_config=True
-)
+# No default: a config file is loaded where the flag is defined if it has one, before bad overrides can be answered.
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; a Python file", lock_config=True)
+flags.mark_flag_as_required("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written, and resumed from", required=True)
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     from osp_jax.training.loop import train
     from osp_jax.workdir import load_workdir
 
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
     dataset = load_dataset(config.data.name, config.data.dir, config.data.image_size)
     train(config, dataset, workdir)
     if not (workdir / "statistics").exists():

@@ -214,13 +214,13 @@ def random_variables(model: nn.Module, images: Any, seed: int = 0) -> dict[str, 
 
 
 def random_gains(channels: Channels, seed: int = 0) -> dict[str, jax.Array]:
-    """In [0, 1]; in every group about a third are exactly 0, and the last is exactly 1."""
+    """In [0, 1]; in every group about a third are exactly 0, and one is exactly 1."""
     rng = np.random.default_rng(seed)
     gains = {}
     for group in channels.groups:
         gain = rng.uniform(0, 1, group.channels) * (rng.uniform(size=group.channels) > 0.3)
         gain[0], gain[-1] = 0, 1
-        gains[group.name] = jnp.asarray(gain, jnp.float32)
+        gains[group.name] = jnp.asarray(rng.permutation(gain), jnp.float32)
     return gains
 
 

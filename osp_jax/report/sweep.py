@@ -5,9 +5,18 @@ from typing import Any
 
 from osp_jax.report.tables import markdown_table
 
+SUMMARY_HEADER = [
+    "Method",
+    "Forget accuracy, mean",
+    "worst class",
+    "Retained accuracy, mean change (points)",
+    "worst class",
+    "Warm time",
+]
+
 
 def sweep_summary(results: dict[str, Any]) -> list[list[str]]:
-    """Rows method, forget accuracy (mean, worst), change of retained accuracy (mean, worst), warm time."""
+    """A row a method, under `SUMMARY_HEADER`."""
     rows = []
     for method in results["options"]:
         forget = [row[method]["forget_accuracy"] for row in results["classes"]]
@@ -51,10 +60,7 @@ def sweep_markdown(results: dict[str, Any]) -> str:
             f"{results['split']} images right before. Retained accuracy is over the images of all other classes, "
             "every output allowed; the change is to the original, in points.",
             "",
-            markdown_table(
-                ["Method", "Forget, mean", "Forget, worst", "Retained, mean (points)", "Retained, worst", "Warm time"],
-                sweep_summary(results),
-            ),
+            markdown_table(SUMMARY_HEADER, sweep_summary(results)),
             "",
             markdown_table(header, classes),
             "",

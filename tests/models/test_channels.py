@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import traverse_util
-from networks import CLASSES, FOREIGN, SHAPE, OtherActivation, assert_close, case, random_variables
 
 from osp_jax.errors import InputError
 from osp_jax.models import MODELS
 from osp_jax.models.channels import capture, find_channels
 from osp_jax.models.resnet import ResNet
+from tests.networks import CLASSES, FOREIGN, SHAPE, OtherActivation, assert_close, case, random_variables
 
 
 def writers(channels) -> dict[str, list[str]]:

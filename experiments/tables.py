@@ -1,0 +1,107 @@
+"""Rewrites the generated parts of README.md and docs/ from the committed results.
+
+python -m experiments.tables          # rewrites
+python -m experiments.tables --check  # exit code 2 if something is out of date
+
+A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+
+_CHECK = flags.DEFINE_bool("check", False, "write nothing; fail if a part is out of date")
+_ROOT = Path(__file__).parents[1]
+_DOCUMENTS = ("README.md", "docs/architecture.md")
+
+
+def main() -> None:
+    from osp_jax.errors import InputError
+    from osp_jax.workdir import write_text
+
+    for name in _DOCUMENTS:
+        path = _ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = fill_in(old, PARTS)
+        if new != old and _CHECK.value:
+            raise InputError(f"{name} is out of date; run python -m experiments.tables")
+        if new != old:
+            write_text(path, new)
+            print(f"rewrote {name}")
+
+
+def fill_in(text: str, parts: dict[str, Callable[[], str]]) -> str:
+    """`text` with each marked part replaced by what its function returns."""
+
+    def replaced(match: re.Match) -> str:
+        name = match.group(1)
+        return f"<!-- begin {name} -->\n{parts[name]().strip()}\n<!-- end {name} -->"
+
+    return re.sub(r"<!-- begin (\w+) -->\n(?:.*?\n)??<!-- end \1 -->", replaced, text, flags=re.DOTALL)
+
+
+def _sweep() -> str:
+    from osp_jax.report.sweep import SUMMARY_HEADER, sweep_summary
+    from osp_jax.report.tables import markdown_table
+
+    results = _read("results/cifar10_resnet10/results.json")
+    model, dataset = results["model"], results["dataset"]
+    return (
+        f"{dataset['variant']}, {model['name']} with {model['parameters']:,} parameters, {results['accuracy']:.1%} of the "
+        f"{results['num_images']:,} {results['split']} images right before; each of the {len(results['classes'])} classes "
+        f"forgotten in turn, on {results['provenance']['device']}. Retained accuracy is over the images of the other classes, "
+        "against the original. Every class and every option: [results/cifar10_resnet10/table.md]"
+        "(results/cifar10_resnet10/table.md).\n\n" + markdown_table(SUMMARY_HEADER, sweep_summary(results))
+    )
+
+
+def _latency() -> str:
+    from osp_jax.report.tables import markdown_table
+
+    results = _read("results/latency_cpu.json")
+    header = ["Masked", "Channels", "Warm median", "Warm p99", "Cold", "Floor"]
+    names = {"last": "last features", "all": "all layers"}
+    rows = [
+        [
+            names.get(row["layers"], "last stage") + (", weights erased" if row["erase"] else ""),
+            f"{row['channels']:,}",
+            *(f"{row[f'{which} ms']:.2f} ms" for which in ("warm median", "warm p99", "cold", "floor")),
+        ]
+        for row in results["rows"]
+    ]
+    return (
+        f"Request to new parameters, `osp` on ResNet-18 (11.2 million parameters), statistics at hand, on "
+        f"{results['provenance']['device']} (`{results['provenance']['command']}`); the floor is the bytes touched over the "
+        "memory bandwidth measured in the same process:\n\n" + markdown_table(header, rows)
+    )
+
+
+def _selection() -> str:
+    from osp_jax.report.sweep import SUMMARY_HEADER, sweep_summary
+    from osp_jax.report.tables import markdown_table
+
+    rows, images = [], 0
+    for path in sorted((_ROOT / "results/selection").glob("*/results.json")):
+        results = _read(path.relative_to(_ROOT))
+        images = results["num_images"]
+        rows += [[path.parent.name, *row[:-1]] for row in sweep_summary(results)]
+    table = markdown_table(["Options", *SUMMARY_HEADER[:-1]], rows)
+    return f"Mean and worst over the ten classes, {images:,} held-out training images.\n\n{table}"
+
+
+def _read(name: Any) -> Any:
+    from osp_jax.workdir import read_json
+
+    return read_json(_ROOT / name)
+
+
+PARTS: dict[str, Callable[[], str]] = {"cifar10_resnet10": _sweep, "latency": _latency, "selection": _selection}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,242 @@
+"""The commands from the shell: what they write, and what they say to bad input."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from osp_jax import checkpoint
+from osp_jax.workdir import load_workdir
+from tests.experiments.conftest import ROOT, TINY, assert_one_line_error, run_cases, run_command
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def unlearned(trained: Path) -> Path:
+    out = trained.with_name("unlearned")
+    done = run_command("experiments.unlearn", f"--workdir={trained}", "--forget=3", "--method=osp-fit", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def retrained(trained: Path) -> Path:
+    workdir = trained.with_name("retrained")
+    done = run_command("experiments.train", f"--workdir={workdir}", "--config.data.exclude=3", *TINY)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_training_writes_the_workdir_of_the_contract(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "statistics"}
+    record = json.loads((trained / "config.json").read_text())
+    assert record["config"]["model"]["width"] == 4
+    assert {"command", "commit", "seed", "versions", "device"} <= record["provenance"].keys()
+    epochs = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert {"loss", "accuracy", "penalty", "gram_error", "images_per_second"} <= epochs[0].keys()
+
+
+def test_a_finished_training_does_nothing_when_run_again(trained):
+    before = contents(trained)
+    assert run_command("experiments.train", f"--workdir={trained}", *TINY).returncode == 0
+    assert contents(trained) == before
+
+
+def test_statistics_of_training_cover_every_training_image(trained):
+    statistics = checkpoint.load_statistics(trained / "statistics")
+    for layer in statistics.layers.values():
+        assert layer.count.sum() == 1437
+    assert statistics.features.shape == (200, 16)
+
+
+def test_unlearning_writes_what_it_did(trained, unlearned):
+    record = json.loads((unlearned / "unlearn.json").read_text())
+    assert record["forget"] == [3]
+    assert record["method"] == "osp-fit"
+    assert set(record["seconds"]) == {"statistics", "compile", "cold", "warm_median", "warm_p95"}
+    assert sum(record["data_seen"]["statistics"]["train"].values()) == 1437
+    assert sum(record["data_seen"]["request"]["train"].values()) == 0
+    before, after = load_workdir(trained).variables, load_workdir(unlearned).variables
+    differing = sum(int(np.sum(a != b)) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    assert record["parameters_changed"] == differing > 0
+    (channels,) = record["channels"].values()
+    assert list(record["masked_channels"].values()) == [sum(factor < 1 for factor in channels["factor"])]
+
+
+def test_requests_one_after_the_other_end_the_same_in_either_order(trained, tmp_path):
+    def forget(workdir: Path, name: str, out: Path) -> Path:
+        arguments = [f"--workdir={workdir}", f"--forget={name}", "--method=osp", f"--out={out}"]
+        assert run_command("experiments.unlearn", *arguments).returncode == 0
+        return out
+
+    ends = [forget(forget(trained, a, tmp_path / a), b, tmp_path / (a + b)) for a, b in ("35", "53")]
+    first, second = (jax.tree.leaves(load_workdir(end).variables) for end in ends)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_eval_reports_every_model_of_the_contract(unlearned, retrained):
+    done = run_command("experiments.eval", f"--workdir={unlearned}", f"--reference={retrained}")
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((unlearned / "eval.json").read_text())
+    for name in ("original", "unlearned", "retrained", "logit_masked"):
+        model = evaluation[name]
+        confusion = np.array(model["confusion"])
+        assert confusion.sum() == 360
+        correct = np.diag(confusion)
+        kept = np.arange(10) != 3
+        assert model["test_retain_accuracy"] == pytest.approx(correct[kept].sum() / confusion[kept].sum())
+        assert model["test_forget_accuracy"] == pytest.approx(correct[3] / confusion[3].sum())
+        assert sum(model["forgotten_predictions"]["3"].values()) == pytest.approx(1)
+    assert evaluation["logit_masked"]["test_forget_accuracy"] == 0
+    assert evaluation["retrained"]["train_forget_accuracy"] == 0
+    assert "Retrained" in (unlearned / "report.md").read_text()
+    assert (unlearned / "report.html").read_text().lower().startswith("<!doctype html>")
+
+
+def test_a_plain_model_can_be_evaluated_too(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "copy")
+    done = run_command("experiments.eval", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((workdir / "eval.json").read_text())
+    assert evaluation["forget"] == []
+    assert evaluation["original"]["test_forget_accuracy"] is None
+
+
+def test_statistics_are_collected_where_none_are_stored(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "copy")
+    shutil.rmtree(workdir / "statistics")
+    outs = []
+    for source in (trained, workdir):
+        outs.append(tmp_path / f"out_{source.name}")
+        done = run_command("experiments.unlearn", f"--workdir={source}", "--forget=3", f"--out={outs[-1]}")
+        assert done.returncode == 0, done.stderr
+    first, second = (jax.tree.leaves(load_workdir(out).variables) for out in outs)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
+    arguments = [f"--workdir={trained}", "--methods=osp,logit-mask", "--option=osp:amount=0.5", f"--out={tmp_path}"]
+    done = run_command("experiments.sweep", *arguments)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [row["class"] for row in results["classes"]] == list(range(10))
+    assert all(row["logit-mask"]["forget_accuracy"] == 0 for row in results["classes"])
+    assert results["options"]["osp"]["amount"] == 0.5
+    assert "logit-mask" in (tmp_path / "table.md").read_text()
+
+
+def test_unlearn_answers_bad_input_in_one_line_and_leaves_all_as_it_was(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    damaged = shutil.copytree(trained, tmp_path / "damaged")
+    for path in (damaged / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    other = shutil.copytree(trained, tmp_path / "other")
+    record = json.loads((other / "config.json").read_text())
+    record["config"]["model"]["name"] = "vgg11"
+    (other / "config.json").write_text(json.dumps(record))
+    bare = shutil.copytree(trained, tmp_path / "bare")
+    shutil.rmtree(bare / "checkpoints")
+    existing = tmp_path / "existing"
+    existing.mkdir()
+    (existing / "precious").write_text("mine")
+    before = contents(tmp_path) | contents(trained)
+
+    out = f"--out={tmp_path / 'out'}"
+    good = [f"--workdir={trained}", out]
+    cases = [
+        ([*good, "--forget=cat"], ["unknown class 'cat'", "0 to 9"]),
+        ([*good, "--forget=10"], ["unknown class '10'"]),
+        ([*good, "--forget="], ["no class to forget", "--forget=3"]),
+        ([*good, "--forget=0,1,2,3,4,5,6,7,8,9"], ["all 10 classes"]),
+        ([*good, "--forget=3", "--method=magic"], ["unknown method 'magic'", "osp-fit"]),
+        ([*good, "--forget=3", "--option=strengh=hard", "--method=osp"], ["unknown option 'strengh'", "strength"]),
+        ([*good, "--forget=3", "--option=amount=much", "--method=osp"], ["amount", "float"]),
+        ([*good, "--forget=3", "--option=layers=stage9", "--method=osp"], ["stage9", "stage3_block1"]),
+        ([*good, "--forget=3", "stray"], ["stray"]),
+        ([*good, "--forgt=3"], ["forgt"]),
+        ([f"--workdir={trained}", "--forget=3"], ["--out"]),
+        ([f"--workdir={tmp_path / 'empty'}", "--forget=3", out], ["config.json"]),
+        ([f"--workdir={bare}", "--forget=3", out], ["no checkpoint"]),
+        ([f"--workdir={damaged}", "--forget=3", out], [str(damaged), "damaged"]),
+        ([f"--workdir={other}", "--forget=3", out], [str(other), "another model"]),
+        ([f"--workdir={trained}", "--forget=3", f"--out={existing}"], ["--overwrite"]),
+        ([f"--workdir={trained}", "--forget=3", "--out=/proc/nowhere/out"], ["cannot write", "/proc/nowhere"]),
+    ]
+    for (arguments, words), (code, stderr) in zip(
+        cases, run_cases("experiments.unlearn", [arguments for arguments, _ in cases]), strict=True
+    ):
+        assert_one_line_error(code, stderr, *words)
+        assert not (tmp_path / "out").exists(), arguments
+    assert contents(tmp_path) | contents(trained) == before
+
+
+def test_eval_answers_bad_input_in_one_line(trained, unlearned, tmp_path):
+    moved = shutil.copytree(unlearned, tmp_path / "moved")
+    record = json.loads((moved / "unlearn.json").read_text())
+    (moved / "unlearn.json").write_text(json.dumps(record | {"original": str(tmp_path / "gone")}))
+    shapes = shutil.copytree(trained, tmp_path / "shapes")
+    record = json.loads((shapes / "config.json").read_text())
+    record["dataset"]["image_shape"] = [16, 16, 1]
+    (shapes / "config.json").write_text(json.dumps(record))
+    cases = [
+        ([f"--workdir={unlearned}", f"--reference={trained}"], ["--config.data.exclude=3"]),
+        ([f"--workdir={moved}"], [str(tmp_path / "gone")]),
+        ([f"--workdir={tmp_path / 'nothing'}"], ["does not exist"]),
+        ([f"--workdir={shapes}"], ["image_shape"]),
+    ]
+    results = run_cases("experiments.eval", [arguments for arguments, _ in cases])
+    for (_, words), (code, stderr) in zip(cases, results, strict=True):
+        assert_one_line_error(code, stderr, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.data.name=cifar11"], ["unknown data set", "cifar10"]),
+        (["--config.model.name=resnet9"], ["unknown model 'resnet9'", "resnet8"]),
+        (["--config.training.epoch=3"], ["unknown config key 'epoch'", '"epochs"']),
+        (["--config.training.epochs=many"], ["epochs"]),
+        (["--config=configs/nothing.py"], ["configs/nothing.py"]),
+        (["--config.orthogonality.penalty=sos"], ["unknown orthogonality penalty 'sos'", "srip"]),
+        (["--config.data.exclude=0,1,2,3,4,5,6,7,8,9"], ["exclude"]),
+        (["--config.data.exclude=seven"], ["unknown class 'seven'"]),
+    ],
+)
+def test_train_answers_bad_input_in_one_line_and_writes_nothing(arguments, words, tmp_path):
+    config = [] if any(a.startswith("--config=") for a in arguments) else ["--config=configs/digits.py"]
+    done = run_command("experiments.train", f"--workdir={tmp_path / 'run'}", *config, *arguments)
+    assert_one_line_error(done.returncode, done.stderr, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_without_network_or_data_names_the_folder_for_the_archive(tmp_path):
+    config = ["--config=configs/digits.py", "--config.data.name=cifar10", f"--config.data.dir={tmp_path}"]
+    done = run_command("experiments.train", f"--workdir={tmp_path / 'run'}", *config)
+    assert_one_line_error(done.returncode, done.stderr, str(tmp_path / "downloads"), "cifar-10-binary.tar.gz")
+
+
+def test_the_generated_parts_of_the_documents_are_up_to_date():
+    done = run_command("experiments.tables", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_config_of_the_folder_has_exactly_the_fields_of_the_default():
+    import importlib
+
+    default = importlib.import_module("configs.default").get_config()
+    for path in sorted((ROOT / "configs").glob("[!_]*.py")):
+        config = importlib.import_module(f"configs.{path.stem}").get_config()
+        assert {s: set(f) for s, f in config.items() if s != "seed"} == {
+            s: set(f) for s, f in default.items() if s != "seed"
+        }, path.name

@@ -1,0 +1,307 @@
+"""Soft masks: gains from scores, and a product with the parameters that gates the activations."""
+
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from osp_jax.errors import InputError
+from osp_jax.masks import (
+    STRENGTHS,
+    apply_mask,
+    build_head_mask,
+    build_kernel_mask,
+    build_mask,
+    channel_gains,
+    compose_masks,
+)
+from osp_jax.models import MODELS
+from osp_jax.models.channels import capture
+from tests.networks import (
+    FOREIGN,
+    assert_close,
+    case,
+    gated_forward,
+    random_gains,
+    relu_after,
+    sown_forward,
+)
+
+ALL = [*MODELS, *FOREIGN]
+ELEMENTS = st.floats(-10, 10, width=32, allow_subnormal=False)
+SCORES = hnp.arrays(np.float32, st.sampled_from([1, 3, 8, 13]), elements=ELEMENTS)
+
+
+def assert_bit_equal(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def flat(mask) -> dict[str, jax.Array]:
+    return traverse_util.flatten_dict(mask, sep="/")
+
+
+def random_mask(name: str, seed: int = 0, **options):
+    channels = case(name).channels
+    return build_mask(random_gains(channels, seed), channels, **options)
+
+
+# What a mask does to the network
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_masking_equals_multiplying_the_output_of_every_module_that_writes_the_channels(name):
+    network = case(name)
+    gains = random_gains(network.channels)
+    gated = jax.jit(lambda variables, gains: gated_forward(network, variables, gains))(network.variables, gains)
+    masked, _ = sown_forward(name)(apply_mask(network.variables, build_mask(gains, network.channels)))
+    assert_close(masked, gated)
+    original, _ = sown_forward(name)(network.variables)
+    assert abs(np.asarray(gated - original)).max() > 0.01 * abs(np.asarray(original)).max()  # the gains do matter
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_masking_one_group_scales_its_first_activation_by_the_gains(name):
+    _, variables, _, channels = case(name)
+    gains = random_gains(channels)
+    _, original = sown_forward(name)(variables)
+    for group in channels.groups:
+        _, masked = sown_forward(name)(apply_mask(variables, build_mask({group.name: gains[group.name]}, channels)))
+        path = relu_after(group.writers[0].path, original)
+        assert_close(masked[path], gains[group.name] * original[path])
+
+
+@pytest.mark.parametrize("name", ["FlatMLP", "PoolNet", "PreActivation", "Nested", "Wrapped", "LayerNormed"])
+def test_masking_one_group_of_a_foreign_network_scales_its_activation_by_the_gains(name):
+    model, variables, images, channels = case(name)
+    captured = jax.jit(lambda variables: capture(model, variables, images, channels)[1])
+    gains, original = random_gains(channels), captured(variables)
+    for group in channels.groups:
+        masked = captured(apply_mask(variables, build_mask({group.name: gains[group.name]}, channels)))
+        assert_close(masked[group.name], gains[group.name] * original[group.name])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_erasing_leaves_the_outputs_as_masking_does(name):
+    network = case(name)
+    masked, erased = (
+        sown_forward(name)(apply_mask(network.variables, random_mask(name, erase=erase)))[0] for erase in (False, True)
+    )
+    assert_close(erased, masked)
+
+
+# One channel's kernel under a layer norm is part of every channel's mean and variance; the kernel in front of a
+# pre-activation norm also writes the residual stream.
+@pytest.mark.parametrize(
+    ("name", "group"), [("LayerNormed", "norm1"), ("LayerNormed", "norm2"), ("PreActivation", "bn1a")]
+)
+def test_erasing_keeps_a_kernel_that_is_read_elsewhere_too(name, group):
+    _, variables, _, channels = case(name)
+    (size,) = (g.channels for g in channels.groups if g.name == group)
+    gains = {group: jnp.ones(size).at[0].set(0)}
+    masked, erased = (
+        sown_forward(name)(apply_mask(variables, build_mask(gains, channels, erase=erase)))[0]
+        for erase in (False, True)
+    )
+    assert_close(erased, masked)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vgg11", "allcnn"])
+def test_erasing_zeroes_the_kernels_of_channels_of_gain_0_and_no_other_weight(name):
+    _, variables, _, channels = case(name)
+    gains = random_gains(channels)
+    before = flat(variables["params"])
+    masked = flat(apply_mask(variables, build_mask(gains, channels))["params"])
+    erased = flat(apply_mask(variables, build_mask(gains, channels, erase=True))["params"])
+    zeroed = {w.kernel + "/kernel": gains[g.name] == 0 for g in channels.groups for w in g.writers}
+    for path in before:
+        if path in zeroed:
+            assert not erased[path][..., zeroed[path]].any()
+            np.testing.assert_array_equal(erased[path], jnp.where(zeroed[path], 0, masked[path]))
+        else:
+            np.testing.assert_array_equal(erased[path], masked[path])
+
+
+def test_a_factor_on_the_kernel_alone_does_not_gate_in_front_of_a_batch_norm():
+    network = case("resnet8")
+    gains = random_gains(network.channels)
+    gated = jax.jit(lambda variables, gains: gated_forward(network, variables, gains))(network.variables, gains)
+    literal, _ = sown_forward("resnet8")(apply_mask(network.variables, build_kernel_mask(gains, network.channels)))
+    assert abs(np.asarray(literal - gated)).max() > 0.05 * abs(np.asarray(gated)).max()
+
+
+def test_the_kernel_mask_touches_kernels_only():
+    channels = case("resnet8").channels
+    mask = build_kernel_mask(random_gains(channels), channels)
+    kernels = {writer.kernel + "/kernel" for group in channels.groups for writer in group.writers}
+    assert flat(mask).keys() == kernels
+
+
+@pytest.mark.parametrize("name", ["resnet8", "allcnn", "FlatMLP", "PoolNet"])
+def test_a_mask_on_the_head_equals_multiplying_the_features(name):
+    model, variables, images, channels = case(name)
+    gain = random_gains(channels)[channels.groups[-1].name]
+    mask = build_head_mask(gain, channels, variables["params"])
+    masked = jax.jit(lambda variables: model.apply(variables, images, False))(apply_mask(variables, mask))
+    _, activations, head_input = jax.jit(lambda v: capture(model, v, images, channels))(variables)
+    features = activations[channels.groups[-1].name]
+    # The head of PoolNet reads the last activation flattened.
+    features = (features * gain).reshape(head_input.shape) if name == "PoolNet" else head_input * gain
+    head = variables["params"][channels.head]
+    logits = features @ head["kernel"].reshape(-1, head["kernel"].shape[-1]) + head["bias"]
+    assert_close(masked, logits.mean((1, 2)) if name == "allcnn" else logits)
+
+
+# Masks as a structure
+
+
+def test_a_mask_of_ones_changes_nothing():
+    _, variables, _, channels = case("resnet8")
+    ones = {group.name: jnp.ones(group.channels) for group in channels.groups}
+    assert_bit_equal(apply_mask(variables, build_mask(ones, channels, erase=True)), variables)
+
+
+def test_parameters_outside_the_mask_and_the_batch_statistics_are_the_same_arrays():
+    _, variables, _, channels = case("resnet8")
+    name = channels.groups[-1].name
+    mask = build_mask({name: random_gains(channels)[name]}, channels)
+    masked = apply_mask(variables, mask)
+    before, after = flat(variables["params"]), flat(masked["params"])
+    assert {path for path in before if before[path] is not after[path]} == flat(mask).keys()
+    assert masked["batch_stats"] is variables["batch_stats"]
+
+
+def test_the_order_of_two_masks_does_not_matter():
+    _, variables, _, _ = case("resnet8")
+    a, b = random_mask("resnet8", 1), random_mask("resnet8", 2)
+    there, back = apply_mask(apply_mask(variables, a), b), apply_mask(apply_mask(variables, b), a)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=3e-7), there, back)
+
+
+def test_a_composed_mask_equals_applying_both():
+    _, variables, _, channels = case("resnet8")
+    gains = random_gains(channels)
+    some = {name: gain for name, gain in gains.items() if "bn1" in name}
+    a, b = build_mask(some, channels, erase=True), random_mask("resnet8", 2)  # they overlap in part
+    both = apply_mask(apply_mask(variables, a), b)
+    for composed in (compose_masks(a, b), compose_masks(b, a)):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=3e-7), apply_mask(variables, composed), both)
+    assert_bit_equal(compose_masks(a, {}), a)
+
+
+def test_masks_apply_under_jit_and_vmap_as_in_a_loop():
+    variables = case("resnet8").variables
+    masks = [random_mask("resnet8", seed) for seed in range(3)]
+    loop = [apply_mask(variables, mask) for mask in masks]
+    for mask, expected in zip(masks, loop, strict=True):
+        assert_bit_equal(jax.jit(apply_mask)(variables, mask), expected)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masks)
+    batched = jax.jit(jax.vmap(lambda mask: apply_mask(variables, mask)))(stacked)
+    for i, expected in enumerate(loop):
+        assert_bit_equal(jax.tree.map(lambda leaf, i=i: leaf[i], batched), expected)
+
+
+@pytest.mark.parametrize(
+    ("mask", "where"),
+    [
+        ({"no_such_layer": {"kernel": np.ones(4)}}, "no_such_layer"),
+        ({"head": {"scale": np.ones(4)}}, "head/scale"),
+        ({"stem_bn": {"scale": np.ones(3)}}, "stem_bn/scale"),
+        ({"stem_bn": {"scale": np.ones((2, 4))}}, "stem_bn/scale"),
+        ({"stem_bn": np.ones(4)}, "stem_bn"),
+        ({"stem_bn": {"scale": {"deeper": np.ones(4)}}}, "stem_bn/scale"),
+    ],
+    ids=[
+        "no such module",
+        "no such leaf",
+        "wrong channels",
+        "more dimensions",
+        "leaf for a module",
+        "module for a leaf",
+    ],
+)
+def test_a_mask_that_does_not_fit_is_an_input_error_that_says_where(mask, where):
+    with pytest.raises(InputError, match=where):
+        apply_mask(case("resnet8").variables, mask)
+
+
+def test_gains_for_an_unknown_group_are_an_input_error_that_lists_the_groups():
+    channels = case("FlatMLP").channels
+    for build in (build_mask, build_kernel_mask):
+        with pytest.raises(InputError, match="Dense_0, Dense_1"):
+            build({"Dense_9": jnp.ones(8)}, channels)
+
+
+# Gains from scores
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "gains"),
+    [
+        ([4, 1, 3, 2], {"select": "top-k", "amount": 1}, [0.5, 1, 1, 1]),
+        ([4, 1, 3, 2], {"select": "top-k", "amount": 2}, [0.5, 1, 0.5, 1]),
+        ([1, 8, 6, 7, 5], {"select": "top-k", "amount": 4}, [1, 0.25, 0.5, 0.5, 0.5]),
+        ([4, 1, 3, 2], {"select": "top-k", "amount": 0}, [1, 1, 1, 1]),
+        ([4, 1, 3, 2], {"select": "fraction", "amount": 0.25}, [0.5, 1, 1, 1]),
+        ([4, 1, 3, 2], {"select": "fraction", "amount": 1.0, "strength": "hard"}, [0, 0, 0, 0]),
+        ([4, 1, 3], {"select": "fraction", "amount": 0.1, "strength": "hard"}, [0, 1, 1]),  # at least one
+        ([4, 1, 3, 2], {"select": "threshold", "amount": 2.0, "strength": "hard"}, [0, 1, 0, 1]),  # above, not at
+        ([4, 1, 3, 2], {"select": "threshold", "amount": 9.0}, [1, 1, 1, 1]),
+        ([4, 1, 3, 2], {"select": "threshold", "amount": 2.0, "strength": "constant", "constant": 0.75},
+         [0.25, 1, 0.25, 1]),
+        ([5, 5, 5, 5], {"select": "top-k", "amount": 2, "strength": "hard"}, [0, 0, 1, 1]),  # ties by position
+    ],
+)  # fmt: skip
+def test_gains_follow_the_rules_by_hand(scores, options, gains):
+    np.testing.assert_allclose(channel_gains(jnp.array(scores, float), **options), gains, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SCORES, st.data())
+def test_exactly_k_channels_are_selected_and_a_higher_score_never_gets_a_higher_gain(scores, data):
+    k = data.draw(st.integers(0, len(scores)))
+    strength = data.draw(st.sampled_from(STRENGTHS))
+    gains = np.asarray(channel_gains(jnp.asarray(scores), select="top-k", amount=k, strength=strength))
+    assert gains.min() >= 0
+    assert gains.max() <= 1
+    assert (gains < 1).sum() == k
+    assert not (np.greater.outer(scores, scores) & np.greater.outer(gains, gains)).any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(SCORES)
+def test_strengths_by_rank_are_the_formula_s(scores):
+    k = len(scores)
+    gains = channel_gains(jnp.asarray(scores), select="top-k", amount=k)
+    expected = [float(1 - max(Fraction(1, 2), 1 - Fraction(r, k))) for r in range(1, k + 1)]
+    np.testing.assert_allclose(np.sort(gains), expected, rtol=1e-5)
+
+
+def test_gains_are_the_same_under_jit_and_for_a_batch_of_scores():
+    scores = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8)), jnp.float32)
+    for select, amount in [("fraction", 0.5), ("top-k", 3), ("threshold", 0.2)]:
+        loop = jnp.stack([channel_gains(s, select=select, amount=amount) for s in scores])
+        batched = jax.jit(jax.vmap(lambda s, rule=select, a=amount: channel_gains(s, select=rule, amount=a)))(scores)
+        np.testing.assert_array_equal(batched, loop)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "best"}, "fraction, top-k, threshold"),
+        ({"strength": "soft"}, "rank, hard, constant"),
+        ({"select": "fraction", "amount": 1.5}, "1.5"),
+        ({"select": "fraction", "amount": -0.1}, "-0.1"),
+        ({"select": "top-k", "amount": 5}, "4 channels"),
+        ({"strength": "constant", "constant": 1.5}, "1.5"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_an_input_error(options, message):
+    with pytest.raises(InputError, match=message):
+        channel_gains(jnp.arange(4.0), **options)

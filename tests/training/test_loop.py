@@ -1,0 +1,272 @@
+"""Whole runs: reproducible, resumable, and clear about what they cannot do."""
+
+import errno
+import json
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import default
+from osp_jax import checkpoint
+from osp_jax.data.sources import Dataset, Split
+from osp_jax.errors import InputError, exit_on_input_error
+from osp_jax.training import loop
+from osp_jax.training.loop import train
+from osp_jax.workdir import load_workdir
+
+TIMES = ("seconds", "images_per_second")
+
+
+def assert_equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def metrics_of(workdir) -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def epochs_saved(workdir) -> set[str]:
+    return {path.name for path in (workdir / "checkpoints").iterdir()}
+
+
+@pytest.fixture
+def stop_before_save(monkeypatch):
+    """Makes runs break off in the epoch given, after its metrics are written and before it is saved."""
+    save = checkpoint.save_state
+
+    def stop(at_epoch, error):
+        def save_or_stop(checkpointer, epoch, state, *, last):
+            if epoch == at_epoch:
+                raise error
+            save(checkpointer, epoch, state, last=last)
+
+        monkeypatch.setattr(checkpoint, "save_state", save_or_stop)
+
+    return stop
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, dataset):
+    """A run of three epochs: its workdir and final variables."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return workdir, train(three_epochs(), dataset, workdir)
+
+
+def three_epochs() -> ConfigDict:
+    config = default.get_config()
+    config.model.width = 4
+    config.training.epochs = 3
+    config.training.batch_size = 32
+    config.data.validation = 0.1
+    return config
+
+
+def test_the_same_seed_gives_the_same_model_to_the_bit(finished, dataset, tmp_path):
+    workdir, variables = finished
+    assert_equal(train(three_epochs(), dataset, tmp_path), variables)
+    assert metrics_of(tmp_path) == metrics_of(workdir)
+
+
+def test_a_run_writes_what_later_commands_read(finished, dataset):
+    workdir, variables = finished
+    trained = load_workdir(workdir)
+    assert_equal(trained.variables, variables)
+    pixels = dataset.train.images[loop.training_indices(three_epochs(), dataset)[0]] / 255
+    assert trained.record["dataset"]["num_train"] == len(dataset.train.labels)
+    np.testing.assert_allclose(trained.record["dataset"]["mean"], [pixels.mean()], rtol=1e-6)
+    np.testing.assert_allclose(trained.record["dataset"]["std"], [pixels.std()], rtol=1e-6)
+    assert trained.record["config"] == json.loads(json.dumps(three_epochs().to_dict()))
+
+
+def test_each_epoch_is_logged_once_with_all_its_figures(finished):
+    lines = metrics_of(finished[0])
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    for name in ("loss", "accuracy", "penalty", "penalty_weight", "learning_rate", "validation_accuracy"):
+        assert all(np.isfinite(line[name]) for line in lines)
+    assert len(lines[0]["gram_error"]) == 9  # of every convolution of ResNet-8
+
+
+def test_another_seed_gives_another_model(finished, config, dataset, tmp_path):
+    config.seed, config.training.epochs = 1, 1
+    kernels = train(config, dataset, tmp_path)["params"]["stem_conv"], finished[1]["params"]["stem_conv"]
+    assert (kernels[0]["kernel"] != kernels[1]["kernel"]).all()
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_that_broke_off_ends_like_one_that_did_not(epoch, finished, dataset, tmp_path, stop_before_save):
+    stop_before_save(epoch, RuntimeError("power failure"))
+    with pytest.raises(RuntimeError, match="power failure"):
+        train(three_epochs(), dataset, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "lo')  # cut off in the midst of a line
+    stop_before_save(None, None)
+    assert_equal(train(three_epochs(), dataset, tmp_path), finished[1])
+    assert metrics_of(tmp_path) == metrics_of(finished[0])
+    assert epochs_saved(tmp_path) == epochs_saved(finished[0]) == {"2", "3"}
+
+
+def test_a_finished_run_is_not_trained_again(finished, dataset, monkeypatch):
+    workdir, variables = finished
+    before = (workdir / "metrics.jsonl").read_text()
+    monkeypatch.setattr(loop, "_append", lambda *_: pytest.fail("trained again"))
+    assert_equal(train(three_epochs(), dataset, workdir), variables)
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_a_damaged_newest_checkpoint_is_told_instead_of_trained_over(finished, dataset, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "3" / "optimiser" / "ocdbt.process_0")
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged"):
+        train(three_epochs(), dataset, workdir)
+
+
+def test_only_the_newest_checkpoints_are_kept_and_the_last_epoch_always(config, dataset, tmp_path):
+    config.training.epochs, config.checkpoint.every, config.checkpoint.keep = 5, 2, 2
+    train(config, dataset, tmp_path)
+    assert epochs_saved(tmp_path) == {"4", "5"}
+
+
+# Settings and workdirs that cannot be used.
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("training.epochs", 0),
+        ("training.epochs", -1),
+        ("training.batch_size", 0),
+        ("training.batch_size", 73),
+        ("training.schedule", "flat"),
+        ("training.warmup", 0.0),
+        ("data.validation", 1.0),
+        ("data.exclude", "0,1,2"),
+        ("data.exclude", "cat"),
+        ("data.pad", -1),
+        ("data.cutout", -1),
+        ("model.name", "resnet9"),
+        ("model.width", -1),
+        ("orthogonality.penalty", "soft"),
+        ("orthogonality.layers", "nothing"),
+        ("checkpoint.every", 0),
+        ("checkpoint.keep", 0),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused_before_anything_is_written(setting, value, config, dataset, tmp_path):
+    section, name = setting.split(".")
+    config[section][name] = value
+    with pytest.raises(InputError):
+        train(config, dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_penalty_schedule_that_cannot_be_used_is_refused_before_anything_is_written(config, dataset, tmp_path):
+    config.orthogonality.schedule = ((0,),)
+    with pytest.raises(InputError, match=r"orthogonality.schedule"):
+        train(config, dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("training.learning_rate", 0.1), ("data.pad", 0), ("orthogonality.schedule", ((0, 2.0),))]
+)
+def test_a_workdir_of_another_run_is_refused_and_named(setting, value, finished, dataset):
+    config = three_epochs()
+    section, name = setting.split(".")
+    config[section][name] = value
+    with pytest.raises(InputError, match=rf"run holds a run with other settings \({setting}\)"):
+        train(config, dataset, finished[0])
+
+
+def test_a_workdir_of_another_seed_is_refused(finished, dataset):
+    config = three_epochs()
+    config.seed = 7
+    with pytest.raises(InputError, match=r"other settings \(seed\)"):
+        train(config, dataset, finished[0])
+
+
+def test_where_the_data_lie_may_change_between_runs(finished, dataset):
+    config = three_epochs()
+    config.data.dir = "elsewhere"
+    assert_equal(train(config, dataset, finished[0]), finished[1])
+
+
+@pytest.mark.parametrize("content", ["", '{"config": {', "[]", "null", '{"config": null}', "{}"])
+def test_a_workdir_whose_config_is_garbled_is_refused(content, config, dataset, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        train(config, dataset, tmp_path)
+
+
+def test_a_workdir_below_a_file_is_refused(config, dataset, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write to .*file/run \(Not a directory\)"):
+        train(config, dataset, tmp_path / "file" / "run")
+
+
+# Runs that fail on the way.
+
+
+def exit_line(capsys, *args) -> str:
+    """The one line that a command prints before it exits with code 2; progress lines do not count."""
+    with pytest.raises(SystemExit) as caught:
+        exit_on_input_error(train, *args)
+    assert caught.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("epoch ")]
+    return line
+
+
+def test_a_learning_rate_out_of_all_bounds_is_told_in_one_line(config, dataset, tmp_path, capsys):
+    config.training.learning_rate = 1e20
+    line = exit_line(capsys, config, dataset, tmp_path)
+    assert line.startswith("error: the loss is not finite in epoch 1; lower --config.training.learning_rate")
+    assert "no checkpoint was written yet" in line
+
+
+def test_the_last_good_checkpoint_outlives_a_loss_that_is_not_finite(config, dataset, tmp_path):
+    config.orthogonality.schedule = ((0, 0.0), (1, 1e30))
+    with pytest.raises(InputError, match=r"not finite in epoch 2; .*the checkpoint of epoch 1 is kept"):
+        train(config, dataset, tmp_path)
+    assert epochs_saved(tmp_path) == {"1"}
+    variables = load_workdir(tmp_path).variables
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+
+
+def test_too_little_free_space_is_noticed_before_the_start(config, dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
+    assert "free some space" in exit_line(capsys, config, dataset, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_disk_that_fills_up_while_saving_is_told_in_one_line(config, dataset, tmp_path, stop_before_save, capsys):
+    stop_before_save(2, OSError(errno.ENOSPC, "No space left on device", str(tmp_path)))
+    assert exit_line(capsys, config, dataset, tmp_path).endswith(
+        "no space left on the device; free some or choose another folder"
+    )
+    assert epochs_saved(tmp_path) == {"1"}
+
+
+@pytest.mark.parametrize("method", ["save_checkpointables_async", "close"])
+def test_a_disk_that_orbax_finds_full_is_told_in_one_line(method, config, dataset, tmp_path, monkeypatch, capsys):
+    """TensorStore reports a full disk as a ValueError, and a save in the background where it is waited for."""
+
+    def full(*args, **kwargs):
+        raise ValueError(
+            'RESOURCE_EXHAUSTED: Failed writing: "checkpoints/2.orbax-checkpoint-tmp/variables/d/f0": '
+            "Failed to write 12 bytes to file 41: No space left on device [os_error_code='28']"
+        )
+
+    monkeypatch.setattr(checkpoint.ocp.training.Checkpointer, method, full)
+    assert "no space left" in exit_line(capsys, config, dataset, tmp_path)
+
+
+def test_images_of_one_colour_do_not_break_the_normalisation(config, dataset, tmp_path):
+    blank = Split(np.zeros_like(dataset.train.images), dataset.train.labels)
+    config.training.epochs = 1
+    train(config, Dataset("blank", "blank", dataset.class_names, blank, dataset.test), tmp_path)
+    assert np.isfinite(metrics_of(tmp_path)[0]["loss"])
