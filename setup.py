@@ -1,12 +1,14 @@
 """Installs osp_jax; `constraints.txt` holds the exact versions that were tested."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="osp_jax",
     version="0.1.0",
     description="Make a trained image classifier forget classes, in milliseconds, and show that it did.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

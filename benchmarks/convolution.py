@@ -4,6 +4,7 @@ python -m benchmarks.convolution [--json=FILE]
 """
 
 import statistics
+from typing import Any
 
 import jax
 
@@ -33,10 +34,11 @@ def main() -> None:
         def by_blocks(x: jax.Array, g: jax.Array, shape=shape) -> jax.Array:
             return patch_kernel_gradient(x, g, shape, (1, 1), ((1, 1), (1, 1)))
 
-        xla, blocks = (
-            statistics.median(cli.seconds_per_call(lambda f=jax.jit(f): f(images, gradient), 9))
-            for f in (by_xla, by_blocks)
-        )
+        def median(gradient_of: Any, arrays: tuple = (images, gradient)) -> float:
+            jitted = jax.jit(gradient_of)
+            return statistics.median(cli.seconds_per_call(lambda: jitted(*arrays), 9))
+
+        xla, blocks = median(by_xla), median(by_blocks)
         row = {"map": f"{size}x{size}", "in": channels, "out": filters}
         rows.append(row | {"xla ms": 1e3 * xla, "blocks ms": 1e3 * blocks, "xla / blocks": xla / blocks})
     cli.report(rows, flags.json)

@@ -52,11 +52,12 @@ def _sweep() -> str:
     results = _read("results/cifar10_resnet10/results.json")
     model, dataset = results["model"], results["dataset"]
     return (
-        f"{dataset['variant']}, {model['name']} with {model['parameters']:,} parameters, {results['accuracy']:.1%} of the "
-        f"{results['num_images']:,} {results['split']} images right before; each of the {len(results['classes'])} classes "
-        f"forgotten in turn, on {results['provenance']['device']}. Retained accuracy is over the images of the other classes, "
-        "against the original. Every class and every option: [results/cifar10_resnet10/table.md]"
-        "(results/cifar10_resnet10/table.md).\n\n" + markdown_table(SUMMARY_HEADER, sweep_summary(results))
+        f"{dataset['variant']}, {model['name']} with {model['parameters']:,} parameters, {results['accuracy']:.1%} "
+        f"of the {results['num_images']:,} {results['split']} images right before; each of the "
+        f"{len(results['classes'])} classes forgotten in turn, on {results['provenance']['device']}. Retained accuracy "
+        "is over the images of the other classes, against the original. Every class and every option: "
+        "[results/cifar10_resnet10/table.md](results/cifar10_resnet10/table.md).\n\n"
+        + markdown_table(SUMMARY_HEADER, sweep_summary(results))
     )
 
 
@@ -76,8 +77,8 @@ def _latency() -> str:
     ]
     return (
         f"Request to new parameters, `osp` on ResNet-18 (11.2 million parameters), statistics at hand, on "
-        f"{results['provenance']['device']} (`{results['provenance']['command']}`); the floor is the bytes touched over the "
-        "memory bandwidth measured in the same process:\n\n" + markdown_table(header, rows)
+        f"{results['provenance']['device']} (`{results['provenance']['command']}`); the floor is the bytes touched over "
+        "the memory bandwidth measured in the same process:\n\n" + markdown_table(header, rows)
     )
 
 

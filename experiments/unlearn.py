@@ -68,7 +68,7 @@ def main() -> None:
         },
         "data_seen": {"request": {"train": {}}, "statistics": {"train": images_seen(statistics)}},
         "statistics_stored": stored,
-        **describe_change(trained.variables, outcome.variables, forget, statistics),
+        **describe_change(trained.variables, outcome.variables, forget, statistics, options),
         "provenance": provenance(_SEED.value),
     }
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((outcome.variables, statistics)))

@@ -132,6 +132,16 @@ class FlattenedEarly(nn.Module):
         return nn.Dense(CLASSES, name="head")(nn.relu(x.reshape(x.shape[0], -1)))
 
 
+class ChannelsFirst(nn.Module):
+    """Channels on the second axis in front of the ReLU, as many as the map is wide."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.Conv(16, (3, 3))(x).transpose(0, 3, 1, 2)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, axis=1)(x))
+        return nn.Dense(CLASSES)(x.mean((2, 3)))
+
+
 class OtherActivation(nn.Module):
     """A network whose hidden layers have `activation` instead of ReLU."""
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from osp_jax.errors import InputError, unknown
 from osp_jax.models.allcnn import AllCNN
-from osp_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from osp_jax.models.resnet import Bottleneck, ResNet
 from osp_jax.models.vgg import VGG
 
 MODELS: dict[str, Any] = {

@@ -25,7 +25,7 @@ _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm, nn.RMSNorm)
 _LINEAR = (nn.Conv, nn.ConvTranspose, nn.Dense)
 
 # Operations that a factor on a channel passes through unchanged, so that it may stand before or after them.
-_HOMOGENEOUS = frozenset(
+_HOMOGENEOUS = frozenset(  # noqa: SIM905 - a list would fill a screen
     "broadcast_in_dim convert_element_type copy div expand_dims gather mul name optimization_barrier pad "
     "reduce_max reduce_precision reduce_sum reduce_window_max reduce_window_sum reshape sharding_constraint slice "
     "squeeze stop_gradient transpose".split()

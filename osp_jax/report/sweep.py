@@ -49,7 +49,8 @@ def sweep_markdown(results: dict[str, Any]) -> str:
     ]
     header = ["Class", "Original, it", "Original, others"]
     header += [f"{m}, it" for m in methods] + [f"{m}, others (points)" for m in methods]
-    source, model, made, training = (results[key] for key in ("dataset", "model", "provenance", "training"))
+    source, model, made = (results[key] for key in ("dataset", "model", "provenance"))
+    trained = results["training"]["provenance"]
     versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("jax", "flax", "optax"))
     options = [[m, ", ".join(f"{name}={value}" for name, value in results["options"][m].items())] for m in methods]
     return "\n".join(
@@ -61,13 +62,10 @@ def sweep_markdown(results: dict[str, Any]) -> str:
             "every output allowed; the change is to the original, in points.",
             "",
             markdown_table(SUMMARY_HEADER, sweep_summary(results)),
-            "",
             markdown_table(header, classes),
-            "",
             markdown_table(["Method", "Options"], options),
-            "",
-            f"Made by `{made['command']}` at commit {made['commit'][:12]}; the model by `{training['provenance']['command']}` "
-            f"at commit {training['provenance']['commit'][:12]}. {versions}, Python {made['python']}, {made['device']}.",
+            f"Made by `{made['command']}` at commit {made['commit'][:12]}; the model by `{trained['command']}` "
+            f"at commit {trained['commit'][:12]}. {versions}, Python {made['python']}, {made['device']}.",
             "",
         ]
     )

@@ -2,8 +2,8 @@
 
 The paper's body could not be had; what is known of it comes from a reimplementation from its formulas. From there:
 the signed difference of mean activations, its spatial maximum, the top 25% of each layer, the strength
-max(0.5, 1 - r / k), no fine-tuning. Where the paper is silent the choice is ours, and an option: which layers (`layers`), and where the factor
-stands (`place`), since a factor on a kernel alone does not gate a channel in front of a batch norm.
+max(0.5, 1 - r / k), no fine-tuning. Where the paper is silent the choice is ours, and an option: which layers
+(`layers`), and where the factor stands (`place`), since a factor on a kernel alone does not gate a channel in front of a batch norm.
 """
 
 import dataclasses
@@ -41,13 +41,6 @@ class Options:
     erase: bool = False  # zero the kernels of fully masked channels
 
 
-def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], config: Options) -> tuple[Any, Any]:
-    """(scores, gains), each `(channels,)` by the name of the channel group; for reports."""
-    names = chosen_groups(statistics.channels, config.layers)
-    layers = {name: statistics.layers[name] for name in names}
-    return _scores_and_gains(layers, forget_vector(forget, statistics), config)
-
-
 def unlearn(
     model: nn.Module,
     variables: dict[str, Any],
@@ -77,6 +70,13 @@ def unlearn(
     paths = masked_paths(statistics.channels, names, config.place, config.erase)
     masked = pruned(variables["params"], paths)
     return merge(variables, _masked_product(masked, layers, vector, channels=statistics.channels, config=config))
+
+
+def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], config: Options) -> tuple[Any, Any]:
+    """(scores, gains) of a request, each `(channels,)` by the name of the channel group."""
+    names = chosen_groups(statistics.channels, config.layers)
+    layers = {name: statistics.layers[name] for name in names}
+    return _scores_and_gains(layers, forget_vector(forget, statistics), config)
 
 
 def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
@@ -145,10 +145,10 @@ def merge(variables: dict[str, Any], changed: Any) -> dict[str, Any]:
 
 
 def _scores_and_gains(layers: dict[str, ClassStatistics], vector: Any, config: Options) -> tuple[Any, Any]:
+    rules = {"select": config.select, "amount": config.amount, "strength": config.strength, "constant": config.constant}
     score = partial(
         class_difference, reduction=config.reduction, standardised=config.standardised, against=config.against
     )
-    rules = {"select": config.select, "amount": config.amount, "strength": config.strength, "constant": config.constant}
     scores = {name: score(layer, vector) for name, layer in layers.items()}
     return scores, {name: channel_gains(s, **rules) for name, s in scores.items()}
 

@@ -3,10 +3,10 @@
 import statistics as stats
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
@@ -18,7 +18,7 @@ from osp_jax.unlearning.osp import forget_vector
 
 
 class Outcome(NamedTuple):
-    """New variables, and seconds: `cold`, the first call, with compilation; the warm calls' median and 95th percentile."""
+    """New variables, and seconds: the first call, with compilation, and median and 95th percentile of warm ones."""
 
     variables: dict[str, Any]
     cold: float
@@ -55,23 +55,28 @@ def timed_request(
 
 
 def describe_change(
-    before: dict[str, Any], after: dict[str, Any], forget: tuple[int, ...], statistics: Statistics
+    before: dict[str, Any], after: dict[str, Any], forget: tuple[int, ...], statistics: Statistics, config: Any = None
 ) -> dict[str, Any]:
     """What changed, JSON-ready: `masked_channels` and `channels` (score and factor) by group, `parameters_changed`.
 
-    Factors are read off the parameters themselves, so they hold for any method that scales channels; a group none of
-    whose channels changed is left out.
+    The score is the one that `config` asks for, where it does. Factors are read off the parameters themselves, so they
+    hold for any method that scales channels; a group none of whose channels changed is left out.
     """
     old, new = (traverse_util.flatten_dict(v["params"]) for v in (before, after))
     changed = {path: np.asarray(old[path] != new[path]) for path in old if old[path] is not new[path]}
+    score = partial(
+        class_difference,
+        forget=forget_vector(forget, statistics),
+        **{rule: getattr(config, rule) for rule in ("reduction", "standardised", "against") if hasattr(config, rule)},
+    )
     channels: dict[str, Any] = {}
     for group in statistics.channels.groups:
         writer = group.writers[-1]
         path = (*writer.path.split("/"), writer.leaves[0])
         factor = _factors(np.asarray(old[path]), np.asarray(new[path]))
         if (factor != 1).any():
-            score = class_difference(statistics.layers[group.name], jnp.asarray(forget_vector(forget, statistics)))
-            channels[group.name] = {"score": np.asarray(score).tolist(), "factor": factor.tolist()}
+            scores = np.asarray(score(statistics.layers[group.name]))
+            channels[group.name] = {"score": scores.tolist(), "factor": factor.tolist()}
     return {
         "masked_channels": {name: int(np.sum(np.array(c["factor"]) < 1)) for name, c in channels.items()},
         "parameters_changed": int(sum(mask.sum() for mask in changed.values())),

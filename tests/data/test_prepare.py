@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_archives as archives
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -26,6 +25,7 @@ from osp_jax.data import download
 from osp_jax.data import prepare as module
 from osp_jax.data.prepare import OFFICIAL, prepare
 from osp_jax.errors import InputError
+from tests.data import small_archives as archives
 
 ROOT = Path(module.__file__).parents[2]
 

@@ -10,7 +10,7 @@ from osp_jax.errors import InputError
 from osp_jax.models import MODELS
 from osp_jax.models.channels import capture, find_channels
 from osp_jax.models.resnet import ResNet
-from tests.networks import CLASSES, FOREIGN, SHAPE, OtherActivation, assert_close, case, random_variables
+from tests.networks import CLASSES, FOREIGN, SHAPE, ChannelsFirst, OtherActivation, assert_close, case, random_variables
 
 
 def writers(channels) -> dict[str, list[str]]:
@@ -157,3 +157,9 @@ def test_a_network_without_relu_is_an_input_error_that_names_the_operation(activ
     images = jax.ShapeDtypeStruct((1, *SHAPE), np.float32)
     with pytest.raises(InputError, match=operation):
         find_channels(model, random_variables(model, images), images)
+
+
+def test_positions_on_the_last_axis_are_not_taken_for_channels():
+    images = jax.ShapeDtypeStruct((1, *SHAPE), np.float32)
+    with pytest.raises(InputError):
+        find_channels(ChannelsFirst(), random_variables(ChannelsFirst(), images), images)
