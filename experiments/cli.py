@@ -4,13 +4,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from osp_jax.errors import InputError, exit_on_input_error
 
 
 def run(main: Callable[[], None]) -> None:
     """Parses the command line and calls `main()`."""
+    # What libraries log on their way to an error that we answer ourselves would bury the answer.
+    logging.set_verbosity(logging.FATAL)
     exit_on_input_error(_parse_and_call, main)
 
 

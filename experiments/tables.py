@@ -77,8 +77,8 @@ def _latency() -> str:
     ]
     return (
         f"Request to new parameters, `osp` on ResNet-18 (11.2 million parameters), statistics at hand, on "
-        f"{results['provenance']['device']} (`{results['provenance']['command']}`); the floor is the bytes touched over "
-        "the memory bandwidth measured in the same process:\n\n" + markdown_table(header, rows)
+        f"{results['provenance']['device']} (`{results['provenance']['command']}`); the floor is the bytes touched "
+        "over the memory bandwidth measured in the same process:\n\n" + markdown_table(header, rows)
     )
 
 

@@ -5,7 +5,8 @@ A workdir holds `checkpoints/<epoch>/` with the items `variables` and, while tra
 """
 
 import dataclasses
-import shutil
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,17 @@ def training_checkpoints(workdir: Path, every: int, keep: int) -> Iterator[Any]:
 
     Saves at epochs divisible by `every` (and where forced), and keeps the newest `keep`.
     """
+    folder = (workdir / "checkpoints").absolute()
     policies = ocp.training.save_decision_policies, ocp.training.preservation_policies
-    with ocp.training.Checkpointer(
-        (workdir / "checkpoints").absolute(),
-        save_decision_policy=policies[0].FixedIntervalPolicy(every),
-        preservation_policy=policies[1].LatestN(keep),
-        cleanup_tmp_directories=True,
-    ) as checkpointer:
+    with (
+        _disk_errors(folder),
+        ocp.training.Checkpointer(
+            folder,
+            save_decision_policy=policies[0].FixedIntervalPolicy(every),
+            preservation_policy=policies[1].LatestN(keep),
+            cleanup_tmp_directories=True,
+        ) as checkpointer,
+    ):
         yield checkpointer
 
 
@@ -66,7 +71,9 @@ def restore_state(checkpointer: Any, like: TrainState) -> tuple[int, TrainState]
 
 def save_variables(workdir: Path, variables: dict[str, Any]) -> None:
     """Writes `variables` as the only checkpoint of `workdir`, as epoch 0."""
-    ocp.save_checkpointables((workdir / "checkpoints" / "0").absolute(), {"variables": variables})
+    folder = (workdir / "checkpoints" / "0").absolute()
+    with _disk_errors(folder):
+        ocp.save_checkpointables(folder, {"variables": variables})
 
 
 def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
@@ -85,15 +92,9 @@ def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_tree(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
-    """Writes a pytree of arrays and a JSON record to `path`, replacing what was there only once it is whole."""
-    new, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    for stale in (new, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    ocp.save(new.absolute(), tree, custom_metadata=metadata)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    """Writes a pytree of arrays and a JSON record to the new folder `path`."""
+    with _disk_errors(path):
+        ocp.save(path.absolute(), tree, custom_metadata=metadata)
 
 
 def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -116,7 +117,9 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
 
 def save_statistics(path: Path, statistics: Statistics) -> None:
     """Writes class statistics, with the table of channel groups as JSON beside the arrays."""
-    tree = {"layers": statistics.layers, "features": statistics.features, "labels": statistics.labels}
+    tree = {"layers": statistics.layers}
+    if statistics.labels.size:  # Orbax stores no empty array
+        tree |= {"features": statistics.features, "labels": statistics.labels}
     save_tree(path, to_state_dict(tree), {"channels": dataclasses.asdict(statistics.channels)})
 
 
@@ -137,7 +140,8 @@ def load_statistics(path: Path) -> Statistics:
             for name, layer in tree["layers"].items()
         }
         channels = Channels(groups, metadata["channels"]["head"])
-        return Statistics(layers, tree["features"], tree["labels"], channels)
+        features = tree.get("features", jnp.zeros((0, 0))), tree.get("labels", jnp.zeros(0, jnp.int32))
+        return Statistics(layers, *features, channels)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} holds no class statistics (no {error}); delete it and collect them again") from error
 
@@ -155,3 +159,15 @@ def _readable(folder: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())[:160]
         message = f"{folder} is damaged or belongs to another model; delete it or choose another workdir ({reason})"
         raise InputError(message) from error
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """TensorStore reports what the disk said in an error of its own; this raises it as the `OSError` it was."""
+    try:
+        yield
+    except Exception as error:
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if not isinstance(error, (OSError, InputError)) and os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(folder)) from error
+        raise

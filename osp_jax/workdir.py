@@ -80,7 +80,7 @@ def load_workdir(workdir: Path) -> TrainedModel:
         dataset = record["dataset"]
         shape = tuple(dataset["image_shape"])
         model = build_model(ConfigDict(record["config"]), len(dataset["class_names"]), shape)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{workdir / 'config.json'} lacks {error}; was it written by experiments.train?") from error
     like = jax.eval_shape(lambda: init_variables(model, shape, jax.random.key(0)))
     return TrainedModel(model, checkpoint.load_variables(workdir, like), record)

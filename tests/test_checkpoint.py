@@ -113,7 +113,7 @@ def damages(path: Path):
 def test_a_damaged_checkpoint_is_never_read_as_another(stored, variables, abstract, tmp_path):
     """Each file of it in turn; a file that nothing depends on may be missing."""
     for file in sorted(path.relative_to(stored) for path in stored.rglob("*") if path.is_file()):
-        for what, damage in damages(shutil.copytree(stored, tmp_path / "copy") / file):
+        for _, damage in damages(shutil.copytree(stored, tmp_path / "copy") / file):
             damage()
             try:
                 loaded = checkpoint.load_variables(tmp_path / "copy", abstract)
@@ -179,48 +179,3 @@ def test_a_training_state_of_another_optimiser_is_refused(state, tmp_path):
         pytest.raises(InputError, match="checkpoints/1 is damaged or belongs to another model"),
     ):
         checkpoint.restore_state(checkpoints, like)
-
-
-# Replacing.
-
-
-def test_a_tree_replaces_the_one_before(tmp_path):
-    for value in (1, 2):
-        checkpoint.save_tree(tmp_path / "tree", {"a": jnp.full(3, value)}, {"value": value})
-    tree, record = checkpoint.load_tree(tmp_path / "tree")
-    np.testing.assert_array_equal(tree["a"], [2, 2, 2])
-    assert record == {"value": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
-
-
-def save_half(path, *args, **kwargs):
-    Path(path).mkdir()
-    (Path(path) / "half").touch()
-    raise OSError("disk failed")
-
-
-def test_a_save_that_fails_leaves_the_old_tree_and_does_not_hinder_the_next(tmp_path, monkeypatch):
-    checkpoint.save_tree(tmp_path / "tree", {"a": jnp.zeros(3)}, {"value": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.ocp, "save", save_half)
-        with pytest.raises(OSError, match="disk failed"):
-            checkpoint.save_tree(tmp_path / "tree", {"a": jnp.ones(3)}, {"value": 2})
-    assert checkpoint.load_tree(tmp_path / "tree")[1] == {"value": 1}
-    checkpoint.save_tree(tmp_path / "tree", {"a": jnp.ones(3)}, {"value": 3})
-    assert checkpoint.load_tree(tmp_path / "tree")[1] == {"value": 3}
-
-
-def test_a_failure_between_the_two_renames_leaves_a_tree_to_read(tmp_path, monkeypatch):
-    checkpoint.save_tree(tmp_path / "tree", {"a": jnp.zeros(3)}, {"value": 1})
-    rename = Path.rename
-
-    def rename_old_only(self, target):
-        if self.name.endswith(".new"):
-            raise OSError("disk failed")
-        return rename(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename_old_only)
-        with pytest.raises(OSError, match="disk failed"):
-            checkpoint.save_tree(tmp_path / "tree", {"a": jnp.ones(3)}, {"value": 2})
-    assert checkpoint.load_tree(tmp_path / "tree")[1] in ({"value": 1}, {"value": 2})

@@ -47,6 +47,7 @@ def augment(images: jax.Array, key: jax.Array, *, pad: int = 0, flip: bool = Fal
     if cutout:
         centre = jax.random.randint(cutout_key, (batch, 2, 1, 1), 0, jnp.array([[[height]], [[width]]]))
         rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
-        inside = (abs(2 * (rows - centre[:, 0]) + 1) <= cutout) & (abs(2 * (columns - centre[:, 1]) + 1) <= cutout)
+        top, left = centre[:, 0] - cutout // 2, centre[:, 1] - cutout // 2
+        inside = (rows >= top) & (rows < top + cutout) & (columns >= left) & (columns < left + cutout)
         images = jnp.where(inside[..., None], jnp.zeros((), images.dtype), images)
     return images

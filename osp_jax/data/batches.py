@@ -9,7 +9,7 @@ from osp_jax.data.sources import Split
 
 def index_batches(split: Split, indices: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images uint8 `(batch, h, w, c)`, labels int32 `(batch,)`) in the order of `indices`."""
-    batch_size = min(batch_size, len(indices))
+    batch_size = min(batch_size, max(len(indices), 1))
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         fill = batch_size - len(chosen)

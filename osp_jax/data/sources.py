@@ -111,7 +111,7 @@ def _tfds(name: str, data_dir: Path, image_size: int) -> Dataset:
         channels = features["image"].shape[-1] or 3
     except KeyError as error:
         raise InputError(f"{name} is not an image classification set: it has no {error}; choose another") from error
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{folder} is not a complete TFDS folder in array_record format ({str(error).splitlines()[0]}); "
             f"delete it and prepare it again: python -m osp_jax.data.prepare {name} --dir={data_dir}"
@@ -140,7 +140,7 @@ def _decoded(source: Sequence[Any], channels: int, image_size: int, folder: Path
     try:
         with ThreadPoolExecutor() as pool:
             images, labels, formats = zip(*pool.map(decode, range(len(source))), strict=True)
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, RuntimeError) as error:  # array_record raises the last
         raise InputError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
     if image_size:
         images = [_resized(image, image_size) for image in images]

@@ -25,7 +25,7 @@ _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm, nn.RMSNorm)
 _LINEAR = (nn.Conv, nn.ConvTranspose, nn.Dense)
 
 # Operations that a factor on a channel passes through unchanged, so that it may stand before or after them.
-_HOMOGENEOUS = frozenset(  # noqa: SIM905 - a list would fill a screen
+_HOMOGENEOUS = frozenset(
     "broadcast_in_dim convert_element_type copy div expand_dims gather mul name optimization_barrier pad "
     "reduce_max reduce_precision reduce_sum reduce_window_max reduce_window_sum reshape sharding_constraint slice "
     "squeeze stop_gradient transpose".split()
@@ -216,7 +216,8 @@ def _flow(eqn: Any, flows: list[_Flow | None], value: Any, trace: _Trace) -> _Fl
     if not carried:
         return None
     writers = frozenset().union(*(flow.writers for flow in carried))
-    if len(carried) == 1 and name in _HOMOGENEOUS and not (name == "div" and flows[0] is None):
+    kept = name not in ("pad", "slice") or eqn.invars[0].aval.shape[-1] == eqn.outvars[0].aval.shape[-1]
+    if len(carried) == 1 and name in _HOMOGENEOUS and kept and not (name == "div" and flows[0] is None):
         return carried[0]
     if len(carried) == 2 and name in ("add", "add_any", "max") and _same_channels(eqn):
         trace.union(writers)

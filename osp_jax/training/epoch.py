@@ -33,7 +33,7 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
                 state, metrics = one_step(state, batch_indices, *arguments)
                 history.append(metrics)
                 on_step(metrics)
-            return state, jax.tree.map(lambda *values: jnp.stack(values), *history)
+            return state, jax.tree.map(lambda *values: jnp.stack(values), *history) if history else {}
 
         return run
 

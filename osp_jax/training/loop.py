@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
@@ -54,10 +55,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
       InputError: settings that cannot be used, a workdir of another run, a damaged checkpoint, no space, or a loss
         that is not finite (the last good checkpoint is kept).
     """
+    check_settings(config, dataset.image_shape)
     settings = config.training
-    for name in ("epochs", "batch_size"):
-        if settings[name] < 1:
-            raise InputError(f"training.{name} is {settings[name]}; give a positive number")
     train_indices, validation_indices = training_indices(config, dataset)
     steps = len(train_indices) // settings.batch_size
     if not steps:
@@ -114,6 +113,28 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     return state.variables
 
 
+def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Raises `InputError` for a number that no run could use, before anything is written."""
+    fields = traverse_util.flatten_dict(config.to_dict(), sep=".")
+    for name in (
+        "training.epochs",
+        "training.batch_size",
+        "checkpoint.every",
+        "checkpoint.keep",
+        "statistics.batch_size",
+    ):
+        if fields[name] < 1:
+            raise InputError(f"{name} is {fields[name]}; give a positive number")
+    for name in ("data.pad", "data.cutout", "statistics.features"):
+        if fields[name] < 0:
+            raise InputError(f"{name} is {fields[name]}; give 0 or a positive number")
+    if config.data.pad >= min(image_shape[:2]):
+        raise InputError(f"data.pad is {config.data.pad}; the images have {image_shape[0]}x{image_shape[1]} pixels")
+    if not 0 <= config.training.label_smoothing < 1:
+        raise InputError(f"training.label_smoothing is {config.training.label_smoothing}; give 0 up to below 1")
+    piecewise(config.orthogonality.schedule, 0)
+
+
 def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
     """Writes `config.json`, or checks that the one there is of this very run."""
     path = workdir / "config.json"
@@ -121,16 +142,13 @@ def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, {"config": wanted, "dataset": dataset, "provenance": provenance(config.seed)})
         return
-    found = read_json(path).get("config", {})
-    differing = [
-        f"{section}.{name}" if isinstance(fields, dict) else section
-        for section, fields in wanted.items()
-        for name in (fields if isinstance(fields, dict) else [section])
-        # Where the data lie may change between two runs; what they are may not.
-        if (section, name) != ("data", "dir")
-        and (found.get(section, {}).get(name) if isinstance(fields, dict) else found.get(section))
-        != (fields[name] if isinstance(fields, dict) else fields)
-    ]
+    record = read_json(path)
+    found = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} was not written by experiments.train; choose another --workdir")
+    found, wanted = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted))
+    # Where the data lie may change between two runs; what they are may not.
+    differing = [name for name in wanted if name != "data.dir" and found.get(name) != wanted[name]]
     if differing:
         raise InputError(
             f"{workdir} holds a run with other settings ({', '.join(differing)}); choose another --workdir"

@@ -24,7 +24,7 @@ def learning_rate(name: str, peak: float, steps: int, warmup: float) -> optax.Sc
         raise InputError(f"training.warmup is {warmup}; give a share of the steps between 0 and 1")
     if name == "one-cycle":
         return optax.cosine_onecycle_schedule(steps, peak, pct_start=warmup)
-    return optax.warmup_cosine_decay_schedule(0.0, peak, max(1, round(warmup * steps)), steps)
+    return optax.warmup_cosine_decay_schedule(0.0, peak, min(round(warmup * steps), steps - 1), steps)
 
 
 def piecewise(schedule: Sequence[Sequence[float]], epoch: int) -> float:

@@ -67,7 +67,7 @@ def test_the_digits_are_those_of_scikit_learn_each_once_from_black_to_white():
     images = np.concatenate([digits.train.images, digits.test.images])
     labels = np.concatenate([digits.train.labels, digits.test.labels])
     assert (images.min(), images.max()) == (0, 255)
-    back = np.round(images[..., 0] * 16 / 255)
+    back = np.round(images[..., 0] * (16 / 255))
     assert in_order(back, labels) == in_order(original.images, original.target)
 
 
@@ -154,7 +154,6 @@ def half(path: Path) -> None:
         lambda data_dir: half(data_dir / "cifar10/3.0.2/dataset_info.json"),
         lambda data_dir: (data_dir / "cifar10/3.0.2/features.json").unlink(),
         lambda data_dir: half(data_dir / "cifar10/3.0.2/features.json"),
-        lambda data_dir: (data_dir / "cifar10/3.0.2/label.labels.txt").unlink(),
     ],
     ids=[
         "training shard missing",
@@ -166,7 +165,6 @@ def half(path: Path) -> None:
         "dataset_info.json cut off",
         "features.json missing",
         "features.json cut off",
-        "class names missing",
     ],
 )
 def test_a_folder_that_is_not_whole_is_refused_and_named(damage, cifar10, no_network):
@@ -177,9 +175,10 @@ def test_a_folder_that_is_not_whole_is_refused_and_named(damage, cifar10, no_net
 
 def test_flipped_bytes_in_a_shard_are_noticed(cifar10):
     path = shard(cifar10)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 255
-    path.write_bytes(data)
+    data = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    used = np.flatnonzero(data)  # the rest pads the file to whole blocks
+    data[used[len(used) // 2]] ^= 255
+    path.write_bytes(data.tobytes())
     with pytest.raises(InputError, match="damaged"):
         load_dataset("cifar10", str(cifar10))
 

@@ -78,19 +78,21 @@ def adam_by_hand(loss, channels, steps, learning_rate) -> np.ndarray:
     return gains
 
 
+# Seeds where the weight, the margin and the label -1 each show in the gains: Adam alone hides the scale of a gradient.
 @pytest.mark.parametrize("forget", [(0,), (0, 3)])
-def test_the_fit_descends_the_loss_as_written_down(forget):
+@pytest.mark.parametrize("seed", [2, 6, 10])
+def test_the_fit_descends_the_loss_as_written_down(seed, forget):
     """Three images, one forgotten and two retained, and a fourth without a label."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     features = rng.exponential(size=(4, 5)).astype(np.float32)
-    kernel, bias = rng.normal(size=(5, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    kernel, bias = rng.normal(size=(5, 4)).astype(np.float32), np.array([3, 0, 0, 2.5], np.float32)
     labels = np.array([0, 1, 2, -1])
-    fitted = fit(features, labels, forget, 5, kernel, bias, margin=6.0, forget_weight=0.7, steps=8)
+    fitted = fit(features, labels, forget, 5, kernel, bias, margin=2.0, forget_weight=0.4, steps=30)
     expected = adam_by_hand(
-        lambda gains: loss_by_hand(gains, features, labels, forget, kernel, bias, 6.0, 0.7), 5, 8, 0.05
+        lambda gains: loss_by_hand(gains, features, labels, forget, kernel, bias, 2.0, 0.4), 5, 30, 0.05
     )
     assert expected.min() < 0.9  # it did go somewhere
-    np.testing.assert_allclose(fitted, expected, atol=2e-4)
+    np.testing.assert_allclose(fitted, expected, atol=1e-4)
 
 
 def test_gains_of_a_flattened_map_are_shared_by_the_positions():
