@@ -139,7 +139,7 @@ def load_statistics(path: Path) -> Statistics:
             name: ClassStatistics(layer["count"], Moments(**layer["mean"]), Moments(**layer["max"]))
             for name, layer in tree["layers"].items()
         }
-        channels = Channels(groups, metadata["channels"]["head"])
+        channels = Channels(groups, metadata["channels"]["head"], metadata["channels"]["features"])
         features = tree.get("features", jnp.zeros((0, 0))), tree.get("labels", jnp.zeros(0, jnp.int32))
         return Statistics(layers, *features, channels)
     except (KeyError, TypeError) as error:

@@ -11,6 +11,7 @@ layers are Flax's own and whose activation is ReLU, and no module needs to be ed
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,8 +37,9 @@ _HOMOGENEOUS = frozenset(
 class Writer:
     """An affine module that writes a group's channels.
 
-    `leaves` are the parameters whose product with the gain gates the channel (last axis); `kernel` is the path of the
-    module whose kernel makes the channel: the module itself, or the one that feeds the norm ('' if unknown).
+    `leaves` are the parameters whose product with the gain gates the channel (last axis). `kernel` is the path of the
+    module whose kernel makes this channel and nothing else, so that it may be erased with it: the module itself, or the
+    one that feeds the norm; '' where something else reads it too, or the norm mixes channels.
     """
 
     path: str
@@ -56,18 +58,34 @@ class ChannelGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """The groups of a network from input to output, and the path of the module that gives the logits."""
+    """The groups of a network from input to output, the path of the module that gives the logits, and the name of the
+    group it reads ('' where it reads something that is none)."""
 
     groups: tuple[ChannelGroup, ...]
     head: str
+    features: str
+
+    @property
+    def last(self) -> ChannelGroup:
+        """The group that the head reads.
+
+        Raises:
+          InputError: it reads none.
+        """
+        for group in self.groups:
+            if group.name == self.features:
+                return group
+        raise InputError(f"{self.head}, which gives the logits, does not read a ReLU's channels; name layers instead")
 
 
 @dataclasses.dataclass
 class _Flow:
-    """What is known of a value: which modules wrote its channels, and whether it has passed a ReLU since."""
+    """What is known of a value: which modules wrote its channels, whether it has passed a ReLU since, and whether its
+    last axis is the channels still."""
 
     writers: frozenset[str]
     active: bool = False
+    aligned: bool = True
 
 
 @dataclasses.dataclass
@@ -75,7 +93,9 @@ class _Trace:
     """What a walk through the program gathers."""
 
     parent: dict[str, str] = dataclasses.field(default_factory=dict)  # union-find over writers
-    blocked: dict[str, str] = dataclasses.field(default_factory=dict)  # writer -> the operation in the way
+    blocked: dict[str, str] = dataclasses.field(default_factory=dict)  # writer -> the first operation in the way
+    uses: Counter[str] = dataclasses.field(default_factory=Counter)  # of a writer's own output, before any ReLU
+    by_channel: set[str] = dataclasses.field(default_factory=set)  # norms that treat each channel by itself
     inputs: dict[str, tuple[_Flow | None, Any]] = dataclasses.field(default_factory=dict)  # module -> what it reads
     activations: list[tuple[str, Any, Any]] = dataclasses.field(default_factory=list)  # (a writer, aval, value)
 
@@ -105,18 +125,21 @@ def find_channels(model: nn.Module, variables: dict[str, Any], images: jax.Array
     for writer, aval, _ in trace.activations:
         root = trace.root(writer)
         paths = [path for path in trace.parent if trace.root(path) == root]
-        writers = [_writer(path, params, trace) for path in paths]
+        writers = [_writer(path, aval.shape[-1], params, trace) for path in paths]
         groups.pop(root, None)  # a stream is where its last activation is
         if all(w is not None and w.path not in trace.blocked for w in writers):
             groups[root] = ChannelGroup(paths[-1], aval.shape[-1], tuple(writers))
-    heads = [path for flow in outputs if flow is not None for path in flow.writers]
+    heads = [path for path in trace.parent if any(flow and path in flow.writers for flow in outputs)]
     if not groups or not heads:
         reasons = sorted(set(trace.blocked.values())) or ["no ReLU follows a Flax layer"]
         raise InputError(
             f"no channel of {type(model).__name__} can be gated ({', '.join(reasons)} between layer and ReLU); "
             "use a network of Flax layers followed by ReLU"
         )
-    return Channels(tuple(groups.values()), heads[-1])
+    read = trace.inputs[heads[-1]][0]
+    roots = {trace.root(path) for path in read.writers} if read and read.active else set()
+    features = [group.name for root, group in groups.items() if root in roots]
+    return Channels(tuple(groups.values()), heads[-1], features[0] if features else "")
 
 
 def capture(
@@ -134,25 +157,36 @@ def capture(
     return logits[0], activations, trace.inputs[channels.head][1]
 
 
-def _writer(path: str, params: Any, trace: _Trace) -> Writer | None:
+def _writer(path: str, channels: int, params: Any, trace: _Trace) -> Writer | None:
+    """None where no parameter can carry the gains, one for each of `channels`."""
     for name in path.split("/"):
         params = params.get(name, {})
     if "scale" in params:  # a norm; its input tells which kernel makes the channel
         source = trace.inputs[path][0]
-        kernel = next(iter(source.writers)) if source and len(source.writers) == 1 and not source.active else ""
-        return Writer(path, tuple(leaf for leaf in ("scale", "bias") if leaf in params), kernel)
-    if "kernel" in params:
-        return Writer(path, tuple(leaf for leaf in ("kernel", "bias") if leaf in params), path)
-    return None  # a norm without scale cannot carry a gain
+        alone = source and not source.active and len(source.writers) == 1 and path in trace.by_channel
+        kernel = next(iter(source.writers)) if alone else ""
+        leaves, kernel = ("scale", "bias"), kernel if trace.uses[kernel] == 1 else ""
+    elif "kernel" in params:
+        leaves, kernel = ("kernel", "bias"), path
+    else:
+        return None
+    leaves = tuple(leaf for leaf in leaves if leaf in params)
+    return Writer(path, leaves, kernel) if all(params[leaf].shape[-1] == channels for leaf in leaves) else None
 
 
 def _walk_model(model: nn.Module, variables: Any, images: jax.Array, *, evaluate: bool) -> tuple[_Trace, list[Any]]:
     """Walks the traced program; the second result is the outputs' flows, or their values if `evaluate`."""
 
+    trace = _Trace()
+
     def mark(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        if context.method_name != "__call__" or not isinstance(context.module, (*_NORMS, *_LINEAR)):
+        module = context.module
+        known = isinstance(module, (*_NORMS, *_LINEAR)) and getattr(module, "axis", -1) in (-1, (-1,), args[0].ndim - 1)
+        if context.method_name != "__call__" or not known:
             return next_fun(*args, **kwargs)
-        path = "/".join(context.module.path)
+        path = "/".join(module.path)
+        if isinstance(module, (nn.BatchNorm, nn.InstanceNorm)):
+            trace.by_channel.add(path)
         return checkpoint_name(next_fun(checkpoint_name(args[0], f"in:{path}"), *args[1:], **kwargs), f"out:{path}")
 
     def apply(variables: Any, images: jax.Array) -> jax.Array:
@@ -161,7 +195,6 @@ def _walk_model(model: nn.Module, variables: Any, images: jax.Array, *, evaluate
 
     program = jax.make_jaxpr(apply)(variables, images)
     arguments = jax.tree.leaves((variables, images)) if evaluate else [None] * len(program.jaxpr.invars)
-    trace = _Trace()
     pairs = _walk(program.jaxpr, program.consts, [(value, None) for value in arguments], trace, evaluate)
     return trace, [value if evaluate else flow for value, flow in pairs]
 
@@ -204,33 +237,64 @@ def _called(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
 def _flow(eqn: Any, flows: list[_Flow | None], value: Any, trace: _Trace) -> _Flow | None:
     """The flow of an equation's result; unions, inputs, activations and obstacles go into `trace`."""
     name, carried = eqn.primitive.name, [flow for flow in flows if flow is not None]
-    if name == "name":
-        kind, _, path = eqn.params["name"].partition(":")
-        if kind == "in":
-            trace.inputs[path] = (flows[0], value)
-            # A linear layer starts afresh; into a norm the flow goes on, to be blocked there.
-        elif kind == "out":
-            trace.parent.setdefault(path, path)
-            return _Flow(frozenset([path]))
-        return flows[0]
+    kind, _, path = eqn.params["name"].partition(":") if name == "name" else ("", "", "")
+    if kind == "out":
+        trace.parent.setdefault(path, path)
+        return _Flow(frozenset([path]))
+    if kind == "in":
+        trace.inputs[path] = (flows[0], value)
+        _count_use(carried, trace)
+        return None  # what the layer makes of it is its own
     if not carried:
         return None
+    if len(carried) == 1 and name in _HOMOGENEOUS and not (name == "div" and flows[0] is None):
+        aligned = carried[0].aligned and _keeps_last_axis(eqn)
+        if aligned or carried[0].active:  # behind the ReLU a rearranged value may still be read, though not added to
+            return dataclasses.replace(carried[0], aligned=aligned)
+    _count_use(carried, trace)
     writers = frozenset().union(*(flow.writers for flow in carried))
-    kept = name not in ("pad", "slice") or eqn.invars[0].aval.shape[-1] == eqn.outvars[0].aval.shape[-1]
-    if len(carried) == 1 and name in _HOMOGENEOUS and kept and not (name == "div" and flows[0] is None):
-        return carried[0]
-    if len(carried) == 2 and name in ("add", "add_any", "max") and _same_channels(eqn):
+    aligned = all(flow.aligned for flow in carried)
+    if len(carried) == 2 and name in ("add", "add_any", "max") and aligned and _same_channels(eqn):
         trace.union(writers)
         return _Flow(writers, carried[0].active and carried[1].active)
     if name == "max" and any(isinstance(atom, Literal) and atom.val == 0 for atom in eqn.invars):
         if not carried[0].active:
             trace.activations.append((next(iter(writers)), eqn.outvars[0].aval, value))
-        return _Flow(writers, active=True)
+        return _Flow(writers, active=True, aligned=aligned)
     if name not in ("dot_general", "conv_general_dilated"):
-        trace.blocked |= {path: name for flow in carried if not flow.active for path in flow.writers}
+        for writer in (writer for flow in carried if not flow.active for writer in flow.writers):
+            trace.blocked.setdefault(writer, name)
     return None
+
+
+def _count_use(flows: list[_Flow], trace: _Trace) -> None:
+    trace.uses.update(writer for flow in flows if not flow.active for writer in flow.writers)
 
 
 def _same_channels(eqn: Any) -> bool:
     first, second = (atom.aval.shape for atom in eqn.invars)
     return bool(first) and bool(second) and first[-1] == second[-1]
+
+
+def _keeps_last_axis(eqn: Any) -> bool:
+    """Whether the last axis of the result is the last axis of the operand, as it was."""
+    name, params = eqn.primitive.name, eqn.params
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    if name in ("mul", "div"):
+        return max(len(atom.aval.shape) for atom in eqn.invars) == len(after)
+    if not before or not after or before[-1] != after[-1]:
+        return False
+    last = len(before) - 1
+    if name == "transpose":
+        return params["permutation"][-1] == last
+    if name == "broadcast_in_dim":
+        return params["broadcast_dimensions"][-1] == len(after) - 1
+    if name in ("reduce_sum", "reduce_max"):
+        return last not in params["axes"]
+    if name == "squeeze":
+        return last not in params["dimensions"]
+    if name.startswith("reduce_window"):
+        return params["window_dimensions"][-1] == 1
+    if name == "pad":
+        return tuple(params["padding_config"][-1]) == (0, 0, 0)
+    return name != "gather"

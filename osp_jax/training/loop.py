@@ -116,13 +116,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
 def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
     """Raises `InputError` for a number that no run could use, before anything is written."""
     fields = traverse_util.flatten_dict(config.to_dict(), sep=".")
-    for name in (
-        "training.epochs",
-        "training.batch_size",
-        "checkpoint.every",
-        "checkpoint.keep",
-        "statistics.batch_size",
-    ):
+    sizes = ("training.epochs", "training.batch_size", "statistics.batch_size")
+    for name in (*sizes, "checkpoint.every", "checkpoint.keep"):
         if fields[name] < 1:
             raise InputError(f"{name} is {fields[name]}; give a positive number")
     for name in ("data.pad", "data.cutout", "statistics.features"):

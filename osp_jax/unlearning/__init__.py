@@ -51,7 +51,7 @@ def parse_options(method: Method, assignments: Sequence[str]) -> Any:
         kind = type(defaults[name])
         try:
             values[name] = text if kind is str else kind(_literal(text, kind))
-        except (ValueError, SyntaxError, TypeError) as error:
+        except (ValueError, SyntaxError, TypeError, OverflowError) as error:
             raise InputError(
                 f"option {name}={text!r} is not a {kind.__name__}; its default is {defaults[name]!r}"
             ) from error

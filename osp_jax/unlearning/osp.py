@@ -3,7 +3,8 @@
 The paper's body could not be had; what is known of it comes from a reimplementation from its formulas. From there:
 the signed difference of mean activations, its spatial maximum, the top 25% of each layer, the strength
 max(0.5, 1 - r / k), no fine-tuning. Where the paper is silent the choice is ours, and an option: which layers
-(`layers`), and where the factor stands (`place`), since a factor on a kernel alone does not gate a channel in front of a batch norm.
+(`layers`), and where the factor stands (`place`), since a factor on a kernel alone does not gate a channel in front of
+a batch norm.
 """
 
 import dataclasses
@@ -63,7 +64,7 @@ def unlearn(
     if config.place not in PLACES:
         raise unknown("place", config.place, PLACES)
     names = chosen_groups(statistics.channels, config.layers)
-    if config.place == "head" and names != (statistics.channels.groups[-1].name,):
+    if config.place == "head" and names != (statistics.channels.last.name,):
         raise InputError("only the last group feeds the head; with place=head use layers=last")
     layers = {name: statistics.layers[name] for name in names}
     vector = forget_vector(forget, statistics)
@@ -85,7 +86,7 @@ def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
     if layers == "all":
         return names
     if layers == "last":
-        return names[-1:]
+        return (channels.last.name,)
     try:
         chosen = tuple(name for name in names if re.search(layers, name))
     except re.error as error:
@@ -158,7 +159,7 @@ def _place(gains: Any, params: Any, *, channels: Channels, config: Options) -> M
         return build_mask(gains, channels, erase=config.erase)
     if config.place == "kernel":
         return build_kernel_mask(gains, channels)
-    return build_head_mask(gains[channels.groups[-1].name], channels, params)
+    return build_head_mask(gains[channels.last.name], channels, params)
 
 
 @partial(jax.jit, static_argnames=("channels", "config"))

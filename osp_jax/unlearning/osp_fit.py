@@ -19,6 +19,7 @@ from flax import linen as nn
 from osp_jax.activations import ClassStatistics, Statistics
 from osp_jax.errors import InputError, unknown
 from osp_jax.masks import apply_mask, build_head_mask, build_mask
+from osp_jax.models.channels import Channels
 from osp_jax.unlearning.osp import forget_vector, masked_paths, merge, pruned
 
 
@@ -48,11 +49,13 @@ def unlearn(
 ) -> dict[str, Any]:
     """Variables whose last features are gated by fitted gains; reads nothing but the statistics."""
     del model, data
-    name = statistics.channels.groups[-1].name
+    name = statistics.channels.last.name
+    if config.steps < 0:
+        raise InputError(f"steps is {config.steps}; give 0 or a positive number")
     features, labels = fitting_sample(statistics, config, rng)
-    head = pruned(
-        variables["params"], tuple((*statistics.channels.head.split("/"), leaf) for leaf in ("kernel", "bias"))
-    )
+    head = head_of(variables["params"], statistics.channels)
+    if features.shape[1] != head[0].shape[0]:
+        raise InputError("the head reads a map, whose positions the statistics do not hold; use source=features")
     if config.place not in ("gate", "head"):
         raise unknown("place", config.place, ("gate", "head"))
     paths = masked_paths(statistics.channels, (name,), config.place, config.erase)
@@ -78,7 +81,7 @@ def fitting_sample(statistics: Statistics, config: Options, rng: jax.Array) -> t
         return statistics.features, statistics.labels
     if config.source != "statistics":
         raise unknown("source", config.source, ("features", "statistics"))
-    last = statistics.layers[statistics.channels.groups[-1].name]
+    last = statistics.layers[statistics.channels.last.name]
     return draw_features(last, rng, config.draws)
 
 
@@ -94,6 +97,16 @@ def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tu
     features = jnp.maximum(mean + deviation * noise, 0)  # draws classes channels
     labels = jnp.where(statistics.count > 0, jnp.arange(mean.shape[0]), -1)
     return features.reshape(-1, mean.shape[1]), jnp.tile(labels, draws)
+
+
+def head_of(params: Any, channels: Channels) -> tuple[jax.Array, jax.Array]:
+    """(kernel `(features, classes)`, bias `(classes,)`, zeros where there is none) of the head."""
+    path = tuple(channels.head.split("/"))
+    pruned(params, ((*path, "kernel"),))  # raises where the statistics are of another network
+    for name in path:
+        params = params[name]
+    kernel = params["kernel"].reshape(-1, params["kernel"].shape[-1])  # a 1x1 convolution is a dense layer too
+    return kernel, params.get("bias", jnp.zeros(kernel.shape[-1], kernel.dtype))
 
 
 def fit_gains(
@@ -129,7 +142,7 @@ def fit_gains(
         kept = retained @ divergence / jnp.maximum(retained.sum(), 1)
         return kept + config.forget_weight * (forgotten @ hinge) / jnp.maximum(forgotten.sum(), 1)
 
-    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1)))
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         gains, state = carry
@@ -143,14 +156,10 @@ def fit_gains(
 
 @partial(jax.jit, static_argnames=("channels", "config"))
 def _fitted_product(
-    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, channels: Any, config: Options
+    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, channels: Channels, config: Options
 ) -> Any:
-    group = channels.groups[-1]
-    leaves = head
-    for name in channels.head.split("/"):
-        leaves = leaves[name]
-    kernel = leaves["kernel"].reshape(-1, leaves["kernel"].shape[-1])  # a 1x1 convolution is a dense layer too
-    gains = fit_gains(features, labels, kernel, leaves["bias"], vector, group.channels, config)
+    group, (kernel, bias) = channels.last, head
+    gains = fit_gains(features, labels, kernel, bias, vector, group.channels, config)
     if config.place == "gate":
         mask = build_mask({group.name: gains}, channels, erase=config.erase)
     else:

@@ -171,8 +171,9 @@ def test_the_fitted_gains_stand_where_the_last_features_are_produced(resnet8):
     assert first.min() < 1
 
 
-@pytest.mark.parametrize("source", ["features", "statistics"])
-@pytest.mark.parametrize("fixture", ["allcnn", "pool_net"])
+@pytest.mark.parametrize(
+    ("fixture", "source"), [("allcnn", "features"), ("allcnn", "statistics"), ("pool_net", "features")]
+)
 def test_a_head_that_reads_a_map_can_be_fitted(request, fixture, source):
     trained = request.getfixturevalue(fixture)
     new = request_of("osp-fit", trained, (1,), source=source, steps=5, draws=10)
@@ -197,13 +198,18 @@ def test_an_option_that_makes_no_sense_is_an_input_error(flat_mlp, options, mess
         request_of("osp-fit", flat_mlp, (1,), **options)
 
 
+def test_statistics_do_not_stand_for_the_positions_of_a_flattened_map(pool_net):
+    with pytest.raises(InputError, match="source=features"):
+        request_of("osp-fit", pool_net, (1,), source="statistics")
+
+
 @pytest.mark.parametrize(("method", "options"), [("osp-fit", {}), ("osp", {"place": "head"})])
 def test_a_head_that_does_not_read_the_last_group_is_an_input_error(method, options):
     """Gains of channels below a smooth layer must not be multiplied onto the smooth layer's features."""
     images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
     model = SmoothLast()
     variables = random_variables(model, jnp.zeros(images.shape))
-    options = {"num_classes": 5, "mean": (0.5,) * 3, "std": (0.3,) * 3, "keep_features": 10}
-    statistics = collect_statistics(model, variables, [(images, np.arange(10) % 5)], **options)
-    with pytest.raises(InputError):
+    settings = {"num_classes": 5, "mean": (0.5,) * 3, "std": (0.3,) * 3, "keep_features": 10}
+    statistics = collect_statistics(model, variables, [(images, np.arange(10) % 5)], **settings)
+    with pytest.raises(InputError, match="does not read"):
         request_of(method, Trained(model, variables, statistics), (1,), **options)
