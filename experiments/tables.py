@@ -6,6 +6,7 @@ python -m experiments.tables --check  # exit code 2 if something is out of date
 A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -85,13 +86,18 @@ def _latency() -> str:
 def _selection() -> str:
     from osp_jax.report.sweep import SUMMARY_HEADER, sweep_summary
     from osp_jax.report.tables import markdown_table
+    from osp_jax.unlearning import METHODS
 
     rows, images = [], 0
     for path in sorted((_ROOT / "results/selection").glob("*/results.json")):
-        results = _read(path.relative_to(_ROOT))
+        results = _read(path)
         images = results["num_images"]
-        rows += [[path.parent.name, *row[:-1]] for row in sweep_summary(results)]
-    table = markdown_table(["Options", *SUMMARY_HEADER[:-1]], rows)
+        for method, *figures, _ in sweep_summary(results):
+            default = dataclasses.asdict(METHODS[method].options())
+            chosen = results["options"][method]
+            changed = [f"{name}={chosen[name]}" for name in default if chosen[name] != default[name]]
+            rows.append([method, ", ".join(changed) or "the default", *figures])
+    table = markdown_table(["Method", "Options", *SUMMARY_HEADER[1:-1]], sorted(rows))
     return f"Mean and worst over the ten classes, {images:,} held-out training images.\n\n{table}"
 
 

@@ -28,7 +28,7 @@ def unlearned(trained: Path) -> Path:
 @pytest.fixture(scope="module")
 def retrained(trained: Path) -> Path:
     workdir = trained.with_name("retrained")
-    done = run_command("experiments.train", f"--workdir={workdir}", "--config.data.exclude=3", *TINY)
+    done = run_command("experiments.train", f"--workdir={workdir}", *TINY, "--config.data.exclude=3")
     assert done.returncode == 0, done.stderr
     return workdir
 
