@@ -1,6 +1,6 @@
 r"""A second, short cycle for the model of configs/cifar10_resnet10.py, from where the first one ended.
 
-    python -m experiments.train --config=configs/cifar10_resnet10_second.py --workdir=runs/cifar10_second \\
+    python -m experiments.train --config=configs/cifar10_resnet10_second.py --workdir=runs/cifar10_second \
         --config.training.start_from=runs/cifar10 --config.data.dir=TFDS_DIR
 
 Five epochs with a low peak rate, on the same 48,000 training images.

@@ -28,7 +28,7 @@ class Options:
     """Options of `osp-fit`; the defaults were chosen on validation images (`docs/architecture.md`)."""
 
     source: str = "features"  # fit on the stored 'features', or on draws from the class 'statistics'
-    margin: float = 2.0  # logits that a forgotten class has to fall below the best retained one
+    margin: float = 1.0  # logits that a forgotten class has to fall below the best retained one
     forget_weight: float = 1.0  # of the hinge, against a weight of 1 for the divergence
     steps: int = 200
     learning_rate: float = 0.05
