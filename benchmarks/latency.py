@@ -50,6 +50,7 @@ def main() -> None:
     statistics = random_statistics(channels, flags.classes, jax.random.key(1))
     bytes_per_second = bandwidth()
 
+    rng = jax.random.key(0)
     rows = []
     for layers, erase in (("last", False), ("stage4|bn5", False), ("all", False), ("all", True)):
         config = osp.Options(layers=layers, erase=erase)
@@ -57,9 +58,7 @@ def main() -> None:
 
         def request(config: osp.Options = config, requests=requests) -> dict:
             forget = (next(requests) % flags.classes,)
-            return osp.unlearn(
-                model, variables, forget, data=None, statistics=statistics, config=config, rng=jax.random.key(0)
-            )
+            return osp.unlearn(model, variables, forget, data=None, statistics=statistics, config=config, rng=rng)
 
         start = time.perf_counter()
         new = jax.block_until_ready(request())

