@@ -1,9 +1,9 @@
-"""ResNet-10 with 16-32-64-128 channels (309 thousand parameters) on CIFAR-10: for two CPU cores.
+"""ResNet-10 with 32-64-128-256 channels (1.2 million parameters) on CIFAR-10: for two CPU cores.
 
     python -m experiments.train --config=configs/cifar10_resnet10.py --workdir=runs/cifar10 --config.data.dir=TFDS_DIR
 
-Twenty epochs; 2,000 training images are held out to choose hyper-parameters on. The figures that came of it are
-in results/cifar10_resnet10/.
+Ten epochs, about 50 minutes; 2,000 training images are held out to choose hyper-parameters on. The figures that came
+of it are in results/cifar10_resnet10/.
 """
 
 from ml_collections import ConfigDict
@@ -18,9 +18,9 @@ def get_config() -> ConfigDict:
     config.data.pad = 2
     config.data.flip = True
     config.model.name = "resnet10"
-    config.model.width = 16
-    config.training.epochs = 20
+    config.model.width = 32
+    config.training.epochs = 10
     config.training.batch_size = 64
     # The penalty holds the kernels near norm one, where a rate acts several times as strongly as on grown kernels.
-    config.training.learning_rate = 0.05
+    config.training.learning_rate = 0.03
     return config

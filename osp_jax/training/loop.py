@@ -67,10 +67,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     init_key, order_key, step_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
     rate = learning_rate(settings.schedule, settings.learning_rate, settings.epochs * steps, settings.warmup)
     optimiser = create_optimiser(rate, settings.momentum, settings.weight_decay)
-    variables = init_variables(model, dataset.image_shape, init_key)
-    if settings.start_from:
-        variables = checkpoint.load_variables(Path(settings.start_from), variables)
-    state = create_state(variables, optimiser)
+    state = create_state(init_variables(model, dataset.image_shape, init_key), optimiser)
     conv_kernels(state.params, config.orthogonality.layers)  # a filter that matches nothing is told before the start
     mean, std = channel_moments(dataset.train.images[train_indices])
     step = make_step(
