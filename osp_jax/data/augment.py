@@ -1,7 +1,27 @@
 """Normalisation and augmentation of uint8 images, on the device, inside the jitted step."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+
+class Preparation(NamedTuple):
+    """How uint8 images become a network's input: normalisation (on the 0..1 scale) and augmentation; hashable."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pad: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    def plain(self, images: jax.Array) -> jax.Array:
+        """uint8 `(batch, h, w, c)` -> normalised float32."""
+        return normalise(images, jnp.array(self.mean, jnp.float32), jnp.array(self.std, jnp.float32))
+
+    def augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
+        """uint8 `(batch, h, w, c)` -> normalised and randomly changed as in training, float32."""
+        return augment(self.plain(images), key, pad=self.pad, flip=self.flip, cutout=self.cutout)
 
 
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

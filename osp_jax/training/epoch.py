@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from osp_jax.distributed import on_cpu
 from osp_jax.training.state import TrainState
@@ -20,29 +21,30 @@ RunEpoch = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
     """`run(state, order, *arguments, on_step) -> (state, metrics)`; `state` is donated.
 
-    `order` int32 `(steps, batch)` holds the images of each step; `metrics` has one array `(steps,)` a name, except
-    that an epoch of no step gives none. `on_step(metrics)` is called after each step of the Python loop, and once
+    `order`, an array or a pytree of arrays `(steps, ...)`, holds what each step is about, as a rule the numbers of its
+    images; `metrics` has one array `(steps,)` a name, except that an epoch of no step gives none. `on_step(metrics)` is called after each step of the Python loop, and once
     with the stacked metrics after a scan. `scan` overrides the choice by device.
     """
     if on_cpu() if scan is None else not scan:
         one_step = jax.jit(step, donate_argnums=0)
 
-        def run(state: TrainState, order: jax.Array, *arguments: Any, on_step: Callable = lambda _: None) -> Any:
+        def run(state: TrainState, order: Any, *arguments: Any, on_step: Callable = lambda _: None) -> Any:
             history = []
-            for batch_indices in order:
-                state, metrics = one_step(state, batch_indices, *arguments)
+            order = jax.tree.map(np.asarray, order)
+            for i in range(len(jax.tree.leaves(order)[0])):
+                state, metrics = one_step(state, jax.tree.map(lambda leaf: leaf[i], order), *arguments)  # noqa: B023
                 history.append(metrics)
                 on_step(metrics)
             return state, jax.tree.map(lambda *values: jnp.stack(values), *history) if history else {}
 
         return run
 
-    def scanned(state: TrainState, order: jax.Array, *arguments: Any) -> Any:
+    def scanned(state: TrainState, order: Any, *arguments: Any) -> Any:
         return jax.lax.scan(lambda carry, batch: step(carry, batch, *arguments), state, order)
 
     one_epoch = jax.jit(scanned, donate_argnums=0)
 
-    def run(state: TrainState, order: jax.Array, *arguments: Any, on_step: Callable = lambda _: None) -> Any:
+    def run(state: TrainState, order: Any, *arguments: Any, on_step: Callable = lambda _: None) -> Any:
         state, metrics = one_epoch(state, order, *arguments)
         on_step(metrics)
         return state, metrics

@@ -15,6 +15,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
+def train_logits(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+    """(logits, new batch_stats) of normalised images `(batch, h, w, c)` in train mode."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, updated = model.apply(variables, images, True, mutable=["batch_stats"])
+    return logits, updated.get("batch_stats", {})
+
+
 def training_loss(
     params: Any,
     batch_stats: Any,
@@ -31,10 +38,9 @@ def training_loss(
     Returns:
       loss, (new batch_stats, metrics); the metrics are `loss`, `accuracy` and `penalty`, scalars.
     """
-    variables = {"params": params, "batch_stats": batch_stats}
-    logits, updated = model.apply(variables, images, True, mutable=["batch_stats"])
+    logits, batch_stats = train_logits(model, params, batch_stats, images)
     orthogonality = penalty(params)
     loss = cross_entropy(logits, labels, label_smoothing) + penalty_weight * orthogonality
     accuracy = jnp.mean(logits.argmax(-1) == labels)
     metrics = {"loss": loss, "accuracy": accuracy, "penalty": orthogonality}
-    return loss, (updated.get("batch_stats", {}), metrics)
+    return loss, (batch_stats, metrics)

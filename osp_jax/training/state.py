@@ -22,11 +22,13 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+def is_kernel(params: Any) -> Any:
+    """A pytree of booleans: True for kernels, False for biases and the parameters of norms."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
 def create_optimiser(schedule: optax.Schedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
     """SGD with Nesterov momentum; the decay is added to the gradient, on kernels only (no biases, no norms)."""
-
-    def is_kernel(params: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=is_kernel),

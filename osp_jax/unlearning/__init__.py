@@ -3,29 +3,35 @@
     unlearn(model, variables, forget, *, data, statistics, config, rng) -> variables
 
 `forget` is a tuple of class numbers; `config` is the frozen `Options` of the method's file; `data` is what the method
-may see of the images, and None for one that sees none.
+may see of the images (`unlearning/data.py`), and None for one that sees none. Beside these two a method's file may have
+`SEES`, which images it needs ('retain', 'forget'; none if it is not there), and `SEARCH`, by the name of an option the
+values that a comparison may try for it.
 """
 
 import ast
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from osp_jax.errors import InputError, unknown
-from osp_jax.unlearning import logit_mask, osp, osp_fit
+from osp_jax.unlearning import finetune, logit_mask, osp, osp_fit
 
 
 class Method(NamedTuple):
-    """`unlearn`, as above, and the dataclass of its options."""
+    """A method's file, read: see above."""
 
     unlearn: Callable[..., dict[str, Any]]
     options: type
+    sees: tuple[str, ...] = ()
+    search: Mapping[str, Sequence[Any]] = {}
 
 
-METHODS: dict[str, Method] = {
-    "osp": Method(osp.unlearn, osp.Options),
-    "osp-fit": Method(osp_fit.unlearn, osp_fit.Options),
-    "logit-mask": Method(logit_mask.unlearn, logit_mask.Options),
+METHODS: dict[str, ModuleType] = {
+    "logit-mask": logit_mask,
+    "osp": osp,
+    "osp-fit": osp_fit,
+    "finetune": finetune,
 }
 
 
@@ -33,7 +39,8 @@ def get_method(name: str) -> Method:
     """Raises `InputError` for an unknown name."""
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    return METHODS[name]
+    file = METHODS[name]
+    return Method(file.unlearn, file.Options, getattr(file, "SEES", ()), getattr(file, "SEARCH", {}))
 
 
 def parse_options(method: Method, assignments: Sequence[str]) -> Any:

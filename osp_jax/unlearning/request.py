@@ -14,6 +14,7 @@ from flax import traverse_util
 from osp_jax.activations import Statistics
 from osp_jax.scores import class_difference
 from osp_jax.unlearning import Method
+from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.osp import forget_vector
 
 
@@ -35,21 +36,22 @@ def timed_request(
     config: Any,
     rng: jax.Array,
     *,
+    data: RequestData | None = None,
     warm_calls: int = 100,
     warm_seconds: float = 3.0,
 ) -> Outcome:
-    """Runs a method once cold, then again until `warm_calls` or `warm_seconds`, at least three times."""
+    """Runs a method once cold, then again until `warm_calls` or `warm_seconds`, at least once."""
 
     def call() -> tuple[dict[str, Any], float]:
         start = time.perf_counter()
-        new = method.unlearn(model, variables, forget, data=None, statistics=statistics, config=config, rng=rng)
+        new = method.unlearn(model, variables, forget, data=data, statistics=statistics, config=config, rng=rng)
         jax.block_until_ready(new)
         return new, time.perf_counter() - start
 
     jax.block_until_ready((variables, statistics))
     new, cold = call()
     warm: list[float] = []
-    while len(warm) < 3 or (len(warm) < warm_calls and sum(warm) < warm_seconds):
+    while not warm or (len(warm) < warm_calls and sum(warm) < warm_seconds):
         warm.append(call()[1])
     return Outcome(new, cold, stats.median(warm), float(np.percentile(warm, 95)))
 

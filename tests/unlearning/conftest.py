@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from configs.default import get_config
 from osp_jax.activations import Statistics, collect_statistics
+from osp_jax.data.augment import Preparation, channel_moments
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Dataset, load_dataset
+from osp_jax.forward import predict_logits
+from osp_jax.models import init_variables
+from osp_jax.models.layers import conv2d
+from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
 from osp_jax.unlearning import get_method
+from osp_jax.unlearning.data import RequestData, request_data
+from osp_jax.unlearning.finetune import retain_loss
 from tests.networks import CLASSES, SHAPE, case
 
 
@@ -56,7 +66,7 @@ def pool_net() -> Trained:
 
 def request_of(method: str, trained: Trained, forget: tuple[int, ...], variables: Any = None, **options) -> Any:
     """New variables; `variables` replaces those of `trained`."""
-    unlearn, options_type = get_method(method)
+    unlearn, options_type, *_ = get_method(method)
     return unlearn(
         trained.model,
         trained.variables if variables is None else variables,
@@ -66,3 +76,74 @@ def request_of(method: str, trained: Trained, forget: tuple[int, ...], variables
         config=options_type(**options),
         rng=jax.random.key(0),
     )
+
+
+class DigitsNet(nn.Module):
+    """Three convolutions with batch norm and a head: compiles in a second and learns the digits."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        x = images
+        for i, (filters, strides) in enumerate(((8, 1), (16, 2), (32, 1)), start=1):
+            x = conv2d(filters, (3, 3), strides, use_bias=False, name=f"conv{i}")(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"bn{i}")(x))
+        return nn.Dense(10, name="head")(x.mean(axis=(1, 2)))
+
+
+class Digits(NamedTuple):
+    """A network trained on the digits, and what a request to it may need."""
+
+    model: nn.Module
+    variables: dict[str, Any]
+    statistics: Statistics
+    dataset: Dataset
+    preparation: Preparation
+
+    def data(self, forget: tuple[int, ...], **budget: Any) -> RequestData:
+        """What a request to forget `forget` may see."""
+        recipe = get_config()
+        everything = np.arange(len(self.dataset.train.labels), dtype=np.int32)
+        return request_data(self.dataset.train, everything, forget, self.preparation, recipe, **budget)
+
+    def forget(self, method: str, forget: tuple[int, ...], **options: Any) -> tuple[dict[str, Any], RequestData]:
+        """(variables, data) after a request."""
+        unlearn, options_type, *_ = get_method(method)
+        data = self.data(forget)
+        given = {"data": data, "statistics": self.statistics, "config": options_type(**options)}
+        return unlearn(self.model, self.variables, forget, **given, rng=jax.random.key(0)), data
+
+    def accuracies(self, variables: dict[str, Any], forget: tuple[int, ...]) -> tuple[float, float]:
+        """(forget, retain) accuracy on the test images."""
+        test = self.dataset.test
+        moments = {"mean": self.preparation.mean, "std": self.preparation.std}
+        logits = predict_logits(self.model, variables, test, np.arange(len(test.labels)), **moments)
+        right, forgotten = logits.argmax(-1) == test.labels, np.isin(test.labels, forget)
+        return float(right[forgotten].mean()), float(right[~forgotten].mean())
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    dataset = load_dataset("digits")
+    preparation = Preparation(*channel_moments(dataset.train.images), pad=1)
+    model = DigitsNet()
+    everything = np.arange(len(dataset.train.labels), dtype=np.int32)
+    batches = epoch_batches(everything, 64, 12, jax.random.key(1))
+    variables = descend(
+        retain_loss(model, preparation),
+        init_variables(model, dataset.image_shape, jax.random.key(0)),
+        {"indices": batches},
+        cosine_rates(0.1, len(batches)),
+        jax.random.key(2),
+        optimiser=Optimiser(nesterov=True),
+        arguments=(dataset.train.images, dataset.train.labels),
+    )
+    statistics = collect_statistics(
+        model,
+        variables,
+        index_batches(dataset.train, everything, 256),
+        num_classes=10,
+        mean=preparation.mean,
+        std=preparation.std,
+        keep_features=500,
+    )
+    return Digits(model, variables, statistics, dataset, preparation)

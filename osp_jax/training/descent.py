@@ -1,0 +1,109 @@
+"""Gradient steps on any loss over prepared batches: what every gradient-based unlearning method is made of.
+
+A method says which loss, which batches and which learning rates; the step, its compilation and the choice between a scan
+and a Python loop are here and in `epoch.py`. Compiled programs are kept by loss and optimiser, so a second request runs at
+once: a loss has to be the same function object each time (make it in a cached function of its settings).
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from osp_jax.training.epoch import RunEpoch, make_epoch
+from osp_jax.training.state import TrainState, create_state, is_kernel
+
+Loss = Callable[..., tuple[jax.Array, Any]]
+
+
+class Optimiser(NamedTuple):
+    """`name`: 'sgd' or 'adam'; the momentum (Nesterov's if `nesterov`) is of 'sgd'; the decay is on kernels only."""
+
+    name: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+
+def descend(
+    loss: Loss,
+    variables: dict[str, Any],
+    batches: Mapping[str, np.ndarray],
+    rates: np.ndarray,
+    rng: jax.Array,
+    *,
+    optimiser: Optimiser = Optimiser(),
+    arguments: tuple[Any, ...] = (),
+    mask: Any = None,
+) -> dict[str, Any]:
+    """Variables after one gradient step a batch.
+
+    Args:
+      loss: `(params, batch_stats, batch, key, *arguments) -> (scalar, new batch_stats)`; `batch` has the entries of
+        `batches` without their first axis.
+      batches: by name `(steps, ...)`, for example indices `(steps, batch)`.
+      rates: learning rates, float `(steps,)`.
+      arguments: pytrees that stay the same over the steps: images, labels, a teacher's variables.
+      mask: factors on every change of the parameters (decay included), a pytree with the structure of `params`: where it is
+        0 nothing changes; None: all change.
+    """
+    state = create_state(jax.tree.map(jnp.copy, variables), _transform(optimiser))  # the epoch gives its state away
+    order = {**batches, "rate": np.asarray(rates, np.float32)}
+    if not len(rates):
+        return variables
+    state, _ = _epoch(loss, optimiser)(state, order, rng, mask, jax.device_put(arguments))
+    return state.variables
+
+
+def epoch_batches(indices: np.ndarray, batch_size: int, epochs: int, rng: jax.Array) -> np.ndarray:
+    """`epochs` random orders of `indices` in full batches, int32 `(steps, batch)`; fewer than a batch are one batch."""
+    batch_size = min(batch_size, len(indices))
+    steps = len(indices) // batch_size
+    draw = _generator(rng)
+    orders = [draw.permutation(indices)[: steps * batch_size].reshape(steps, batch_size) for _ in range(epochs)]
+    return np.concatenate([np.zeros((0, batch_size), np.int32), *orders]).astype(np.int32)
+
+
+def cycled_batches(indices: np.ndarray, batch_size: int, steps: int, rng: jax.Array) -> np.ndarray:
+    """As many epochs over `indices` as fill `steps` batches, int32 `(steps, batch)`."""
+    each = max(len(indices) // min(batch_size, len(indices)), 1)
+    return epoch_batches(indices, batch_size, -(-steps // each), rng)[:steps]
+
+
+def cosine_rates(peak: float, steps: int) -> np.ndarray:
+    """From `peak` at the first step along half a cosine towards 0 after the last, float64 `(steps,)`."""
+    return peak * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1)))
+
+
+def _generator(rng: jax.Array) -> np.random.Generator:
+    return np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+
+
+def _transform(optimiser: Optimiser) -> optax.GradientTransformation:
+    """Gradient to direction; the learning rate is applied by the step, so that it may change without a new program."""
+    first = {
+        "sgd": optax.trace(decay=optimiser.momentum, nesterov=optimiser.nesterov),
+        "adam": optax.scale_by_adam(),
+    }[optimiser.name]
+    return optax.chain(optax.add_decayed_weights(optimiser.weight_decay, mask=is_kernel), first)
+
+
+@lru_cache(maxsize=256)
+def _epoch(loss: Loss, optimiser: Optimiser) -> RunEpoch:
+    transform = _transform(optimiser)
+
+    def step(state: TrainState, batch: Any, rng: jax.Array, mask: Any, arguments: Any) -> tuple[TrainState, dict]:
+        key = jax.random.fold_in(rng, state.step)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, batch_stats), grads = gradient(state.params, state.batch_stats, batch, key, *arguments)
+        directions, opt_state = transform.update(grads, state.opt_state, state.params)
+        if mask is not None:
+            directions = jax.tree.map(jnp.multiply, directions, mask)
+        params = jax.tree.map(lambda p, d: p - batch["rate"] * d, state.params, directions)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": value}
+
+    return make_epoch(step)
