@@ -1,4 +1,5 @@
-# `make demo` trains, forgets and reports on scikit-learn's digits; `make test` runs the tests. Both install first.
+# `make demo` trains, forgets and reports on scikit-learn's digits; `make benchmark` compares all methods there;
+# `make test` runs the tests. All install first.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs/demo
 FORGET ?= 3
 
-.PHONY: demo test lint clean
+.PHONY: demo benchmark test lint clean
 
 $(BIN)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +20,10 @@ demo: $(BIN)/.installed
 	$(BIN)/python -m experiments.unlearn --workdir=$(RUNS)/model --forget=$(FORGET) --method=osp-fit --out=$(RUNS)/unlearned --overwrite
 	$(BIN)/python -m experiments.eval --workdir=$(RUNS)/unlearned --reference=$(RUNS)/retrained
 	@echo "open $(RUNS)/unlearned/report.html"
+
+benchmark: $(BIN)/.installed
+	$(BIN)/python -m experiments.benchmark --config=configs/benchmark/digits.py --workdir=runs/benchmark/digits
+	@echo "open runs/benchmark/digits/report.html"
 
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest

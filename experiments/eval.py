@@ -18,11 +18,11 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is no
 def main() -> None:
     import numpy as np
 
-    from experiments.loading import dataset_of, indices_of, moments_of, record_for_report
     from osp_jax.audit.accuracy import accuracy_report, without_logits
     from osp_jax.data.splits import parse_classes
     from osp_jax.errors import InputError
     from osp_jax.forward import predict_logits
+    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report
     from osp_jax.provenance import provenance
     from osp_jax.report.page import report_html, report_markdown
     from osp_jax.workdir import TrainedModel, load_workdir, read_json, write_json, write_text

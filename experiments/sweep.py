@@ -27,28 +27,23 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from experiments.loading import dataset_of, indices_of, moments_of, record_for_report
     from osp_jax import checkpoint
     from osp_jax.audit.accuracy import accuracy
+    from osp_jax.comparison.plan import parse_methods
     from osp_jax.errors import InputError
     from osp_jax.forward import predict_logits
+    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report
     from osp_jax.provenance import provenance
     from osp_jax.report.sweep import sweep_markdown
-    from osp_jax.unlearning import get_method, parse_options
+    from osp_jax.unlearning import get_method
     from osp_jax.unlearning.request import timed_request
     from osp_jax.workdir import check_writable, load_workdir, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     if (out / "results.json").exists() and not _OVERWRITE.value:
         raise InputError(f"{out / 'results.json'} exists; choose another --out or add --overwrite")
-    methods = {name: get_method(name) for name in _METHODS.value}
-    assignments = {name: [] for name in methods}
-    for option in _OPTION.value:
-        name, _, assignment = option.partition(":")
-        if name not in methods:
-            raise InputError(f"option {option!r} is for none of --methods; write it as method:name=value")
-        assignments[name].append(assignment)
-    options = {name: parse_options(method, assignments[name]) for name, method in methods.items()}
+    options = parse_methods(_METHODS.value, _OPTION.value)
+    methods = {name: get_method(name) for name in options}
 
     trained = load_workdir(workdir)
     statistics = checkpoint.load_statistics(workdir / "statistics")

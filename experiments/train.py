@@ -19,9 +19,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written, and r
 
 
 def main() -> None:
-    from experiments.loading import statistics_of
     from osp_jax import checkpoint
     from osp_jax.data.sources import load_dataset
+    from osp_jax.loading import statistics_of
     from osp_jax.training.loop import train
     from osp_jax.workdir import load_workdir
 

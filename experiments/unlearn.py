@@ -14,20 +14,22 @@ from experiments import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the trained model", required=True)
 _FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
-_METHOD = flags.DEFINE_string("method", "osp-fit", "osp, osp-fit or logit-mask")
+_METHOD = flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.unlearning; an unknown one lists them")
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again")
 _OUT = flags.DEFINE_string("out", None, "where the new model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, read only if the workdir has no statistics")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "the TFDS folder, where it is not at the recorded place any more; read only if needed"
+)
 _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers")
 
 
 def main() -> None:
     import jax
 
-    from experiments.loading import dataset_of, new_folder, statistics_of
     from osp_jax import checkpoint
     from osp_jax.data.splits import check_forget, parse_classes
+    from osp_jax.loading import dataset_of, new_folder, request_data_of, statistics_of
     from osp_jax.provenance import provenance
     from osp_jax.unlearning import get_method, parse_options
     from osp_jax.unlearning.request import describe_change, images_seen, timed_request
@@ -42,17 +44,16 @@ def main() -> None:
     forget = parse_classes(_FORGET.value, names)
     check_forget(forget, len(names))
 
-    start = time.perf_counter()
     stored = (workdir / "statistics").exists()
-    if stored:
-        statistics = checkpoint.load_statistics(workdir / "statistics")
-    else:
-        statistics = statistics_of(trained, dataset_of(trained, _DATA_DIR.value))
+    dataset = None if stored and not method.sees else dataset_of(trained, _DATA_DIR.value)
+    data = request_data_of(trained, dataset, forget) if method.sees else None
+    start = time.perf_counter()
+    statistics = checkpoint.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
 
     rng = jax.random.key(_SEED.value)
-    outcome = timed_request(method, trained.model, trained.variables, forget, statistics, options, rng)
+    outcome = timed_request(method, trained.model, trained.variables, forget, statistics, options, rng, data=data)
     record = {
         "method": _METHOD.value,
         "options": dataclasses.asdict(options),
@@ -66,7 +67,10 @@ def main() -> None:
             "warm_median": outcome.warm_median,
             "warm_p95": outcome.warm_p95,
         },
-        "data_seen": {"request": {"train": {}}, "statistics": {"train": images_seen(statistics)}},
+        "data_seen": {
+            "request": {"train": data.seen() if data else {}},
+            "statistics": {"train": images_seen(statistics)},
+        },
         "statistics_stored": stored,
         **describe_change(trained.variables, outcome.variables, forget, statistics, options),
         "provenance": provenance(_SEED.value),
@@ -79,7 +83,8 @@ def main() -> None:
     if (workdir / "metrics.jsonl").exists():
         shutil.copy(workdir / "metrics.jsonl", temporary)
     checkpoint.save_variables(temporary, outcome.variables)
-    checkpoint.save_statistics(temporary / "statistics", statistics)
+    if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
+        checkpoint.save_statistics(temporary / "statistics", statistics)
     write_json(temporary / "unlearn.json", record)
     if out.exists():
         shutil.rmtree(out)

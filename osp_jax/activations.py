@@ -51,6 +51,10 @@ class Statistics:
     labels: jax.Array
     channels: Channels = struct.field(pytree_node=False)
 
+    @property
+    def num_classes(self) -> int:
+        return next(iter(self.layers.values())).count.shape[0]
+
 
 def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int) -> ClassStatistics:
     """Of one batch: `activations` `(batch, ..., channels)`, post-ReLU; labels outside 0..classes-1 do not count."""

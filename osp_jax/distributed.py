@@ -2,6 +2,10 @@
 
 import os
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -25,3 +29,47 @@ def _cpu_name() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int | None]]:
+    """Yields a function that tells, after the block, how many bytes above its start the block needed at its peak.
+
+    On accelerators it is None where the block stayed below an earlier peak of the process, which JAX cannot reset; on a
+    CPU it is the resident memory of the process, and None where the system does not tell it (not Linux).
+    """
+    _memory(reset=True)
+    start, earlier = _memory(reset=False)
+    end = None
+    yield lambda: None if None in (start, end) or (end <= earlier and not on_cpu()) else end - start
+    end = _memory(reset=False)[1]
+
+
+@contextmanager
+def count_compilations() -> Iterator[Callable[[], int]]:
+    """Yields a function that tells how many programs were compiled, or read from the cache, since the block began."""
+    count = 0
+
+    def listen(event: str, *_: Any, **__: Any) -> None:
+        nonlocal count
+        count += event == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield lambda: count
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def _memory(*, reset: bool) -> tuple[int | None, int | None]:
+    """(bytes in use, peak since the last reset) of this process."""
+    if not on_cpu():
+        statistics = jax.local_devices()[0].memory_stats() or {}
+        return statistics.get("bytes_in_use"), statistics.get("peak_bytes_in_use")
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return tuple(1024 * int(lines[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+    except (OSError, KeyError, ValueError):
+        return None, None

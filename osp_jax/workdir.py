@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset
 from osp_jax.errors import InputError
 from osp_jax.models import create_model, init_variables
+from osp_jax.provenance import provenance
 
 
 class TrainedModel(NamedTuple):
@@ -61,6 +63,26 @@ def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float
         "mean": list(mean),
         "std": list(std),
     }
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Writes `config.json`, or raises `InputError` if the one there is not of this very run."""
+    path = workdir / "config.json"
+    wanted = json.loads(json.dumps(config.to_dict()))
+    if not path.exists():
+        write_json(path, {"config": wanted, "dataset": dataset, "provenance": provenance(config.seed)})
+        return
+    record = read_json(path)
+    found = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} was not written by this command; choose another --workdir")
+    found, wanted = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted))
+    # Where the data lie may change between two runs; what they are may not.
+    differing = [name for name in wanted if name.split(".")[-2:] != ["data", "dir"] and found.get(name) != wanted[name]]
+    if differing:
+        raise InputError(
+            f"{workdir} holds a run with other settings ({', '.join(differing)}); choose another --workdir"
+        )
 
 
 def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:

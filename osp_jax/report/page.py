@@ -40,7 +40,7 @@ def report_html(evaluation: dict[str, Any]) -> str:
     body += [f"<p>{' '.join(sentences[3:])}</p>"] if sentences[3:] else []
     body += [_tiles(evaluation), "</header>"]
     for section in _sections(evaluation):
-        rows = [_table(rows) for rows in section.tables if rows]
+        rows = [html_table(rows) for rows in section.tables if rows]
         body += [f"<section>\n<h2>{section.title}</h2>", f"<p>{escape(section.text)}</p>" if section.text else ""]
         body += rows or ([f"<p class=none>{section.when_empty}</p>"] if section.when_empty else [])
         for caption, drawn in section.draw(evaluation):
@@ -49,7 +49,7 @@ def report_html(evaluation: dict[str, Any]) -> str:
                 f"<figure>\n<div class=panels>\n{cells}</div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
             )
         if section.details:
-            body.append(f"<details>\n<summary>The same in numbers</summary>\n{_table(section.details)}\n</details>")
+            body.append(f"<details>\n<summary>The same in numbers</summary>\n{html_table(section.details)}\n</details>")
         body.append("</section>")
     return PAGE.substitute(title=title, body="\n".join(filter(None, body)))
 
@@ -154,7 +154,8 @@ def _tiles(evaluation: dict[str, Any]) -> str:
     return f"<dl>{''.join(f'<div><dt>{label}</dt><dd>{value}</dd></div>' for label, value in tiles)}</dl>"
 
 
-def _table(rows: tables.Rows) -> str:
+def html_table(rows: tables.Rows) -> str:
+    """Rows of plain text, the first the header, as a table that scrolls where it is too wide."""
     classes = [" class=n" if right else "" for right in right_aligned(rows)]
 
     def line(cells: list[str], tag: str) -> str:

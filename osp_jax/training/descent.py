@@ -1,8 +1,8 @@
 """Gradient steps on any loss over prepared batches: what every gradient-based unlearning method is made of.
 
-A method says which loss, which batches and which learning rates; the step, its compilation and the choice between a scan
-and a Python loop are here and in `epoch.py`. Compiled programs are kept by loss and optimiser, so a second request runs at
-once: a loss has to be the same function object each time (make it in a cached function of its settings).
+A method says which loss, which batches and which learning rates; the step, its compilation and the choice between a
+scan and a Python loop are here and in `epoch.py`. Compiled programs are kept by loss and optimiser, so a second request
+runs at once: a loss has to be the same function object each time (make it in a cached function of its settings).
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ def descend(
     rates: np.ndarray,
     rng: jax.Array,
     *,
-    optimiser: Optimiser = Optimiser(),
+    optimiser: Optimiser,
     arguments: tuple[Any, ...] = (),
     mask: Any = None,
 ) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def descend(
       batches: by name `(steps, ...)`, for example indices `(steps, batch)`.
       rates: learning rates, float `(steps,)`.
       arguments: pytrees that stay the same over the steps: images, labels, a teacher's variables.
-      mask: factors on every change of the parameters (decay included), a pytree with the structure of `params`: where it is
-        0 nothing changes; None: all change.
+      mask: factors on every change of the parameters (decay included), a pytree with the structure of `params`: where
+        it is 0 nothing changes; None: all change.
     """
     state = create_state(jax.tree.map(jnp.copy, variables), _transform(optimiser))  # the epoch gives its state away
     order = {**batches, "rate": np.asarray(rates, np.float32)}
@@ -60,8 +60,12 @@ def descend(
 
 
 def epoch_batches(indices: np.ndarray, batch_size: int, epochs: int, rng: jax.Array) -> np.ndarray:
-    """`epochs` random orders of `indices` in full batches, int32 `(steps, batch)`; fewer than a batch are one batch."""
-    batch_size = min(batch_size, len(indices))
+    """`epochs` random orders of `indices` in full batches, int32 `(steps, batch)`; the rest of an epoch is left out.
+
+    Where there are fewer indices than `batch_size`, a batch is the largest power of two that they fill: so classes of
+    about the same size share a compiled program.
+    """
+    batch_size = batch_of(indices, batch_size)
     steps = len(indices) // batch_size
     draw = _generator(rng)
     orders = [draw.permutation(indices)[: steps * batch_size].reshape(steps, batch_size) for _ in range(epochs)]
@@ -70,8 +74,13 @@ def epoch_batches(indices: np.ndarray, batch_size: int, epochs: int, rng: jax.Ar
 
 def cycled_batches(indices: np.ndarray, batch_size: int, steps: int, rng: jax.Array) -> np.ndarray:
     """As many epochs over `indices` as fill `steps` batches, int32 `(steps, batch)`."""
-    each = max(len(indices) // min(batch_size, len(indices)), 1)
+    each = len(indices) // batch_of(indices, batch_size)
     return epoch_batches(indices, batch_size, -(-steps // each), rng)[:steps]
+
+
+def batch_of(indices: np.ndarray, batch_size: int) -> int:
+    """The size of the batches that `epoch_batches` makes of `indices`."""
+    return batch_size if len(indices) >= batch_size else 2 ** (len(indices).bit_length() - 1)
 
 
 def cosine_rates(peak: float, steps: int) -> np.ndarray:

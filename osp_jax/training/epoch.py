@@ -22,8 +22,9 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
     """`run(state, order, *arguments, on_step) -> (state, metrics)`; `state` is donated.
 
     `order`, an array or a pytree of arrays `(steps, ...)`, holds what each step is about, as a rule the numbers of its
-    images; `metrics` has one array `(steps,)` a name, except that an epoch of no step gives none. `on_step(metrics)` is called after each step of the Python loop, and once
-    with the stacked metrics after a scan. `scan` overrides the choice by device.
+    images; `metrics` has one array `(steps,)` a name, except that an epoch of no step gives none. `on_step(metrics)` is
+    called after each step of the Python loop, and once with the stacked metrics after a scan. `scan` overrides the
+    choice by device.
     """
     if on_cpu() if scan is None else not scan:
         one_step = jax.jit(step, donate_argnums=0)

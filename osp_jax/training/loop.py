@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,13 @@ from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import hold_out, parse_classes, split_by_class
 from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
-from osp_jax.models import init_variables
-from osp_jax.provenance import provenance
 from osp_jax.training.epoch import epoch_order, make_epoch
-from osp_jax.training.orthogonality import conv_kernels, gram_errors, penalty
+from osp_jax.training.orthogonality import gram_errors
 from osp_jax.training.progress import progress_bar
-from osp_jax.training.schedules import learning_rate, piecewise
-from osp_jax.training.state import TrainState, create_optimiser, create_state
-from osp_jax.training.step import make_step
-from osp_jax.workdir import build_model, check_writable, describe_dataset, read_json, write_json, write_text
+from osp_jax.training.recipe import make_recipe, penalty_weight, preparation_of
+from osp_jax.training.schedules import piecewise
+from osp_jax.training.state import TrainState
+from osp_jax.workdir import build_model, check_writable, claim_workdir, describe_dataset, write_text
 
 
 def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -63,44 +60,28 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
         raise InputError(f"training.batch_size {settings.batch_size} exceeds the {len(train_indices)} training images")
 
     model = build_model(config, dataset.num_classes, dataset.image_shape)
-    key = jax.random.key(config.seed)
-    init_key, order_key, step_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
-    rate = learning_rate(settings.schedule, settings.learning_rate, settings.epochs * steps, settings.warmup)
-    optimiser = create_optimiser(rate, settings.momentum, settings.weight_decay)
-    state = create_state(init_variables(model, dataset.image_shape, init_key), optimiser)
-    conv_kernels(state.params, config.orthogonality.layers)  # a filter that matches nothing is told before the start
     mean, std = channel_moments(dataset.train.images[train_indices])
-    step = make_step(
-        model,
-        optimiser,
-        mean=jnp.asarray(mean, jnp.float32),
-        std=jnp.asarray(std, jnp.float32),
-        penalty=partial(penalty, name=config.orthogonality.penalty, layers=config.orthogonality.layers),
-        label_smoothing=settings.label_smoothing,
-        pad=config.data.pad,
-        flip=config.data.flip,
-        cutout=config.data.cutout,
-    )
-    jax.eval_shape(partial(penalty, name=config.orthogonality.penalty), state.params)  # likewise an unknown penalty
-
+    recipe = make_recipe(config, model, dataset.image_shape, preparation_of(config, mean, std), steps)
+    state = recipe.start
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     check_writable(workdir, (config.checkpoint.keep + 2) * state_bytes)
-    _claim(workdir, config, describe_dataset(dataset, mean, std))
+    claim_workdir(workdir, config, describe_dataset(dataset, mean, std))
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    indices, run_epoch = jnp.asarray(train_indices), make_epoch(step)
+    indices, run_epoch = jnp.asarray(train_indices), make_epoch(recipe.step)
     with checkpoint.training_checkpoints(workdir, config.checkpoint.every, config.checkpoint.keep) as checkpoints:
         done, state = checkpoint.restore_state(checkpoints, state)
         _trim_metrics(workdir / "metrics.jsonl", done)
         with progress_bar(done * steps, settings.epochs * steps, settings.batch_size) as meter:
             for epoch in range(done + 1, settings.epochs + 1):
                 start = time.perf_counter()
-                weight = config.orthogonality.weight * piecewise(config.orthogonality.schedule, epoch - 1)
-                order = epoch_order(indices, order_key, epoch, settings.batch_size)
-                state, history = run_epoch(state, order, images, labels, step_key, jnp.float32(weight), on_step=meter)
+                weight = penalty_weight(config, epoch)
+                order = epoch_order(indices, recipe.order_key, epoch, settings.batch_size)
+                given = images, labels, recipe.step_key, jnp.float32(weight)
+                state, history = run_epoch(state, order, *given, on_step=meter)
                 metrics = {name: float(values.mean()) for name, values in history.items()}
                 seconds = time.perf_counter() - start
                 _check_finite(state, metrics["loss"], epoch, workdir, done=checkpoints.latest)
-                metrics |= {"penalty_weight": weight, "learning_rate": float(rate(state.step - 1))}
+                metrics |= {"penalty_weight": weight, "learning_rate": float(recipe.rate(state.step - 1))}
                 if len(validation_indices):
                     split = dataset.train
                     logits = predict_logits(model, state.variables, split, validation_indices, mean=mean, std=std)
@@ -128,26 +109,6 @@ def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> Non
     if not 0 <= config.training.label_smoothing < 1:
         raise InputError(f"training.label_smoothing is {config.training.label_smoothing}; give 0 up to below 1")
     piecewise(config.orthogonality.schedule, 0)
-
-
-def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Writes `config.json`, or checks that the one there is of this very run."""
-    path = workdir / "config.json"
-    wanted = json.loads(json.dumps(config.to_dict()))
-    if not path.exists():
-        write_json(path, {"config": wanted, "dataset": dataset, "provenance": provenance(config.seed)})
-        return
-    record = read_json(path)
-    found = record.get("config") if isinstance(record, dict) else None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} was not written by experiments.train; choose another --workdir")
-    found, wanted = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted))
-    # Where the data lie may change between two runs; what they are may not.
-    differing = [name for name in wanted if name != "data.dir" and found.get(name) != wanted[name]]
-    if differing:
-        raise InputError(
-            f"{workdir} holds a run with other settings ({', '.join(differing)}); choose another --workdir"
-        )
 
 
 def _trim_metrics(path: Path, done: int) -> None:

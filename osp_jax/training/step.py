@@ -8,7 +8,7 @@ import jax
 import optax
 from flax import linen as nn
 
-from osp_jax.data.augment import augment, normalise
+from osp_jax.data.augment import Preparation
 from osp_jax.training.loss import training_loss
 from osp_jax.training.state import TrainState
 
@@ -19,13 +19,9 @@ def make_step(
     model: nn.Module,
     optimiser: optax.GradientTransformation,
     *,
-    mean: jax.Array,
-    std: jax.Array,
+    preparation: Preparation,
     penalty: Callable[[Any], jax.Array],
     label_smoothing: float,
-    pad: int,
-    flip: bool,
-    cutout: int,
 ) -> Step:
     """A step `(state, batch_indices, images, labels, key, penalty_weight) -> (state, metrics)`.
 
@@ -43,7 +39,7 @@ def make_step(
         penalty_weight: jax.Array,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(key, state.step)
-        batch = augment(normalise(images[batch_indices], mean, std), key, pad=pad, flip=flip, cutout=cutout)
+        batch = preparation.augmented(images[batch_indices], key)
         gradient = jax.value_and_grad(loss, has_aux=True)
         (_, (batch_stats, metrics)), grads = gradient(
             state.params, state.batch_stats, batch, labels[batch_indices], penalty_weight

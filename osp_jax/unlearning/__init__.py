@@ -4,8 +4,9 @@
 
 `forget` is a tuple of class numbers; `config` is the frozen `Options` of the method's file; `data` is what the method
 may see of the images (`unlearning/data.py`), and None for one that sees none. Beside these two a method's file may have
-`SEES`, which images it needs ('retain', 'forget'; none if it is not there), and `SEARCH`, by the name of an option the
-values that a comparison may try for it.
+`SEES`, which images it needs ('retain', 'forget'; none if it is not there), `SEARCH`, by the name of an option the
+values that a comparison may try for it, and `check(params, channels, config)`, which raises `InputError` for a network
+that the method cannot act on; it may see shapes in place of values.
 """
 
 import ast
@@ -15,7 +16,33 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from osp_jax.errors import InputError, unknown
-from osp_jax.unlearning import finetune, logit_mask, osp, osp_fit
+from osp_jax.unlearning import (
+    bad_teacher,
+    boundary_expand,
+    boundary_shrink,
+    cdp,
+    cfk,
+    class_aware,
+    conv_transpose,
+    esc,
+    euk,
+    finetune,
+    fisher,
+    gradient_ascent,
+    l1_sparse,
+    logit_mask,
+    msg,
+    neggrad_plus,
+    osp,
+    osp_fit,
+    random_label,
+    retrain,
+    salun,
+    scrub,
+    ssd,
+    subspace,
+    unsir,
+)
 
 
 class Method(NamedTuple):
@@ -25,13 +52,35 @@ class Method(NamedTuple):
     options: type
     sees: tuple[str, ...] = ()
     search: Mapping[str, Sequence[Any]] = {}
+    check: Callable[[Any, Any, Any], None] | None = None
 
 
 METHODS: dict[str, ModuleType] = {
+    "retrain": retrain,
     "logit-mask": logit_mask,
     "osp": osp,
     "osp-fit": osp_fit,
     "finetune": finetune,
+    "l1-sparse": l1_sparse,
+    "gradient-ascent": gradient_ascent,
+    "neggrad+": neggrad_plus,
+    "cfk": cfk,
+    "euk": euk,
+    "conv-transpose": conv_transpose,
+    "random-label": random_label,
+    "salun": salun,
+    "msg": msg,
+    "ssd": ssd,
+    "fisher": fisher,
+    "unsir": unsir,
+    "bad-teacher": bad_teacher,
+    "scrub": scrub,
+    "boundary-shrink": boundary_shrink,
+    "boundary-expand": boundary_expand,
+    "subspace": subspace,
+    "esc": esc,
+    "cdp": cdp,
+    "class-aware": class_aware,
 }
 
 
@@ -40,7 +89,8 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     file = METHODS[name]
-    return Method(file.unlearn, file.Options, getattr(file, "SEES", ()), getattr(file, "SEARCH", {}))
+    optional = (getattr(file, name, default) for name, default in (("SEES", ()), ("SEARCH", {}), ("check", None)))
+    return Method(file.unlearn, file.Options, *optional)
 
 
 def parse_options(method: Method, assignments: Sequence[str]) -> Any:

@@ -91,9 +91,7 @@ def request_data(
     return RequestData(images, labels, preparation, recipe, tuple(forget), split.labels, allowed, seen)
 
 
-def of_each_class(
-    labels: np.ndarray, indices: np.ndarray, per_class: int, rng: jax.Array | None = None
-) -> np.ndarray:
+def of_each_class(labels: np.ndarray, indices: np.ndarray, per_class: int, rng: jax.Array | None = None) -> np.ndarray:
     """Up to `per_class` of `indices` `(k,)` of each class, int32: the first, or with `rng` a random draw; ordered."""
     if rng is not None:
         indices = np.random.default_rng(np.asarray(jax.random.key_data(rng))).permutation(indices)

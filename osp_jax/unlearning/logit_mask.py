@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from osp_jax.activations import Statistics
+from osp_jax.models.channels import Channels
 from osp_jax.unlearning.osp import merge, pruned
 
 # In effect minus infinity, but finite, so that losses and gradients of the masked model stay finite.
@@ -17,6 +18,11 @@ _OUT_OF_REACH = -1e9
 @dataclasses.dataclass(frozen=True)
 class Options:
     """`logit-mask` has no options."""
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a head without a bias."""
+    pruned(params, (_bias(channels),))
 
 
 def unlearn(
@@ -31,6 +37,9 @@ def unlearn(
 ) -> dict[str, Any]:
     """Variables with the head's bias of each forgotten class at -1e9."""
     del model, data, config, rng
-    path = (*statistics.channels.head.split("/"), "bias")
-    head = pruned(variables["params"], (path,))
+    head = pruned(variables["params"], (_bias(statistics.channels),))
     return merge(variables, jax.tree.map(lambda bias: bias.at[np.array(forget)].set(_OUT_OF_REACH), head))
+
+
+def _bias(channels: Channels) -> tuple[str, ...]:
+    return (*channels.head.split("/"), "bias")

@@ -19,11 +19,23 @@ from flax import traverse_util
 
 from osp_jax.activations import REDUCTIONS, ClassStatistics, Statistics
 from osp_jax.errors import InputError, unknown
-from osp_jax.masks import Mask, apply_mask, build_head_mask, build_kernel_mask, build_mask, channel_gains
+from osp_jax.masks import (
+    SELECTIONS,
+    STRENGTHS,
+    Mask,
+    apply_mask,
+    build_head_mask,
+    build_kernel_mask,
+    build_mask,
+    channel_gains,
+)
 from osp_jax.models.channels import Channels
 from osp_jax.scores import class_difference
+from osp_jax.unlearning.options import check_options
 
+AGAINST = ("mean", "max")
 PLACES = ("gate", "kernel", "head")
+SEARCH = {"amount": (0.1, 0.15, 0.25, 0.4), "strength": ("rank", "hard"), "against": AGAINST}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +53,26 @@ class Options:
     place: str = "gate"  # 'gate' where the channel is produced, 'kernel' literally, 'head' in the rows of the head
     erase: bool = False  # zero the kernels of fully masked channels
 
+    def __post_init__(self) -> None:
+        check_options(self, constant=(0, 1))
+        known = {
+            "reduction": REDUCTIONS,
+            "against": AGAINST,
+            "select": SELECTIONS,
+            "strength": STRENGTHS,
+            "place": PLACES,
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise unknown(name, getattr(self, name), values)
+        if self.place == "head" and self.layers != "last":
+            raise InputError("only the last group feeds the head; with place=head use layers=last")
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a network without the layers that `config` names."""
+    pruned(params, masked_paths(channels, chosen_groups(channels, config.layers), config.place, config.erase))
+
 
 def unlearn(
     model: nn.Module,
@@ -57,15 +89,7 @@ def unlearn(
     Only masked parameters go through the compiled program; all others are handed on as they are.
     """
     del model, data, rng
-    if config.reduction not in REDUCTIONS:
-        raise unknown("reduction", config.reduction, REDUCTIONS)
-    if config.against not in ("mean", "max"):
-        raise unknown("against", config.against, ("mean", "max"))
-    if config.place not in PLACES:
-        raise unknown("place", config.place, PLACES)
     names = chosen_groups(statistics.channels, config.layers)
-    if config.place == "head" and names != (statistics.channels.last.name,):
-        raise InputError("only the last group feeds the head; with place=head use layers=last")
     layers = {name: statistics.layers[name] for name in names}
     vector = forget_vector(forget, statistics)
     paths = masked_paths(statistics.channels, names, config.place, config.erase)
@@ -98,7 +122,7 @@ def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
 
 def forget_vector(forget: tuple[int, ...], statistics: Statistics) -> np.ndarray:
     """0/1 float32 `(classes,)`; an argument of the compiled program, so that no request recompiles it."""
-    vector = np.zeros(next(iter(statistics.layers.values())).count.shape[0], np.float32)
+    vector = np.zeros(statistics.num_classes, np.float32)
     vector[list(forget)] = 1
     return vector
 

@@ -20,7 +20,12 @@ from osp_jax.activations import ClassStatistics, Statistics
 from osp_jax.errors import InputError, unknown
 from osp_jax.masks import apply_mask, build_head_mask, build_mask
 from osp_jax.models.channels import Channels
+from osp_jax.unlearning.options import check_options
 from osp_jax.unlearning.osp import forget_vector, masked_paths, merge, pruned
+
+SOURCES = ("features", "statistics")
+PLACES = ("gate", "head")
+SEARCH = {"margin": (0.5, 1.0, 2.0), "forget_weight": (0.5, 1.0, 2.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +41,18 @@ class Options:
     place: str = "gate"  # 'gate' where the features are produced, or 'head' in the rows of the head's kernel
     erase: bool = False  # zero the kernels of fully masked channels
 
+    def __post_init__(self) -> None:
+        positive = ("steps", "learning_rate", "forget_weight")
+        check_options(self, draws=(1, None), **{name: (0, None) for name in positive})
+        for name, values in (("source", SOURCES), ("place", PLACES)):
+            if getattr(self, name) not in values:
+                raise unknown(name, getattr(self, name), values)
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a network whose head does not read channels that can be gated."""
+    pruned(params, masked_paths(channels, (channels.last.name,), config.place, config.erase))
+
 
 def unlearn(
     model: nn.Module,
@@ -50,14 +67,10 @@ def unlearn(
     """Variables whose last features are gated by fitted gains; reads nothing but the statistics."""
     del model, data
     name = statistics.channels.last.name
-    if config.steps < 0:
-        raise InputError(f"steps is {config.steps}; give 0 or a positive number")
     features, labels = fitting_sample(statistics, config, rng)
     head = head_of(variables["params"], statistics.channels)
     if features.shape[1] != head[0].shape[0]:
         raise InputError("the head reads a map, whose positions the statistics do not hold; use source=features")
-    if config.place not in ("gate", "head"):
-        raise unknown("place", config.place, ("gate", "head"))
     paths = masked_paths(statistics.channels, (name,), config.place, config.erase)
     masked = pruned(variables["params"], paths)
     vector = forget_vector(forget, statistics)
@@ -79,8 +92,6 @@ def fitting_sample(statistics: Statistics, config: Options, rng: jax.Array) -> t
                 "no features are stored; train with config.statistics.features=4000, or use source=statistics"
             )
         return statistics.features, statistics.labels
-    if config.source != "statistics":
-        raise unknown("source", config.source, ("features", "statistics"))
     last = statistics.layers[statistics.channels.last.name]
     return draw_features(last, rng, config.draws)
 

@@ -62,7 +62,7 @@ def describe_change(
     """What changed, JSON-ready: `masked_channels` and `channels` (score and factor) by group, `parameters_changed`.
 
     The score is the one that `config` asks for, where it does. Factors are read off the parameters themselves, so they
-    hold for any method that scales channels; a group none of whose channels changed is left out.
+    hold for any method that scales channels; a group that was not changed, or in another way, is left out.
     """
     old, new = (traverse_util.flatten_dict(v["params"]) for v in (before, after))
     changed = {path: np.asarray(old[path] != new[path]) for path in old if old[path] is not new[path]}
@@ -74,9 +74,10 @@ def describe_change(
     channels: dict[str, Any] = {}
     for group in statistics.channels.groups:
         writer = group.writers[-1]
-        path = (*writer.path.split("/"), writer.leaves[0])
-        factor = _factors(np.asarray(old[path]), np.asarray(new[path]))
-        if (factor != 1).any():
+        paths = [(*writer.path.split("/"), leaf) for leaf in writer.leaves]
+        factor = _factors(np.asarray(old[paths[0]]), np.asarray(new[paths[0]]))
+        scaled = all(np.allclose(old[path] * factor, new[path], rtol=1e-4, atol=1e-7) for path in paths)
+        if scaled and (factor != 1).any():
             scores = np.asarray(score(statistics.layers[group.name]))
             channels[group.name] = {"score": scores.tolist(), "factor": factor.tolist()}
     return {

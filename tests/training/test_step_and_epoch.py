@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from osp_jax.data.augment import Preparation
 from osp_jax.training.epoch import epoch_order, make_epoch
 from osp_jax.training.loop import training_indices
 from osp_jax.training.state import create_optimiser, create_state
@@ -34,11 +35,9 @@ def step_with(small_net, optimiser, **augmentation):
     return make_step(
         small_net,
         optimiser,
-        mean=jnp.array([0.3]),
-        std=jnp.array([0.4]),
+        preparation=Preparation((0.3,), (0.4,), **augmentation),
         penalty=lambda params: jnp.sum(params["conv"]["kernel"] ** 2),
         label_smoothing=0.0,
-        **{"pad": 0, "flip": False, "cutout": 0, **augmentation},
     )
 
 

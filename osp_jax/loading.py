@@ -1,4 +1,4 @@
-"""What `unlearn`, `eval` and `sweep` share: reading a workdir and the data that belong to it."""
+"""A workdir and the data that belong to it."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from osp_jax.data.sources import Dataset, load_dataset
 from osp_jax.data.splits import per_class_sample
 from osp_jax.errors import InputError
 from osp_jax.training.loop import training_indices
+from osp_jax.training.recipe import preparation_of
+from osp_jax.unlearning.data import RequestData, request_data
 from osp_jax.workdir import TrainedModel
 
 
@@ -58,6 +60,14 @@ def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
         keep_features=len(sample),
         **moments_of(trained),
     )
+
+
+def request_data_of(trained: TrainedModel, dataset: Dataset, forget: tuple[int, ...]) -> RequestData:
+    """What a request to forget may see: the images that the workdir was trained on."""
+    recipe = trained.record["config"]
+    preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
+    train, _ = indices_of(trained, dataset)
+    return request_data(dataset.train, train, forget, preparation, recipe)
 
 
 def new_folder(out: Path, overwrite: bool) -> Path:

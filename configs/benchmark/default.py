@@ -1,0 +1,38 @@
+"""Every setting of a comparison, with its meaning; the other files of this folder change some of these.
+
+    python -m experiments.benchmark --config=configs/benchmark/default.py --workdir=runs/benchmark/default
+
+Change any setting from the command line: --config.tuning.trials=2 --config.original.training.epochs=5
+"""
+
+from ml_collections import ConfigDict
+
+from configs import digits
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of the tuning's draws
+    config.seeds = (0,)  # one original each; of every method's draws, too
+
+    config.original = digits.get_config()  # how the originals are trained, and retrained without the class
+    config.original.data.validation = 0.15  # share of the training images that settings are chosen on
+
+    config.methods = ()  # none given: every registered method
+    config.options = ()  # settings other than the defaults, as in ("osp:amount=0.2",)
+    config.forget = ("each",)  # 'each': every class by itself; '3,5': a set; '3 then 5': one request after another
+
+    config.budget = ConfigDict()  # training images of each class that a request may see; -1: all, 0: none
+    config.budget.retain = -1
+    config.budget.forget = -1
+
+    config.tuning = ConfigDict()
+    config.tuning.trials = 4  # settings tried for each method, its defaults among them
+    config.tuning.requests = 1  # the first so many requests are what settings are tried on
+
+    config.audit = ConfigDict()
+    config.audit.train_images = 10000  # of the training images that accuracy is taken on
+
+    config.timing = ConfigDict()
+    config.timing.limit = 60.0  # seconds; a request that takes longer is timed once, compilation included
+    return config

@@ -1,0 +1,71 @@
+"""Compares unlearning methods on the same model, data, seeds and audit, and writes one table.
+
+python -m experiments.benchmark --config=configs/benchmark/digits.py --workdir=runs/benchmark/digits
+
+Killed at any moment, the same command goes on: finished trainings, tunings and cells are not run again.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the comparison; a Python file", lock_config=True)
+flags.mark_flag_as_required("config")
+_WORKDIR = flags.DEFINE_string("workdir", None, "where the comparison is written, and resumed from", required=True)
+_METHODS = flags.DEFINE_list("methods", [], "only these methods, separated by commas")
+_FORGET = flags.DEFINE_multi_string("forget", [], "only this request: 'each', '3,5' or '3 then 5'; may be given again")
+_SEEDS = flags.DEFINE_list("seeds", [], "only these seeds, separated by commas")
+
+
+def main() -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from osp_jax.comparison.plan import parse_methods, parse_requests
+    from osp_jax.comparison.run import check_comparison, collect, compare
+    from osp_jax.data.sources import load_dataset
+    from osp_jax.errors import InputError
+    from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
+    from osp_jax.workdir import check_writable, claim_workdir, write_json, write_text
+
+    config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
+    methods = parse_methods(_METHODS.value or config.methods, config.options)
+    try:
+        seeds = [int(seed) for seed in _SEEDS.value or config.seeds]
+    except ValueError as error:
+        raise InputError(f"--seeds={','.join(_SEEDS.value)} are not numbers; write --seeds=0,1") from error
+    data = config.original.data
+    dataset = load_dataset(data.name, data.dir, data.image_size)
+    requests = parse_requests(_FORGET.value or config.forget, dataset.class_names)
+    check_comparison(config, dataset, methods)
+    check_writable(workdir, 10**8)
+    claim_workdir(workdir, config, {"name": dataset.name, "variant": dataset.variant})
+
+    console = Console(file=sys.stderr)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(
+            "", total=len(methods) * (1 + len(seeds) * len(requests)), text="training", completed=-1
+        )
+
+        def on_work(text: str) -> None:
+            progress.update(task, advance=1, text=text)
+            if not console.is_terminal:
+                print(text, file=sys.stderr, flush=True)
+
+        compare(config, dataset, workdir, methods, requests, seeds, on_work)
+
+    results = collect(config, workdir)
+    write_json(workdir / "results.json", results)
+    for name, page in (("md", comparison_markdown), ("tex", comparison_tex)):
+        write_text(workdir / f"table.{name}", page(results))
+    write_text(workdir / "report.html", comparison_html(results))
+    print(f"compared: {workdir / 'results.json'}, table.md, table.tex, report.html")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,147 @@
+"""One cell of a comparison: a method answers a request, timed and audited."""
+
+import statistics as stats
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.activations import Statistics, collect_statistics
+from osp_jax.audit.accuracy import accuracy, accuracy_report
+from osp_jax.comparison.plan import Request
+from osp_jax.data.augment import Preparation
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Dataset, Split
+from osp_jax.data.splits import per_class_sample
+from osp_jax.distributed import count_compilations, peak_memory
+from osp_jax.forward import predict_logits
+from osp_jax.unlearning import Method
+from osp_jax.unlearning.data import RequestData, request_data
+
+
+class Original(NamedTuple):
+    """A trained model and all that requests to it need.
+
+    `train`, `validation` index the training split; `on_device` is (images, labels) of that split; `budget` images of
+    each class by side ('retain', 'forget'), None for all.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    statistics: Statistics
+    dataset: Dataset
+    preparation: Preparation
+    recipe: dict[str, Any]
+    train: np.ndarray
+    validation: np.ndarray
+    on_device: tuple[jax.Array, jax.Array]
+    budget: dict[str, int | None]
+
+
+class Answer(NamedTuple):
+    """New variables; seconds from request to parameters, whether programs were compiled in them, training images seen
+    by class, and bytes above the start at the peak."""
+
+    variables: dict[str, Any]
+    seconds: float
+    compiled: bool
+    seen: dict[str, int]
+    peak_bytes: int | None
+
+
+def answer(original: Original, method: Method, options: Any, request: Request, rng: jax.Array) -> Answer:
+    """Carries out a request; statistics that a later step of a sequence needs are not timed."""
+    variables, statistics = original.variables, original.statistics
+    seconds, compilations, peaks, seen = 0.0, 0, [], {}
+    for number, step in enumerate(request.steps):
+        gone = sum(request.steps[:number], ())
+        left = original.train[~np.isin(original.dataset.train.labels[original.train], gone)]
+        if number and method.sees:  # a network that was trained further has other statistics
+            statistics = _statistics(original, variables, left)
+        data = _data(original, left, step)
+        given = {"data": data if method.sees else None, "statistics": statistics, "config": options}
+        jax.block_until_ready((variables, statistics))
+        with peak_memory() as peak, count_compilations() as compiled:
+            start = time.perf_counter()
+            key = jax.random.fold_in(rng, number)
+            variables = method.unlearn(original.model, variables, step, **given, rng=key)
+            jax.block_until_ready(variables)
+            seconds += time.perf_counter() - start
+        compilations += compiled()
+        peaks.append(peak())
+        seen = {c: max(n, seen.get(c, 0)) for c, n in {**seen, **data.seen()}.items()}
+    known = [p for p in peaks if p is not None]
+    return Answer(variables, seconds, compilations > 0, seen, max(known, default=None))
+
+
+def timed_answer(
+    original: Original, method: Method, options: Any, request: Request, rng: jax.Array, limit: float
+) -> tuple[Answer, dict[str, Any]]:
+    """The answer, and its times: `cold` of a first call that compiled, `warm` the median of calls that did not.
+
+    Calls are repeated until one was warm, and for 0.2 seconds, up to 20 times; where a call takes more than `limit`
+    seconds the first is the only one, and both times are None or its own.
+    """
+    first = answer(original, method, options, request, rng)
+    warm = [] if first.compiled else [first.seconds]
+    while first.seconds < limit and (not warm or (sum(warm) < 0.2 and len(warm) < 20)):
+        warm.append(answer(original, method, options, request, rng).seconds)
+    cold = first.seconds if first.compiled else None
+    return first, {"cold": cold, "warm": stats.median(warm) if warm else None, "calls": len(warm)}
+
+
+def audit(original: Original, variables: dict[str, Any], forget: tuple[int, ...], train_images: int) -> dict[str, Any]:
+    """`accuracy_report` on about `train_images` training images and all test images, without the confusion matrix."""
+    test, labels = original.dataset.test, original.dataset.train.labels
+    sample = per_class_sample(labels, original.train, train_images, seed=0)
+    splits = ((original.dataset.train, sample), (test, np.arange(len(test.labels))))
+    logits = [(_logits(original, variables, split, at), split.labels[at]) for split, at in splits]
+    report = accuracy_report(*logits, forget)
+    del report["confusion"]
+    return report
+
+
+def validation_score(original: Original, variables: dict[str, Any], forget: tuple[int, ...]) -> dict[str, float]:
+    """Accuracies on the held-out training images, and the `score` to choose settings by: retained accuracy times
+    one minus forget accuracy (Kodge et al., TMLR 2024, who take it over training images)."""
+    split, held_out = original.dataset.train, original.validation
+    predictions, labels = _logits(original, variables, split, held_out).argmax(-1), split.labels[held_out]
+    forgotten = np.isin(labels, list(forget))
+    retain, lost = accuracy(predictions, labels, ~forgotten), accuracy(predictions, labels, forgotten)
+    finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(variables))
+    score = retain * (1 - lost) if finite else 0.0
+    return {"retain_accuracy": retain, "forget_accuracy": lost, "score": score}
+
+
+def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` returns, or `{'error': ...}`: a method that fails leaves a row that says so, and the rest goes on."""
+    try:
+        return work()
+    except Exception as error:
+        return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+
+
+def _data(original: Original, indices: np.ndarray, forget: tuple[int, ...]) -> RequestData:
+    budget = {f"{side}_per_class": number for side, number in original.budget.items()}
+    given = original.dataset.train, indices, forget, original.preparation, original.recipe
+    return request_data(*given, **budget, on_device=original.on_device)
+
+
+def _logits(original: Original, variables: dict[str, Any], split: Split, indices: np.ndarray) -> np.ndarray:
+    moments = {"mean": original.preparation.mean, "std": original.preparation.std}
+    return predict_logits(original.model, variables, split, indices, **moments)
+
+
+def _statistics(original: Original, variables: dict[str, Any], indices: np.ndarray) -> Statistics:
+    return collect_statistics(
+        original.model,
+        variables,
+        index_batches(original.dataset.train, indices, 256),
+        num_classes=original.dataset.num_classes,
+        mean=original.preparation.mean,
+        std=original.preparation.std,
+        keep_features=len(original.statistics.labels),
+    )

@@ -1,0 +1,97 @@
+"""What a comparison is made of: its methods with their settings, its forget sets, and the settings to try."""
+
+import dataclasses
+import itertools
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from osp_jax.data.splits import check_forget, parse_classes
+from osp_jax.errors import InputError
+from osp_jax.unlearning import METHODS, Method, get_method, parse_options
+
+
+class Request(NamedTuple):
+    """Forget sets that are asked for one after another; a single request has one. `name` tells them in words."""
+
+    name: str
+    steps: tuple[tuple[int, ...], ...]
+
+    @property
+    def forget(self) -> tuple[int, ...]:
+        """All classes that are gone in the end."""
+        return tuple(sorted(itertools.chain(*self.steps)))
+
+    @property
+    def kind(self) -> str:
+        """The group that its figures are averaged in: 'single', '2 classes', '3 in sequence'."""
+        if len(self.steps) > 1:
+            return f"{len(self.steps)} in sequence"
+        return "single" if len(self.forget) == 1 else f"{len(self.forget)} classes"
+
+
+def parse_requests(texts: Sequence[str], class_names: Sequence[str]) -> list[Request]:
+    """Requests from texts: 'each' is every class by itself, '3,5' a set, '3 then 5' a sequence.
+
+    Raises:
+      InputError: an unknown class, none or all of them, or one that is asked for twice in a sequence.
+    """
+    requests: dict[str, Request] = {}
+    each = [str(number) for number in range(len(class_names))]
+    for text in itertools.chain.from_iterable(each if text == "each" else [text] for text in texts):
+        steps = tuple(parse_classes(part, class_names) for part in text.split(" then "))
+        for step in steps:
+            check_forget(step, len(class_names))
+        forget = list(itertools.chain(*steps))
+        check_forget(forget, len(class_names))
+        if len(set(forget)) < len(forget):
+            raise InputError(f"{text!r} asks for a class twice; name each once")
+        name = " then ".join(", ".join(class_names[c] for c in step) for step in steps)
+        requests[name] = Request(name, steps)
+    if not requests:
+        raise InputError("nothing to forget; give forget sets, for example 'each' or '3,5'")
+    return list(requests.values())
+
+
+def parse_methods(names: Sequence[str], assignments: Sequence[str]) -> dict[str, Any]:
+    """Options by the name of a method, from 'method:name=value' texts; no names: every registered method.
+
+    Raises:
+      InputError: an unknown method, option or value, or a text that is for none of the methods.
+    """
+    methods = {name: get_method(name) for name in names or METHODS}
+    given: dict[str, list[str]] = {name: [] for name in methods}
+    for text in assignments:
+        name, _, assignment = text.partition(":")
+        if name not in methods:
+            raise InputError(f"option {text!r} is for none of the methods; write it as method:name=value")
+        given[name].append(assignment)
+    return {name: parse_options(method, given[name]) for name, method in methods.items()}
+
+
+def trials(name: str, method: Method, options: Any, number: int) -> list[Any]:
+    """Up to `number` settings to try: `options` first, then others from the method's `SEARCH`, drawn without
+    replacement by a seed that is the method's name, so that they do not depend on what else is compared."""
+    values = list(method.search.values())
+    size = math.prod(map(len, values)) if values else 0
+    draw = np.random.default_rng(zlib.crc32(name.encode())).permutation(size)
+    found = [options]
+    for index in draw:
+        if len(found) >= number:
+            break
+        picks = np.unravel_index(index, [len(v) for v in values])
+        changed = {key: value[int(i)] for (key, value), i in zip(method.search.items(), picks, strict=True)}
+        other = dataclasses.replace(options, **changed)
+        if other not in found:
+            found.append(other)
+    return found
+
+
+def check_budget(name: str, method: Method, budget: Mapping[str, int | None]) -> None:
+    """Raises `InputError` for a method that needs images of which the budget allows none."""
+    for side in method.sees:
+        if budget[side] == 0:
+            raise InputError(f"{name} needs {side} images and the data budget allows none; raise {side}_per_class")

@@ -1,0 +1,196 @@
+"""A comparison from its config: originals, settings chosen on held-out images, and every method on every request.
+
+Each finished piece is a file of its own in the workdir, so a run that is killed goes on where it was.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from osp_jax import checkpoint
+from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, validation_score
+from osp_jax.comparison.plan import Request, check_budget, trials
+from osp_jax.data.sources import Dataset
+from osp_jax.errors import InputError
+from osp_jax.loading import indices_of, moments_of, record_for_report, statistics_of
+from osp_jax.models import init_variables
+from osp_jax.models.channels import find_channels
+from osp_jax.provenance import provenance
+from osp_jax.training.loop import check_settings, train
+from osp_jax.training.recipe import preparation_of
+from osp_jax.unlearning import METHODS, get_method
+from osp_jax.workdir import build_model, load_workdir, read_json, write_json
+
+RETRAIN = "retrain"
+
+
+def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str, Any]) -> None:
+    """Raises `InputError` for what would fail after the originals were trained."""
+    if config.original.data.exclude or not config.original.data.validation:
+        raise InputError(
+            "a comparison needs original.data.validation above 0, to choose settings on, and no original.data.exclude"
+        )
+    for name in ("tuning.trials", "audit.train_images"):
+        section, field = name.split(".")
+        if config[section][field] < 1:
+            raise InputError(f"{name} is {config[section][field]}; give a positive number")
+    check_settings(config.original, dataset.image_shape)
+    model = build_model(config.original, dataset.num_classes, dataset.image_shape)
+    shape = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
+    variables = jax.eval_shape(lambda: init_variables(model, dataset.image_shape, jax.random.key(0)))
+    channels = find_channels(model, variables, shape)
+    for name, options in methods.items():
+        method = get_method(name)
+        if name != RETRAIN:
+            check_budget(name, method, _budget(config))
+        if method.check:
+            method.check(variables["params"], channels, options)
+
+
+def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) -> Original:
+    """Trains the original of a seed in `workdir`, or goes on, or reads it where it is done."""
+    settings = ConfigDict(config.original.to_dict())
+    settings.seed = seed
+    train(settings, dataset, workdir)
+    trained = load_workdir(workdir)
+    if not (workdir / "statistics").exists():
+        checkpoint.save_statistics(workdir / "statistics", statistics_of(trained, dataset))
+    indices, validation = indices_of(trained, dataset)
+    return Original(
+        model=trained.model,
+        variables=trained.variables,
+        statistics=checkpoint.load_statistics(workdir / "statistics"),
+        dataset=dataset,
+        preparation=preparation_of(settings, **moments_of(trained)),
+        recipe=settings.to_dict(),
+        train=indices,
+        validation=validation,
+        on_device=(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)),
+        budget=_budget(config),
+    )
+
+
+def tune(
+    original: Original, name: str, options: Any, requests: Sequence[Request], number: int, path: Path, rng: jax.Array
+) -> Any:
+    """The best of `number` settings by `validation_score` over `requests`; every trial is kept in the file `path`."""
+    method = get_method(name)
+    done = read_json(path) if path.exists() else []
+    candidates = trials(name, method, options, number)
+    if len(candidates) < 2:
+        return options
+
+    def scores(candidate: Any) -> dict[str, Any]:
+        answers = [timed_answer(original, method, candidate, request, rng, 0.0)[0] for request in requests]
+        found = [validation_score(original, a.variables, r.forget) for a, r in zip(answers, requests, strict=True)]
+        return {key: float(np.mean([f[key] for f in found])) for key in found[0]}
+
+    for candidate in candidates[len(done) :]:
+        done.append({"options": dataclasses.asdict(candidate), **attempt(partial(scores, candidate))})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, done)
+    best = max(range(len(candidates)), key=lambda i: (done[i].get("score", -1.0), -i))
+    return candidates[best]
+
+
+def run_cell(
+    original: Original, name: str, options: Any, request: Request, rng: jax.Array, config: ConfigDict, folder: Path
+) -> dict[str, Any]:
+    """A method's settings, accuracies, times and images seen, or its error; a retrained network is kept in `folder`."""
+
+    if name == RETRAIN:  # the yardstick has all retained images, whatever the budget of the others
+        original = original._replace(budget=dict.fromkeys(original.budget))
+
+    def work() -> dict[str, Any]:
+        result, seconds = timed_answer(original, get_method(name), options, request, rng, config.timing.limit)
+        if name == RETRAIN:
+            _keep(folder, request, result.variables)
+        accuracies = audit(original, result.variables, request.forget, config.audit.train_images)
+        return {"accuracy": accuracies, "seconds": seconds, "seen": result.seen, "peak_bytes": result.peak_bytes}
+
+    return {"options": dataclasses.asdict(options), **attempt(work)}
+
+
+def compare(
+    config: ConfigDict,
+    dataset: Dataset,
+    workdir: Path,
+    methods: Mapping[str, Any],
+    requests: Sequence[Request],
+    seeds: Sequence[int],
+    on_work: Callable[[str], None],
+) -> None:
+    """Runs the cells that are not there yet; `on_work(text)` is called before each tuning and each cell.
+
+    Settings are chosen on the first seed's original and the first `tuning.requests` requests, and used for all.
+    """
+    originals = {seed: original_of(config, dataset, seed, workdir / f"seed{seed}" / "original") for seed in seeds}
+    commit, chosen = provenance(config.seed)["commit"], {}
+    for name, options in methods.items():
+        on_work(f"tuning {name}")
+        chosen[name] = tune(
+            originals[seeds[0]],
+            name,
+            options,
+            requests[: config.tuning.requests],
+            config.tuning.trials,
+            workdir / "tuning" / f"{name}.json",
+            jax.random.key(config.seed),
+        )
+    for seed, original in originals.items():
+        folder = workdir / f"seed{seed}"
+        for request in requests:
+            cells = folder / "cells" / slug(request)
+            cells.mkdir(parents=True, exist_ok=True)
+            about = {"seed": seed, "request": request.name, "kind": request.kind, "forget": list(request.forget)}
+            if not (cells / "original.json").exists():
+                accuracies = audit(original, original.variables, request.forget, config.audit.train_images)
+                write_json(cells / "original.json", {**about, "method": "original", "accuracy": accuracies})
+            for name, options in chosen.items():
+                on_work(f"{name}: {request.name}")
+                path = cells / f"{name}.json"
+                if not path.exists():
+                    result = run_cell(original, name, options, request, jax.random.key(seed), config, folder)
+                    write_json(path, {**about, "method": name, **result, "commit": commit})
+
+
+def collect(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """All finished cells and tunings of a workdir, as the content of `results.json`."""
+    trained = load_workdir(next(iter(sorted(workdir.glob("seed*/original")))))
+    return {
+        **record_for_report(trained),
+        "config": json.loads(json.dumps(config.to_dict())),
+        "methods": list(METHODS),
+        "cells": [read_json(path) for path in sorted(workdir.glob("seed*/cells/*/*.json"))],
+        "tuning": {path.stem: read_json(path) for path in sorted(workdir.glob("tuning/*.json"))},
+        "provenance": provenance(config.seed),
+    }
+
+
+def _keep(folder: Path, request: Request, variables: dict[str, Any]) -> None:
+    """Stores a retrained network as a workdir, which `experiments.eval --reference` reads."""
+    workdir, record = folder / "retrained" / slug(request), read_json(folder / "original" / "config.json")
+    record["config"]["data"]["exclude"] = ",".join(map(str, request.forget))
+    shutil.rmtree(workdir, ignore_errors=True)  # of a run that was killed here
+    workdir.mkdir(parents=True)
+    checkpoint.save_variables(workdir, variables)
+    write_json(workdir / "config.json", record)
+
+
+def slug(request: Request) -> str:
+    """A folder name for a request: '3', '3-5', or '3_then_5' for a sequence."""
+    return "_then_".join("-".join(map(str, step)) for step in request.steps)
+
+
+def _budget(config: ConfigDict) -> dict[str, int | None]:
+    """Images of each class by side; below 0 means all."""
+    return {side: None if config.budget[side] < 0 else config.budget[side] for side in ("retain", "forget")}

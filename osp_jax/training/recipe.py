@@ -1,0 +1,62 @@
+"""How a config trains: optimiser, schedule, step and keys; the same for the first training and for a retraining."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from osp_jax.data.augment import Preparation
+from osp_jax.models import init_variables
+from osp_jax.training.orthogonality import conv_kernels, penalty
+from osp_jax.training.schedules import learning_rate, piecewise
+from osp_jax.training.state import TrainState, create_optimiser, create_state
+from osp_jax.training.step import Step, make_step
+
+
+class Recipe(NamedTuple):
+    """`rate` by step, the pure `step`, the state to start from, and the keys of the epochs' orders and of the steps."""
+
+    rate: optax.Schedule
+    step: Step
+    start: TrainState
+    order_key: jax.Array
+    step_key: jax.Array
+
+
+def preparation_of(config: ConfigDict, mean: tuple[float, ...], std: tuple[float, ...]) -> Preparation:
+    """The normalisation, and the augmentation that `config.data` asks for."""
+    return Preparation(mean, std, config.data.pad, config.data.flip, config.data.cutout)
+
+
+def make_recipe(
+    config: ConfigDict, model: nn.Module, image_shape: tuple[int, int, int], preparation: Preparation, steps: int
+) -> Recipe:
+    """The recipe of `config` for epochs of `steps` steps; every random number follows from `config.seed`.
+
+    Raises:
+      InputError: an unknown schedule or penalty, or a layer filter that matches nothing.
+    """
+    settings, orthogonality = config.training, config.orthogonality
+    key = jax.random.key(config.seed)
+    init_key, order_key, step_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
+    rate = learning_rate(settings.schedule, settings.learning_rate, settings.epochs * steps, settings.warmup)
+    optimiser = create_optimiser(rate, settings.momentum, settings.weight_decay)
+    start = create_state(init_variables(model, image_shape, init_key), optimiser)
+    conv_kernels(start.params, orthogonality.layers)  # a filter that matches nothing is told before the start
+    jax.eval_shape(partial(penalty, name=orthogonality.penalty), start.params)  # likewise an unknown penalty
+    step = make_step(
+        model,
+        optimiser,
+        preparation=preparation,
+        penalty=partial(penalty, name=orthogonality.penalty, layers=orthogonality.layers),
+        label_smoothing=settings.label_smoothing,
+    )
+    return Recipe(rate, step, start, order_key, step_key)
+
+
+def penalty_weight(config: ConfigDict, epoch: int) -> float:
+    """Weight of the orthogonality penalty in an epoch, counted from 1."""
+    return config.orthogonality.weight * piecewise(config.orthogonality.schedule, epoch - 1)

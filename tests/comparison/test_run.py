@@ -1,0 +1,169 @@
+"""A small comparison from training to table: what it holds, what it does after a kill, and a method that fails."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from configs.benchmark import default
+from osp_jax.comparison.plan import parse_methods, parse_requests
+from osp_jax.comparison.run import check_comparison, collect, compare
+from osp_jax.data.sources import load_dataset
+from osp_jax.errors import InputError
+from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex, summarise
+from osp_jax.unlearning import METHODS
+from osp_jax.workdir import load_workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    factor: float = 0.0
+
+
+def shrink_head(model, variables, forget, *, data, statistics, config, rng):
+    """The example of docs/adding_a_method.md, in short."""
+    bias = variables["params"]["head"]["bias"]
+    shrunk = bias.at[np.array(forget)].set(config.factor - 50)
+    return {**variables, "params": {**variables["params"], "head": {**variables["params"]["head"], "bias": shrunk}}}
+
+
+def crash(*args, **kwargs):
+    raise RuntimeError("out of\nmemory")
+
+
+@pytest.fixture
+def methods(monkeypatch):
+    """A registry of three, two of which this test adds."""
+    for name in METHODS.keys() - {"osp", "logit-mask", "retrain"}:
+        monkeypatch.delitem(METHODS, name)
+    added = SimpleNamespace(unlearn=shrink_head, Options=Options, SEARCH={"factor": (0.0, -1.0, 100.0)})
+    monkeypatch.setitem(METHODS, "shrink-head", added)
+    monkeypatch.setitem(METHODS, "crash", SimpleNamespace(unlearn=crash, Options=Options, SEES=("retain",)))
+    return parse_methods([], [])
+
+
+@pytest.fixture
+def config():
+    config = default.get_config()
+    config.original.model.width = 4
+    config.original.training.epochs = 2
+    config.original.statistics.features = 100
+    config.tuning.trials = 3
+    return config
+
+
+@pytest.fixture
+def dataset():
+    return load_dataset("digits")
+
+
+def run(config, dataset, workdir, methods, requests, seeds=(0,)):
+    """(what was worked on, results)"""
+    worked = []
+    check_comparison(config, dataset, methods)
+    compare(config, dataset, workdir, methods, parse_requests(requests, dataset.class_names), seeds, worked.append)
+    return worked, collect(config, workdir)
+
+
+def test_a_comparison_holds_every_method_on_every_request_and_says_what_failed(config, dataset, methods, tmp_path):
+    _, results = run(config, dataset, tmp_path, methods, ["3", "1,2", "4 then 5"])
+    assert {(c["request"], c["method"]) for c in results["cells"]} == {
+        (request, method) for request in ("3", "1, 2", "4 then 5") for method in ("original", *methods)
+    }
+    cells = {(c["request"], c["method"]): c for c in results["cells"]}
+    for request in ("3", "1, 2", "4 then 5"):
+        for method in ("logit-mask", "shrink-head"):
+            assert cells[request, method]["accuracy"]["test_forget_accuracy"] == 0
+        assert cells[request, "retrain"]["accuracy"]["train_forget_accuracy"] == 0
+        assert cells[request, "crash"]["error"] == "RuntimeError: out of memory"
+        assert cells[request, "osp"]["seconds"]["warm"] > 0
+        assert cells[request, "osp"]["seen"] == {}
+    classes_left = {str(c) for c in range(10)} - {"4", "5"}
+    assert cells["4 then 5", "retrain"]["seen"].keys() == classes_left | {"5"}  # the first request still has the 5
+
+    trials = results["tuning"]["shrink-head"]
+    assert trials[0]["options"] == {"factor": 0.0}
+    assert {trial["options"]["factor"] for trial in trials} == {0.0, -1.0, 100.0}
+    best = max(trials, key=lambda trial: trial["score"])["options"]
+    assert cells["3", "shrink-head"]["options"] == best != {"factor": 100.0}
+
+    markdown, html, tex = comparison_markdown(results), comparison_html(results), comparison_tex(results)
+    for page in (markdown, html, tex):
+        assert "shrink-head" in page
+        assert "failed" in page
+    assert "out of memory" in markdown
+    assert tex.count("{") == tex.count("}")
+
+
+def test_what_is_finished_is_not_run_again_and_what_is_missing_is(config, dataset, methods, tmp_path):
+    del methods["crash"], methods["retrain"]
+    run(config, dataset, tmp_path, methods, ["3"])
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    missing = tmp_path / "seed0" / "cells" / "3" / "osp.json"
+    missing.unlink()
+    (tmp_path / "tuning" / "shrink-head.json").write_text(  # killed after the second of three trials
+        json.dumps(json.loads(files[tmp_path / "tuning" / "shrink-head.json"])[:2])
+    )
+    _, results = run(config, dataset, tmp_path, methods, ["3", "4"])
+    again = json.loads(missing.read_text())
+    assert again["accuracy"] == json.loads(files[missing])["accuracy"]
+    assert all(p.read_bytes() == old for p, old in files.items() if p != missing)
+    assert {c["request"] for c in results["cells"]} == {"3", "4"}
+
+
+def test_retraining_as_a_method_is_kept_and_never_saw_the_class(config, dataset, methods, tmp_path):
+    only = {"retrain": methods["retrain"]}
+    _, results = run(config, dataset, tmp_path, only, ["3"])
+    (cell,) = (c for c in results["cells"] if c["method"] == "retrain")
+    assert "3" not in cell["seen"]
+    kept = load_workdir(tmp_path / "seed0" / "retrained" / "3")
+    assert jax.tree.structure(kept.variables) == jax.tree.structure(
+        load_workdir(tmp_path / "seed0" / "original").variables
+    )
+    assert kept.record["config"]["data"]["exclude"] == "3"
+
+
+def test_the_summary_is_over_requests_and_seeds_of_a_kind():
+    def cell(seed, request, method, forget, retain, warm=None):
+        accuracy = {"test_forget_accuracy": forget, "test_retain_accuracy": retain}
+        cell = {"seed": seed, "request": request, "kind": "single", "method": method, "accuracy": accuracy}
+        return cell | ({"seconds": {"cold": None, "warm": warm}, "seen": {"1": 5}} if warm else {})
+
+    cells = [
+        cell(0, "a", "original", 0.9, 0.9),
+        cell(1, "a", "original", 0.8, 0.8),
+        cell(0, "a", "retrain", 0.0, 0.92, 10.0),
+        cell(1, "a", "retrain", 0.0, 0.82, 30.0),
+        cell(0, "a", "osp", 0.1, 0.89, 0.01),
+        cell(1, "a", "osp", 0.3, 0.81, 0.03),
+    ]
+    found = summarise({"cells": cells, "methods": ["retrain", "osp"]}, "single")
+    assert list(found) == ["original", "retrain", "osp"]
+    osp = found["osp"]
+    assert osp["forget"].mean == pytest.approx(0.2)
+    assert osp["forget"].half == pytest.approx(12.706 * 0.1414214 / np.sqrt(2), rel=1e-3)  # t of one degree of freedom
+    assert osp["change"].values == pytest.approx([-1.0, 1.0])
+    assert osp["retain_gap"].values == pytest.approx([-3.0, -1.0])
+    assert osp["forget_gap"].mean == pytest.approx(20.0)
+    assert found["retrain"]["ratio"] == pytest.approx(1000)
+    assert osp["seen"].mean == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"original.data.validation": 0.0}, "validation"),
+        ({"original.data.exclude": "3"}, "exclude"),
+        ({"tuning.trials": 0}, "tuning.trials"),
+        ({"budget.retain": 0}, "retain images"),
+        ({"original.training.batch_size": 0}, "batch_size"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_is_trained(config, dataset, methods, tmp_path, change, words):
+    config.update_from_flattened_dict(change)
+    with pytest.raises(InputError, match=words):
+        run(config, dataset, tmp_path, methods, ["3"])
+    assert not list(tmp_path.iterdir())

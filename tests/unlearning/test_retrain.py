@@ -1,0 +1,55 @@
+"""Retraining as a method is the training command without the class."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import default
+from osp_jax.data.augment import channel_moments
+from osp_jax.data.sources import Dataset, Split, load_dataset
+from osp_jax.errors import InputError
+from osp_jax.training.loop import train
+from osp_jax.training.recipe import preparation_of
+from osp_jax.unlearning.data import request_data
+from osp_jax.unlearning.retrain import Options, unlearn
+from osp_jax.workdir import build_model
+
+
+def small_config() -> ConfigDict:
+    config = default.get_config()
+    config.model.width = 4
+    config.training.epochs = 2
+    config.training.batch_size = 32
+    return config
+
+
+def first_classes(number: int) -> Dataset:
+    digits = load_dataset("digits")
+    train = np.flatnonzero(digits.train.labels < number)[:80]
+    split = Split(digits.train.images[train], digits.train.labels[train])
+    return Dataset("digits", "some digits", digits.class_names[:number], split, split)
+
+
+def retrained(config, dataset, forget, mean, std, **budget):
+    model = build_model(config, dataset.num_classes, dataset.image_shape)
+    everything = np.arange(len(dataset.train.labels), dtype=np.int32)
+    preparation = preparation_of(config, mean, std)
+    data = request_data(dataset.train, everything, forget, preparation, config.to_dict(), **budget)
+    given = {"data": data, "statistics": None, "config": Options()}
+    return unlearn(model, None, forget, **given, rng=jax.random.key(9)), data
+
+
+def test_it_ends_bit_for_bit_where_training_with_the_class_excluded_ends(tmp_path):
+    config, dataset = small_config(), first_classes(3)
+    kept = dataset.train.labels != 1
+    variables, data = retrained(config, dataset, (1,), *channel_moments(dataset.train.images[kept]))
+    config.data.exclude = "1"
+    expected = train(config, dataset, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+    assert data.seen() == {str(c): int((dataset.train.labels == c).sum()) for c in (0, 2)}
+
+
+def test_a_budget_that_fills_no_batch_is_an_input_error():
+    with pytest.raises(InputError, match="raise retain_per_class"):
+        retrained(small_config(), first_classes(3), (1,), (0.5,), (0.5,), retain_per_class=4)
