@@ -101,13 +101,28 @@ def _selection() -> str:
     return f"Mean and worst over the ten classes, {images:,} held-out training images.\n\n{table}"
 
 
+def _methods() -> str:
+    from osp_jax.report.tables import markdown_table
+    from osp_jax.unlearning import METHODS, get_method
+
+    rows = [
+        [name, METHODS[name].__doc__.splitlines()[0], " and ".join(get_method(name).sees) or "none"] for name in METHODS
+    ]
+    return markdown_table(["Method", "What it does", "Images at request time"], rows)
+
+
 def _read(name: Any) -> Any:
     from osp_jax.workdir import read_json
 
     return read_json(_ROOT / name)
 
 
-PARTS: dict[str, Callable[[], str]] = {"cifar10_resnet10": _sweep, "latency": _latency, "selection": _selection}
+PARTS: dict[str, Callable[[], str]] = {
+    "cifar10_resnet10": _sweep,
+    "latency": _latency,
+    "methods": _methods,
+    "selection": _selection,
+}
 
 
 if __name__ == "__main__":

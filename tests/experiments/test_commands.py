@@ -1,5 +1,6 @@
 """The commands from the shell: what they write, and what they say to bad input."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -7,10 +8,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from osp_jax import checkpoint
 from osp_jax.workdir import load_workdir
 from tests.experiments.conftest import ROOT, TINY, assert_one_line_error, run_cases, run_command
+
+COMPARISON = [
+    "--config=configs/benchmark/digits.py",
+    "--config.original.model.width=4",
+    "--config.original.training.epochs=2",
+    "--config.tuning.trials=2",
+]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -124,6 +133,51 @@ def test_statistics_are_collected_where_none_are_stored(trained, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_method_that_trains_records_what_it_saw_and_leaves_no_statistics_of_another_network(trained, tmp_path):
+    options = ["--option=epochs=1", "--option=batch_size=64", f"--out={tmp_path / 'out'}"]
+    done = run_command("experiments.unlearn", f"--workdir={trained}", "--forget=3", "--method=finetune", *options)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "unlearn.json").read_text())
+    assert record["data_seen"]["request"]["train"].keys() == {str(c) for c in range(10)} - {"3"}
+    assert record["channels"] == {}
+    assert not (tmp_path / "out" / "statistics").exists()
+
+
+def test_the_benchmark_compares_methods_and_goes_on_where_it_was(tmp_path):
+    arguments = [f"--workdir={tmp_path}", *COMPARISON, "--methods=logit-mask,osp", "--forget=3"]
+    done = run_command("experiments.benchmark", *arguments)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "seed0", "tuning", "results.json", "table.md", "table.tex", "report.html"}
+    before = contents(tmp_path / "seed0")
+    done = run_command("experiments.benchmark", *arguments, "--forget=1,2")
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= contents(tmp_path / "seed0").items()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {(cell["kind"], cell["method"]) for cell in results["cells"]} == {
+        (kind, method) for kind in ("single", "2 classes") for method in ("original", "logit-mask", "osp")
+    }
+    done = run_command("experiments.benchmark", *arguments, "--config.tuning.trials=9")
+    assert_one_line_error(done.returncode, done.stderr, "tuning.trials", "another --workdir")
+
+
+def test_the_benchmark_answers_bad_input_in_one_line_before_anything_is_trained(tmp_path):
+    cases = [
+        (["--methods=magic"], ["unknown method 'magic'", "osp-fit"]),
+        (["--forget=0,1,2,3,4,5,6,7,8,9"], ["all 10 classes"]),
+        (["--seeds=one"], ["--seeds"]),
+        (["--config.options=('finetune:learning_rate=-1',)"], ["learning_rate"]),
+        (["--config.options=('osp:layers=stage9',)"], ["stage9", "stage3_block1"]),
+        (["--config.budget.forget=0"], ["forget images", "forget_per_class"]),
+        (["--config.original.data.validation=0.0"], ["validation"]),
+        (["--config.tuning.trial=3"], ["unknown config key 'trial'"]),
+    ]
+    arguments = [[f"--workdir={tmp_path / 'run'}", *COMPARISON, *case] for case, _ in cases]
+    for (_, words), (code, stderr) in zip(cases, run_cases("experiments.benchmark", arguments), strict=True):
+        assert_one_line_error(code, stderr, *words)
+        assert not (tmp_path / "run").exists()
+
+
 def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
     arguments = [f"--workdir={trained}", "--methods=osp,logit-mask", "--option=osp:amount=0.5", f"--out={tmp_path}"]
     done = run_command("experiments.sweep", *arguments)
@@ -231,12 +285,10 @@ def test_the_generated_parts_of_the_documents_are_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_config_of_the_folder_has_exactly_the_fields_of_the_default():
-    import importlib
+@pytest.mark.parametrize("folder", ["configs", "configs.benchmark"])
+def test_every_config_of_a_folder_has_exactly_the_fields_of_its_default(folder):
+    def fields(name: str) -> set[str]:
+        return set(flatten_dict(importlib.import_module(f"{folder}.{name}").get_config().to_dict(), sep="."))
 
-    default = importlib.import_module("configs.default").get_config()
-    for path in sorted((ROOT / "configs").glob("[!_]*.py")):
-        config = importlib.import_module(f"configs.{path.stem}").get_config()
-        assert {s: set(f) for s, f in config.items() if s != "seed"} == {
-            s: set(f) for s, f in default.items() if s != "seed"
-        }, path.name
+    for path in sorted(ROOT.joinpath(*folder.split(".")).glob("[!_]*.py")):
+        assert fields(path.stem) == fields("default"), path.name

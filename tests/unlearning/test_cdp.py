@@ -18,7 +18,7 @@ from tests.unlearning.two_convolutions import (
 )
 
 CONVOLUTIONS = {"stored": {"conv1": "bn1", "conv2": "relu2"}, "conv": {"conv1": "conv1", "conv2": "conv2"}}
-SHORT = {"epochs": 5, "learning_rate": 0.03, "batch_size": 64}
+SHORT = {"epochs": 5, "batch_size": 64}
 
 
 def tf_idf(A, c, variant):
@@ -92,9 +92,9 @@ def test_a_score_by_hand(options, scores):
 @pytest.mark.parametrize("forget", [(3,), (3, 5)])
 def test_it_forgets_the_digits_and_what_is_pruned_stays_so_in_the_fine_tuning(digits, forget):
     before = digits.accuracies(digits.variables, forget)
-    pruned, data = digits.forget("cdp", forget, sparsity=0.1, epochs=0)
+    pruned, data = digits.forget("cdp", forget, epochs=0)
     assert data.seen() == {}
-    tuned, data = digits.forget("cdp", forget, sparsity=0.1, **SHORT)
+    tuned, data = digits.forget("cdp", forget, **SHORT)
     assert not {str(c) for c in forget} & data.seen().keys()
     assert before[0] > 0.9
     forgotten, retained = digits.accuracies(tuned, forget)

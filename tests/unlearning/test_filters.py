@@ -60,5 +60,5 @@ def test_removing_filters_equals_a_zero_in_place_of_the_output_of_their_norm():
 def test_a_network_without_filters_is_an_input_error_that_names_the_remedy():
     with pytest.raises(InputError, match="name others"):
         filters(case("LayerNormed").channels)
-    with pytest.raises(InputError, match="there are: Conv"):
+    with pytest.raises(InputError, match="there are: BatchNorm_1"):
         filters(case("PlainResidual").channels, "no_such_layer")
