@@ -88,17 +88,21 @@ def _selection() -> str:
     from osp_jax.report.tables import markdown_table
     from osp_jax.unlearning import METHODS
 
-    rows, images = [], 0
+    rows = []
     for path in sorted((_ROOT / "results/selection").glob("*/results.json")):
         results = _read(path)
-        images = results["num_images"]
         for method, *figures, _ in sweep_summary(results):
             default = dataclasses.asdict(METHODS[method].options())
             chosen = results["options"][method]
             changed = [f"{name}={chosen[name]}" for name in default if chosen[name] != default[name]]
             rows.append([method, ", ".join(changed) or "the default", *figures])
     table = markdown_table(["Method", "Options", *SUMMARY_HEADER[1:-1]], sorted(rows))
-    return f"Mean and worst over the ten classes, {images:,} held-out training images.\n\n{table}"
+    model, config = results["model"], results["training"]["config"]
+    return (
+        f"Mean and worst over the ten classes, {results['num_images']:,} held-out training images; {model['name']} of "
+        f"width {config['model']['width']} ({model['parameters']:,} parameters) after "
+        f"{config['training']['epochs']} epochs.\n\n{table}"
+    )
 
 
 def _methods() -> str:

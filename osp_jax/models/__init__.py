@@ -1,6 +1,6 @@
 """Networks by name."""
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -67,8 +67,13 @@ def create_model(
 
 def init_variables(model: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> dict[str, Any]:
     """Fresh `{'params', 'batch_stats'}`, float32; `batch_stats` is empty for a network without normalisation."""
-    variables = jax.jit(partial(model.init, train=False))(key, jnp.zeros((1, *image_shape)))
+    variables = _initialiser(model)(key, jnp.zeros((1, *image_shape)))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+@lru_cache(maxsize=32)
+def _initialiser(model: nn.Module) -> Any:
+    return jax.jit(partial(model.init, train=False))
 
 
 def count_parameters(variables: dict[str, Any]) -> int:

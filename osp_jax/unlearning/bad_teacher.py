@@ -13,7 +13,6 @@ Ours: the retained images are drawn from each class alike, where the code draws 
 
 import dataclasses
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -66,7 +65,7 @@ def unlearn(
     forgotten = data.forget()
     retained = data.retain(math.ceil(config.retain_fraction * counts.mean()), subset_key)
     batches = epoch_batches(np.concatenate([forgotten, retained]), config.batch_size, config.epochs, order_key)
-    incompetent = _random_network(model, data.images.shape[1:])(teacher_key)
+    incompetent = init_variables(model, data.images.shape[1:], teacher_key)
     return descend(
         teachers_loss(model, data.preparation),
         variables,
@@ -103,8 +102,3 @@ def teachers_loss(model: nn.Module, preparation: Preparation) -> Loss:
         return divergence(teacher, logits, temperature).mean() / logits.shape[-1], batch_stats
 
     return loss
-
-
-@lru_cache(maxsize=16)
-def _random_network(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[[jax.Array], dict[str, Any]]:
-    return jax.jit(lambda key: init_variables(model, image_shape, key))

@@ -11,8 +11,9 @@ import jax
 from flax import linen as nn
 
 from osp_jax.activations import Statistics
+from osp_jax.models import init_variables
 from osp_jax.unlearning.data import RequestData
-from osp_jax.unlearning.last_layers import LastLayersOptions, check_depth, initialiser, train_last_layers
+from osp_jax.unlearning.last_layers import LastLayersOptions, check_depth, train_last_layers
 
 SEES = ("retain",)
 SEARCH = {"k": (1, 3, 6), "epochs": (7, 15, 31, 62), "learning_rate": (0.03, 0.1, 0.2)}
@@ -37,5 +38,5 @@ def unlearn(
     """Variables whose last k layers have seen retained images only."""
     del forget, statistics
     init_key, train_key = jax.random.split(rng)
-    start = initialiser(model, data.images.shape[1:])(init_key)
+    start = init_variables(model, data.images.shape[1:], init_key)
     return train_last_layers(model, variables, start, data=data, config=config, rng=train_key)

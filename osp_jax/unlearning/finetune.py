@@ -35,6 +35,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1))
+        check_options(self, weight_decay=(0, None))
 
 
 def unlearn(

@@ -69,7 +69,9 @@ def unlearn(
     head, erased = tuple(statistics.channels.head.split("/")), forget_vector(forget, statistics) * config.erase_row
     rule = {"head": head, "rule": config.rule}
     means, deviations = noise_moments(variables["params"], information, erased, config.alpha, **rule)
-    return {**variables, "params": _with_noise(means, deviations, rng)}
+    draw = np.random.default_rng(np.asarray(jax.random.key_data(rng)))  # JAX's own would compile a program a shape
+    units = jax.tree.map(lambda mean: draw.standard_normal(mean.shape, np.float32), means)
+    return {**variables, "params": _with_noise(means, deviations, units)}
 
 
 def expected_information(
@@ -126,7 +128,5 @@ def _label_information(model: nn.Module, preparation: Preparation) -> Term:
 
 
 @jax.jit
-def _with_noise(means: Any, deviations: Any, rng: jax.Array) -> Any:
-    leaves, structure = jax.tree.flatten(means)
-    keys = jax.tree.unflatten(structure, list(jax.random.split(rng, len(leaves))))
-    return jax.tree.map(lambda mean, std, key: mean + std * jax.random.normal(key, mean.shape), means, deviations, keys)
+def _with_noise(means: Any, deviations: Any, units: Any) -> Any:
+    return jax.tree.map(lambda mean, deviation, unit: mean + deviation * unit, means, deviations, units)

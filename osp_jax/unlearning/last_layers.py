@@ -22,7 +22,6 @@ from flax import traverse_util
 
 from osp_jax.data.augment import Preparation
 from osp_jax.errors import InputError
-from osp_jax.models import init_variables
 from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
 from osp_jax.training.loss import cross_entropy, train_logits
 from osp_jax.unlearning.data import RequestData
@@ -142,12 +141,6 @@ def modules_in_order(model: nn.Module, image_shape: tuple[int, int, int]) -> tup
     with nn.intercept_methods(note):
         jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *image_shape)))
     return tuple((path, has_kernel) for path, has_kernel in order.items() if has_kernel is not None)
-
-
-@lru_cache(maxsize=16)
-def initialiser(model: nn.Module, image_shape: tuple[int, int, int]) -> Any:
-    """`key -> variables`, compiled once."""
-    return jax.jit(partial(init_variables, model, image_shape))
 
 
 def select(tree: dict[str, Any], modules: frozenset[Path]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """MSG, masked small gradients: weights on which forgotten and retained images agree are drawn anew and trained.
 
-One of the two best methods in Cadet et al.: Deep Unlearn, arXiv 2410.01276 (its code, github.com/xcadet/deepunlearn,
-munl/unlearning/kgltop2.py, is from the second of the NeurIPS 2023 unlearning challenge). The gradient of the retained
-images' loss (as many images, drawn at random, as are forgotten) minus the forgotten images' is taken in train mode; in
-each 2-D convolution the `fraction` of weights where it is smallest in size is drawn anew, normal with variance
-2 / fan-out. Then fine-tuning on the retained images without augmentation, in which the convolutions' other weights
-learn at a tenth of the rate; the rate rises and falls again linearly, epoch by epoch.
+One of the two best methods in Cadet et al.: Deep Unlearn, arXiv 2410.01276, for random images; here as in its code
+(github.com/xcadet/deepunlearn, munl/unlearning/kgltop2.py). The gradient of the retained images' loss (as many images,
+drawn at random, as are forgotten) minus the forgotten images' is taken in train mode; in each 2-D convolution the
+`fraction` of weights where it is smallest in size is drawn anew, normal with variance 2 / fan-out. Then fine-tuning on
+the retained images without augmentation, in which the convolutions' other weights learn at a tenth of the rate; the
+rate rises and falls again linearly, epoch by epoch.
 
 Deviations: there the batches of the first gradient change the running statistics, which fine-tuning replaces anyway;
 there weight decay is not slowed down with the gradient.
@@ -109,9 +109,13 @@ def reset(params: Any, gradient: Any, fraction: float, kept_rate: float, rng: ja
     paths, flat = _convolutions(params), traverse_util.flatten_dict(params)
     gradients = traverse_util.flatten_dict(gradient)
     masks = {path: jnp.ones_like(leaf) for path, leaf in flat.items()}
-    for path, key in zip(paths, jax.random.split(rng, len(paths)), strict=True):
-        count = round(fraction * flat[path].size)
-        flat[path], masks[path] = _reset_kernel(flat[path], gradients[path], count, kept_rate, key)
+    draw = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    for path in paths:
+        kernel = flat[path]
+        fan_out = kernel.size // kernel.shape[-2]
+        fresh = draw.standard_normal(kernel.shape, np.float32) * np.float32(np.sqrt(2 / fan_out))
+        count = round(fraction * kernel.size)
+        flat[path], masks[path] = _reset_kernel(kernel, fresh, gradients[path], count, kept_rate)
     return traverse_util.unflatten_dict(flat), traverse_util.unflatten_dict(masks)
 
 
@@ -131,7 +135,6 @@ def _convolutions(params: Any) -> list[tuple[str, ...]]:
 
 
 @jax.jit
-def _reset_kernel(kernel: jax.Array, gradient: jax.Array, count: Any, kept_rate: Any, key: jax.Array) -> Any:
+def _reset_kernel(kernel: jax.Array, fresh: jax.Array, gradient: jax.Array, count: Any, kept_rate: Any) -> Any:
     chosen = smallest(jnp.abs(gradient), count)
-    fresh = nn.initializers.variance_scaling(2.0, "fan_out", "normal")(key, kernel.shape, kernel.dtype)
     return jnp.where(chosen, fresh, kernel), jnp.where(chosen, 1.0, kept_rate).astype(kernel.dtype)

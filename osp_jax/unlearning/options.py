@@ -11,6 +11,6 @@ def check_options(options: Any, **ranges: tuple[float | None, float | None]) -> 
     for name, (low, high) in ranges.items():
         value = getattr(options, name)
         below, above = low is not None and value < low, high is not None and value > high
-        if below or above or not math.isfinite(value):
+        if below or above or value != value or abs(value) == math.inf:
             bounds = f"from {low} to {high}" if None not in (low, high) else f"of at least {low}"
             raise InputError(f"option {name} is {value}; give a number {bounds}")

@@ -53,9 +53,7 @@ class Options:
     alpha_forget: float = 3.0  # main.py: --our-alpha-f
     samples: int = 900  # main.py: --our-samples; as many forgotten images as retained ones of all classes together
     augment: bool = True  # their images come from the training loader; --no-train-transform turns it off
-    window: bool = (
-        True  # model_utils.py: patches of a random window, three kernels wide; False: of the whole map (ours)
-    )
+    window: bool = True  # model_utils.py: patches of a random window three kernels wide; False: of all the map (ours)
     max_patches: int = 10_000  # main.py: --our-max-patches, of a layer, drawn at random; 0: all (ours)
     layers: str = ""  # ours: a regular expression on module paths; '' is every layer, as theirs
     batch_size: int = 100  # ours; theirs is one batch of all samples

@@ -13,7 +13,7 @@ from osp_jax.errors import InputError
 from osp_jax.models.channels import Channels
 from osp_jax.unlearning.boundary_expand import Options, check, shadow_loss
 
-SMALL = {"learning_rate": 3e-5, "train": False}
+SMALL = {"learning_rate": 1e-4, "train": False}
 PLAIN = Preparation((0.4, 0.5), (0.2, 0.3))
 
 
@@ -53,7 +53,7 @@ def test_it_forgets_keeps_most_of_the_others_and_sees_forgotten_images_alone(dig
     variables, data = digits.forget("boundary-expand", forget, **SMALL)
     after = digits.accuracies(variables, forget)
     assert before[0] > 0.9
-    assert after[0] < 0.5
+    assert after[0] < 0.2
     assert after[1] > before[1] - 0.25
     assert set(data.seen()) == set(map(str, forget))
     assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, digits.variables)

@@ -89,7 +89,7 @@ def test_an_unknown_option_is_an_input_error_that_lists_the_options(method, know
         parse_options(method, ["strenght=hard"])
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.integers())
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(min_value=0))
 def test_numbers_survive_as_text(amount, steps):
     assert parse_options(OSP, [f"amount={amount!r}"]).amount == amount
     assert parse_options(FIT, [f"steps={steps}"]).steps == steps

@@ -42,12 +42,13 @@ def test_labels_may_be_drawn_from_all_classes_as_in_the_code(digits):
 
 def test_an_epoch_goes_over_all_forgotten_images_with_new_labels_and_then_over_all_retained(digits):
     batches, own = batches_of(digits, (3,), epochs=2, batch_size=64), digits.dataset.train.labels
-    first, second = ({name: rows[half] for name, rows in batches.items()} for half in np.split(np.arange(48), 2))
-    is_forgotten = own[first["indices"]] == 3
-    assert is_forgotten[:3].all()
-    assert not is_forgotten[3:].any()
+    first, second = ({name: np.split(rows, 2)[epoch] for name, rows in batches.items()} for epoch in (0, 1))
+    steps, is_forgotten = -(-(own == 3).sum() // 64), own[first["indices"]] == 3
+    assert is_forgotten[:steps].all()
+    assert not is_forgotten[steps:].any()
     assert set(first["indices"].ravel()) == set(range(len(own)))
-    labels = [dict(zip(e["indices"][:3].ravel(), e["labels"][:3].ravel(), strict=True)) for e in (first, second)]
+    new = [(epoch["indices"][:steps].ravel(), epoch["labels"][:steps].ravel()) for epoch in (first, second)]
+    labels = [dict(zip(*pair, strict=True)) for pair in new]
     assert labels[0].keys() == labels[1].keys()
     assert labels[0] != labels[1]
 
