@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
 
     config.training = ConfigDict()
+    config.training.start_from = ""  # a workdir whose variables to start from; empty: random ones
     config.training.epochs = 15
     config.training.batch_size = 64
     config.training.learning_rate = 0.2  # the peak

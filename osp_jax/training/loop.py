@@ -63,6 +63,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     mean, std = channel_moments(dataset.train.images[train_indices])
     recipe = make_recipe(config, model, dataset.image_shape, preparation_of(config, mean, std), steps)
     state = recipe.start
+    if settings.start_from:
+        state = state.replace(**checkpoint.load_variables(Path(settings.start_from), state.variables))
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     check_writable(workdir, (config.checkpoint.keep + 2) * state_bytes)
     claim_workdir(workdir, config, describe_dataset(dataset, mean, std))
