@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from osp_jax.data.draws import host_generator
 from osp_jax.training.epoch import RunEpoch, make_epoch
 from osp_jax.training.state import TrainState, create_state, is_kernel
 
@@ -67,7 +68,7 @@ def epoch_batches(indices: np.ndarray, batch_size: int, epochs: int, rng: jax.Ar
     """
     batch_size = batch_of(indices, batch_size)
     steps = len(indices) // batch_size
-    draw = _generator(rng)
+    draw = host_generator(rng)
     orders = [draw.permutation(indices)[: steps * batch_size].reshape(steps, batch_size) for _ in range(epochs)]
     return np.concatenate([np.zeros((0, batch_size), np.int32), *orders]).astype(np.int32)
 
@@ -86,10 +87,6 @@ def batch_of(indices: np.ndarray, batch_size: int) -> int:
 def cosine_rates(peak: float, steps: int) -> np.ndarray:
     """From `peak` at the first step along half a cosine towards 0 after the last, float64 `(steps,)`."""
     return peak * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1)))
-
-
-def _generator(rng: jax.Array) -> np.random.Generator:
-    return np.random.default_rng(np.asarray(jax.random.key_data(rng)))
 
 
 def _transform(optimiser: Optimiser) -> optax.GradientTransformation:

@@ -61,12 +61,8 @@ class Options:
     # of single layers in front of the norm, ReLU applied, measured on images before each class's pruning (code).
     source: str = "stored"
     per_class: int = 26  # images of each class for source=conv; code: one batch of 256 images of 10 classes
-    sparsity: float = (
-        0.05  # code: ResNet-20, 32 and 56 (0.04) on CIFAR-10; VGG there 0.1 to 0.17, CIFAR-100 0.1 to 0.15
-    )
-    balance: float = (
-        0.0  # code, `coe`: above 0 the TF of a layer gets a factor log(e * channels / coe); 0 in all scripts
-    )
+    sparsity: float = 0.05  # code: ResNet-20 on CIFAR-10; other ResNets 0.04 to 0.06, VGG 0.1 to 0.17
+    balance: float = 0.0  # code, `coe`, 0 in all scripts: above 0, TF gets a factor log(e * channels / coe)
     epochs: int = 10  # code; 0: no fine-tuning
     learning_rate: float = 0.1  # code; a cosine from epoch to epoch
     batch_size: int = 128  # code

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.data.augment import Preparation
+from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Split
 from osp_jax.errors import InputError
 
@@ -94,6 +95,6 @@ def request_data(
 def of_each_class(labels: np.ndarray, indices: np.ndarray, per_class: int, rng: jax.Array | None = None) -> np.ndarray:
     """Up to `per_class` of `indices` `(k,)` of each class, int32: the first, or with `rng` a random draw; ordered."""
     if rng is not None:
-        indices = np.random.default_rng(np.asarray(jax.random.key_data(rng))).permutation(indices)
+        indices = host_generator(rng).permutation(indices)
     chosen = [indices[labels[indices] == c][:per_class] for c in np.unique(labels[indices])]
     return np.sort(np.concatenate([np.zeros(0, np.int32), *chosen])).astype(np.int32)

@@ -23,6 +23,7 @@ from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
+from osp_jax.data.draws import host_generator
 from osp_jax.errors import unknown
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.importance import Term, filled_batches, mean_squared_gradient, summed
@@ -69,7 +70,7 @@ def unlearn(
     head, erased = tuple(statistics.channels.head.split("/")), forget_vector(forget, statistics) * config.erase_row
     rule = {"head": head, "rule": config.rule}
     means, deviations = noise_moments(variables["params"], information, erased, config.alpha, **rule)
-    draw = np.random.default_rng(np.asarray(jax.random.key_data(rng)))  # JAX's own would compile a program a shape
+    draw = host_generator(rng)  # JAX's own would compile a program a shape
     units = jax.tree.map(lambda mean: draw.standard_normal(mean.shape, np.float32), means)
     return {**variables, "params": _with_noise(means, deviations, units)}
 

@@ -21,6 +21,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from osp_jax.activations import Statistics
+from osp_jax.data.draws import host_generator
 from osp_jax.errors import InputError
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
 from osp_jax.unlearning.data import RequestData
@@ -97,7 +98,7 @@ def gradient_difference(
     model: nn.Module, variables: dict[str, Any], data: RequestData, batch_size: int, rng: jax.Array
 ) -> Any:
     """Sum of the batch gradients of retained images minus that of the forgotten ones, a pytree like `params`."""
-    forgotten, draw = data.forget(), np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    forgotten, draw = data.forget(), host_generator(rng)
     sides = draw.permutation(data.retain())[: len(forgotten)], draw.permutation(forgotten)
     term = loss_gradient(model, data.preparation, train=True)
     sums = [summed(term, variables, filled_batches(side, batch_size), data.images, data.labels) for side in sides]
@@ -109,7 +110,7 @@ def reset(params: Any, gradient: Any, fraction: float, kept_rate: float, rng: ja
     paths, flat = _convolutions(params), traverse_util.flatten_dict(params)
     gradients = traverse_util.flatten_dict(gradient)
     masks = {path: jnp.ones_like(leaf) for path, leaf in flat.items()}
-    draw = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    draw = host_generator(rng)
     for path in paths:
         kernel = flat[path]
         fan_out = kernel.size // kernel.shape[-2]

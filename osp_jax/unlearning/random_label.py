@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
+from osp_jax.data.draws import host_generator
 from osp_jax.errors import unknown
 from osp_jax.training.descent import Loss, Optimiser, descend
 from osp_jax.training.loss import cross_entropy, train_logits
@@ -100,7 +101,7 @@ def relabelled_batches(
     data: RequestData, forget: tuple[int, ...], num_classes: int, config: Options, rng: jax.Array
 ) -> dict[str, np.ndarray]:
     """`indices` and `labels` of all epochs, int32 `(steps, batch)`; each epoch draws new labels and a new order."""
-    draw = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    draw = host_generator(rng)
     retained, forgotten, labels = data.retain(), data.forget(), np.array(data.labels)
     choices = np.setdiff1d(np.arange(num_classes), forget if config.labels == "retained" else ())
     parts = [np.concatenate([forgotten, retained])] if config.mixed else [forgotten, retained]

@@ -21,6 +21,7 @@ import numpy as np
 from flax import linen as nn
 
 from osp_jax.activations import Statistics
+from osp_jax.data.draws import host_generator
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.importance import mean_squared_gradient
 from osp_jax.unlearning.options import check_options
@@ -54,7 +55,7 @@ def unlearn(
 ) -> dict[str, Any]:
     """Variables with dampened parameters; the running statistics stay."""
     del forget, statistics
-    labels, draw = np.asarray(data.labels), np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    labels, draw = np.asarray(data.labels), host_generator(rng)
 
     def ordered(indices: np.ndarray) -> np.ndarray:
         return draw.permutation(indices) if config.shuffled else indices[np.argsort(labels[indices], kind="stable")]

@@ -72,6 +72,15 @@ def test_the_same_seed_gives_the_same_model_to_the_bit(finished, dataset, tmp_pa
     assert metrics_of(tmp_path) == metrics_of(workdir)
 
 
+def test_a_run_starts_from_the_parameters_of_another_where_it_is_told_to(finished, dataset, tmp_path):
+    workdir, variables = finished
+    config = three_epochs()
+    config.training.epochs = 1
+    config.training.learning_rate = 0.0
+    config.training.start_from = str(workdir)
+    assert_equal(train(config, dataset, tmp_path)["params"], variables["params"])
+
+
 def test_a_run_writes_what_later_commands_read(finished, dataset):
     workdir, variables = finished
     trained = load_workdir(workdir)
