@@ -24,6 +24,5 @@ def get_config() -> ConfigDict:
     config.forget = ("airplane", "cat", "truck")
     config.budget.retain = 500
     config.budget.forget = 500
-    config.tuning.trials = 3
     config.audit.train_images = 5000
     return config

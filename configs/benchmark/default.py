@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.budget.forget = -1
 
     config.tuning = ConfigDict()
-    config.tuning.trials = 4  # settings tried for each method, its defaults among them
+    config.tuning.trials = 3  # settings tried for each method, its defaults among them
     config.tuning.requests = 1  # the first so many requests are what settings are tried on
 
     config.audit = ConfigDict()

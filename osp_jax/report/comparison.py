@@ -15,7 +15,7 @@ from osp_jax.report.svg import AFTER, FORGOTTEN, svg
 Rows = list[list[str]]
 
 YARDSTICK, TIME_UNIT = "retrain", "osp"
-HEADER = [
+ACCURACY = [
     "Method",
     "Forget accuracy",
     "worst",
@@ -23,12 +23,8 @@ HEADER = [
     "change, points",
     "Gap to retrain, forget",
     "retained",
-    "Images seen",
-    "Cold",
-    "Warm",
-    f"Warm, times {TIME_UNIT}",
-    "Extra memory",
 ]
+COST = ["Method", "Images seen", "Cold", "Warm", f"Warm, times {TIME_UNIT}", "Extra memory"]
 _MEANING = (
     "Accuracies are on test images, every output allowed; mean and 95% t-interval over the requests and seeds of a "
     "table. The change is to the original, the gap to the network retrained without the class, both in points. Images "
@@ -111,15 +107,15 @@ def kinds(results: dict[str, Any]) -> list[str]:
     return sorted(found, key=lambda kind: (kind != "single", kind))
 
 
-def table(results: dict[str, Any], kind: str) -> Rows:
-    """The rows of one group of requests, the header first."""
-    rows = [HEADER]
+def tables(results: dict[str, Any], kind: str) -> tuple[Rows, Rows]:
+    """Accuracies and costs of one group of requests, a row a method, the header first."""
+    accuracy, cost = [ACCURACY], [COST]
     for method, figures in summarise(results, kind).items():
         if figures["forget"] is None and figures["retain"] is None:
-            rows.append([method, "failed", *[NOTHING] * (len(HEADER) - 2)])
+            accuracy.append([method, "failed", *[NOTHING] * (len(ACCURACY) - 2)])
             continue
         own = method in ("original", YARDSTICK)
-        rows.append([
+        accuracy.append([
             method,
             _percent(figures["forget"]),
             f"{100 * max(figures['forget'].values):.2f}%" if figures["forget"] else NOTHING,
@@ -127,13 +123,17 @@ def table(results: dict[str, Any], kind: str) -> Rows:
             NOTHING if method == "original" else _points(figures["change"]),
             NOTHING if own else _points(figures["forget_gap"]),
             NOTHING if own else _points(figures["retain_gap"]),
-            f"{figures['seen'].mean:,.0f}" if figures["seen"] else NOTHING,
-            duration(figures["cold"]),
-            duration(figures["warm"]),
-            f"{figures['ratio']:,.3g}" if figures["ratio"] else NOTHING,
-            f"{figures['memory'] / 1e6:,.0f} MB" if figures["memory"] is not None else NOTHING,
         ])  # fmt: skip
-    return rows
+        if method != "original":
+            cost.append([
+                method,
+                f"{figures['seen'].mean:,.0f}" if figures["seen"] else NOTHING,
+                duration(figures["cold"]),
+                duration(figures["warm"]),
+                f"{figures['ratio']:,.{0 if figures['ratio'] >= 10 else 1}f}" if figures["ratio"] else NOTHING,
+                f"{figures['memory'] / 1e6:,.0f} MB" if figures["memory"] is not None else NOTHING,
+            ])  # fmt: skip
+    return accuracy, cost
 
 
 def failures(results: dict[str, Any], kind: str) -> list[str]:
@@ -164,8 +164,8 @@ def comparison_markdown(results: dict[str, Any]) -> str:
     """`table.md`."""
     parts = [f"# {_title(results)}", markdown_text(_setup(results)), markdown_text(_MEANING)]
     for kind in kinds(results):
-        rows = table(results, kind)
-        parts += [f"## {_heading(results, kind)}", markdown_table(rows[0], rows[1:]).rstrip()]
+        parts.append(f"## {_heading(results, kind)}")
+        parts += [markdown_table(rows[0], rows[1:]).rstrip() for rows in tables(results, kind)]
         parts += map(markdown_text, failures(results, kind))
     rows = settings(results)
     parts += [
@@ -178,27 +178,19 @@ def comparison_markdown(results: dict[str, Any]) -> str:
 
 
 def comparison_tex(results: dict[str, Any]) -> str:
-    """`table.tex`: one booktabs table a group of requests."""
-    parts = []
+    """`table.tex`: two booktabs tables a group of requests."""
+    parts = [f"% {_made(results)}\n% \\usepackage{{booktabs}}"]
     for kind in kinds(results):
-        rows = [[_tex(cell) for cell in row] for row in table(results, kind)]
-        body = [" & ".join(row) + r" \\" for row in rows]
-        columns = "l" + "r" * (len(rows[0]) - 1)
-        parts.append(
-            "\n".join([
-                r"\begin{table}",
-                rf"\caption{{{_tex(_title(results))}. {_tex(_heading(results, kind))}. {_tex(_setup(results))}}}",
-                rf"\begin{{tabular}}{{{columns}}}",
-                r"\toprule",
-                body[0],
-                r"\midrule",
-                *body[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-            ])
-        )  # fmt: skip
-    return "\n\n".join([f"% {_made(results)}\n% \\usepackage{{booktabs}}", *parts]) + "\n"
+        for rows in tables(results, kind):
+            body = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
+            caption = f"{_title(results)}. {_heading(results, kind)}. {_setup(results)}"
+            parts += [
+                rf"\begin{{table}}\caption{{{_tex(caption)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
+                "\n".join([r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]),
+                "\\end{tabular}\n\\end{table}\n",
+            ]
+    return "\n".join(parts)
 
 
 def comparison_html(results: dict[str, Any]) -> str:
@@ -208,7 +200,7 @@ def comparison_html(results: dict[str, Any]) -> str:
     for number, kind in enumerate(kinds(results)):
         body.append(f"<section>\n<h2>{escape(_heading(results, kind))}</h2>\n<p>{escape(_MEANING)}</p>")
         drawn = "".join(f"<div>{figure}</div>\n" for figure in _figures(results, kind, number))
-        body += [f"<figure>\n<div class=panels>\n{drawn}</div>\n</figure>", html_table(table(results, kind))]
+        body += [f"<figure>\n<div class=panels>\n{drawn}</div>\n</figure>", *map(html_table, tables(results, kind))]
         body += [f"<p>{escape(sentence)}</p>" for sentence in failures(results, kind)] + ["</section>"]
     body += [f"<section>\n<h2>Settings</h2>\n<p>{escape(_tuning(results))}</p>", html_table(settings(results))]
     body += ["</section>", f"<section>\n<h2>Provenance</h2>\n<p>{escape(_made(results))}</p>\n</section>"]
@@ -228,6 +220,9 @@ def _figures(results: dict[str, Any], kind: str, number: int) -> list[str]:
             axes.set_yticks(range(len(found)), list(found))
             axes.set(ylim=(len(found) - 0.4, -0.6), xlabel=label, **axis)
             axes.grid(axis="x")
+            if axis.get("xscale") == "log":
+                axes.xaxis.set_major_formatter(lambda seconds, _: duration(seconds))
+                axes.xaxis.set_minor_formatter(lambda *_: "")
 
         return svg(f"{name}{number}", label, 0.7 + 0.19 * len(found), paint)
 
@@ -237,7 +232,7 @@ def _figures(results: dict[str, Any], kind: str, number: int) -> list[str]:
     return [
         panel("forget", "forget accuracy, %", lambda s: scaled(s["forget"])),
         panel("retain", "retained accuracy, change in points", lambda s: s["change"]),
-        panel("warm", "warm time, s", lambda s: s["warm"] and Figure(s["warm"], None, []), xscale="log"),
+        panel("warm", "warm time", lambda s: s["warm"] and Figure(s["warm"], None, []), xscale="log"),
     ]
 
 
