@@ -82,8 +82,8 @@ def timed_answer(
 ) -> tuple[Answer, dict[str, Any]]:
     """The answer, and its times: `cold` of a first call that compiled, `warm` the median of calls that did not.
 
-    Calls are repeated until one was warm, and for 0.2 seconds, up to 20 times; where a call takes more than `limit`
-    seconds the first is the only one, and both times are None or its own.
+    Calls are repeated until one was warm, and for 0.2 seconds, up to 20 times. Where the first takes more than `limit`
+    seconds it is the only one: then the time of the other kind is None.
     """
     first = answer(original, method, options, request, rng)
     warm = [] if first.compiled else [first.seconds]

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
 from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, validation_score
-from osp_jax.comparison.plan import Request, check_budget, trials
+from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
 from osp_jax.errors import InputError
 from osp_jax.loading import indices_of, moments_of, record_for_report, statistics_of
@@ -39,7 +39,9 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
         raise InputError(
             "a comparison needs original.data.validation above 0, to choose settings on, and no original.data.exclude"
         )
-    for name in ("tuning.trials", "audit.train_images"):
+    if not config.seeds:
+        raise InputError("seeds is empty; give at least one, as in (0,)")
+    for name in ("tuning.trials", "tuning.requests", "audit.train_images"):
         section, field = name.split(".")
         if config[section][field] < 1:
             raise InputError(f"{name} is {config[section][field]}; give a positive number")
@@ -106,7 +108,6 @@ def run_cell(
     original: Original, name: str, options: Any, request: Request, rng: jax.Array, config: ConfigDict, folder: Path
 ) -> dict[str, Any]:
     """A method's settings, accuracies, times and images seen, or its error; a retrained network is kept in `folder`."""
-
     if name == RETRAIN:  # the yardstick has all retained images, whatever the budget of the others
         original = original._replace(budget=dict.fromkeys(original.budget))
 
@@ -131,23 +132,19 @@ def compare(
 ) -> None:
     """Runs the cells that are not there yet; `on_work(text)` is called before each tuning and each cell.
 
-    Settings are chosen on the first seed's original and the first `tuning.requests` requests, and used for all.
+    Settings are chosen on the config's first seed and first `tuning.requests` requests, and used for all.
     """
-    originals = {seed: original_of(config, dataset, seed, workdir / f"seed{seed}" / "original") for seed in seeds}
+    first, *_ = config.seeds
+    tuned_on = parse_requests(config.forget, dataset.class_names)[: config.tuning.requests]
+    needed = dict.fromkeys((first, *seeds))
+    originals = {seed: original_of(config, dataset, seed, workdir / f"seed{seed}" / "original") for seed in needed}
     commit, chosen = provenance(config.seed)["commit"], {}
     for name, options in methods.items():
         on_work(f"tuning {name}")
-        chosen[name] = tune(
-            originals[seeds[0]],
-            name,
-            options,
-            requests[: config.tuning.requests],
-            config.tuning.trials,
-            workdir / "tuning" / f"{name}.json",
-            jax.random.key(config.seed),
-        )
-    for seed, original in originals.items():
-        folder = workdir / f"seed{seed}"
+        path, key = workdir / "tuning" / f"{name}.json", jax.random.key(config.seed)
+        chosen[name] = tune(originals[first], name, options, tuned_on, config.tuning.trials, path, key)
+    for seed in seeds:
+        original, folder = originals[seed], workdir / f"seed{seed}"
         for request in requests:
             cells = folder / "cells" / slug(request)
             cells.mkdir(parents=True, exist_ok=True)
