@@ -86,13 +86,13 @@ def _latency() -> str:
 def _selection() -> str:
     from osp_jax.report.sweep import SUMMARY_HEADER, sweep_summary
     from osp_jax.report.tables import markdown_table
-    from osp_jax.unlearning import METHODS
+    from osp_jax.unlearning import get_method
 
     rows = []
     for path in sorted((_ROOT / "results/selection").glob("*/results.json")):
         results = _read(path)
         for method, *figures, _ in sweep_summary(results):
-            default = dataclasses.asdict(METHODS[method].options())
+            default = dataclasses.asdict(get_method(method).options())
             chosen = results["options"][method]
             changed = [f"{name}={chosen[name]}" for name in default if chosen[name] != default[name]]
             rows.append([method, ", ".join(changed) or "the default", *figures])

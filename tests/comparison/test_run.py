@@ -42,14 +42,12 @@ def crash(*args, **kwargs):
 
 @pytest.fixture
 def methods(monkeypatch):
-    """A registry of three methods, and three that this test adds."""
-    for name in METHODS.keys() - {"osp", "logit-mask", "retrain"}:
-        monkeypatch.delitem(METHODS, name)
+    """Three methods of the registry, and three that this test adds to it."""
     added = SimpleNamespace(unlearn=shrink_head, Options=Options, SEARCH={"factor": (0.0, -1.0, 100.0)})
     monkeypatch.setitem(METHODS, "shrink-head", added)
     monkeypatch.setitem(METHODS, "look", SimpleNamespace(unlearn=look, Options=Options, SEES=("retain",)))
     monkeypatch.setitem(METHODS, "crash", SimpleNamespace(unlearn=crash, Options=Options, SEES=("retain",)))
-    return parse_methods([], [])
+    return parse_methods(["retrain", "logit-mask", "osp", "shrink-head", "look", "crash"], [])
 
 
 @pytest.fixture

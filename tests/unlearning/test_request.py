@@ -80,17 +80,31 @@ def test_a_factor_of_0_and_a_parameter_of_0_are_told_apart(resnet8):
     """A gain of 0 shows as factor 0; a scale that was 0 before says nothing about its gain."""
     params = resnet8.variables["params"]
 
-    def with_scale(scale):
-        block = {**params["stage3_block1"], "bn_shortcut": {**params["stage3_block1"]["bn_shortcut"], "scale": scale}}
-        return {**resnet8.variables, "params": {**params, "stage3_block1": block}}
+    norm = params["stage3_block1"]["bn_shortcut"]
+    before = {"scale": jnp.ones(16).at[0].set(0), "bias": norm["bias"]}
+    gains = jnp.ones(16).at[1].set(0).at[2].set(0.5)
 
-    old = jnp.ones(16).at[0].set(0)
-    record = describe_change(with_scale(old), with_scale(old.at[1].set(0).at[2].set(0.5)), (1,), resnet8.statistics)
+    def with_norm(new):
+        return {
+            **resnet8.variables,
+            "params": {**params, "stage3_block1": {**params["stage3_block1"], "bn_shortcut": new}},
+        }
+
+    after = jax.tree.map(lambda leaf: leaf * gains, before)
+    record = describe_change(with_norm(before), with_norm(after), (1,), resnet8.statistics)
     assert record["channels"][STREAM]["factor"] == [1, 0, 0.5] + 13 * [1]
     assert record["masked_channels"] == {STREAM: 2}
-    assert record["parameters_changed"] == 2
+    assert record["parameters_changed"] == 4
     expected = class_difference(resnet8.statistics.layers[STREAM], jnp.eye(5)[1])
     np.testing.assert_allclose(record["channels"][STREAM]["score"], expected, rtol=1e-6)
+
+
+def test_a_norm_that_was_trained_further_shows_no_factors(resnet8):
+    params = resnet8.variables["params"]
+    trained = jax.tree.map(lambda leaf: leaf + 0.01, params)
+    record = describe_change(resnet8.variables, {**resnet8.variables, "params": trained}, (1,), resnet8.statistics)
+    assert record["channels"] == record["masked_channels"] == {}
+    assert record["parameters_changed"] == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def test_images_seen_are_counted_by_class(resnet8):
