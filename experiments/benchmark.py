@@ -22,14 +22,12 @@ _SEEDS = flags.DEFINE_list("seeds", [], "only these seeds, separated by commas")
 
 
 def main() -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from osp_jax.comparison.plan import parse_methods, parse_requests
     from osp_jax.comparison.run import check_comparison, collect, compare
     from osp_jax.data.sources import load_dataset
     from osp_jax.errors import InputError
     from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
+    from osp_jax.training.progress import terminal_bar
     from osp_jax.workdir import check_writable, claim_workdir, write_json, write_text
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
@@ -45,16 +43,12 @@ def main() -> None:
     check_writable(workdir, 10**8)
     claim_workdir(workdir, config, {"name": dataset.name, "variant": dataset.variant})
 
-    console = Console(file=sys.stderr)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(
-            "", total=len(methods) * (1 + len(seeds) * len(requests)), text="training", completed=-1
-        )
+    pieces = len(methods) * (1 + len(seeds) * len(requests))
+    with terminal_bar("training", -1, pieces) as (progress, task):
 
         def on_work(text: str) -> None:
             progress.update(task, advance=1, text=text)
-            if not console.is_terminal:
+            if not progress.console.is_terminal:
                 print(text, file=sys.stderr, flush=True)
 
         compare(config, dataset, workdir, methods, requests, seeds, on_work)

@@ -15,6 +15,10 @@ class Preparation(NamedTuple):
     flip: bool = False
     cutout: int = 0
 
+    def without_augmentation(self) -> "Preparation":
+        """The normalisation alone."""
+        return Preparation(self.mean, self.std)
+
     def plain(self, images: jax.Array) -> jax.Array:
         """uint8 `(batch, h, w, c)` -> normalised float32."""
         return normalise(images, jnp.array(self.mean, jnp.float32), jnp.array(self.std, jnp.float32))

@@ -31,10 +31,16 @@ class _Meter:
 
 
 @contextmanager
-def progress_bar(done: int, total: int, batch_size: int) -> Iterator[_Meter]:
-    """A meter to call after each step with its metrics; it draws only on a terminal."""
+def terminal_bar(text: str, done: int, total: int) -> Iterator[tuple[Progress, Any]]:
+    """A bar and its task, whose field `text` stands beside the count; it draws only on a terminal."""
     console = Console(file=sys.stderr)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("training", total=total, completed=done, text="compiling")
+        yield progress, progress.add_task("", total=total, completed=done, text=text)
+
+
+@contextmanager
+def progress_bar(done: int, total: int, batch_size: int) -> Iterator[_Meter]:
+    """A meter to call after each step with its metrics."""
+    with terminal_bar("compiling", done, total) as (progress, task):
         yield _Meter(progress, task, batch_size)

@@ -28,11 +28,10 @@ from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
-from osp_jax.errors import unknown
 from osp_jax.training.descent import Optimiser, batch_of, descend, epoch_batches
 from osp_jax.training.loss import cross_entropy
 from osp_jax.unlearning.data import RequestData
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.osp import forget_vector
 from osp_jax.unlearning.targets import label_loss
 
@@ -54,8 +53,7 @@ class Options:
     train: bool = True  # unlearn_model.train(); see above
 
     def __post_init__(self) -> None:
-        if self.labels not in LABELS:
-            raise unknown("labels", self.labels, LABELS)
+        check_choices(self, labels=LABELS)
         check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None))
         check_options(self, momentum=(0, 1), bound=(0, 1))
 

@@ -31,13 +31,13 @@ from flax import linen as nn
 
 from osp_jax.activations import ClassStatistics, Statistics, layer_statistics
 from osp_jax.data.augment import Preparation
-from osp_jax.errors import InputError, unknown
+from osp_jax.errors import InputError
 from osp_jax.masks import apply_mask, build_mask
 from osp_jax.models.channels import Channels
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
 from osp_jax.unlearning.moments import sum_over_batches
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 
 SEES = ("retain",)  # for the fine-tuning; source=conv asks for forgotten images too
 SEARCH = {"sparsity": (0.05, 0.1, 0.2), "learning_rate": (0.01, 0.03, 0.1), "scope": SCOPES}
@@ -70,9 +70,7 @@ class Options:
     weight_decay: float = 5e-4  # code; ours is on kernels only
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise unknown(name, getattr(self, name), choices)
+        check_choices(self, **CHOICES)
         check_options(self, per_class=(1, None), sparsity=(0, 1), balance=(0, None), epochs=(0, None))
         check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 

@@ -26,13 +26,12 @@ from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
-from osp_jax.errors import unknown
 from osp_jax.masks import apply_mask, build_mask
 from osp_jax.models.channels import Channels
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
 from osp_jax.unlearning.moments import sum_over_batches
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.osp import pruned
 
 SEES = ("retain", "forget")
@@ -56,9 +55,7 @@ class Options:
     weight_decay: float = 5e-4  # ours is on kernels only
 
     def __post_init__(self) -> None:
-        for name, choices in {"scope": SCOPES, "against": ("mean", "max")}.items():
-            if getattr(self, name) not in choices:
-                raise unknown(name, getattr(self, name), choices)
+        check_choices(self, scope=SCOPES, against=("mean", "max"))
         check_options(self, fraction=(0, 1), per_class=(1, None), threshold=(0, None), epochs=(0, None))
         check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 

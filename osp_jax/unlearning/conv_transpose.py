@@ -17,7 +17,6 @@ import numpy as np
 from flax import linen as nn
 
 from osp_jax.activations import Statistics
-from osp_jax.data.augment import Preparation
 from osp_jax.errors import InputError
 from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
 from osp_jax.unlearning.data import RequestData
@@ -59,7 +58,7 @@ def unlearn(
     check(variables["params"], statistics.channels, config)
     order_key, step_key = jax.random.split(rng)
     batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    preparation = data.preparation if config.augment else Preparation(data.preparation.mean, data.preparation.std)
+    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
     return descend(
         retain_loss(model, preparation),
         {**variables, "params": transposed(variables["params"])},

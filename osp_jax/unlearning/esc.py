@@ -61,7 +61,7 @@ def unlearn(
     """Variables whose head ignores the main directions of the features of all forgotten images."""
     del forget
     head = statistics.channels.head
-    preparation = data.preparation if config.augment else Preparation(data.preparation.mean, data.preparation.std)
+    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
     function = partial(feature_moment, variables, data.images, model=model, preparation=preparation, head=head)
     moment = sum_over_batches(function, data.forget(), config.batch_size, rng)
     path = (*head.split("/"), "kernel")

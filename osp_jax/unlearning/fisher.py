@@ -24,10 +24,9 @@ from flax import linen as nn
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
-from osp_jax.errors import unknown
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.importance import Term, filled_batches, mean_squared_gradient, summed
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.osp import forget_vector
 
 RULES = ("fisher_new", "fisher")
@@ -48,8 +47,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_options(self, alpha=(0, None), batch_size=(1, None))
-        if self.rule not in RULES:
-            raise unknown("rule", self.rule, RULES)
+        check_choices(self, rule=RULES)
 
 
 def unlearn(

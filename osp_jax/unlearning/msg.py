@@ -75,7 +75,7 @@ def unlearn(
     gradient = gradient_difference(model, variables, data, config.batch_size, draw_key)
     params, mask = reset(variables["params"], gradient, config.fraction, config.kept_rate, reset_key)
     batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    preparation = data.preparation if config.augment else data.preparation._replace(pad=0, flip=False, cutout=0)
+    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
     return descend(
         retain_loss(model, preparation),
         {**variables, "params": params},

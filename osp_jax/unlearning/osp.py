@@ -18,7 +18,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from osp_jax.activations import REDUCTIONS, ClassStatistics, Statistics
-from osp_jax.errors import InputError, unknown
+from osp_jax.errors import InputError
 from osp_jax.masks import (
     SELECTIONS,
     STRENGTHS,
@@ -31,7 +31,7 @@ from osp_jax.masks import (
 )
 from osp_jax.models.channels import Channels
 from osp_jax.scores import class_difference
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 
 AGAINST = ("mean", "max")
 PLACES = ("gate", "kernel", "head")
@@ -55,16 +55,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_options(self, constant=(0, 1))
-        known = {
-            "reduction": REDUCTIONS,
-            "against": AGAINST,
-            "select": SELECTIONS,
-            "strength": STRENGTHS,
-            "place": PLACES,
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise unknown(name, getattr(self, name), values)
+        check_choices(self, reduction=REDUCTIONS, against=AGAINST, select=SELECTIONS, strength=STRENGTHS, place=PLACES)
         if self.place == "head" and self.layers != "last":
             raise InputError("only the last group feeds the head; with place=head use layers=last")
 

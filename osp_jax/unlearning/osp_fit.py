@@ -17,10 +17,10 @@ import optax
 from flax import linen as nn
 
 from osp_jax.activations import ClassStatistics, Statistics
-from osp_jax.errors import InputError, unknown
+from osp_jax.errors import InputError
 from osp_jax.masks import apply_mask, build_head_mask, build_mask
 from osp_jax.models.channels import Channels
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.osp import forget_vector, masked_paths, merge, pruned
 
 SOURCES = ("features", "statistics")
@@ -44,9 +44,7 @@ class Options:
     def __post_init__(self) -> None:
         positive = ("steps", "learning_rate", "forget_weight")
         check_options(self, draws=(1, None), **{name: (0, None) for name in positive})
-        for name, values in (("source", SOURCES), ("place", PLACES)):
-            if getattr(self, name) not in values:
-                raise unknown(name, getattr(self, name), values)
+        check_choices(self, source=SOURCES, place=PLACES)
 
 
 def check(params: Any, channels: Channels, config: Options) -> None:

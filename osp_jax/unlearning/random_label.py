@@ -20,12 +20,11 @@ from flax import linen as nn
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
-from osp_jax.errors import unknown
 from osp_jax.training.descent import Loss, Optimiser, descend
 from osp_jax.training.loss import cross_entropy, train_logits
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.importance import filled_batches
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 
 LABELS = ("retained", "any")
 
@@ -54,8 +53,7 @@ class Options:
             momentum=(0, 1),
             weight_decay=(0, None),
         )
-        if self.labels not in LABELS:
-            raise unknown("labels", self.labels, LABELS)
+        check_choices(self, labels=LABELS)
 
 
 def unlearn(

@@ -121,14 +121,13 @@ def input_moments(
     """R R^T of the chosen layers on the images `indices` `(n,)`, by module path, float32 `(inputs, inputs)`."""
     batches = -(-len(indices) // config.batch_size)
     patches = max(config.max_patches // batches, 1) if config.max_patches else 0
-    plain = Preparation(data.preparation.mean, data.preparation.std)
     function = partial(
         batch_moments,
         variables,
         data.images,
         rng,
         model=model,
-        preparation=data.preparation if config.augment else plain,
+        preparation=data.preparation if config.augment else data.preparation.without_augmentation(),
         sampling=Sampling(config.window, patches, config.layers),
     )
     return sum_over_batches(function, indices, config.batch_size, rng)

@@ -28,11 +28,10 @@ from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
-from osp_jax.errors import unknown
 from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
 from osp_jax.training.loss import cross_entropy, train_logits
 from osp_jax.unlearning.data import RequestData
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.targets import forward, label_loss
 
 SEES = ("retain",)
@@ -62,8 +61,7 @@ class Options:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.settings not in SETTINGS:
-            raise unknown("settings", self.settings, SETTINGS)
+        check_choices(self, settings=SETTINGS)
         check_options(self, noise_images=(1, None), noise_steps=(0, None), noise_rate=(0, None))
         check_options(self, noise_penalty=(0, None), noise_repeats=(1, None), retain_per_class=(1, None))
         check_options(self, impair_rate=(0, None), repair_rate=(0, None), batch_size=(1, None))
