@@ -39,6 +39,11 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
         raise InputError(
             "a comparison needs original.data.validation above 0, to choose settings on, and no original.data.exclude"
         )
+    if config.original.training.start_from:
+        raise InputError(
+            "original.training.start_from names a network that saw every class, so the retrained networks would start "
+            "from it too; leave it empty and train for more epochs"
+        )
     if not config.seeds:
         raise InputError("seeds is empty; give at least one, as in (0,)")
     for name in ("tuning.trials", "tuning.requests", "audit.train_images"):
@@ -84,7 +89,10 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
 def tune(
     original: Original, name: str, options: Any, requests: Sequence[Request], number: int, path: Path, rng: jax.Array
 ) -> Any:
-    """The best of `number` settings by `validation_score` over `requests`; every trial is kept in the file `path`."""
+    """The best of `number` settings by `validation_score` over `requests`; every trial is kept in the file `path`.
+
+    A trial holds what its first call took, too: where it compiled, later calls of this process will not.
+    """
     method = get_method(name)
     done = read_json(path) if path.exists() else []
     candidates = trials(name, method, options, number)
@@ -94,7 +102,9 @@ def tune(
     def scores(candidate: Any) -> dict[str, Any]:
         answers = [timed_answer(original, method, candidate, request, rng, 0.0)[0] for request in requests]
         found = [validation_score(original, a.variables, r.forget) for a, r in zip(answers, requests, strict=True)]
-        return {key: float(np.mean([f[key] for f in found])) for key in found[0]}
+        first = answers[0]
+        call = {"cold": first.seconds if first.compiled else None, "peak_bytes": first.peak_bytes}
+        return {key: float(np.mean([f[key] for f in found])) for key in found[0]} | call
 
     for candidate in candidates[len(done) :]:
         done.append({"options": dataclasses.asdict(candidate), **attempt(partial(scores, candidate))})

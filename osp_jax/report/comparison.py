@@ -30,8 +30,9 @@ _MEANING = (
     "table. The change is to the original, the gap to the network retrained without the class, both in points. Images "
     "seen are different training images that a request read. Times run from the request to the new parameters on the "
     "device, the images and class statistics in memory: what was paid once while training (the statistics that osp, "
-    "osp-fit and cdp read), the choice of settings and the audit are not in them. Cold is a first call that compiled, "
-    "warm one that did not. Extra memory is what the process needed at its peak above its start."
+    "osp-fit and cdp read), the choice of settings and the audit are not in them. Cold is a method's first call, which "
+    "compiled, with its default settings where settings were tuned; warm are calls that did not compile. Extra memory "
+    "is what the process needed at its peak above the start of a call."
 )
 
 
@@ -80,6 +81,9 @@ def summarise(results: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
         own = [cell for cell in cells if cell["method"] == method]
         done = [cell for cell in own if "accuracy" in cell]
         seconds = [cell.get("seconds", {}) for cell in done]
+        trials = results["tuning"].get(method, [])
+        cold = [s.get("cold") for s in (*trials[:1], *seconds)]
+        peaks = [part.get("peak_bytes") for part in (*trials, *done)]
         return {
             "forget": figure_of([cell["accuracy"]["test_forget_accuracy"] for cell in done]),
             "retain": figure_of([cell["accuracy"]["test_retain_accuracy"] for cell in done]),
@@ -87,9 +91,9 @@ def summarise(results: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
             "forget_gap": figure_of([against(YARDSTICK, cell, 0) for cell in done]),
             "retain_gap": figure_of([against(YARDSTICK, cell, 1) for cell in done]),
             "seen": figure_of([sum(cell["seen"].values()) if "seen" in cell else None for cell in done]),
-            "cold": _median([s.get("cold") for s in seconds]),
+            "cold": max((c for c in cold if c is not None), default=None),
             "warm": _median([s.get("warm") for s in seconds]),
-            "memory": max((cell["peak_bytes"] for cell in done if cell.get("peak_bytes") is not None), default=None),
+            "memory": max((peak for peak in peaks if peak is not None), default=None),
             "cells": len(own),
             "errors": [f"{cell['request']}: {cell['error']}" for cell in own if "error" in cell],
         }

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from osp_jax.training.progress import progress_bar
 from osp_jax.training.recipe import make_recipe, penalty_weight, preparation_of
 from osp_jax.training.schedules import piecewise
 from osp_jax.training.state import TrainState
-from osp_jax.workdir import build_model, check_writable, claim_workdir, describe_dataset, write_text
+from osp_jax.workdir import build_model, check_writable, claim_workdir, describe_dataset, read_json, write_text
 
 
 def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -49,8 +50,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
       the final variables, `{'params', 'batch_stats'}`.
 
     Raises:
-      InputError: settings that cannot be used, a workdir of another run, a damaged checkpoint, no space, or a loss
-        that is not finite (the last good checkpoint is kept).
+      InputError: settings that cannot be used, a workdir of another run, a start that saw an excluded class,
+        a damaged checkpoint, no space, or a loss that is not finite (the last good checkpoint is kept).
     """
     check_settings(config, dataset.image_shape)
     settings = config.training
@@ -64,6 +65,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     recipe = make_recipe(config, model, dataset.image_shape, preparation_of(config, mean, std), steps)
     state = recipe.start
     if settings.start_from:
+        _check_start(Path(settings.start_from), config.data.exclude, dataset.class_names)
         state = state.replace(**checkpoint.load_variables(Path(settings.start_from), state.variables))
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     check_writable(workdir, (config.checkpoint.keep + 2) * state_bytes)
@@ -111,6 +113,15 @@ def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> Non
     if not 0 <= config.training.label_smoothing < 1:
         raise InputError(f"training.label_smoothing is {config.training.label_smoothing}; give 0 up to below 1")
     piecewise(config.orthogonality.schedule, 0)
+
+
+def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> None:
+    """Raises `InputError` where the network to start from saw a class that this run leaves out."""
+    seen = read_json(workdir / "config.json")["config"]["data"]["exclude"]
+    missing = set(parse_classes(exclude, class_names)) - set(parse_classes(seen, class_names))
+    if missing:
+        names = ", ".join(class_names[c] for c in sorted(missing))
+        raise InputError(f"{workdir} was trained on {names}; leave it out of that training too (data.exclude)")
 
 
 def _trim_metrics(path: Path, done: int) -> None:

@@ -38,9 +38,18 @@ def unlearn(
     config: Options,
     rng: jax.Array,
 ) -> dict[str, Any]:
-    """Variables of a network that was trained on the retained images only."""
+    """Variables of a network that was trained on the retained images only.
+
+    Raises:
+      InputError: fewer images than a batch, or an original that did not start from random parameters.
+    """
     del variables, forget, statistics, config, rng
     indices, settings = jnp.asarray(data.retain()), ConfigDict(data.recipe)
+    if settings.training.start_from:
+        raise InputError(
+            "the original started from another network (training.start_from), so its config is not its whole recipe; "
+            "repeat each of its trainings by python -m experiments.train with --config.data.exclude"
+        )
     steps = len(indices) // settings.training.batch_size
     if not steps:
         raise InputError(f"{len(indices)} retained images do not fill a batch of the recipe; raise retain_per_class")

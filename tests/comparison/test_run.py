@@ -89,6 +89,7 @@ def test_a_comparison_holds_every_method_on_every_request_and_says_what_failed(c
     assert "3" not in cells["3", "look"]["seen"]
     assert cells["4 then 5", "look"]["seen"].keys() == {str(c) for c in range(10)} - {"4"}  # it had the 5 at first
 
+    assert results["tuning"]["osp"][0]["cold"] > cells["3", "osp"]["seconds"]["warm"]
     trials = results["tuning"]["shrink-head"]
     assert trials[0]["options"] == {"factor": 0.0}
     assert {trial["options"]["factor"] for trial in trials} == {0.0, -1.0, 100.0}
@@ -115,7 +116,10 @@ def test_what_is_finished_is_not_run_again_and_what_is_missing_is(config, datase
     _, results = run(config, dataset, tmp_path, methods, ["3", "4"])
     again = json.loads(missing.read_text())
     assert again["accuracy"] == json.loads(files[missing])["accuracy"]
-    assert all(p.read_bytes() == old for p, old in files.items() if p != missing)
+    tuned = tmp_path / "tuning" / "shrink-head.json"
+    choice = [[(t["options"], t["score"]) for t in json.loads(text)] for text in (files[tuned], tuned.read_bytes())]
+    assert choice[0] == choice[1]
+    assert all(p.read_bytes() == old for p, old in files.items() if p not in (missing, tuned))
     assert {c["request"] for c in results["cells"]} == {"3", "4"}
 
 
@@ -146,7 +150,8 @@ def test_the_summary_is_over_requests_and_seeds_of_a_kind():
         cell(0, "a", "osp", 0.1, 0.89, 0.01),
         cell(1, "a", "osp", 0.3, 0.81, 0.03),
     ]
-    found = summarise({"cells": cells, "methods": ["retrain", "osp"]}, "single")
+    tuning = {"osp": [{"cold": 0.5, "peak_bytes": 7}, {"cold": 0.7, "peak_bytes": 9}]}
+    found = summarise({"cells": cells, "methods": ["retrain", "osp"], "tuning": tuning}, "single")
     assert list(found) == ["original", "retrain", "osp"]
     osp = found["osp"]
     assert osp["forget"].mean == pytest.approx(0.2)
@@ -156,6 +161,8 @@ def test_the_summary_is_over_requests_and_seeds_of_a_kind():
     assert osp["forget_gap"].mean == pytest.approx(20.0)
     assert found["retrain"]["ratio"] == pytest.approx(1000)
     assert osp["seen"].mean == 5
+    assert (osp["cold"], osp["memory"]) == (0.5, 9)  # the defaults compiled first; the peak is over all calls
+    assert found["retrain"]["cold"] is None
 
 
 @pytest.mark.parametrize(
@@ -163,6 +170,7 @@ def test_the_summary_is_over_requests_and_seeds_of_a_kind():
     [
         ({"original.data.validation": 0.0}, "validation"),
         ({"original.data.exclude": "3"}, "exclude"),
+        ({"original.training.start_from": "runs/first"}, "start_from"),
         ({"tuning.trials": 0}, "tuning.trials"),
         ({"budget.retain": 0}, "retain images"),
         ({"original.training.batch_size": 0}, "batch_size"),

@@ -81,6 +81,20 @@ def test_a_run_starts_from_the_parameters_of_another_where_it_is_told_to(finishe
     assert_equal(train(config, dataset, tmp_path)["params"], variables["params"])
 
 
+def test_a_run_without_a_class_does_not_start_from_a_network_that_saw_it(finished, dataset, tmp_path):
+    config = three_epochs()
+    config.training.epochs, config.training.learning_rate = 1, 0.0
+    config.training.start_from, config.data.exclude = str(finished[0]), "1"
+    with pytest.raises(InputError, match="was trained on 1;"):
+        train(config, dataset, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+    config.training.start_from = ""
+    variables = train(config, dataset, tmp_path / "first")
+    config.training.start_from = str(tmp_path / "first")
+    assert_equal(train(config, dataset, tmp_path / "second")["params"], variables["params"])
+
+
 def test_a_run_writes_what_later_commands_read(finished, dataset):
     workdir, variables = finished
     trained = load_workdir(workdir)

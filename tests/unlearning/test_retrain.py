@@ -53,3 +53,10 @@ def test_it_ends_bit_for_bit_where_training_with_the_class_excluded_ends(tmp_pat
 def test_a_budget_that_fills_no_batch_is_an_input_error():
     with pytest.raises(InputError, match="raise retain_per_class"):
         retrained(small_config(), first_classes(3), (1,), (0.5,), (0.5,), retain_per_class=4)
+
+
+def test_an_original_that_started_from_another_network_is_not_retrained_from_half_its_recipe():
+    config = small_config()
+    config.training.start_from = "runs/first"
+    with pytest.raises(InputError, match="start_from"):
+        retrained(config, first_classes(3), (1,), (0.5,), (0.5,))
