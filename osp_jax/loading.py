@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from osp_jax.activations import Statistics, collect_statistics
+from osp_jax.audit.subject import Subject
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, load_dataset
 from osp_jax.data.splits import per_class_sample
@@ -68,6 +69,13 @@ def request_data_of(trained: TrainedModel, dataset: Dataset, forget: tuple[int, 
     preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
     train, _ = indices_of(trained, dataset)
     return request_data(dataset.train, train, forget, preparation, recipe)
+
+
+def subject_of(trained: TrainedModel) -> Subject:
+    """A workdir's model as the audit takes it, with the augmentation of its training."""
+    return Subject(
+        trained.model, trained.variables, preparation_of(ConfigDict(trained.record["config"]), **moments_of(trained))
+    )
 
 
 def new_folder(out: Path, overwrite: bool) -> Path:

@@ -5,7 +5,7 @@ scan and a Python loop are here and in `epoch.py`. Compiled programs are kept by
 runs at once: a loss has to be the same function object each time (make it in a cached function of its settings).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -52,12 +52,34 @@ def descend(
       mask: factors on every change of the parameters (decay included), a pytree with the structure of `params`: where
         it is 0 nothing changes; None: all change.
     """
-    state = create_state(jax.tree.map(jnp.copy, variables), _transform(optimiser))  # the epoch gives its state away
-    order = {**batches, "rate": np.asarray(rates, np.float32)}
-    if not len(rates):
-        return variables
-    state, _ = _epoch(loss, optimiser)(state, order, rng, mask, jax.device_put(arguments))
-    return state.variables
+    given = {"stops": [len(rates)], "optimiser": optimiser, "arguments": arguments, "mask": mask}
+    ((_, after),) = trajectory(loss, variables, batches, rates, rng, **given)
+    return after
+
+
+def trajectory(
+    loss: Loss,
+    variables: dict[str, Any],
+    batches: Mapping[str, np.ndarray],
+    rates: np.ndarray,
+    rng: jax.Array,
+    *,
+    stops: Sequence[int],
+    optimiser: Optimiser,
+    arguments: tuple[Any, ...] = (),
+    mask: Any = None,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`(steps done, variables)` at each of the ascending `stops` on the way that `descend` goes, of which it has the
+    other arguments. Variables hold until the next ones are asked for, which are made of their memory."""
+    order, done = {**batches, "rate": np.asarray(rates, np.float32)}, 0
+    arguments, state = jax.device_put(arguments), None
+    for stop in stops:
+        piece = {name: values[done:stop] for name, values in order.items()}
+        if stop > done:
+            state = state or create_state(jax.tree.map(jnp.copy, variables), _transform(optimiser))
+            state, _ = _epoch(loss, optimiser)(state, piece, rng, mask, arguments)
+        yield stop, state.variables if state else variables
+        done = stop
 
 
 def epoch_batches(indices: np.ndarray, batch_size: int, epochs: int, rng: jax.Array) -> np.ndarray:

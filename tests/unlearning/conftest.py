@@ -9,16 +9,13 @@ from flax import linen as nn
 
 from configs.default import get_config
 from osp_jax.activations import Statistics, collect_statistics
-from osp_jax.data.augment import Preparation, channel_moments
+from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
-from osp_jax.data.sources import Dataset, load_dataset
+from osp_jax.data.sources import Dataset
 from osp_jax.forward import predict_logits
-from osp_jax.models import init_variables
-from osp_jax.models.layers import conv2d
-from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
 from osp_jax.unlearning import get_method
 from osp_jax.unlearning.data import RequestData, request_data
-from osp_jax.unlearning.finetune import retain_loss
+from tests.digits import trained_digits
 from tests.networks import CLASSES, SHAPE, case
 
 
@@ -78,18 +75,6 @@ def request_of(method: str, trained: Trained, forget: tuple[int, ...], variables
     )
 
 
-class DigitsNet(nn.Module):
-    """Three convolutions with batch norm and a head: compiles in a second and learns the digits."""
-
-    @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        x = images
-        for i, (filters, strides) in enumerate(((8, 1), (16, 2), (32, 1)), start=1):
-            x = conv2d(filters, (3, 3), strides, use_bias=False, name=f"conv{i}")(x)
-            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"bn{i}")(x))
-        return nn.Dense(10, name="head")(x.mean(axis=(1, 2)))
-
-
 class Digits(NamedTuple):
     """A network trained on the digits, and what a request to it may need."""
 
@@ -123,20 +108,8 @@ class Digits(NamedTuple):
 
 @pytest.fixture(scope="session")
 def digits() -> Digits:
-    dataset = load_dataset("digits")
-    preparation = Preparation(*channel_moments(dataset.train.images), pad=1)
-    model = DigitsNet()
+    model, variables, dataset, preparation = trained_digits()
     everything = np.arange(len(dataset.train.labels), dtype=np.int32)
-    batches = epoch_batches(everything, 64, 12, jax.random.key(1))
-    variables = descend(
-        retain_loss(model, preparation),
-        init_variables(model, dataset.image_shape, jax.random.key(0)),
-        {"indices": batches},
-        cosine_rates(0.1, len(batches)),
-        jax.random.key(2),
-        optimiser=Optimiser(nesterov=True),
-        arguments=(dataset.train.images, dataset.train.labels),
-    )
     statistics = collect_statistics(
         model,
         variables,

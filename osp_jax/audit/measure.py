@@ -1,0 +1,94 @@
+"""A measured value with its 95% interval and the number of images behind it, as the report and machines read it.
+
+`leak` says what the value tells of the forgotten class: 'high' if a larger value means that more of it is left,
+'low' if a smaller one does, None if neither. What a value means is judged against the retrained model, never alone.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Measure = dict[str, Any]
+
+
+def measure(
+    value: float | None, ci95: Sequence[float] | None = None, n: int | None = None, *, leak: str | None = None
+) -> Measure:
+    """JSON-ready; `value` None where there was nothing to measure."""
+    known = value is not None and np.isfinite(value)
+    ends = [float(end) for end in ci95] if known and ci95 is not None else None
+    return {"value": float(value) if known else None, "ci95": ends, "n": n, "leak": leak}
+
+
+def never(limit: int, n: int | None = None, *, leak: str | None = None) -> Measure:
+    """Of something that did not happen up to `limit`."""
+    return {**measure(None, None, n, leak=leak), "never": limit}
+
+
+def share(hits: np.ndarray, *, leak: str | None = None) -> Measure:
+    """The share of `hits`, bool `(n,)`, with its Wilson interval (1927, JASA 22)."""
+    if not len(hits):
+        return measure(None, None, 0, leak=leak)
+    test = stats.binomtest(int(np.sum(hits)), len(hits))
+    return measure(float(np.mean(hits)), test.proportion_ci(method="wilson"), len(hits), leak=leak)
+
+
+def mean(values: np.ndarray, *, leak: str | None = None) -> Measure:
+    """The mean of `values` `(n,)` with a normal interval."""
+    if not len(values):
+        return measure(None, None, 0, leak=leak)
+    value, half = np.mean(values), 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return measure(value, (value - half, value + half), len(values), leak=leak)
+
+
+def auc(members: np.ndarray, others: np.ndarray, *, leak: str | None = "high") -> Measure:
+    """Area under the ROC curve of scores `(m,)` against `(k,)`, larger for members; ties count half.
+
+    The interval is DeLong's (1988, Biometrics 44).
+    """
+    m, k = len(members), len(others)
+    if not (m and k):
+        return measure(None, None, m + k, leak=leak)
+    both = stats.rankdata(np.concatenate([members, others]))
+    above = (both[:m] - stats.rankdata(members)) / k  # share of the others that a member outranks
+    below = 1 - (both[m:] - stats.rankdata(others)) / m
+    value = above.mean()
+    variance = sum(part.var(ddof=1) / len(part) for part in (above, below) if len(part) > 1)
+    half = 1.96 * np.sqrt(variance)
+    return measure(value, (max(0.0, value - half), min(1.0, value + half)), m + k, leak=leak)
+
+
+def bootstrap(
+    statistic: Callable[..., float], *samples: np.ndarray, draws: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of `statistic(*samples)`; every sample is redrawn on its own."""
+    rng = np.random.default_rng(seed)
+    values = [statistic(*(s[rng.integers(0, len(s), len(s))] for s in samples)) for _ in range(draws)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def balanced(members: np.ndarray, others: np.ndarray, *, leak: str | None = "high") -> Measure:
+    """Balanced accuracy from whether each member and each other was told right, bool arrays; bootstrap interval."""
+    if not (len(members) and len(others)):
+        return measure(None, None, len(members) + len(others), leak=leak)
+
+    def value(a: np.ndarray, b: np.ndarray) -> float:
+        return (a.mean() + b.mean()) / 2
+
+    ends = bootstrap(value, members, others)
+    return measure(value(members, others), ends, len(members) + len(others), leak=leak)
+
+
+def roc_points(members: np.ndarray, others: np.ndarray, most: int = 200) -> dict[str, list[float]]:
+    """The ROC curve for a figure, thinned evenly on the logarithm of the false-positive rate."""
+    from sklearn.metrics import roc_curve
+
+    truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    scores = np.nan_to_num(np.concatenate([members, others]), posinf=1e30, neginf=-1e30)
+    fpr, tpr, _ = roc_curve(truth, scores)
+    wanted = np.concatenate([[0.0], np.geomspace(1e-4, 1, most - 1)])
+    at = np.unique(np.searchsorted(fpr, wanted, side="right") - 1)
+    return {"fpr": fpr[at].tolist(), "tpr": tpr[at].tolist()}

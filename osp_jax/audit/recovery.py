@@ -1,0 +1,210 @@
+"""Can the class be brought back without an image of it?
+
+Attacks by one who has the unlearned model, and at most retained images. Where the class comes back, it was hidden, not
+forgotten.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from osp_jax.audit.measure import Measure, share
+from osp_jax.audit.relearn import frozen_norm_loss
+from osp_jax.audit.subject import Images, Subject
+from osp_jax.data.augment import normalise
+from osp_jax.data.draws import host_generator
+from osp_jax.forward import predict_logits
+from osp_jax.models.channels import find_channels
+from osp_jax.training.descent import Optimiser, descend, epoch_batches
+
+_UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these leave 1.5% of the old ones
+
+
+class Settings(NamedTuple):
+    """Of fine-tuning on retained images (`steps` of `batch_size`) and of the inversion (`inversion_steps` on
+    `inversion_images` images of a class); none of them is given in a paper."""
+
+    steps: int = 100
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    inversion_images: int = 32
+    inversion_steps: int = 100
+    inversion_rate: float = 0.05
+    smoothness: float = 1e-3
+
+
+def recovery(
+    subject: Subject, images: Images, judge: Subject, settings: Settings, *, training: bool = True, seed: int = 0
+) -> dict[str, Measure]:
+    """Accuracy on forgotten test images after each attack.
+
+    Args:
+      judge: the original, which says whether an inverted image shows the class.
+      training: with the attacks that train, fine-tuning on retained images and inversion, too.
+    """
+    key = jax.random.key(seed)
+    attacks = {
+        "even_bias": with_even_bias(subject, images.dataset.image_shape),
+        "rescaled": rescaled(subject, images.dataset.image_shape),
+        "batch_statistics": with_batch_statistics(subject, images),
+        "int8": quantised(subject.variables),
+    }
+    if training:
+        attacks["retained_finetuning"] = fine_tuned(subject, images, settings, jax.random.fold_in(key, 0))
+    measures = {f"{name}_forget_accuracy": _accuracy(subject, images, after) for name, after in attacks.items()}
+    if training:
+        measures["inversion_recognised"] = inversion(subject, images, judge, settings, jax.random.fold_in(key, 1))
+    return measures
+
+
+def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Variables in which a channel that stands out as turned down is turned up again.
+
+    Every scale of a norm (with its bias) and every row of the head's kernel is brought to at least the median size of
+    its layer, where it is not exactly 0; the head's biases are made even.
+    """
+    head = _head(subject, image_shape)
+    flat = traverse_util.flatten_dict(with_even_bias(subject, image_shape)["params"])
+    new = dict(flat)
+    for path, leaf in flat.items():
+        if path[-1] == "scale":
+            factor = _to_median(jnp.abs(leaf))
+            new[path] = leaf * factor
+            if (*path[:-1], "bias") in flat:
+                new[(*path[:-1], "bias")] = flat[(*path[:-1], "bias")] * factor
+        elif path == (*head, "kernel"):
+            new[path] = leaf * _to_median(jnp.linalg.norm(leaf, axis=1))[:, None]
+    return {**subject.variables, "params": traverse_util.unflatten_dict(new)}
+
+
+def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Variables whose head has the same bias, the median, for every class: undoes what only hides an answer."""
+    path = (*_head(subject, image_shape), "bias")
+    flat = traverse_util.flatten_dict(subject.variables["params"])
+    if path in flat:
+        flat[path] = jnp.full_like(flat[path], jnp.median(flat[path]))
+    return {**subject.variables, "params": traverse_util.unflatten_dict(flat)}
+
+
+def _head(subject: Subject, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    shape = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return tuple(find_channels(subject.model, subject.variables, shape).head.split("/"))
+
+
+def _to_median(sizes: jax.Array) -> jax.Array:
+    return jnp.where(sizes > 0, jnp.maximum(jnp.median(sizes) / jnp.where(sizes > 0, sizes, 1), 1), 1)
+
+
+def with_batch_statistics(subject: Subject, images: Images, batch_size: int = 256) -> dict[str, Any]:
+    """Variables whose norms have run through retained training images until little is left of their statistics."""
+    if not subject.variables.get("batch_stats"):
+        return subject.variables
+    split, retained = images.dataset.train, images.parts["train_retain"]
+    size = min(batch_size, len(retained))
+    update = _statistics_update(subject.model)
+    moments = jnp.float32(subject.preparation.mean), jnp.float32(subject.preparation.std)
+    after = subject.variables
+    for number in range(_UPDATES):
+        batch = np.roll(retained, -number * size)[:size]
+        after = {**after, "batch_stats": update(after, split.images[batch], *moments)}
+    return after
+
+
+@lru_cache(maxsize=8)
+def _statistics_update(model: nn.Module) -> Any:
+    def update(variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
+        return model.apply(variables, normalise(images, mean, std), True, mutable=["batch_stats"])[1]["batch_stats"]
+
+    return jax.jit(update)
+
+
+def quantised(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables whose kernels are rounded to 8 bits, symmetric, a scale for each output channel."""
+
+    def rounded(leaf: jax.Array) -> jax.Array:
+        if leaf.ndim < 2:
+            return leaf
+        step = jnp.max(jnp.abs(leaf), axis=tuple(range(leaf.ndim - 1)), keepdims=True) / 127
+        return jnp.where(step > 0, jnp.round(leaf / jnp.where(step > 0, step, 1)) * step, leaf)
+
+    return {**variables, "params": jax.tree.map(rounded, variables["params"])}
+
+
+def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Array) -> dict[str, Any]:
+    """Variables after training on retained images only."""
+    order_key, step_key = jax.random.split(key)
+    split, retained = images.dataset.train, images.parts["train_retain"]
+    size = min(settings.batch_size, len(retained))
+    epochs = -(-settings.steps // max(len(retained) // size, 1))
+    batches = epoch_batches(retained, size, epochs, order_key)[: settings.steps]
+    return descend(
+        frozen_norm_loss(subject.model, subject.preparation._replace(mean=(), std=())),
+        subject.variables,
+        {"images": split.images[batches], "labels": split.labels[batches]},
+        np.full(len(batches), settings.learning_rate),
+        step_key,
+        optimiser=Optimiser(momentum=settings.momentum),
+        arguments=(np.float32(subject.preparation.mean), np.float32(subject.preparation.std)),
+        mask=jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), subject.variables["params"]),
+    )
+
+
+def inversion(subject: Subject, images: Images, judge: Subject, settings: Settings, key: jax.Array) -> Measure:
+    """Share of images, made from noise so that the model takes them for a forgotten class, in which the judge sees it.
+
+    Adam ascends the margin of the class's logit over the largest other one, less a penalty on differences of
+    neighbouring pixels. A logit that is out of reach has no gradient that helps: the noise stays noise.
+    """
+    climb, draw = _climb(subject.model), host_generator(key)
+    hits = []
+    for number in images.forget:
+        noise = draw.normal(size=(settings.inversion_images, *images.dataset.image_shape)).astype(np.float32)
+        found = climb(
+            subject.variables, noise, number, settings.inversion_steps, settings.inversion_rate, settings.smoothness
+        )
+        pixels = np.asarray(found) * np.float32(subject.preparation.std) + np.float32(subject.preparation.mean)
+        inputs = (np.clip(pixels, 0, 1) - np.float32(judge.preparation.mean)) / np.float32(judge.preparation.std)
+        logits = judge.model.apply(judge.variables, inputs, False)
+        hits.append(np.asarray(logits).argmax(-1) == number)
+    return share(np.concatenate(hits), leak="high")
+
+
+@lru_cache(maxsize=8)
+def _climb(model: nn.Module) -> Any:
+    import optax
+
+    optimiser = optax.scale_by_adam()
+
+    def loss(inputs: jax.Array, variables: Any, number: jax.Array, smoothness: jax.Array) -> jax.Array:
+        logits = model.apply(variables, inputs, False)
+        own = jnp.arange(logits.shape[-1]) == number
+        margin = jnp.where(own, logits, 0).sum(-1) - jnp.where(own, -jnp.inf, logits).max(-1)
+        rough = sum(jnp.square(jnp.diff(inputs, axis=axis)).sum((1, 2, 3)) for axis in (1, 2))
+        return (smoothness * rough - margin).sum()
+
+    @jax.jit
+    def step(inputs: jax.Array, state: Any, variables: Any, number: Any, rate: Any, smoothness: Any) -> Any:
+        updates, state = optimiser.update(jax.grad(loss)(inputs, variables, number, smoothness), state)
+        return inputs - rate * updates, state
+
+    def climb(variables: Any, inputs: np.ndarray, number: int, steps: int, rate: float, smoothness: float) -> jax.Array:
+        state = optimiser.init(inputs)
+        for _ in range(steps):
+            inputs, state = step(inputs, state, variables, number, rate, smoothness)
+        return inputs
+
+    return climb
+
+
+def _accuracy(subject: Subject, images: Images, variables: dict[str, Any]) -> Measure:
+    asked, test = images.parts["test_forget"], images.dataset.test
+    moments = {"mean": subject.preparation.mean, "std": subject.preparation.std}
+    logits = predict_logits(subject.model, variables, test, asked, **moments)
+    return share(logits.argmax(-1) == test.labels[asked], leak="high")

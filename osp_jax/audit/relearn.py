@@ -1,0 +1,177 @@
+"""How fast does the model learn the class again, and from how few images?
+
+The model is trained on a few images of every class until it recognises forgotten test images as well as half, and as
+95%, of what the original did. A model that never saw the class learns it too: the anamnesis index (Chundawat et al.,
+IEEE TIFS 2023, arXiv 2201.05629) is the number of steps over that of the retrained model, 1 where nothing was left.
+Neither the learning rate, the batch nor the normalisation's mode are given there: they are ours (`Settings`); the
+running statistics of norms stay as they are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from scipy import stats
+
+from osp_jax.audit.measure import Measure, measure, never
+from osp_jax.audit.subject import Images, Subject
+from osp_jax.data.augment import Preparation, augment, normalise
+from osp_jax.data.draws import host_generator
+from osp_jax.forward import predict_logits
+from osp_jax.models.channels import find_channels
+from osp_jax.training.descent import Loss, Optimiser, trajectory
+from osp_jax.training.loss import cross_entropy
+from osp_jax.unlearning.data import of_each_class
+
+TARGETS = {"50": 0.5, "95": 0.95}
+LAYERS = ("all_layers", "head_only")
+_STOPS = (0, 1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400)
+
+
+class Settings(NamedTuple):
+    """`counts`: images of each class to learn from; up to `steps` steps; each setting is repeated for `draws` draws."""
+
+    counts: tuple[int, ...] = (1, 5, 50, 500)
+    layers: tuple[str, ...] = LAYERS
+    steps: int = 200
+    draws: int = 1
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    batch_size: int = 64
+
+
+def relearning(
+    subject: Subject, images: Images, original_accuracy: float, settings: Settings, seed: int = 0
+) -> tuple[dict[str, Measure], dict[str, dict[str, list[float]]]]:
+    """Steps to each target by layers and count, the fewest images that do, and the curves of the first draw.
+
+    Args:
+      original_accuracy: of the original on the forgotten test images; the targets are shares of it.
+    """
+    measures, curves = {}, {}
+    for layers in settings.layers:
+        reached: dict[str, list[int]] = {target: [] for target in TARGETS}
+        for count in settings.counts:
+            runs = []
+            for draw in range(settings.draws):
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), count)
+                goal = max(TARGETS.values()) * original_accuracy
+                runs.append(list(_until(_accuracies(subject, images, layers, count, settings, key), goal)))
+            name = f"{count}_image{'s' if count > 1 else ''}"
+            steps, accuracy = zip(*runs[0], strict=True)
+            curves[f"{layers}_{name}"] = {"steps": list(steps), "accuracy": list(accuracy)}
+            for target, share in TARGETS.items():
+                found = [_first(run, share * original_accuracy) for run in runs]
+                summary = steps_measure(found, settings.steps)
+                measures[f"{layers}_{name}_to_{target}_percent"] = summary
+                reached[target] += [count] if summary["value"] is not None else []
+        for target, counts in reached.items():
+            fewest = measure(min(counts), leak="low") if counts else never(max(settings.counts), leak="low")
+            measures[f"{layers}_fewest_images_to_{target}_percent"] = fewest
+    return measures, curves
+
+
+def steps_measure(found: Sequence[int | None], limit: int) -> Measure:
+    """The median number of steps over draws; never, where half of the draws or more did not get there."""
+    known = [steps for steps in found if steps is not None]
+    if 2 * len(known) <= len(found):
+        return never(limit, len(found), leak="low")
+    ends = None
+    if len(known) == len(found) > 1:
+        half = stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known))
+        ends = max(0.0, np.mean(known) - half), np.mean(known) + half
+    return measure(np.median([limit if steps is None else steps for steps in found]), ends, len(found), leak="low")
+
+
+def anamnesis(mine: Mapping[str, Measure], retrained: Mapping[str, Measure]) -> dict[str, Measure]:
+    """The anamnesis index of each setting with all layers, at 95% of the original's accuracy.
+
+    0 where the class was there from the start; never, where the model does not get there and the retrained one does;
+    no value, where the retrained one does not.
+    """
+    found = {}
+    for name, its in retrained.items():
+        if name.startswith("all_layers_") and name.endswith("_to_95_percent") and "fewest" not in name:
+            own, label = mine[name], f"anamnesis_{name.removeprefix('all_layers_').removesuffix('_to_95_percent')}"
+            if its["value"] is None or (its["value"] == 0 and own["value"] != 0):
+                found[label] = measure(None, leak="low")
+            elif own["value"] is None:
+                found[label] = never(own["never"], leak="low")
+            else:
+                found[label] = measure(own["value"] / its["value"] if its["value"] else 1.0, leak="low")
+    return found
+
+
+def _accuracies(
+    subject: Subject, images: Images, layers: str, count: int, settings: Settings, key: jax.Array
+) -> Iterator[tuple[int, float]]:
+    """`(steps, accuracy on forgotten test images)` along the way."""
+    draw_key, order_key, step_key = jax.random.split(key, 3)
+    split, test, preparation = images.dataset.train, images.dataset.test, subject.preparation
+    batches = _batches(of_each_class(split.labels, images.train, count, draw_key), settings, order_key)
+    asked = images.parts["test_forget"]
+    ones = jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), subject.variables["params"])
+    for steps, variables in trajectory(
+        frozen_norm_loss(subject.model, preparation._replace(mean=(), std=())),
+        subject.variables,
+        {"images": split.images[batches], "labels": split.labels[batches]},
+        np.full(settings.steps, settings.learning_rate),
+        step_key,
+        stops=[*(s for s in _STOPS if s < settings.steps), settings.steps],
+        optimiser=Optimiser(momentum=settings.momentum),
+        arguments=(np.float32(preparation.mean), np.float32(preparation.std)),
+        mask=head_mask(subject, images.dataset.image_shape) if layers == "head_only" else ones,
+    ):
+        logits = predict_logits(subject.model, variables, test, asked, mean=preparation.mean, std=preparation.std)
+        right = np.isfinite(logits).all(-1) & (logits.argmax(-1) == test.labels[asked])
+        yield steps, float(right.mean())
+
+
+def _batches(indices: np.ndarray, settings: Settings, key: jax.Array) -> np.ndarray:
+    """Random orders of `indices` one after another in batches of one size for any count, int32 `(steps, batch)`."""
+    draw, wanted = host_generator(key), settings.steps * settings.batch_size
+    orders = [draw.permutation(indices) for _ in range(-(-wanted // len(indices)))]
+    return np.concatenate(orders)[:wanted].reshape(settings.steps, settings.batch_size)
+
+
+def _until(points: Iterator[tuple[int, float]], goal: float) -> Iterator[tuple[int, float]]:
+    for steps, accuracy in points:
+        yield steps, accuracy
+        if accuracy >= goal:
+            return
+
+
+def _first(points: Sequence[tuple[int, float]], goal: float) -> int | None:
+    return next((steps for steps, accuracy in points if accuracy >= goal), None)
+
+
+def head_mask(subject: Subject, image_shape: Sequence[int]) -> Any:
+    """Factors on the parameters: 1 on the head's, 0 on all others."""
+    shape = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    head = tuple(find_channels(subject.model, subject.variables, shape).head.split("/"))
+
+    def factor(path: Any, leaf: jax.Array) -> jax.Array:
+        return jnp.full((), float(tuple(key.key for key in path)[: len(head)] == head), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(factor, subject.variables["params"])
+
+
+@lru_cache(maxsize=16)
+def frozen_norm_loss(model: nn.Module, preparation: Preparation) -> Loss:
+    """Cross-entropy of a batch of augmented images, with the running statistics of the norms, which stay.
+
+    Of `preparation` only the augmentation counts: mean and standard deviation are arguments, so that models of
+    different normalisation share a program.
+    """
+
+    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
+        pad, flip, cutout = preparation.pad, preparation.flip, preparation.cutout
+        inputs = augment(normalise(batch["images"], mean, std), key, pad=pad, flip=flip, cutout=cutout)
+        logits = model.apply({"params": params, "batch_stats": batch_stats}, inputs, False)
+        return cross_entropy(logits, batch["labels"]), batch_stats
+
+    return loss

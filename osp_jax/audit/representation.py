@@ -1,0 +1,113 @@
+"""Does the network work like one that never saw the class?
+
+Everything is taken on forgotten test images: features and outputs of the model beside those of the original and of the
+retrained network.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+from scipy.special import softmax
+
+from osp_jax.audit.measure import Measure, bootstrap, mean, measure
+from osp_jax.audit.subject import Look
+
+
+def representation(
+    look: Look,
+    variables: Mapping[str, Any],
+    others: Mapping[str, tuple[Look, Mapping[str, Any]]],
+    random: Look,
+    stage: str,
+) -> tuple[dict[str, Measure], dict[str, dict[str, float]]]:
+    """Measures by name, and by other model the similarity (CKA) of each stage, for a figure.
+
+    Args:
+      look: of the model, on forgotten test images; `variables` are its.
+      others: 'original' and, where it is known, 'retrained': their look on the same images, and variables.
+      random: the look of a network of random parameters.
+      stage: whose similarity is a measure.
+    """
+    measures: dict[str, Measure] = {}
+    similarities = {}
+    for name, (other, _) in others.items():
+        # Close to the original: the class is left. Far from the retrained: that tells nothing by itself.
+        high, low = ("high", "low") if name == "original" else (None, None)
+        similarities[name] = {s: cka(look.features[s], other.features[s]) for s in look.features}
+        pair = look.features[stage], other.features[stage]
+        measures[f"cka_to_{name}_{stage}"] = _with_interval(*pair, leak=high)
+        measures[f"activation_distance_to_{name}"] = mean(activation_distance(look.logits, other.logits), leak=low)
+        measures[f"js_divergence_to_{name}"] = mean(js_divergence(look.logits, other.logits), leak=low)
+    divergence = mean(1 - js_divergence(look.logits, random.logits), leak="low")
+    measures["zrf"] = divergence
+    for layer, distance in weight_distances(variables, others["original"][1]).items():
+        measures[f"weight_distance_{layer}"] = measure(distance)
+    return measures, similarities
+
+
+def cka(x: np.ndarray, y: np.ndarray) -> float:
+    """Linear centred kernel alignment of features `(n, c)` and `(n, d)` (Kornblith et al., ICML 2019).
+
+    By the unbiased estimate of HSIC (Song et al., JMLR 2012, eq. 5), for which n may be smaller than c; n > 3. It may
+    fall a little below 0. 0 where one side does not vary.
+    """
+    kernels = []
+    for features in (x, y):
+        features = np.asarray(features, np.float64)
+        kernel = features @ features.T
+        np.fill_diagonal(kernel, 0)
+        kernels.append(kernel)
+    own = [_hsic(k, k) for k in kernels]
+    return float(_hsic(*kernels) / np.sqrt(own[0] * own[1])) if min(own) > 1e-12 else 0.0
+
+
+def _hsic(k: np.ndarray, m: np.ndarray) -> float:
+    n = len(k)
+    rows, columns = k.sum(1), m.sum(1)
+    total = (k * m).sum() + rows.sum() * columns.sum() / ((n - 1) * (n - 2)) - 2 * rows @ columns / (n - 2)
+    return total / (n * (n - 3))
+
+
+def activation_distance(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Euclidean distance of the probabilities, `(n,)` (Chundawat et al., AAAI 2023)."""
+    return np.linalg.norm(softmax(logits, -1) - softmax(others, -1), axis=-1)
+
+
+def js_divergence(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence of the probabilities in nats, `(n,)`, from 0 to log 2."""
+    p, q = (softmax(np.asarray(side, np.float64), -1) for side in (logits, others))
+    middle = (p + q) / 2
+
+    def divergence(a: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(a > 0, a * np.log(a / middle), 0).sum(-1)
+
+    return (divergence(p) + divergence(q)) / 2
+
+
+def weight_distances(variables: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, float]:
+    """Norm of the change of each layer's parameters over the norm of the original's."""
+    mine, its = (traverse_util.flatten_dict(v["params"]) for v in (variables, others))
+    found: dict[str, float] = {}
+    for layer in dict.fromkeys(path[:-1] for path in its):
+        paths = [path for path in its if path[:-1] == layer]
+        change, size = (
+            sum(float(np.sum(np.square(np.float64(value)))) for value in values)
+            for values in ([mine[p] - its[p] for p in paths], [its[p] for p in paths])
+        )
+        found["/".join(layer)] = float(np.sqrt(change / size)) if size else 0.0
+    return found
+
+
+def _with_interval(x: np.ndarray, y: np.ndarray, *, leak: str | None) -> Measure:
+    def similarity(rows: np.ndarray) -> float:
+        rows = np.unique(rows)  # a repeated image would be taken for agreement
+        return cka(x[rows], y[rows]) if len(rows) > 3 else 0.0
+
+    if len(x) < 4:
+        return measure(None, None, len(x), leak=leak)
+    ends = bootstrap(similarity, np.arange(len(x)), draws=100)
+    value = cka(x, y)
+    return measure(value, (min(ends[0], value), max(ends[1], value)), len(x), leak=leak)

@@ -1,0 +1,157 @@
+"""All questions of an audit, asked of the original, the unlearned and the retrained model alike."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osp_jax.audit import recovery, relearn
+from osp_jax.audit.measure import Measure
+from osp_jax.audit.membership import membership
+from osp_jax.audit.probes import probes
+from osp_jax.audit.representation import representation
+from osp_jax.audit.subject import Images, Look, Subject, look
+from osp_jax.models import init_variables
+from osp_jax.models.channels import find_channels
+
+PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
+MAP_POINTS = 1000
+
+
+class Level(NamedTuple):
+    """How much is asked: `images` a part, the settings of each question, and whether every stage is probed."""
+
+    images: int
+    every_stage: bool
+    relearning: relearn.Settings
+    recovery: recovery.Settings
+    training: bool  # recovery by attacks that train
+
+
+LEVELS = {
+    "quick": Level(
+        images=500,
+        every_stage=False,
+        relearning=relearn.Settings(counts=(50,), layers=("all_layers",), steps=100),
+        recovery=recovery.Settings(),
+        training=False,
+    ),
+    "full": Level(
+        images=1000,
+        every_stage=True,
+        relearning=relearn.Settings(draws=3),
+        recovery=recovery.Settings(),
+        training=True,
+    ),
+}
+
+
+def audit(
+    subjects: Mapping[str, Subject], images: Images, level: Level, on_work: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """By model `measures` (by question and name) and `curves`, and the seconds that each question took.
+
+    Args:
+      subjects: 'original', and where they are known 'unlearned' and 'retrained'.
+      on_work: is called with a few words before each piece of work, of which there are `pieces(subjects)`.
+
+    Raises:
+      InputError: too few images of the forgotten classes.
+    """
+    found: dict[str, dict[str, Any]] = {name: {"measures": {}, "curves": {}} for name in subjects}
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def asking(question: str, name: str) -> Iterator[tuple[dict[str, dict[str, Measure]], dict[str, Any]]]:
+        on_work(f"{question}: {name}")
+        start = time.perf_counter()
+        yield found[name]["measures"], found[name]["curves"]
+        seconds[question] = seconds.get(question, 0.0) + time.perf_counter() - start
+
+    looks = {}
+    for name, subject in subjects.items():
+        with asking("features", name):
+            looks[name] = {part: look(subject, images, part) for part in PARTS}
+    random = _random(subjects["original"], images)
+    stages = list(looks["original"]["test_forget"].features)
+    last = _last_stage(subjects["original"], images, stages)
+    right = looks["original"]["test_forget"].logits.argmax(-1) == looks["original"]["test_forget"].labels
+    axes = _axes(looks["original"], last)
+
+    for name, subject in subjects.items():
+        mine = looks[name]
+        with asking("membership", name) as (measures, curves):
+            answers = {part: (mine[part].logits, mine[part].labels) for part in PARTS}
+            measures["membership"], curves["roc"] = membership(answers)
+        with asking("relearning", name) as (measures, curves):
+            settings = level.relearning
+            measures["relearning"], curves["relearning"] = relearn.relearning(
+                subject, images, float(right.mean()), settings
+            )
+        with asking("probes", name) as (measures, curves):
+            probed = [*(s for s in stages if s != last), last] if level.every_stage else [last]
+            measures["probes"] = probes(mine, probed)
+            curves["map"] = _map(mine, last, axes)
+        with asking("representation", name) as (measures, curves):
+            others = {other: (looks[other]["test_forget"], subjects[other].variables) for other in _others(subjects)}
+            measures["representation"], curves["cka"] = representation(
+                mine["test_forget"], subject.variables, others, random, last
+            )
+        with asking("recovery", name) as (measures, _):
+            measures["recovery"] = recovery.recovery(
+                subject, images, subjects["original"], level.recovery, training=level.training
+            )
+    if "retrained" in found:
+        yardstick = found["retrained"]["measures"]["relearning"]
+        for of_model in found.values():
+            of_model["measures"]["relearning"] |= relearn.anamnesis(of_model["measures"]["relearning"], yardstick)
+    return found, seconds
+
+
+def pieces(subjects: Mapping[str, Subject]) -> int:
+    """How many pieces of work an audit of these models has."""
+    return 6 * len(subjects)
+
+
+def settings_of(level: Level) -> dict[str, Any]:
+    """The settings of a level by question, JSON-ready."""
+    return {
+        "images": {"a part": level.images},
+        "relearning": level.relearning._asdict(),
+        "recovery": level.recovery._asdict() if level.training else {},
+    }
+
+
+def _others(subjects: Mapping[str, Subject]) -> list[str]:
+    return [name for name in ("original", "retrained") if name in subjects]
+
+
+def _random(original: Subject, images: Images) -> Look:
+    """What a network of the same kind that was never trained makes of the forgotten test images."""
+    variables = init_variables(original.model, images.dataset.image_shape, jax.random.key(0))
+    return look(original._replace(variables=variables), images, "test_forget")
+
+
+def _last_stage(subject: Subject, images: Images, stages: list[str]) -> str:
+    """What the head reads, or the last stage of a network whose head reads something else."""
+    shape = jax.ShapeDtypeStruct((1, *images.dataset.image_shape), jnp.float32)
+    return find_channels(subject.model, subject.variables, shape).features or stages[-1]
+
+
+def _axes(looks: Mapping[str, Look], stage: str) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and first two principal axes of the original's features of test images: every model's map has them."""
+    features = np.concatenate([looks["test_forget"].features[stage], looks["test_retain"].features[stage]])
+    centre = features.mean(0)
+    return centre, np.linalg.svd(features - centre, full_matrices=False)[2][:2]
+
+
+def _map(looks: Mapping[str, Look], stage: str, axes: tuple[np.ndarray, np.ndarray]) -> dict[str, list]:
+    centre, directions = axes
+    sides = [looks[f"test_{side}"].features[stage][: MAP_POINTS // 2] for side in ("forget", "retain")]
+    points = (np.concatenate(sides) - centre) @ directions.T
+    forgotten = np.repeat([True, False], [len(side) for side in sides])
+    return {"x": points[:, 0].tolist(), "y": points[:, 1].tolist(), "forgotten": forgotten.tolist()}

@@ -1,0 +1,85 @@
+"""A model under audit, and what it makes of images: logits, and the features of every stage."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation, normalise
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Dataset
+from osp_jax.data.splits import per_class_sample
+from osp_jax.models.channels import Channels, capture, find_channels
+
+
+class Subject(NamedTuple):
+    """A trained network and its normalisation."""
+
+    model: nn.Module
+    variables: dict[str, Any]
+    preparation: Preparation
+
+
+class Images(NamedTuple):
+    """The images that every model of an audit is asked about; indices int32 into the splits of `dataset`.
+
+    `train` are those that the original was trained on. Parts are 'train_forget', 'train_retain', 'test_forget' and
+    'test_retain', in random order.
+    """
+
+    dataset: Dataset
+    forget: tuple[int, ...]
+    train: np.ndarray
+    parts: dict[str, np.ndarray]
+
+
+class Look(NamedTuple):
+    """Of `n` images: float32 logits `(n, classes)`, labels `(n,)`, spatial means `(n, channels)` by stage."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    features: dict[str, np.ndarray]
+
+
+def images_of(dataset: Dataset, train: np.ndarray, forget: Sequence[int], most: int, seed: int) -> Images:
+    """Up to about `most` images a part, the same number of each class."""
+    parts = {}
+    for name, split, indices in (
+        ("train", dataset.train, train),
+        ("test", dataset.test, np.arange(len(dataset.test.labels), dtype=np.int32)),
+    ):
+        gone = np.isin(split.labels[indices], list(forget))
+        for side, chosen in (("forget", indices[gone]), ("retain", indices[~gone])):
+            sample = per_class_sample(split.labels, chosen, most, seed) if len(chosen) else chosen
+            parts[f"{name}_{side}"] = sample[:most]
+    return Images(dataset, tuple(forget), train, parts)
+
+
+def look(subject: Subject, images: Images, part: str, batch_size: int = 500) -> Look:
+    """What a model makes of the images of a part."""
+    split = images.dataset.train if part.startswith("train") else images.dataset.test
+    indices = images.parts[part]
+    channels = find_channels(
+        subject.model, subject.variables, jax.ShapeDtypeStruct((1, *images.dataset.image_shape), jnp.float32)
+    )
+    forward = _forward(subject.model, channels)
+    moments = jnp.float32(subject.preparation.mean), jnp.float32(subject.preparation.std)
+    found = [forward(subject.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
+    logits, features = jax.tree.map(lambda *parts: np.concatenate(list(map(np.asarray, parts)))[: len(indices)], *found)
+    return Look(logits, split.labels[indices], features)
+
+
+@lru_cache(maxsize=8)
+def _forward(model: nn.Module, channels: Channels) -> Any:
+    def forward(
+        variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits, activations, _ = capture(model, variables, normalise(images, mean, std), channels)
+        pooled = {name: a.reshape(a.shape[0], -1, a.shape[-1]).mean(1) for name, a in activations.items()}
+        return logits, pooled  # b (h w) c -> b c
+
+    return jax.jit(forward)
