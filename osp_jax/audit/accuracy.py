@@ -1,9 +1,11 @@
 """Is the class still recognised, and are the others as well as before? Accuracy, confusion and destinations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from osp_jax.audit.measure import Measure, measure
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> float | None:
@@ -45,6 +47,24 @@ def accuracy_report(
     }
     report["measures"] = {}
     return report
+
+
+def closeness(mine: Mapping[str, float], retrained: Mapping[str, float], gaps: Sequence[float]) -> dict[str, Measure]:
+    """How near a model's accuracies are to those of the retrained one.
+
+    Args:
+      mine, retrained: accuracies on the parts 'train_forget', 'train_retain' and 'test_retain'.
+      gaps: differences in other fractions that the average gap counts too.
+
+    Returns:
+      `tug_of_war` (Zhao et al., NeurIPS 2024, arXiv 2406.01257): the product of one minus each difference, 1 is
+      ideal; `average_gap` (SalUn, ICLR 2024): the mean difference, 0 is ideal.
+    """
+    differences = [abs(mine[part] - retrained[part]) for part in ("train_forget", "train_retain", "test_retain")]
+    return {
+        "tug_of_war": measure(float(np.prod([1 - d for d in differences]))),
+        "average_gap": measure(float(np.mean([*differences, *map(abs, gaps)]))),
+    }
 
 
 def without_logits(logits: np.ndarray, forget: Sequence[int]) -> np.ndarray:

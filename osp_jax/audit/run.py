@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.audit import recovery, relearn
-from osp_jax.audit.measure import Measure
-from osp_jax.audit.membership import membership
+from osp_jax.audit.accuracy import closeness
+from osp_jax.audit.measure import Measure, mean
+from osp_jax.audit.membership import membership, scores
 from osp_jax.audit.probes import probes
 from osp_jax.audit.representation import representation
 from osp_jax.audit.subject import Images, Look, Subject, look
@@ -79,7 +80,7 @@ def audit(
     random = _random(subjects["original"], images)
     stages = list(looks["original"]["test_forget"].features)
     last = _last_stage(subjects["original"], images, stages)
-    right = looks["original"]["test_forget"].logits.argmax(-1) == looks["original"]["test_forget"].labels
+    right = {name: {part: _accuracy(found) for part, found in of_model.items()} for name, of_model in looks.items()}
     axes = _axes(looks["original"], last)
 
     for name, subject in subjects.items():
@@ -90,7 +91,7 @@ def audit(
         with asking("relearning", name) as (measures, curves):
             settings = level.relearning
             measures["relearning"], curves["relearning"] = relearn.relearning(
-                subject, images, float(right.mean()), settings
+                subject, images, right["original"]["test_forget"], settings
             )
         with asking("probes", name) as (measures, curves):
             probed = [*(s for s in stages if s != last), last] if level.every_stage else [last]
@@ -105,10 +106,15 @@ def audit(
             measures["recovery"] = recovery.recovery(
                 subject, images, subjects["original"], level.recovery, training=level.training
             )
-    if "retrained" in found:
-        yardstick = found["retrained"]["measures"]["relearning"]
-        for of_model in found.values():
-            of_model["measures"]["relearning"] |= relearn.anamnesis(of_model["measures"]["relearning"], yardstick)
+    for name, of_model in found.items():
+        measures = of_model["measures"]
+        entropy = mean(-scores(looks[name]["test_forget"].logits, looks[name]["test_forget"].labels)["entropy"])
+        measures["accuracy"] = {"entropy_of_forgotten": entropy}
+        if "retrained" in found:
+            yardstick = found["retrained"]["measures"]
+            measures["relearning"] |= relearn.anamnesis(measures["relearning"], yardstick["relearning"])
+            members = [m["membership"]["salun_svc_non_members"]["value"] for m in (measures, yardstick)]
+            measures["accuracy"] |= closeness(right[name], right["retrained"], [members[0] - members[1]])
     return found, seconds
 
 
@@ -128,6 +134,10 @@ def settings_of(level: Level) -> dict[str, Any]:
 
 def _others(subjects: Mapping[str, Subject]) -> list[str]:
     return [name for name in ("original", "retrained") if name in subjects]
+
+
+def _accuracy(found: Look) -> float:
+    return float((found.logits.argmax(-1) == found.labels).mean())
 
 
 def _random(original: Subject, images: Images) -> Look:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from osp_jax.audit.accuracy import accuracy, accuracy_report, confusion_matrix, without_logits
+from osp_jax.audit.accuracy import accuracy, accuracy_report, closeness, confusion_matrix, without_logits
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 PREDICTIONS = np.array([0, 0, 0, 1, 1, 2, 0, 0])
@@ -72,3 +72,13 @@ def test_without_its_logits_a_class_is_never_predicted():
     assert set(masked.argmax(-1)) == {0, 2, 3}
     np.testing.assert_array_equal(masked[:, [0, 2, 3]], before[:, [0, 2, 3]])
     np.testing.assert_array_equal(logits, before)  # the original is left as it was
+
+
+def test_closeness_is_taken_from_the_differences_to_the_retrained_model():
+    mine = {"train_forget": 0.1, "train_retain": 0.9, "test_retain": 0.8}
+    retrained = {"train_forget": 0.0, "train_retain": 1.0, "test_retain": 0.8}
+    found = closeness(mine, retrained, [-0.2])
+    assert found["tug_of_war"]["value"] == pytest.approx(0.9 * 0.9 * 1.0)
+    assert found["average_gap"]["value"] == pytest.approx((0.1 + 0.1 + 0.0 + 0.2) / 4)
+    perfect = closeness(retrained, retrained, [0.0])
+    assert (perfect["tug_of_war"]["value"], perfect["average_gap"]["value"]) == (1, 0)
