@@ -4,7 +4,9 @@ python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained
 python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained --audit=full --shadows=runs/shadows
 """
 
+import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -27,41 +29,23 @@ def main() -> None:
     import numpy as np
 
     from osp_jax.audit.accuracy import accuracy_report, without_logits
-    from osp_jax.audit.run import LEVELS, audit, pieces, settings_of
-    from osp_jax.audit.subject import images_of
-    from osp_jax.data.splits import parse_classes
-    from osp_jax.errors import InputError
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report, subject_of
+    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report
     from osp_jax.provenance import provenance
     from osp_jax.report.page import report_html, report_markdown
-    from osp_jax.training.progress import terminal_bar
     from osp_jax.workdir import TrainedModel, load_workdir, read_json, write_json, write_text
 
     workdir = Path(_WORKDIR.value)
     trained = load_workdir(workdir)
-    names = trained.record["dataset"]["class_names"]
     unlearn = read_json(workdir / "unlearn.json") if (workdir / "unlearn.json").exists() else None
     forget = tuple(unlearn["forget"]) if unlearn else ()
     models = {"original": load_workdir(Path(_ORIGINAL.value or unlearn["original"])) if unlearn else trained}
     if unlearn:
         models["unlearned"] = trained
     if _REFERENCE.value:
-        reference = load_workdir(Path(_REFERENCE.value))
-        excluded = parse_classes(reference.record["config"]["data"]["exclude"], names)
-        if reference.record["dataset"]["name"] != trained.record["dataset"]["name"] or excluded != forget:
-            raise InputError(
-                f"{_REFERENCE.value} was trained on {reference.record['dataset']['name']} without classes "
-                f"{list(excluded)}; give one trained with --config.data.exclude={','.join(map(str, forget))}"
-            )
-        if reference.record["config"]["model"] != trained.record["config"]["model"]:
-            raise InputError(
-                f"{_REFERENCE.value} is a {reference.record['config']['model']['name']} of other settings than "
-                f"{workdir}; give one trained with the same config.model"
-            )
-        models["retrained"] = reference
-    if _AUDIT.value == "full" and unlearn:
-        _check_full(Path(unlearn["original"]), forget)
+        models["retrained"] = _reference(trained, forget)
+    if unlearn and _AUDIT.value == "full":
+        _check_full(unlearn)
 
     dataset = dataset_of(trained, _DATA_DIR.value)
     # Forgotten images too: what the retrained model was not shown is still asked of it.
@@ -79,22 +63,12 @@ def main() -> None:
     if forget:
         results["logit_masked"] = [(without_logits(logits, forget), labels) for logits, labels in results["original"]]
     reports = {name: accuracy_report(*splits, forget) for name, splits in results.items()}
-    record = None
-    if unlearn and _AUDIT.value != "none":
-        images = images_of(dataset, train, forget, LEVELS[_AUDIT.value].images, seed=0)
-        subjects = {name: subject_of(model) for name, model in models.items()}
-        with terminal_bar("audit", 0, pieces(subjects)) as (progress, task):
-            found, seconds = audit(
-                subjects, images, LEVELS[_AUDIT.value], lambda text: progress.update(task, advance=1, text=text)
-            )
-        for name, answer in found.items():
-            reports[name] |= answer
-        record = {"level": _AUDIT.value, "seconds": seconds, "settings": settings_of(LEVELS[_AUDIT.value])}
+    audited, record = _audit(models, dataset, train, unlearn) if unlearn and _AUDIT.value != "none" else ({}, None)
     evaluation = {
         **record_for_report(trained),
         "forget": list(forget),
         "method": unlearn["method"] if unlearn else None,
-        **reports,
+        **{name: report | audited.get(name, {}) for name, report in reports.items()},
         "audit": record,
         "channels": unlearn["channels"] if unlearn else {},
         "unlearn": {key: value for key, value in unlearn.items() if key != "channels"} if unlearn else None,
@@ -106,10 +80,32 @@ def main() -> None:
     print(f"evaluated: {workdir / 'eval.json'}, {workdir / 'report.md'}, {workdir / 'report.html'}")
 
 
-def _check_full(original: Path, forget: tuple[int, ...]) -> None:
+def _reference(trained: Any, forget: tuple[int, ...]) -> Any:
+    """The retrained model; it must differ from the original in the classes that it saw, and in nothing else."""
+    from osp_jax.data.splits import parse_classes
+    from osp_jax.errors import InputError
+    from osp_jax.workdir import load_workdir
+
+    reference = load_workdir(Path(_REFERENCE.value))
+    mine, its = trained.record, reference.record
+    excluded = parse_classes(its["config"]["data"]["exclude"], mine["dataset"]["class_names"])
+    if its["dataset"]["name"] != mine["dataset"]["name"] or excluded != forget:
+        raise InputError(
+            f"{_REFERENCE.value} was trained on {its['dataset']['name']} without classes {list(excluded)}; "
+            f"give one trained with --config.data.exclude={','.join(map(str, forget))}"
+        )
+    if its["config"]["model"] != mine["config"]["model"]:
+        raise InputError(
+            f"{_REFERENCE.value} is another network ({_words(its['config']['model'])}) than {_WORKDIR.value} "
+            f"({_words(mine['config']['model'])}); give one trained with the same config.model"
+        )
+    return reference
+
+
+def _check_full(unlearn: dict[str, Any]) -> None:
     from osp_jax.errors import InputError
 
-    classes = ",".join(map(str, forget))
+    classes = ",".join(map(str, unlearn["forget"]))
     if not _REFERENCE.value:
         raise InputError(
             "a full audit compares with a retrained model; train one with experiments.train "
@@ -117,9 +113,59 @@ def _check_full(original: Path, forget: tuple[int, ...]) -> None:
         )
     if not _SHADOWS.value:
         raise InputError(
-            f"a full audit needs shadow models; train them: python -m experiments.shadows --workdir={original} "
-            f"--forget={classes} --out=SHADOWS, and add --shadows=SHADOWS, or use --audit=quick"
+            f"a full audit needs shadow models; train them: python -m experiments.shadows "
+            f"--workdir={unlearn['original']} --forget={classes} --out=SHADOWS, and add --shadows=SHADOWS, "
+            "or use --audit=quick"
         )
+
+
+def _audit(models: dict[str, Any], dataset: Any, train: Any, unlearn: dict[str, Any]) -> tuple[dict, dict]:
+    """(measures and curves by model, the record of the audit)"""
+    from ml_collections import ConfigDict
+
+    from osp_jax.audit.run import LEVELS, audit, pieces, settings_of
+    from osp_jax.audit.shadow_statistics import ratio_attacks
+    from osp_jax.audit.subject import images_of
+    from osp_jax.loading import subject_of
+    from osp_jax.training.progress import terminal_bar
+    from osp_jax.training.shadows import find_shadows, shadow_pool
+    from osp_jax.unlearning import get_method
+
+    forget, level = tuple(unlearn["forget"]), LEVELS[_AUDIT.value]
+    shadows = ()
+    if _AUDIT.value == "full":
+        config = ConfigDict(models["original"].record["config"])
+        pool = shadow_pool(dataset, train)
+        shadows = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
+    images = images_of(dataset, train, forget, level.images, seed=0)
+    subjects = {name: subject_of(model) for name, model in models.items()}
+    number = len(shadows[0].keep) if shadows else 0
+    with terminal_bar("audit", 0, number + pieces(subjects)) as (progress, task):
+
+        def on_work(text: str) -> None:
+            progress.update(task, advance=1, text=text)
+
+        found, seconds = audit(subjects, images, level, on_work)
+        if shadows:
+            start, method = time.perf_counter(), get_method(unlearn["method"])
+            attacks = ratio_attacks(
+                *shadows,
+                unlearn["method"],
+                method.options(**unlearn["options"]),
+                forget,
+                on_shadow=lambda i: on_work(f"shadow model {i} of {number}"),
+            )
+            for name, by_attack in attacks.items():
+                for attack, (measures, roc) in by_attack.items():
+                    found[name]["measures"]["membership"] |= measures
+                    found[name]["curves"]["roc"][attack] = roc
+            seconds["shadow models"] = time.perf_counter() - start
+    settings = settings_of(level) | ({"shadow models": {"number": number}} if shadows else {})
+    return found, {"level": _AUDIT.value, "seconds": seconds, "settings": settings}
+
+
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 if __name__ == "__main__":

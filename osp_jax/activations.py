@@ -6,7 +6,7 @@ retained classes follow from the rows of the retained classes.
 
 import itertools
 from collections.abc import Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -100,23 +100,12 @@ def collect_statistics(
     shape = jax.ShapeDtypeStruct(first[0].shape, jnp.float32)
     channels = find_channels(model, variables, shape)
 
-    def batch_statistics(variables: Any, images: jax.Array, labels: jax.Array) -> Any:
-        _, activations, head_input = capture(model, variables, normalise(images, *moments), channels)
-        layers = {name: layer_statistics(value, labels, num_classes) for name, value in activations.items()}
-        if head_input.ndim > 2:
-            head_input = head_input.mean(axis=tuple(range(1, head_input.ndim - 1)))  # b h w c -> b c
-        return layers, head_input.astype(jnp.float32)
-
-    @jax.jit
-    def accumulate(variables: Any, total: Any, error: Any, images: jax.Array, labels: jax.Array) -> Any:
-        layers, features = batch_statistics(variables, images, labels)
-        return *compensated_add(total, error, layers), features
-
-    layers, _ = jax.eval_shape(batch_statistics, variables, *first)
+    batch_statistics, accumulate = _program(model, channels, num_classes)
+    layers, _ = jax.eval_shape(batch_statistics, variables, *first, *moments)
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), layers)
     error, features, kept_labels = total, [], []
     for images, labels in itertools.chain([first], batches):
-        total, error, batch_features = accumulate(variables, total, error, images, labels)
+        total, error, batch_features = accumulate(variables, total, error, images, labels, *moments)
         if sum(map(len, kept_labels)) < keep_features:
             true = np.flatnonzero(labels >= 0)
             features.append(np.asarray(batch_features)[true])
@@ -125,3 +114,22 @@ def collect_statistics(
     features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
     kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
     return Statistics(total, jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32), channels)
+
+
+@lru_cache(maxsize=8)
+def _program(model: nn.Module, channels: Channels, num_classes: int) -> tuple[Any, Any]:
+    """Statistics and features of one batch, and the jitted step that adds them up; one of them for many variables."""
+
+    def batch_statistics(variables: Any, images: jax.Array, labels: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
+        _, activations, head_input = capture(model, variables, normalise(images, mean, std), channels)
+        layers = {name: layer_statistics(value, labels, num_classes) for name, value in activations.items()}
+        if head_input.ndim > 2:
+            head_input = head_input.mean(axis=tuple(range(1, head_input.ndim - 1)))  # b h w c -> b c
+        return layers, head_input.astype(jnp.float32)
+
+    @jax.jit
+    def accumulate(variables: Any, total: Any, error: Any, *batch: jax.Array) -> Any:
+        layers, features = batch_statistics(variables, *batch)
+        return *compensated_add(total, error, layers), features
+
+    return batch_statistics, accumulate

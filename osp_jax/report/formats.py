@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 DASH = NOTHING = "\N{EN DASH}"
-_NUMBER = re.compile(rf"([+<>-]?\d.*|{NOTHING}|not run)?")
+_NUMBER = re.compile(rf"([<>]?[+-]?\d.*|{NOTHING}|not run|never\b.*)?")
 
 
 def percent(fraction: float | None) -> str:

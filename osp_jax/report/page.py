@@ -1,144 +1,93 @@
 """The report of one evaluation, as a self-contained HTML page and as Markdown: the same words and tables in both."""
 
-from collections.abc import Callable
+import re
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
-from osp_jax.report import figures, tables
-from osp_jax.report.formats import duration, markdown_text, percent, right_aligned
-from osp_jax.report.sentences import forgotten_names, summary
+from osp_jax.report import tables
+from osp_jax.report.answers import answers
+from osp_jax.report.audit_contents import anchor
+from osp_jax.report.contents import sections
+from osp_jax.report.formats import DASH, duration, markdown_text, percent, right_aligned
+from osp_jax.report.outline import NUMBERS, Section
+from osp_jax.report.sentences import forgotten_names, opening
 from osp_jax.report.skeleton import PAGE
+from osp_jax.report.verdicts import LESS, MORE, SAME
 
-Drawn = list[tuple[str, list[str]]]  # caption, SVGs
-
-
-class Section(NamedTuple):
-    """A heading, its explanation, tables (the empty ones are left out), details and, in HTML only, figures."""
-
-    title: str
-    text: str
-    tables: list[tables.Rows]
-    details: tables.Rows | None = None
-    draw: Callable[[dict[str, Any]], Drawn] = lambda _: []
-    when_empty: str = ""  # said in place of the tables; without it an empty section is left out
+_INTERVAL = re.compile(rf" (\([^()]*\d{DASH}[-\d][^()]*\)|(?<=^never )\([^()]*\))$")
 
 
 def report_markdown(evaluation: dict[str, Any]) -> str:
     """The report as Markdown, tables only."""
-    parts = [f"# {markdown_text(_title(evaluation))}", " ".join(map(markdown_text, summary(evaluation)))]
-    for section in _sections(evaluation):
-        rows = [tables.markdown(rows).rstrip() for rows in (*section.tables, section.details) if rows]
-        parts += [f"## {section.title}", *filter(None, [markdown_text(section.text)]), *(rows or [section.when_empty])]
+    parts = [f"# {markdown_text(_title(evaluation))}", " ".join(map(markdown_text, opening(evaluation)))]
+    listed = [f"- {markdown_text(asked)} {markdown_text(said)}" for _, asked, said in answers(evaluation)]
+    parts += ["\n".join(listed)] if listed else []
+    for section in sections(evaluation):
+        parts += _section_markdown(section, 2)
     return "\n\n".join(parts) + "\n"
+
+
+def _section_markdown(section: Section, level: int) -> list[str]:
+    rows = [tables.markdown(rows).rstrip() for rows in section.tables if rows]
+    for title, details in section.details.items():
+        if details:
+            rows += [*([f"{title}:"] if title != NUMBERS else []), tables.markdown(details).rstrip()]
+    words = [markdown_text(part) for part in (section.verdict, section.text) if part]
+    inner = [part for within in section.parts for part in _section_markdown(within, level + 1)]
+    empty = [markdown_text(section.when_empty)] if section.when_empty else []
+    return [f"{'#' * level} {markdown_text(section.title)}", *words, *(rows or empty), *inner]
 
 
 def report_html(evaluation: dict[str, Any]) -> str:
     """The report as one HTML file that needs nothing else."""
-    sentences = [escape(sentence) for sentence in summary(evaluation)]
+    sentences = [escape(sentence) for sentence in opening(evaluation)]
     title = escape(_title(evaluation))
     body = [f"<header>\n<h1>{title}</h1>\n<p class=lead>{' '.join(sentences[:3])}</p>"]
     body += [f"<p>{' '.join(sentences[3:])}</p>"] if sentences[3:] else []
-    body += [_tiles(evaluation), "</header>"]
-    for section in _sections(evaluation):
-        rows = [html_table(rows) for rows in section.tables if rows]
-        body += [f"<section>\n<h2>{section.title}</h2>", f"<p>{escape(section.text)}</p>" if section.text else ""]
-        body += rows or ([f"<p class=none>{section.when_empty}</p>"] if section.when_empty else [])
-        for caption, drawn in section.draw(evaluation):
-            cells = "".join(f"<div>{svg}</div>\n" for svg in drawn)
-            body.append(
-                f"<figure>\n<div class=panels>\n{cells}</div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
-            )
-        if section.details:
-            body.append(f"<details>\n<summary>The same in numbers</summary>\n{html_table(section.details)}\n</details>")
-        body.append("</section>")
+    body += [_tiles(evaluation), _answers(evaluation), "</header>"]
+    for section in sections(evaluation):
+        body.append(f"<section>\n{_section_html(section, evaluation, 2)}\n</section>")
     return PAGE.substitute(title=title, body="\n".join(filter(None, body)))
+
+
+def _section_html(section: Section, evaluation: dict[str, Any], level: int) -> str:
+    place = f' id="{escape(section.anchor)}"' if section.anchor else ""
+    body = [f"<h{level}{place}>{escape(section.title)}</h{level}>"]
+    body += [f"<p class=verdict>{_verdict(section.verdict)}</p>"] if section.verdict else []
+    body += [f"<p>{escape(section.text)}</p>"] if section.text else []
+    rows = [html_table(rows) for rows in section.tables if rows]
+    body += rows or ([f"<p class=none>{escape(section.when_empty)}</p>"] if section.when_empty else [])
+    for caption, drawn in section.draw(evaluation):
+        cells = "".join(f"<div>{svg}</div>\n" for svg in drawn)
+        body.append(
+            f"<figure>\n<div class=panels>\n{cells}</div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
+        )
+    for title, details in section.details.items():
+        if details:
+            body.append(f"<details>\n<summary>{escape(title)}</summary>\n{html_table(details)}\n</details>")
+    for part in section.parts:
+        body.append(f"<div class=part>\n{_section_html(part, evaluation, level + 1)}\n</div>")
+    return "\n".join(body)
+
+
+def _verdict(said: str) -> str:
+    """The answer, its first word stressed where it is a yes or a no."""
+    word, colon, rest = said.partition(": ")
+    return f"<strong>{word}:</strong> {escape(rest)}" if colon and word in ("No", "Partly", "Yes") else escape(said)
+
+
+def _answers(evaluation: dict[str, Any]) -> str:
+    listed = [
+        f'<li><a href="#{escape(anchor(question))}">{escape(asked)}</a> {_verdict(said)}</li>'
+        for question, asked, said in answers(evaluation)
+    ]
+    return "\n".join(["<ul class=answers>", *listed, "</ul>"]) if listed else ""
 
 
 def _title(evaluation: dict[str, Any]) -> str:
     if not evaluation["forget"]:
         return f"{evaluation['model']['name']} on {evaluation['dataset']['name']}"
     return f"Forgetting {forgotten_names(evaluation)}"
-
-
-def _sections(evaluation: dict[str, Any]) -> list[Section]:
-    forget, classes = evaluation["forget"], tables.class_table(evaluation)
-    intervals = "Share of images recognised; in brackets the 95% interval (Wilson) of the unseen test images. "
-    models = (
-        "Retrained: trained from scratch without the forgotten images, the ideal. "
-        "Logit masked: the original with only its forgotten answers hidden, all it knows still inside."
-    )
-    sections = [
-        Section(
-            "Accuracy", intervals + (models if forget else ""), [tables.accuracy_table(evaluation)], classes, _accuracy
-        )
-    ]
-    if forget:
-        sections += [
-            Section(
-                "What forgotten images are taken for",
-                "A model that never saw a class takes its images for something else; the retrained one shows for what.",
-                [],
-                tables.destinations(evaluation),
-                _destinations,
-            ),
-            Section(
-                "Is the knowledge gone?",
-                "What remains can show in ways that accuracy does not. The yardstick is the retrained model: "
-                "the closer to it, the better. In brackets the 95% interval; n is the sample's size.",
-                [tables.measures(evaluation)],
-                when_empty="Not run.",
-            ),
-            Section(
-                "What was changed in the model",
-                "A factor scales a channel: 1 leaves it untouched, 0 silences it.",
-                [tables.channel_table(evaluation)],
-                draw=_channels,
-            ),
-            Section(
-                "Time and data",
-                "How long the request took and how many training images it looked at.",
-                [tables.timing(evaluation), tables.data_seen(evaluation)],
-            ),
-        ]
-    sections.append(Section("Provenance", "", [tables.provenance(evaluation)]))
-    return [section for section in sections if any(section.tables) or section.details or section.when_empty]
-
-
-def _drawn(caption: str, svgs: list[str]) -> Drawn:
-    return [(caption, svgs)] if svgs else []
-
-
-def _accuracy(evaluation: dict[str, Any]) -> Drawn:
-    many = len(evaluation["original"]["per_class"]) > tables.MOST_CLASSES
-    which = "every class"
-    if many:
-        first = (
-            "the forgotten classes and those that changed most" if evaluation.get("unlearned") else "the lowest classes"
-        )
-        which = f"{first}, then all retained classes in order"
-    matrices = [key for key in ("original", "unlearned") if (evaluation.get(key) or {}).get("confusion")]
-    return [
-        (f"Accuracy on unseen images: {which}.", [figures.per_class(evaluation)]),
-        *_drawn(
-            "Which answers the test images of each class get; the more solid, the larger the share of the class.",
-            [figures.confusion(evaluation, key) for key in matrices],
-        ),
-    ]
-
-
-def _destinations(evaluation: dict[str, Any]) -> Drawn:
-    drawn, number = figures.destinations(evaluation), len(evaluation["forget"])
-    first = f" The first {len(drawn)} of {number} classes." if len(drawn) < number else ""
-    return _drawn(f"Share of a forgotten class's test images by answer.{first}", drawn)
-
-
-def _channels(evaluation: dict[str, Any]) -> Drawn:
-    panels, left_out = figures.channels(evaluation)
-    rest = f" {left_out} more layers are in the table only." if left_out else ""
-    caption = (
-        "How much more each channel answers to the forgotten class. Orange: turned down, the more solid the further."
-    )
-    return _drawn(caption + rest, panels)
 
 
 def _tiles(evaluation: dict[str, Any]) -> str:
@@ -160,7 +109,14 @@ def html_table(rows: tables.Rows) -> str:
 
     def line(cells: list[str], tag: str) -> str:
         marked = zip(cells, classes, strict=True)
-        return f"<tr>{''.join(f'<{tag}{which}>{escape(cell)}</{tag}>' for cell, which in marked)}</tr>"
+        return f"<tr>{''.join(f'<{tag}{which}>{_cell(cell)}</{tag}>' for cell, which in marked)}</tr>"
 
     body = "\n".join(line(row, "td") for row in rows[1:])
     return f"<div class=scroll><table>\n<thead>{line(rows[0], 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
+
+
+def _cell(text: str) -> str:
+    """Escaped; an interval stands on a line of its own, a verdict in one piece, stressed where more is left."""
+    if text in (SAME, MORE, LESS):
+        return f"<span class=one-line>{f'<strong>{text}</strong>' if text == MORE else text}</span>"
+    return _INTERVAL.sub(r" <span class=interval>\1</span>", escape(text))

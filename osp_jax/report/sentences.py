@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from osp_jax.report.answers import answers
 from osp_jax.report.formats import duration, percent, points
 from osp_jax.report.tables import class_name, data_seen, image_counts, interval, models, retained
 
@@ -16,7 +17,12 @@ def forgotten_names(evaluation: dict[str, Any]) -> str:
 
 
 def summary(evaluation: dict[str, Any]) -> list[str]:
-    """What happened, in plain sentences."""
+    """What happened and what is left of the classes, in plain sentences."""
+    return [*opening(evaluation), *(f"{asked} {said}" for _, asked, said in answers(evaluation))]
+
+
+def opening(evaluation: dict[str, Any]) -> list[str]:
+    """What was asked, what it did to the accuracy, and what it cost."""
     if not evaluation["forget"]:
         model, data = evaluation["original"], evaluation["dataset"]
         asked = f"The model {evaluation['model']['name']} was evaluated as trained on {data['name']}; "
@@ -67,6 +73,8 @@ def _yardsticks(evaluation: dict[str, Any]) -> Iterator[str]:
             f"{percent(hidden['test_forget_accuracy'])} and {percent(hidden['test_retain_accuracy'])}: "
             "a low accuracy alone is no proof of forgetting."
         )
+    if not answers(evaluation):
+        yield f"What the model still knows of {them} was not examined, and accuracy alone cannot tell."
 
 
 def _cost(evaluation: dict[str, Any]) -> Iterator[str]:

@@ -55,7 +55,8 @@ def svg(name: str, title: str, height: float, paint: Callable[[Any], None]) -> s
         )
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)  # a hundredth of a point
+    # A hundredth of a point is enough.
+    text = re.sub(r' (?:d|x|y)="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = text.replace("'DejaVu Sans'", "system-ui, 'Segoe UI', Roboto, sans-serif")
     for variable, colour in PALETTE.items():

@@ -115,24 +115,6 @@ def destinations(evaluation: dict[str, Any], most: int = 5) -> Rows:
     return rows if len(rows) > 1 else []
 
 
-def measures(evaluation: dict[str, Any]) -> Rows:
-    """The audit's measures, each with its 95% interval."""
-    found = {key: model.get("measures") or {} for key, model in models(evaluation).items()}
-    rows = [["Measure", *(MODELS[key] for key in found), "n"]]
-    for name in dict.fromkeys(name for values in found.values() for name in values):
-        values = [per_model.get(name) or {} for per_model in found.values()]
-        counts = dict.fromkeys(str(value["n"]) for value in values if value.get("n") is not None)
-        rows.append([name.replace("_", " "), *map(_measure, values), " / ".join(counts)])
-    return rows if len(rows) > 1 else []
-
-
-def _measure(measure: dict[str, Any]) -> str:
-    if measure.get("value") is None:
-        return NOTHING
-    ends = measure.get("ci95") or [None]
-    return f"{measure['value']:.4g}" + ("" if None in ends else f" ({ends[0]:.4g}{DASH}{ends[1]:.4g})")
-
-
 def channel_table(evaluation: dict[str, Any]) -> Rows:
     """How many channels each layer has and how many were turned down."""
     rows = [["Layer", "Channels", "Turned down", "Lowest factor"]]
@@ -176,6 +158,7 @@ def provenance(evaluation: dict[str, Any]) -> Rows:
         "forgotten": ", ".join(f"{index} ({class_name(evaluation, index)})" for index in evaluation["forget"]),
         "method": evaluation.get("method") if evaluation["forget"] else None,
         "options": unlearn.get("options"),
+        "audit": (evaluation.get("audit") or {}).get("level"),
         "original model": unlearn.get("original"),
         "parameters changed": unlearn.get("parameters_changed"),
         **(evaluation.get("provenance") or {}),

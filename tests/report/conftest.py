@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from osp_jax.report import report_html
+from tests.report.made_up_audit import made_up_audit
+
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -32,12 +35,7 @@ def _model(rng: np.random.Generator, classes: int, forget: list[int], gone: bool
             str(index): {str(answer): n / images for answer, n in enumerate(confusion[index].tolist()) if n}
             for index in forget
         },
-        "measures": {
-            "membership_auc": {"value": 0.503 if gone else 0.712, "ci95": [0.47, 0.74], "n": 180},
-            "relearn_steps": {"value": 41 if gone else 2, "ci95": None, "n": None},
-        }
-        if forget
-        else {},
+        "measures": {},
     }
 
 
@@ -71,6 +69,13 @@ def make_evaluation(classes: int = 10, forget: tuple[int, ...] = (3,), layers: i
         return evaluation
     for key in ("unlearned", "retrained", "logit_masked"):
         evaluation[key] = _model(rng, classes, forget, gone=True)
+    for model in ("original", "unlearned", "retrained"):
+        evaluation[model] |= made_up_audit(rng, model)
+    evaluation["audit"] = {
+        "level": "full",
+        "seconds": {"membership": 3.21, "relearning": 64.0, "probes": 8.5, "representation": 1.9, "recovery": 20.4},
+        "settings": {"relearning": {"steps": 200, "learning_rate": 0.01}, "recovery": {}},
+    }
     evaluation["channels"], masked = {}, {}
     for layer in range(layers):
         score = rng.gamma(0.7, 1.0, size=16 * 2 ** min(layer, 5))
@@ -97,3 +102,9 @@ def make_evaluation(classes: int = 10, forget: tuple[int, ...] = (3,), layers: i
 @pytest.fixture(scope="session")
 def evaluate() -> Iterator[Callable[..., dict[str, Any]]]:
     return make_evaluation
+
+
+@pytest.fixture(scope="session")
+def default_page() -> str:
+    """The page of the made-up evaluation as it is; drawing takes seconds."""
+    return report_html(make_evaluation())

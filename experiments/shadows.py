@@ -1,0 +1,55 @@
+"""Trains the shadow models that LiRA and U-LiRA need, with and without the classes to forget.
+
+python -m experiments.shadows --workdir=runs/digits --forget=3 --number=16 --out=runs/shadows
+
+They follow the recipe of the trained workdir. What is finished in --out is not trained again: another --forget costs
+the models without those classes only.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the trained model whose recipe to follow", required=True)
+_FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
+_NUMBER = flags.DEFINE_integer("number", 16, "of shadow models in each of the two sets; even")
+_OUT = flags.DEFINE_string("out", None, "where the sets are written, resumed from and found", required=True)
+_EPOCHS = flags.DEFINE_integer("epochs", 0, "instead of the recipe's; 0: as many")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
+
+
+def main() -> None:
+    from ml_collections import ConfigDict
+
+    from osp_jax.data.splits import check_forget, parse_classes
+    from osp_jax.errors import InputError
+    from osp_jax.loading import dataset_of, indices_of
+    from osp_jax.training.shadows import draw_keep, seconds_per_shadow, shadow_folder, shadow_pool, train_shadows
+    from osp_jax.workdir import load_workdir
+
+    trained = load_workdir(Path(_WORKDIR.value))
+    names = trained.record["dataset"]["class_names"]
+    forget = parse_classes(_FORGET.value, names)
+    check_forget(forget, len(names))
+    config = ConfigDict(trained.record["config"])
+    if _EPOCHS.value:
+        config.training.epochs = _EPOCHS.value
+    dataset = dataset_of(trained, _DATA_DIR.value)
+    pool = shadow_pool(dataset, indices_of(trained, dataset)[0])
+    unseen = [names[c] for c in forget if c not in pool.labels]
+    if unseen:
+        raise InputError(
+            f"{_WORKDIR.value} was not trained on {', '.join(unseen)}, so no shadow model would be; choose the workdir "
+            "of a model that was"
+        )
+    keep = draw_keep(pool.labels, _NUMBER.value, config.seed)
+    for exclude, what in ((), "all classes"), (forget, f"all but {', '.join(names[c] for c in forget)}"):
+        train_shadows(config, pool, len(names), keep, Path(_OUT.value), exclude=exclude)
+        folder = shadow_folder(config, pool, keep, Path(_OUT.value), exclude)
+        print(f"{len(keep)} shadow models of {what}: {seconds_per_shadow(folder):.1f} s each, in {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

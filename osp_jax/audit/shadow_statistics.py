@@ -1,0 +1,164 @@
+"""What shadow models make of images, as trained and after unlearning: the statistic that `audit/lira.py` attacks by.
+
+What unlearning took from a shadow model is kept beside its set, a file a model, so that a killed run goes on where it
+was and a method is applied once.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osp_jax import checkpoint
+from osp_jax.activations import Statistics, collect_statistics
+from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, scaled_confidence, u_lira
+from osp_jax.data.batches import index_batches
+from osp_jax.data.splits import per_class_sample, split_by_class
+from osp_jax.errors import InputError
+from osp_jax.forward import predict_logits
+from osp_jax.training.shadows import Shadows
+from osp_jax.unlearning import get_method
+from osp_jax.unlearning.data import request_data
+from osp_jax.workdir import read_json, write_json
+
+
+def ratio_attacks(
+    every: Shadows,
+    without: Shadows,
+    name: str,
+    options: Any,
+    forget: tuple[int, ...],
+    *,
+    on_shadow: Callable[[int], None] = lambda _: None,
+) -> dict[str, dict[str, Attack]]:
+    """By model ('original', 'unlearned', 'retrained') what LiRA, its offline form and U-LiRA tell of forgotten images.
+
+    Args:
+      every, without: shadow models of all classes and of all but `forget`, from `find_shadows`.
+      name, options, forget, on_shadow: as for `unlearn_shadows`.
+
+    Raises:
+      InputError: as `unlearn_shadows`, or too few shadow models.
+    """
+    images = forgotten_images(every, forget)
+    statistics = {
+        "original": shadow_statistics(every, images),
+        "unlearned": unlearn_shadows(every, name, options, forget, on_shadow=on_shadow),
+        "retrained": shadow_statistics(without, images),
+    }
+    keep, retrained = every.keep[:, images], statistics["retrained"]
+    return {
+        model: {
+            "lira": lira(values, keep),
+            "lira_offline": lira_offline(values, keep),
+            "u_lira": retrained_control(retrained) if model == "retrained" else u_lira(values, retrained, keep),
+        }
+        for model, values in statistics.items()
+    }
+
+
+def forgotten_images(shadows: Shadows, forget: Sequence[int]) -> np.ndarray:
+    """Indices int32 into the pool of the images of the classes `forget`.
+
+    Raises:
+      InputError: the pool has none.
+    """
+    _, indices = split_by_class(shadows.pool.labels, forget)
+    if not len(indices):
+        raise InputError(f"the shadow models' pool has no image of the classes {list(forget)}; train others")
+    return indices
+
+
+def shadow_statistics(shadows: Shadows, indices: np.ndarray) -> np.ndarray:
+    """`scaled_confidence` of the N shadow models on the pool images `indices` `(n,)`: float64 `(N, n)`."""
+    return np.stack([_statistic(shadows, _member(shadows, i), indices) for i in range(len(shadows.keep))])
+
+
+def unlearn_shadows(
+    shadows: Shadows,
+    name: str,
+    options: Any,
+    forget: tuple[int, ...],
+    *,
+    seed: int = 0,
+    on_shadow: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """The statistic of each shadow model after it was made to forget, on the pool's images of the classes `forget`.
+
+    Each sees its own half of the pool as its training images, and gets its own class statistics.
+
+    Args:
+      shadows: originals, which saw every class.
+      name: of the method.
+      options: the method's.
+      seed: of methods that draw random numbers; folded with the number of the model.
+      on_shadow: called after each model with the number done.
+
+    Returns:
+      float64 `(N, images)`, columns as in `forgotten_images`.
+
+    Raises:
+      InputError: an unknown method, one that cannot act on this network, or no image of these classes.
+    """
+    method, indices = get_method(name), forgotten_images(shadows, forget)
+    what = {"method": name, "options": dataclasses.asdict(options), "forget": list(map(int, forget)), "seed": seed}
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    folder = shadows.folder / "unlearned" / f"{name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "record.json", what)
+    on_device = jnp.asarray(shadows.pool.images), jnp.asarray(shadows.pool.labels)
+    found = []
+    for i, row in enumerate(shadows.keep):
+        path = folder / f"{i}.json"
+        if not path.exists():
+            variables, members = _member(shadows, i), np.flatnonzero(row).astype(np.int32)
+            given = shadows.pool, members, forget, shadows.preparation, shadows.config.to_dict()
+            unlearned = method.unlearn(
+                shadows.model,
+                variables,
+                forget,
+                data=request_data(*given, on_device=on_device) if method.sees else None,
+                statistics=_class_statistics(shadows, i, variables, members),
+                config=options,
+                rng=jax.random.fold_in(jax.random.key(seed), i),
+            )
+            write_json(path, _statistic(shadows, unlearned, indices).tolist())
+        found.append(read_json(path))
+        on_shadow(i + 1)
+    return np.array(found, np.float64)
+
+
+def _member(shadows: Shadows, i: int) -> dict[str, Any]:
+    return jax.tree.map(lambda leaf: leaf[i], shadows.variables)
+
+
+def _statistic(shadows: Shadows, variables: dict[str, Any], indices: np.ndarray) -> np.ndarray:
+    moments = {"mean": shadows.preparation.mean, "std": shadows.preparation.std}
+    logits = predict_logits(shadows.model, variables, shadows.pool, indices, **moments)
+    return scaled_confidence(logits, shadows.pool.labels[indices])
+
+
+def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], members: np.ndarray) -> Statistics:
+    """Over the model's own images, as a workdir's; the same for every method, so collected once."""
+    path = shadows.folder / "statistics" / str(i)
+    if path.exists():
+        return checkpoint.load_statistics(path)
+    settings, labels = shadows.config.statistics, shadows.pool.labels
+    sample = per_class_sample(labels, members, settings.features, seed=shadows.config.seed)
+    statistics = collect_statistics(
+        shadows.model,
+        variables,
+        index_batches(shadows.pool, np.concatenate([sample, np.setdiff1d(members, sample)]), settings.batch_size),
+        num_classes=shadows.num_classes,
+        mean=shadows.preparation.mean,
+        std=shadows.preparation.std,
+        keep_features=len(sample),
+    )
+    path.parent.mkdir(exist_ok=True)
+    checkpoint.save_statistics(path, statistics)
+    return statistics

@@ -1,0 +1,137 @@
+"""The audit's questions, and the answer to each in plain sentences."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from osp_jax.report.formats import NOTHING
+from osp_jax.report.measure_words import label, shown
+from osp_jax.report.verdicts import LESS, MORE, SAME, Measure, excess, value_of, verdict
+
+
+class Question(NamedTuple):
+    """As a reader asks it, so that a no is what was hoped for; and how it was put to the models.
+
+    `{do} the {classes} ... {them}` agrees with how many classes were forgotten.
+    """
+
+    text: str
+    how: str
+
+
+class Answer(NamedTuple):
+    """In plain sentences: `short` stands alone, `rest` says what weakens it."""
+
+    short: str
+    rest: str = ""
+
+
+QUESTIONS = {
+    "membership": Question(
+        "Can one tell that a forgotten image was in the training data?",
+        "An attacker looks at the model's answers and guesses which images of the {classes} it was trained on. The "
+        "area under the curve (AUC) is the chance that a training image looks more like one than an unseen image does: "
+        "0.5 is guessing, 1 certain.",
+    ),
+    "relearning": Question(
+        "Does it learn the {classes} again faster than a model that never saw {them}?",
+        "The model is trained again with a few images of the {classes}. The fewer steps it takes to get back to a "
+        "share of what the original recognised, the more was left. Never: not within the given number of steps.",
+    ),
+    "probes": Question(
+        "{do} the {classes} still show inside the network?",
+        "A simple classifier reads the network's inner values, stage by stage, and tells images of the {classes} from "
+        "others; guessing gives 50%. A model that never saw the {classes} allows this to a degree, too: what is above "
+        "it was learned and kept.",
+    ),
+    "representation": Question(
+        "Does it still work like a network that saw the {classes}?",
+        "On unseen images of the {classes}, inner values and answers are laid beside those of the original and of the "
+        "retrained model. A likeness (CKA) of 1 is the same up to a rotation, 0 is none; a distance of 0 is the same.",
+    ),
+    "recovery": Question(
+        "Can the {classes} be brought back without images of {them}?",
+        "The model is disturbed in ways that undo a mere disguise; then it is asked about unseen images of the "
+        "{classes} again.",
+    ),
+}
+
+
+def questions(evaluation: Mapping[str, Any]) -> list[str]:
+    """Those the report knows, in their order, and any other that was run."""
+    run = [key for model in ("original", "unlearned") for key in measures(evaluation, model)]
+    return list(dict.fromkeys([*QUESTIONS, *run]))
+
+
+def measures(evaluation: Mapping[str, Any], model: str) -> dict[str, dict[str, Measure]]:
+    """A model's measures by question; a question without any is left out."""
+    found = (evaluation.get(model) or {}).get("measures") or {}
+    return {question: named for question, named in found.items() if named}
+
+
+def asked(evaluation: Mapping[str, Any], question: str) -> Question:
+    """The question, about the classes that were forgotten."""
+    known = QUESTIONS.get(question)
+    if known is None:
+        return Question(question.replace("_", " ").capitalize(), "")
+    one = len(evaluation["forget"]) == 1
+    words = dict(zip(("do", "classes", "them"), ("Does class it" if one else "Do classes them").split(), strict=True))
+    return Question(known.text.format(**words), known.how.format(**words))
+
+
+def answers(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Key, question and short answer of every question that was put to the unlearned model."""
+    run = [question for question in questions(evaluation) if question in measures(evaluation, "unlearned")]
+    return [(question, asked(evaluation, question).text, answer(evaluation, question).short) for question in run]
+
+
+def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
+    """What the measures of a question say together."""
+    mine, retrained, original = (
+        measures(evaluation, model).get(question, {}) for model in ("unlearned", "retrained", "original")
+    )
+    if not mine:
+        return Answer("Not run.")
+    if not retrained:
+        return Answer(_without_yardstick(mine, original))
+    found = {name: verdict(question, mine[name], retrained.get(name)) for name in mine}
+    found = {name: which for name, which in found.items() if which != NOTHING}
+    if not found:
+        return Answer("These measures describe only; none of them decides.")
+    more = [name for name, which in found.items() if which == MORE]
+    less = sum(which == LESS for which in found.values())
+    most = max(more, key=lambda name: excess(question, mine[name], retrained[name]), default="")
+    saw = "a model that never saw the " + ("class" if len(evaluation["forget"]) == 1 else "classes")
+    counted = _counted(more, len(found), most, saw)
+    # A measure that even the untouched original passes could not have caught anything.
+    weak = sum(verdict(question, original.get(name), retrained[name]) in (SAME, LESS) for name in found)
+    if weak == len(found) and not more:
+        return Answer(f"{counted} But here even the original shows no more, so this proves little.", _less(less, weak))
+    which = "that one proves" if weak == 1 else "those prove"
+    doubt = f"On {weak} even the original shows no more than such a model: {which} little." if weak else ""
+    return Answer(counted, " ".join(filter(None, (_less(less, len(found)), doubt))))
+
+
+def _counted(more: list[str], of: int, most: str, saw: str) -> str:
+    if of == 1:
+        word, none = ("Yes", "") if more else ("No", "no ")
+        return f"{word}: on the one measure {none}more is left than in {saw}."
+    if not more:
+        return f"No: on none of {of} measures is more left than in {saw}."
+    word, on = ("Yes", f"all {of}") if len(more) == of else ("Partly", f"{len(more)} of {of}")
+    where = f"{'most of all ' if len(more) > 1 else ''}in “{label(most)}”"
+    return f"{word}: on {on} measures more is left than in {saw}, {where}."
+
+
+def _less(less: int, of: int) -> str:
+    where = "On it" if of == 1 else f"On {less}"
+    return f"{where} less is left, which can itself betray that something was removed." if less else ""
+
+
+def _without_yardstick(mine: Mapping[str, Measure], original: Mapping[str, Measure]) -> str:
+    """The first measure that could decide, before and after."""
+    for name, found in mine.items():
+        before = original.get(name)
+        if found.get("leak") and value_of(found) is not None and value_of(before) is not None:
+            was, now = shown(name, before, ends=False), shown(name, found, ends=False)
+            return f"No retrained model to compare with. {label(name)}: {was} before, {now} now."
+    return "No retrained model to compare with."

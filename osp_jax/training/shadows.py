@@ -1,0 +1,461 @@
+"""Shadow models: many models of one recipe, each on its own half of a pool of images, trained together.
+
+Attacks that know how a model answers on images it did and did not see need them (`osp_jax/audit/lira.py`). A set of
+them is kept in a folder of its own, named by what determines it: the recipe, the pool, who sees what, and the classes
+left out. It is trained once; a run that was killed goes on from its newest checkpoint.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from osp_jax import checkpoint
+from osp_jax.data.augment import Preparation, channel_moments
+from osp_jax.data.draws import host_generator
+from osp_jax.data.sources import Dataset, Split
+from osp_jax.distributed import on_cpu
+from osp_jax.errors import InputError, unknown
+from osp_jax.models import init_variables
+from osp_jax.provenance import provenance
+from osp_jax.training.epoch import make_epoch
+from osp_jax.training.loop import check_settings
+from osp_jax.training.progress import terminal_bar
+from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight, preparation_of
+from osp_jax.training.state import TrainState
+from osp_jax.training.step import Step
+from osp_jax.workdir import build_model, check_writable, read_json, write_json
+
+# (states, orders, step keys, penalty weight) -> states, and one array (N,) a metric.
+RunEpochs = Callable[..., tuple[TrainState, dict[str, np.ndarray]]]
+
+_SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the same seed
+
+
+class Shadows(NamedTuple):
+    """A finished set: `variables` stacked along a leading axis N, and what they were made of.
+
+    Shadow model i was trained on the images `keep[i]` of `pool`, bool `(N, pool)`, less those of the classes `exclude`.
+    `folder` is where the set lies, and where what is derived from it may be kept too.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    config: ConfigDict
+    pool: Split
+    num_classes: int
+    keep: np.ndarray
+    exclude: tuple[int, ...]
+    preparation: Preparation
+    folder: Path
+
+
+class Start(NamedTuple):
+    """A set before its first epoch: stacked `states`, image numbers `members` by model, keys `(N,)`, steps an epoch."""
+
+    recipe: Recipe
+    states: TrainState
+    members: list[np.ndarray]
+    order_keys: jax.Array
+    step_keys: jax.Array
+    steps: int
+
+
+def shadow_pool(dataset: Dataset, train_indices: np.ndarray) -> Split:
+    """The images shadow models draw from: those the original was trained on, then the test images.
+
+    The latter stand for an attacker's own data; without them every image of a forgotten class would be one that the
+    original saw. Classes that the original was never trained on are left out.
+    """
+    train, test = dataset.train, dataset.test
+    known = np.isin(test.labels, np.unique(train.labels[train_indices]))
+    return Split(
+        np.concatenate([train.images[train_indices], test.images[known]]),
+        np.concatenate([train.labels[train_indices], test.labels[known]]),
+    )
+
+
+def draw_keep(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Which of `number` shadow models sees which image: bool `(number, images)`.
+
+    Every image is in exactly half of them; of each class every one has the same number of images, up to one. As in
+    Carlini et al. (S&P 2022), who draw a random half for each image, but balanced.
+
+    Args:
+      labels: `(images,)`.
+
+    Raises:
+      InputError: an odd number, or one below 4.
+    """
+    _check_number(number)
+    rng = np.random.default_rng(seed)
+    keep = rng.permuted(np.arange(number)[:, None] % 2 == np.zeros((1, len(labels))), axis=0)
+    for c in np.unique(labels):
+        members = np.flatnonzero(labels == c)
+        counts = keep[:, members].sum(1)
+        while counts.max() - counts.min() > 1:
+            fullest, emptiest = counts.argmax(), counts.argmin()
+            movable = members[keep[fullest, members] & ~keep[emptiest, members]]
+            moved = rng.choice(movable, (counts[fullest] - counts[emptiest]) // 2, replace=False)
+            keep[fullest, moved], keep[emptiest, moved] = False, True
+            counts[fullest] -= len(moved)
+            counts[emptiest] += len(moved)
+    return keep
+
+
+def shadow_preparation(config: ConfigDict, pool: Split) -> Preparation:
+    """Normalisation and augmentation of all shadow models on a pool; those without a class keep it, as `retrain`."""
+    return preparation_of(config, *channel_moments(pool.images))
+
+
+def train_shadows(
+    config: ConfigDict,
+    pool: Split,
+    num_classes: int,
+    keep: np.ndarray,
+    folder: Path,
+    *,
+    exclude: Sequence[int] = (),
+    way: str | None = None,
+    checkpoint_every: int = 5,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Trains a set of shadow models, goes on with it, or reads it where it is finished.
+
+    The set is kept in `shadow_folder(...)`, with a `record.json` that says what it is and what each epoch took. All
+    random numbers follow from `config.seed`, the number of the model, epoch and step, so the end does not depend on
+    interruptions; the way changes float rounding only.
+
+    Args:
+      keep: bool `(N, images)`, see `draw_keep`; row i holds the images of model i.
+      folder: of all sets.
+      exclude: classes that no model sees.
+      way: one of `WAYS`; None: `choose_way`.
+      checkpoint_every: epochs between checkpoints, which is what a killed run may lose.
+      on_epoch: called after each epoch with what `record.json` says of it.
+
+    Returns:
+      variables, stacked along a leading axis N.
+
+    Raises:
+      InputError: an odd number of models or one below 4, a batch size above the images of the smallest model, nothing
+        left to train on, settings that no training could use, a way that does not fit the devices, no space, or a loss
+        that is not finite.
+    """
+    if checkpoint_every < 1:
+        raise InputError(f"checkpoint_every is {checkpoint_every}; give a positive number of epochs")
+    here = shadow_folder(config, pool, keep, folder, exclude)
+    if _is_finished(here):
+        return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep)))
+    start = start_shadows(config, pool, num_classes, keep, exclude)
+    way = way or choose_way(len(keep))
+    run_epochs = epochs_of_all(way, start.recipe.step, pool, len(keep))
+    check_writable(here, 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(start.states)))
+    record = _record(here, config, pool, keep, exclude)
+    states, epochs = start.states, config.training.epochs
+    with checkpoint.training_checkpoints(here, checkpoint_every, 2) as checkpoints:
+        done, states = checkpoint.restore_state(checkpoints, states)
+        del record["epochs"][done:]
+        with terminal_bar(f"{len(keep)} shadow models", done, epochs) as (progress, task):
+            for epoch in range(done + 1, epochs + 1):
+                begun = time.perf_counter()
+                weight = jnp.float32(penalty_weight(config, epoch))
+                orders = epoch_orders(start, epoch, config.training.batch_size)
+                states, metrics = run_epochs(states, orders, start.step_keys, weight)
+                _check_finite([metrics["loss"]], epoch)
+                seconds = time.perf_counter() - begun
+                means = {name: float(metrics[name].mean()) for name in ("loss", "accuracy")}
+                record["epochs"].append({"epoch": epoch, **means, "seconds": seconds, "way": way})
+                write_json(here / "record.json", record)
+                if epoch % checkpoint_every == 0 or epoch == epochs:
+                    checkpoint.save_state(checkpoints, epoch, states, last=epoch == epochs)
+                progress.update(task, advance=1, text=f"loss {means['loss']:.3f}")
+                on_epoch(record["epochs"][-1])
+    _check_finite(jax.tree.leaves(states.variables), epochs)
+    variables = jax.tree.map(jnp.asarray, states.variables)
+    shutil.rmtree(here / "models", ignore_errors=True)  # of a run that was killed here
+    checkpoint.save_variables(here / "models", variables)
+    shutil.rmtree(here / "checkpoints")  # the optimiser's state is of no further use
+    return variables
+
+
+def find_shadows(
+    config: ConfigDict, pool: Split, num_classes: int, folder: Path, forget: Sequence[int]
+) -> tuple[Shadows, Shadows]:
+    """Finished sets under `folder` for a recipe: shadow models of every class, and those without `forget`.
+
+    Both have the `keep` that `draw_keep` draws by the seed of the recipe; they may have been trained for another number
+    of epochs than `config` says. Of several such pairs the one with the most models is taken, and among these the one
+    of the longest training.
+
+    Raises:
+      InputError: there is no such pair.
+    """
+    found = set()
+    for path in sorted(folder.glob("*/record.json")) if folder.is_dir() else []:
+        record = read_json(path)
+        epochs = record["config"]["training"]["epochs"]
+        if _is_finished(path.parent) and _settings(ConfigDict(record["config"])) == _settings(_lasting(config, epochs)):
+            found.add((record["number"], epochs))
+    for number, epochs in sorted(found, reverse=True):
+        settings = _lasting(config, epochs)
+        keep = draw_keep(pool.labels, number, settings.seed)
+        folders = [shadow_folder(settings, pool, keep, folder, exclude) for exclude in ((), forget)]
+        if all(map(_is_finished, folders)):
+            model = build_model(settings, num_classes, pool.images.shape[1:])
+            like, preparation = _like(settings, pool, num_classes, number), shadow_preparation(settings, pool)
+            every, without = (checkpoint.load_variables(here / "models", like) for here in folders)
+            return (
+                Shadows(model, every, settings, pool, num_classes, keep, (), preparation, folders[0]),
+                Shadows(model, without, settings, pool, num_classes, keep, tuple(forget), preparation, folders[1]),
+            )
+    classes = ",".join(map(str, forget))
+    raise InputError(
+        f"{folder} holds no finished shadow models of this recipe with and without the classes {classes}; "
+        f"train them: python -m experiments.shadows --workdir=... --forget={classes} --out={folder}"
+    )
+
+
+def shadow_folder(config: ConfigDict, pool: Split, keep: np.ndarray, folder: Path, exclude: Sequence[int] = ()) -> Path:
+    """Where the set of this recipe, pool, `keep` and `exclude` lies under `folder`, whether it is there or not."""
+    what = {"settings": _settings(config), "exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
+    return folder / hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def seconds_per_shadow(folder: Path) -> float:
+    """What each model of the finished set in `folder` took to train, its share of compiling included."""
+    record = read_json(folder / "record.json")
+    return sum(epoch["seconds"] for epoch in record["epochs"]) / record["number"]
+
+
+# One set: its start, its epochs.
+
+
+def start_shadows(
+    config: ConfigDict, pool: Split, num_classes: int, keep: np.ndarray, exclude: Sequence[int] = ()
+) -> Start:
+    """Raises `InputError` as `train_shadows`."""
+    _check_number(len(keep))
+    if config.training.start_from:
+        raise InputError(
+            "the recipe starts from another network (training.start_from), so its config is not the whole of it; "
+            "take one that was trained from random parameters"
+        )
+    image_shape = pool.images.shape[1:]
+    check_settings(config, image_shape)
+    allowed = ~np.isin(pool.labels, list(exclude))
+    if not allowed.any():
+        raise InputError("no image is left to train shadow models on; leave out fewer classes")
+    members = [np.flatnonzero(row & allowed).astype(np.int32) for row in keep]
+    smallest = min(map(len, members))
+    steps = smallest // config.training.batch_size
+    if not steps:
+        raise InputError(
+            f"training.batch_size {config.training.batch_size} exceeds the {smallest} images of the smallest shadow "
+            "model; each has half of the pool, so take a smaller batch"
+        )
+    model = build_model(config, num_classes, image_shape)
+    recipe = make_recipe(config, model, image_shape, shadow_preparation(config, pool), steps)
+    base = jax.random.fold_in(jax.random.key(config.seed), _SHADOW_KEYS)
+    by_model = [jax.random.fold_in(base, number) for number in range(len(keep))]
+    init_keys, order_keys, step_keys = (
+        jnp.stack([jax.random.fold_in(key, purpose) for key in by_model]) for purpose in range(3)
+    )
+    # A fresh optimiser's state does not depend on the parameters.
+    states = [recipe.start.replace(**init_variables(model, image_shape, key)) for key in init_keys]
+    return Start(recipe, _stacked(states), members, order_keys, step_keys, steps)
+
+
+def epoch_orders(start: Start, epoch: int, batch_size: int) -> np.ndarray:
+    """int32 `(N, steps, batch)`: each model's own images in its own random order, as many as all have."""
+    orders = []
+    for key, members in zip(start.order_keys, start.members, strict=True):
+        shuffled = host_generator(jax.random.fold_in(key, epoch)).permutation(members)
+        orders.append(shuffled[: start.steps * batch_size].reshape(start.steps, batch_size))
+    return np.stack(orders)
+
+
+def choose_way(number: int) -> str:
+    """How `number` models train fastest here, going by `benchmarks/shadows.py`.
+
+    On a CPU one after another: XLA turns convolutions over stacked kernels into grouped ones, which are slow there.
+    """
+    if on_cpu():
+        return "in turn"
+    devices = jax.device_count()
+    return "a model a device" if devices > 1 and number % devices == 0 else "together"
+
+
+def epochs_of_all(way: str, step: Step, pool: Split, number: int) -> RunEpochs:
+    """`run(states, orders, step_keys, penalty_weight) -> (states, metrics)`: one epoch of all models.
+
+    `states` is stacked, and given away; `orders` int32 `(N, steps, batch)`; `metrics` float32 `(N,)` a name, the means
+    over the steps.
+
+    Raises:
+      InputError: an unknown way, or devices that do not fit it.
+    """
+    if way not in WAYS:
+        raise unknown("way to train shadow models", way, WAYS)
+    return WAYS[way](step, pool, number)
+
+
+def _together(step: Step, pool: Split, number: int) -> RunEpochs:
+    """One step of all models, vmapped over their stacked states."""
+    images, labels = jnp.asarray(pool.images), jnp.asarray(pool.labels)
+    run_epoch = make_epoch(jax.vmap(step, in_axes=(0, 0, None, None, 0, None)))
+
+    def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
+        # The epoch gives away what it starts from; arrays of the host might share their memory with what it is given.
+        states = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), states)
+        states, history = run_epoch(states, orders.swapaxes(0, 1), images, labels, keys, weight)
+        return states, {name: np.asarray(values).mean(0) for name, values in history.items()}  # steps N -> N
+
+    return run
+
+
+def _in_turn(step: Step, pool: Split, number: int) -> RunEpochs:
+    """The epoch of one model after that of another, by the same compiled step."""
+    images, labels = jnp.asarray(pool.images), jnp.asarray(pool.labels)
+    run_epoch = make_epoch(step)
+
+    def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
+        ends, means = [], []
+        for i in range(number):
+            state = jax.tree.map(lambda leaf: jnp.array(leaf[i]), states)  # noqa: B023
+            state, history = run_epoch(state, orders[i], images, labels, keys[i], weight)
+            ends.append(jax.tree.map(np.asarray, state))
+            means.append({name: np.asarray(values).mean() for name, values in history.items()})
+        return _stacked(ends), _stacked(means)
+
+    return run
+
+
+def _a_model_a_device(step: Step, pool: Split, number: int) -> RunEpochs:
+    """As many models at a time as there are devices, one on each; nothing passes between them."""
+    devices = jax.device_count()
+    if devices < 2 or number % devices:
+        raise InputError(
+            f"{number} shadow models cannot go one to each of {devices} device(s); train a multiple of the number of "
+            "devices, at least two, or choose another way"
+        )
+    mesh = jax.make_mesh((devices,), ("model",), axis_types=(AxisType.Auto,))
+    everywhere, each = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("model"))
+    images, labels = jax.device_put((pool.images, pool.labels), everywhere)
+
+    def step_here(state: TrainState, batch_indices: Any, images: Any, labels: Any, key: Any, weight: Any) -> Any:
+        state, batch_indices, key = jax.tree.map(lambda leaf: leaf[0], (state, batch_indices, key))  # 1 ... -> ...
+        return jax.tree.map(lambda leaf: leaf[None], step(state, batch_indices, images, labels, key, weight))
+
+    split, whole = PartitionSpec("model"), PartitionSpec()
+    specs = {"in_specs": (split, split, whole, whole, split, whole), "out_specs": split}
+    # Unchecked: a scan inside the step (the kernel gradient's) starts from zeros, which are of no device.
+    run_epoch = make_epoch(jax.shard_map(step_here, mesh=mesh, check_vma=False, **specs))
+
+    def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
+        ends, means = [], []
+        for first in range(0, number, devices):
+            here = slice(first, first + devices)
+            group = jax.device_put(jax.tree.map(lambda leaf: np.array(leaf[here]), states), each)  # noqa: B023
+            given = orders[here].swapaxes(0, 1), images, labels, jax.device_put(keys[here], each), weight
+            group, history = run_epoch(group, *given)
+            ends.append(jax.tree.map(np.asarray, group))
+            means.append({name: np.asarray(values).mean(0) for name, values in history.items()})
+        return tuple(jax.tree.map(lambda *parts: np.concatenate(parts), *found) for found in (ends, means))
+
+    return run
+
+
+WAYS: dict[str, Callable[[Step, Split, int], RunEpochs]] = {
+    "together": _together,
+    "in turn": _in_turn,
+    "a model a device": _a_model_a_device,
+}
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    """On the host: no program is compiled for it."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+# What a set is known by.
+
+
+def _check_number(number: int) -> None:
+    if number < 4 or number % 2:
+        raise InputError(f"{number} shadow models cannot see each image by halves; give an even number of at least 4")
+
+
+def _check_finite(values: Sequence[Any], epoch: int) -> None:
+    """Of arrays `(N, ...)`."""
+    broken = np.flatnonzero(np.any([~np.isfinite(v).reshape(len(v), -1).all(1) for v in map(np.asarray, values)], 0))
+    if len(broken):
+        raise InputError(
+            f"shadow model {broken[0]} is not finite in epoch {epoch}; lower training.learning_rate or "
+            "orthogonality.weight of the recipe"
+        )
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """The part of a config that a shadow model depends on."""
+    fields = json.loads(json.dumps(config.to_dict()))
+    fields["data"].pop("dir")  # where the data lie may change; the pool itself is part of the key
+    return {name: fields[name] for name in ("seed", "data", "model", "training", "orthogonality")}
+
+
+def _lasting(config: ConfigDict, epochs: int) -> ConfigDict:
+    changed = ConfigDict(config.to_dict())
+    changed.training.epochs = epochs
+    return changed
+
+
+def _digests(pool: Split, keep: np.ndarray) -> dict[str, str]:
+    def digest(*arrays: np.ndarray) -> str:
+        made = hashlib.sha256()
+        for array in arrays:
+            made.update(f"{array.shape}{array.dtype}".encode())
+            made.update(np.ascontiguousarray(array).data)
+        return made.hexdigest()[:16]
+
+    return {"pool": digest(pool.images, pool.labels), "keep": digest(keep)}
+
+
+def _like(config: ConfigDict, pool: Split, num_classes: int, number: int) -> dict[str, Any]:
+    """Shapes and dtypes of the stacked variables."""
+    image_shape = pool.images.shape[1:]
+    model = build_model(config, num_classes, image_shape)
+    one = jax.eval_shape(lambda: init_variables(model, image_shape, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((number, *leaf.shape), leaf.dtype), one)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "models" / "checkpoints" / "0").is_dir()
+
+
+def _record(folder: Path, config: ConfigDict, pool: Split, keep: np.ndarray, exclude: Sequence[int]) -> dict[str, Any]:
+    """The content of `record.json`, as far as it is written."""
+    path = folder / "record.json"
+    if path.exists():
+        return read_json(path)
+    record = {
+        "number": len(keep),
+        "exclude": sorted(map(int, exclude)),
+        "seed": config.seed,
+        "images": len(pool.labels),
+        **_digests(pool, keep),
+        "config": json.loads(json.dumps(config.to_dict())),
+        "provenance": provenance(config.seed),
+        "epochs": [],
+    }
+    write_json(path, record)
+    return record
