@@ -25,6 +25,8 @@ class Answer(NamedTuple):
     rest: str = ""
 
 
+_DESCRIBES = "These measures describe only; none of them decides."
+
 QUESTIONS = {
     "membership": Question(
         "Can one tell that a forgotten image was in the training data?",
@@ -56,6 +58,16 @@ QUESTIONS = {
 }
 
 
+# Shown where they were run, and not missed where they were not.
+_BESIDE = {
+    "accuracy": Question(
+        "How near are its accuracies to those of a model that never saw the {classes}?",
+        "Tug-of-war is 1, and the average gap 0, where they are the same (forgotten and other training images, other "
+        "unseen images). The entropy of an answer is 0 where the model is sure.",
+    ),
+}
+
+
 def questions(evaluation: Mapping[str, Any]) -> list[str]:
     """Those the report knows, in their order, and any other that was run."""
     run = [key for model in ("original", "unlearned") for key in measures(evaluation, model)]
@@ -70,7 +82,7 @@ def measures(evaluation: Mapping[str, Any], model: str) -> dict[str, dict[str, M
 
 def asked(evaluation: Mapping[str, Any], question: str) -> Question:
     """The question, about the classes that were forgotten."""
-    known = QUESTIONS.get(question)
+    known = (QUESTIONS | _BESIDE).get(question)
     if known is None:
         return Question(question.replace("_", " ").capitalize(), "")
     one = len(evaluation["forget"]) == 1
@@ -79,9 +91,12 @@ def asked(evaluation: Mapping[str, Any], question: str) -> Question:
 
 
 def answers(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Key, question and short answer of every question that was put to the unlearned model."""
+    """Key, question and short answer of every question that was put to the unlearned model and can be decided."""
     run = [question for question in questions(evaluation) if question in measures(evaluation, "unlearned")]
-    return [(question, asked(evaluation, question).text, answer(evaluation, question).short) for question in run]
+    short = {question: answer(evaluation, question).short for question in run}
+    return [
+        (question, asked(evaluation, question).text, said) for question, said in short.items() if said != _DESCRIBES
+    ]
 
 
 def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
@@ -96,7 +111,7 @@ def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
     found = {name: verdict(question, mine[name], retrained.get(name)) for name in mine}
     found = {name: which for name, which in found.items() if which != NOTHING}
     if not found:
-        return Answer("These measures describe only; none of them decides.")
+        return Answer(_DESCRIBES)
     more = [name for name, which in found.items() if which == MORE]
     less = sum(which == LESS for which in found.values())
     most = max(more, key=lambda name: excess(question, mine[name], retrained[name]), default="")

@@ -59,7 +59,12 @@ def made_up_audit(rng: np.random.Generator, model: str) -> dict[str, Any]:
         "int8_forget_accuracy": measure(0.0, "high", 0.02),
         "inversion_recognised": measure(0.5 * left, "high", 0.08),
     }
+    accuracy = {
+        "entropy_of_forgotten": measure(0.9 - 0.8 * left, None, 0.05),
+        "tug_of_war": measure(1 - 0.9 * left, None, n=None),
+    }
     measures = {
+        "accuracy": accuracy,
         "membership": membership,
         "relearning": relearning,
         "probes": probes,

@@ -82,6 +82,7 @@ def test_the_summary_answers_every_question_that_was_run(evaluate):
     for _, question, short in answers(evaluate()):
         assert f"{question} {short}" in said
     assert "not examined" not in said
+    assert "Tug-of-war" not in said  # it only describes
 
 
 @pytest.mark.parametrize(
