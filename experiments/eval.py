@@ -51,6 +51,7 @@ def main() -> None:
     # Forgotten images too: what the retrained model was not shown is still asked of it.
     train, _ = indices_of(models["original"], dataset)
     test = np.arange(len(dataset.test.labels))
+    shadows = _shadows(models["original"], dataset, train, forget) if unlearn and _AUDIT.value == "full" else ()
 
     def answers(model: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
         splits = ((dataset.train, train), (dataset.test, test))
@@ -63,7 +64,9 @@ def main() -> None:
     if forget:
         results["logit_masked"] = [(without_logits(logits, forget), labels) for logits, labels in results["original"]]
     reports = {name: accuracy_report(*splits, forget) for name, splits in results.items()}
-    audited, record = _audit(models, dataset, train, unlearn) if unlearn and _AUDIT.value != "none" else ({}, None)
+    audited, record = (
+        _audit(models, dataset, train, unlearn, shadows) if unlearn and _AUDIT.value != "none" else ({}, None)
+    )
     evaluation = {
         **record_for_report(trained),
         "forget": list(forget),
@@ -119,24 +122,25 @@ def _check_full(unlearn: dict[str, Any]) -> None:
         )
 
 
-def _audit(models: dict[str, Any], dataset: Any, train: Any, unlearn: dict[str, Any]) -> tuple[dict, dict]:
-    """(measures and curves by model, the record of the audit)"""
+def _shadows(original: Any, dataset: Any, train: Any, forget: tuple[int, ...]) -> tuple[Any, ...]:
     from ml_collections import ConfigDict
 
+    from osp_jax.training.shadows import find_shadows, shadow_pool
+
+    config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
+    return find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
+
+
+def _audit(models: Any, dataset: Any, train: Any, unlearn: Any, shadows: tuple[Any, ...]) -> tuple[dict, dict]:
+    """(measures and curves by model, the record of the audit)"""
     from osp_jax.audit.run import LEVELS, audit, pieces, settings_of
     from osp_jax.audit.shadow_statistics import ratio_attacks
     from osp_jax.audit.subject import images_of
     from osp_jax.loading import subject_of
     from osp_jax.training.progress import terminal_bar
-    from osp_jax.training.shadows import find_shadows, shadow_pool
     from osp_jax.unlearning import get_method
 
     forget, level = tuple(unlearn["forget"]), LEVELS[_AUDIT.value]
-    shadows = ()
-    if _AUDIT.value == "full":
-        config = ConfigDict(models["original"].record["config"])
-        pool = shadow_pool(dataset, train)
-        shadows = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
     images = images_of(dataset, train, forget, level.images, seed=0)
     subjects = {name: subject_of(model) for name, model in models.items()}
     number = len(shadows[0].keep) if shadows else 0

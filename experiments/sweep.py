@@ -32,7 +32,7 @@ def main() -> None:
     from osp_jax.comparison.plan import parse_methods
     from osp_jax.errors import InputError
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report
+    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report, request_data_of
     from osp_jax.provenance import provenance
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.unlearning import get_method
@@ -75,7 +75,15 @@ def main() -> None:
         }
         for name, method in methods.items():
             outcome = timed_request(
-                method, trained.model, trained.variables, (forgotten,), statistics, options[name], rng, warm_seconds=1.0
+                method,
+                trained.model,
+                trained.variables,
+                (forgotten,),
+                statistics,
+                options[name],
+                rng,
+                data=request_data_of(trained, dataset, (forgotten,)) if method.sees else None,
+                warm_seconds=1.0,
             )
             after = predictions(outcome.variables)
             row[name] = {

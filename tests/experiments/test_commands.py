@@ -107,6 +107,11 @@ def test_eval_reports_every_model_of_the_contract(unlearned, retrained):
         assert sum(model["forgotten_predictions"]["3"].values()) == pytest.approx(1)
     assert evaluation["logit_masked"]["test_forget_accuracy"] == 0
     assert evaluation["retrained"]["train_forget_accuracy"] == 0
+    questions = {"accuracy", "membership", "relearning", "probes", "representation", "recovery"}
+    for name in ("original", "unlearned", "retrained"):
+        assert evaluation[name]["measures"].keys() == questions
+        assert evaluation[name]["curves"].keys() == {"roc", "relearning", "map", "cka"}
+    assert evaluation["audit"]["level"] == "quick"
     assert "Retrained" in (unlearned / "report.md").read_text()
     assert (unlearned / "report.html").read_text().lower().startswith("<!doctype html>")
 
@@ -179,12 +184,13 @@ def test_the_benchmark_answers_bad_input_in_one_line_before_anything_is_trained(
 
 
 def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
-    arguments = [f"--workdir={trained}", "--methods=osp,logit-mask", "--option=osp:amount=0.5", f"--out={tmp_path}"]
+    arguments = [f"--workdir={trained}", "--methods=osp,esc,logit-mask", "--option=osp:amount=0.5", f"--out={tmp_path}"]
     done = run_command("experiments.sweep", *arguments)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert [row["class"] for row in results["classes"]] == list(range(10))
     assert all(row["logit-mask"]["forget_accuracy"] == 0 for row in results["classes"])
+    assert all(0 <= row["esc"]["forget_accuracy"] <= 1 for row in results["classes"])  # it sees forgotten images
     assert results["options"]["osp"]["amount"] == 0.5
     assert "logit-mask" in (tmp_path / "table.md").read_text()
 
@@ -235,7 +241,11 @@ def test_unlearn_answers_bad_input_in_one_line_and_leaves_all_as_it_was(trained,
     assert contents(tmp_path) | contents(trained) == before
 
 
-def test_eval_answers_bad_input_in_one_line(trained, unlearned, tmp_path):
+def test_eval_answers_bad_input_in_one_line(trained, unlearned, retrained, tmp_path):
+    rounded = shutil.copytree(retrained, tmp_path / "rounded")
+    record = json.loads((rounded / "config.json").read_text())
+    record["config"]["model"]["dtype"] = "bfloat16"
+    (rounded / "config.json").write_text(json.dumps(record))
     moved = shutil.copytree(unlearned, tmp_path / "moved")
     record = json.loads((moved / "unlearn.json").read_text())
     (moved / "unlearn.json").write_text(json.dumps(record | {"original": str(tmp_path / "gone")}))
@@ -243,15 +253,25 @@ def test_eval_answers_bad_input_in_one_line(trained, unlearned, tmp_path):
     record = json.loads((shapes / "config.json").read_text())
     record["dataset"]["image_shape"] = [16, 16, 1]
     (shapes / "config.json").write_text(json.dumps(record))
+    before = contents(unlearned)
     cases = [
         ([f"--workdir={unlearned}", f"--reference={trained}"], ["--config.data.exclude=3"]),
         ([f"--workdir={moved}"], [str(tmp_path / "gone")]),
         ([f"--workdir={tmp_path / 'nothing'}"], ["does not exist"]),
         ([f"--workdir={shapes}"], ["image_shape"]),
+        ([f"--workdir={unlearned}", "--audit=full"], ["a full audit compares with a retrained model", "exclude=3"]),
+        ([f"--workdir={unlearned}", "--audit=full", f"--reference={retrained}"], ["experiments.shadows", "--forget=3"]),
+        (
+            [f"--workdir={unlearned}", "--audit=full", f"--reference={retrained}", f"--shadows={tmp_path / 'none'}"],
+            ["holds no finished shadow models", "experiments.shadows"],
+        ),
+        ([f"--workdir={unlearned}", f"--reference={rounded}"], ["another network", "bfloat16", "config.model"]),
+        ([f"--workdir={unlearned}", "--audit=some"], ["audit", "quick"]),
     ]
     results = run_cases("experiments.eval", [arguments for arguments, _ in cases])
     for (_, words), (code, stderr) in zip(cases, results, strict=True):
         assert_one_line_error(code, stderr, *words)
+    assert contents(unlearned) == before
 
 
 @pytest.mark.parametrize(
