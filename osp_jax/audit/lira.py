@@ -16,13 +16,12 @@ import numpy as np
 from scipy import stats
 from scipy.special import logsumexp
 
-from osp_jax.audit.measure import Measure, measure, roc_points
+from osp_jax.audit.measure import RATES, Measure, measure, roc_points
 from osp_jax.errors import InputError
 
 # Scores and truth (1: member), `(k,)`, of one target, from Gaussians without it and without the shadow models given.
 Score = Callable[[int, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 
-RATES = {"1_percent": 0.01, "0_1_percent": 0.001}
 VARIANCES = ("auto", "global", "per-example")
 _BOUND = 1e3  # of the statistic: a masked class has minus infinity
 _SPREAD = 1e-3  # least standard deviation: the statistics of a masked class are all the same

@@ -12,6 +12,8 @@ from scipy import stats
 
 Measure = dict[str, Any]
 
+RATES = {"1_percent": 0.01, "0_1_percent": 0.001}  # of false positives, at which the true ones are told
+
 
 def measure(
     value: float | None, ci95: Sequence[float] | None = None, n: int | None = None, *, leak: str | None = None

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from osp_jax.audit.measure import Measure, auc, balanced, measure, roc_points, share
+from osp_jax.audit.measure import RATES, Measure, auc, balanced, measure, roc_points, share
 from osp_jax.errors import InputError
 
 Answers = tuple[np.ndarray, np.ndarray]  # logits (n, classes), labels (n,)
 
 FOLDS = 5
-RATES = {"1_percent": 0.01, "0_1_percent": 0.001}
 _FLOOR = -50.0  # of log-probabilities that a classifier reads: a masked class has minus infinity
 
 
