@@ -246,7 +246,7 @@ def start_shadows(
 ) -> Start:
     """Raises `InputError` as `train_shadows`."""
     _check_number(len(keep))
-    if config.training.start_from:
+    if config.training.get("start_from"):  # workdirs of older versions lack it
         raise InputError(
             "the recipe starts from another network (training.start_from), so its config is not the whole of it; "
             "take one that was trained from random parameters"

@@ -45,7 +45,7 @@ def unlearn(
     """
     del variables, forget, statistics, config, rng
     indices, settings = jnp.asarray(data.retain()), ConfigDict(data.recipe)
-    if settings.training.start_from:
+    if settings.training.get("start_from"):  # workdirs of older versions lack it
         raise InputError(
             "the original started from another network (training.start_from), so its config is not its whole recipe; "
             "repeat each of its trainings by python -m experiments.train with --config.data.exclude"
