@@ -16,11 +16,9 @@ from flax import traverse_util
 
 from osp_jax.audit.measure import Measure, share
 from osp_jax.audit.relearn import frozen_norm_loss
-from osp_jax.audit.subject import Images, Subject
+from osp_jax.audit.subject import Images, Subject, channels_of, recognised
 from osp_jax.data.augment import normalise
 from osp_jax.data.draws import host_generator
-from osp_jax.forward import predict_logits
-from osp_jax.models.channels import find_channels
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
 
 _UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these leave 1.5% of the old ones
@@ -58,7 +56,10 @@ def recovery(
     }
     if training:
         attacks["retained_finetuning"] = fine_tuned(subject, images, settings, jax.random.fold_in(key, 0))
-    measures = {f"{name}_forget_accuracy": _accuracy(subject, images, after) for name, after in attacks.items()}
+    measures = {
+        f"{name}_forget_accuracy": share(recognised(subject, images, after), leak="high")
+        for name, after in attacks.items()
+    }
     if training:
         measures["inversion_recognised"] = inversion(subject, images, judge, settings, jax.random.fold_in(key, 1))
     return measures
@@ -94,8 +95,7 @@ def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> dict[
 
 
 def _head(subject: Subject, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    shape = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return tuple(find_channels(subject.model, subject.variables, shape).head.split("/"))
+    return tuple(channels_of(subject.model, image_shape).head.split("/"))
 
 
 def _to_median(sizes: jax.Array) -> jax.Array:
@@ -109,7 +109,7 @@ def with_batch_statistics(subject: Subject, images: Images, batch_size: int = 25
     split, retained = images.dataset.train, images.parts["train_retain"]
     size = min(batch_size, len(retained))
     update = _statistics_update(subject.model)
-    moments = jnp.float32(subject.preparation.mean), jnp.float32(subject.preparation.std)
+    moments = subject.preparation.moments()
     after = subject.variables
     for number in range(_UPDATES):
         batch = np.roll(retained, -number * size)[:size]
@@ -145,13 +145,13 @@ def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Ar
     epochs = -(-settings.steps // max(len(retained) // size, 1))
     batches = epoch_batches(retained, size, epochs, order_key)[: settings.steps]
     return descend(
-        frozen_norm_loss(subject.model, subject.preparation._replace(mean=(), std=())),
+        frozen_norm_loss(subject),
         subject.variables,
         {"images": split.images[batches], "labels": split.labels[batches]},
         np.full(len(batches), settings.learning_rate),
         step_key,
         optimiser=Optimiser(momentum=settings.momentum),
-        arguments=(np.float32(subject.preparation.mean), np.float32(subject.preparation.std)),
+        arguments=subject.preparation.moments(),
         mask=jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), subject.variables["params"]),
     )
 
@@ -201,10 +201,3 @@ def _climb(model: nn.Module) -> Any:
         return inputs
 
     return climb
-
-
-def _accuracy(subject: Subject, images: Images, variables: dict[str, Any]) -> Measure:
-    asked, test = images.parts["test_forget"], images.dataset.test
-    moments = {"mean": subject.preparation.mean, "std": subject.preparation.std}
-    logits = predict_logits(subject.model, variables, test, asked, **moments)
-    return share(logits.argmax(-1) == test.labels[asked], leak="high")

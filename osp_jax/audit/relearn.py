@@ -18,11 +18,9 @@ from flax import linen as nn
 from scipy import stats
 
 from osp_jax.audit.measure import Measure, measure, never
-from osp_jax.audit.subject import Images, Subject
+from osp_jax.audit.subject import Images, Subject, channels_of, recognised
 from osp_jax.data.augment import Preparation, augment, normalise
 from osp_jax.data.draws import host_generator
-from osp_jax.forward import predict_logits
-from osp_jax.models.channels import find_channels
 from osp_jax.training.descent import Loss, Optimiser, trajectory
 from osp_jax.training.loss import cross_entropy
 from osp_jax.unlearning.data import of_each_class
@@ -111,24 +109,21 @@ def _accuracies(
 ) -> Iterator[tuple[int, float]]:
     """`(steps, accuracy on forgotten test images)` along the way."""
     draw_key, order_key, step_key = jax.random.split(key, 3)
-    split, test, preparation = images.dataset.train, images.dataset.test, subject.preparation
+    split = images.dataset.train
     batches = _batches(of_each_class(split.labels, images.train, count, draw_key), settings, order_key)
-    asked = images.parts["test_forget"]
     ones = jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), subject.variables["params"])
     for steps, variables in trajectory(
-        frozen_norm_loss(subject.model, preparation._replace(mean=(), std=())),
+        frozen_norm_loss(subject),
         subject.variables,
         {"images": split.images[batches], "labels": split.labels[batches]},
         np.full(settings.steps, settings.learning_rate),
         step_key,
         stops=[*(s for s in _STOPS if s < settings.steps), settings.steps],
         optimiser=Optimiser(momentum=settings.momentum),
-        arguments=(np.float32(preparation.mean), np.float32(preparation.std)),
+        arguments=subject.preparation.moments(),
         mask=head_mask(subject, images.dataset.image_shape) if layers == "head_only" else ones,
     ):
-        logits = predict_logits(subject.model, variables, test, asked, mean=preparation.mean, std=preparation.std)
-        right = np.isfinite(logits).all(-1) & (logits.argmax(-1) == test.labels[asked])
-        yield steps, float(right.mean())
+        yield steps, float(recognised(subject, images, variables).mean())
 
 
 def _batches(indices: np.ndarray, settings: Settings, key: jax.Array) -> np.ndarray:
@@ -149,10 +144,9 @@ def _first(points: Sequence[tuple[int, float]], goal: float) -> int | None:
     return next((steps for steps, accuracy in points if accuracy >= goal), None)
 
 
-def head_mask(subject: Subject, image_shape: Sequence[int]) -> Any:
+def head_mask(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
     """Factors on the parameters: 1 on the head's, 0 on all others."""
-    shape = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    head = tuple(find_channels(subject.model, subject.variables, shape).head.split("/"))
+    head = tuple(channels_of(subject.model, image_shape).head.split("/"))
 
     def factor(path: Any, leaf: jax.Array) -> jax.Array:
         return jnp.full((), float(tuple(key.key for key in path)[: len(head)] == head), leaf.dtype)
@@ -160,16 +154,19 @@ def head_mask(subject: Subject, image_shape: Sequence[int]) -> Any:
     return jax.tree_util.tree_map_with_path(factor, subject.variables["params"])
 
 
-@lru_cache(maxsize=16)
-def frozen_norm_loss(model: nn.Module, preparation: Preparation) -> Loss:
+def frozen_norm_loss(subject: Subject) -> Loss:
     """Cross-entropy of a batch of augmented images, with the running statistics of the norms, which stay.
 
-    Of `preparation` only the augmentation counts: mean and standard deviation are arguments, so that models of
-    different normalisation share a program.
+    The mean and standard deviation of the normalisation are its arguments, so that models that differ in these share a
+    program.
     """
+    return _frozen_norm_loss(subject.model, subject.preparation._replace(mean=(), std=()))
 
+
+@lru_cache(maxsize=16)
+def _frozen_norm_loss(model: nn.Module, augmentation: Preparation) -> Loss:
     def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
-        pad, flip, cutout = preparation.pad, preparation.flip, preparation.cutout
+        pad, flip, cutout = augmentation.pad, augmentation.flip, augmentation.cutout
         inputs = augment(normalise(batch["images"], mean, std), key, pad=pad, flip=flip, cutout=cutout)
         logits = model.apply({"params": params, "batch_stats": batch_stats}, inputs, False)
         return cross_entropy(logits, batch["labels"]), batch_stats

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.audit import recovery, relearn
@@ -15,9 +14,8 @@ from osp_jax.audit.measure import Measure, mean
 from osp_jax.audit.membership import membership, scores
 from osp_jax.audit.probes import probes
 from osp_jax.audit.representation import representation
-from osp_jax.audit.subject import Images, Look, Subject, look
+from osp_jax.audit.subject import Images, Look, Subject, channels_of, look
 from osp_jax.models import init_variables
-from osp_jax.models.channels import find_channels
 
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
 MAP_POINTS = 1000
@@ -148,8 +146,7 @@ def _random(original: Subject, images: Images) -> Look:
 
 def _last_stage(subject: Subject, images: Images, stages: list[str]) -> str:
     """What the head reads, or the last stage of a network whose head reads something else."""
-    shape = jax.ShapeDtypeStruct((1, *images.dataset.image_shape), jnp.float32)
-    return find_channels(subject.model, subject.variables, shape).features or stages[-1]
+    return channels_of(subject.model, images.dataset.image_shape).features or stages[-1]
 
 
 def _axes(looks: Mapping[str, Look], stage: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """A model under audit, and what it makes of images: logits, and the features of every stage."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,8 @@ from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import per_class_sample
+from osp_jax.forward import predict_logits
+from osp_jax.models import init_variables
 from osp_jax.models.channels import Channels, capture, find_channels
 
 
@@ -63,14 +65,27 @@ def look(subject: Subject, images: Images, part: str, batch_size: int = 500) -> 
     """What a model makes of the images of a part."""
     split = images.dataset.train if part.startswith("train") else images.dataset.test
     indices = images.parts[part]
-    channels = find_channels(
-        subject.model, subject.variables, jax.ShapeDtypeStruct((1, *images.dataset.image_shape), jnp.float32)
-    )
-    forward = _forward(subject.model, channels)
-    moments = jnp.float32(subject.preparation.mean), jnp.float32(subject.preparation.std)
+    forward = _forward(subject.model, channels_of(subject.model, images.dataset.image_shape))
+    moments = subject.preparation.moments()
     found = [forward(subject.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
     logits, features = jax.tree.map(lambda *parts: np.concatenate(list(map(np.asarray, parts)))[: len(indices)], *found)
     return Look(logits, split.labels[indices], features)
+
+
+def recognised(subject: Subject, images: Images, variables: dict[str, Any]) -> np.ndarray:
+    """Whether the model with other `variables` knows each forgotten test image, bool `(n,)`; no, where it answers
+    something that is not finite."""
+    test, asked = images.dataset.test, images.parts["test_forget"]
+    moments = {"mean": subject.preparation.mean, "std": subject.preparation.std}
+    logits = predict_logits(subject.model, variables, test, asked, **moments)
+    return np.isfinite(logits).all(-1) & (logits.argmax(-1) == test.labels[asked])
+
+
+@lru_cache(maxsize=8)
+def channels_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Channels:
+    """`find_channels`, once a network: they follow from its shapes."""
+    variables = jax.eval_shape(partial(init_variables, model, image_shape), jax.random.key(0))
+    return find_channels(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 
 @lru_cache(maxsize=8)

@@ -19,9 +19,13 @@ class Preparation(NamedTuple):
         """The normalisation alone."""
         return Preparation(self.mean, self.std)
 
+    def moments(self) -> tuple[jax.Array, jax.Array]:
+        """`mean` and `std` as float32 `(c,)`, for programs that take them as arguments."""
+        return jnp.array(self.mean, jnp.float32), jnp.array(self.std, jnp.float32)
+
     def plain(self, images: jax.Array) -> jax.Array:
         """uint8 `(batch, h, w, c)` -> normalised float32."""
-        return normalise(images, jnp.array(self.mean, jnp.float32), jnp.array(self.std, jnp.float32))
+        return normalise(images, *self.moments())
 
     def augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
         """uint8 `(batch, h, w, c)` -> normalised and randomly changed as in training, float32."""
