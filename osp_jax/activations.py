@@ -16,6 +16,9 @@ from flax import linen as nn
 from flax import struct
 
 from osp_jax.data.augment import normalise
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Split
+from osp_jax.data.splits import per_class_sample
 from osp_jax.models.channels import Channels, capture, find_channels
 
 REDUCTIONS = ("mean", "max")
@@ -114,6 +117,27 @@ def collect_statistics(
     features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
     kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
     return Statistics(total, jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32), channels)
+
+
+def statistics_over(
+    model: nn.Module,
+    variables: dict[str, Any],
+    split: Split,
+    indices: np.ndarray,
+    settings: Any,
+    seed: int,
+    **given: Any,
+) -> Statistics:
+    """`collect_statistics` of the images `indices` `(n,)` of a split, with features of a sample that `seed` draws.
+
+    Args:
+      settings: with `features`, the size of the sample, and `batch_size`, as in the config's `statistics`.
+      given: `num_classes`, `mean` and `std`.
+    """
+    sample = per_class_sample(split.labels, indices, settings["features"], seed=seed)
+    order = np.concatenate([sample, np.setdiff1d(indices, sample)])
+    batches = index_batches(split, order, settings["batch_size"])
+    return collect_statistics(model, variables, batches, keep_features=len(sample), **given)
 
 
 @lru_cache(maxsize=8)

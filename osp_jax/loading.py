@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from osp_jax.activations import Statistics, collect_statistics
+from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.subject import Subject
-from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, load_dataset
-from osp_jax.data.splits import per_class_sample
 from osp_jax.errors import InputError
 from osp_jax.training.loop import training_indices
 from osp_jax.training.recipe import preparation_of
@@ -49,18 +47,9 @@ def indices_of(trained: TrainedModel, dataset: Dataset) -> tuple[np.ndarray, np.
 
 def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
     """Class statistics over the images a workdir was trained on."""
-    settings = trained.record["config"]["statistics"]
-    train, _ = indices_of(trained, dataset)
-    sample = per_class_sample(dataset.train.labels, train, settings["features"], seed=trained.record["config"]["seed"])
-    order = np.concatenate([sample, np.setdiff1d(train, sample)])
-    return collect_statistics(
-        trained.model,
-        trained.variables,
-        index_batches(dataset.train, order, settings["batch_size"]),
-        num_classes=dataset.num_classes,
-        keep_features=len(sample),
-        **moments_of(trained),
-    )
+    config, (train, _) = trained.record["config"], indices_of(trained, dataset)
+    given = trained.model, trained.variables, dataset.train, train, config["statistics"], config["seed"]
+    return statistics_over(*given, num_classes=dataset.num_classes, **moments_of(trained))
 
 
 def request_data_of(trained: TrainedModel, dataset: Dataset, forget: tuple[int, ...]) -> RequestData:

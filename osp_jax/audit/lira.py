@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 from scipy.special import logsumexp
 
-from osp_jax.audit.measure import RATES, Measure, measure, roc_points
+from osp_jax.audit.measure import RATES, Measure, half_width, measure, roc_points
 from osp_jax.errors import InputError
 
 # Scores and truth (1: member), `(k,)`, of one target, from Gaussians without it and without the shadow models given.
@@ -240,8 +239,7 @@ def _over_targets(values: list[float] | None, n: int) -> Measure:
     """Mean over targets and its t-interval, within 0..1; targets share shadow models, so it is on the narrow side."""
     if values is None:
         return measure(None, None, n, leak="high")
-    mean = np.mean(values)
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    mean, half = np.mean(values), half_width(values)
     return measure(mean, (max(0.0, mean - half), min(1.0, mean + half)), n, leak="high")
 
 

@@ -45,6 +45,11 @@ def mean(values: np.ndarray, *, leak: str | None = None) -> Measure:
     return measure(value, (value - half, value + half), len(values), leak=leak)
 
 
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95% interval of the mean of two or more `values` by Student's t."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
 def auc(members: np.ndarray, others: np.ndarray, *, leak: str | None = "high") -> Measure:
     """Area under the ROC curve of scores `(m,)` against `(k,)`, larger for members; ties count half.
 

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from scipy import stats
 
-from osp_jax.audit.measure import Measure, measure, never
+from osp_jax.audit.measure import Measure, half_width, measure, never
 from osp_jax.audit.subject import Images, Subject, channels_of, recognised
 from osp_jax.data.augment import Preparation, augment, normalise
 from osp_jax.data.draws import host_generator
@@ -80,7 +79,7 @@ def steps_measure(found: Sequence[int | None], limit: int) -> Measure:
         return never(limit, len(found), leak="low")
     ends = None
     if len(known) == len(found) > 1:
-        half = stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known))
+        half = half_width(known)
         ends = max(0.0, np.mean(known) - half), np.mean(known) + half
     return measure(np.median([limit if steps is None else steps for steps in found]), ends, len(found), leak="low")
 

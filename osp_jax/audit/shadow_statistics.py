@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax import checkpoint
-from osp_jax.activations import Statistics, collect_statistics
+from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, scaled_confidence, u_lira
-from osp_jax.data.batches import index_batches
-from osp_jax.data.splits import per_class_sample, split_by_class
+from osp_jax.data.splits import split_by_class
 from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
 from osp_jax.training.shadows import Shadows
@@ -148,17 +147,10 @@ def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], membe
     path = shadows.folder / "statistics" / str(i)
     if path.exists():
         return checkpoint.load_statistics(path)
-    settings, labels = shadows.config.statistics, shadows.pool.labels
-    sample = per_class_sample(labels, members, settings.features, seed=shadows.config.seed)
-    statistics = collect_statistics(
-        shadows.model,
-        variables,
-        index_batches(shadows.pool, np.concatenate([sample, np.setdiff1d(members, sample)]), settings.batch_size),
-        num_classes=shadows.num_classes,
-        mean=shadows.preparation.mean,
-        std=shadows.preparation.std,
-        keep_features=len(sample),
-    )
+    settings, preparation = shadows.config, shadows.preparation
+    given = shadows.model, variables, shadows.pool, members, settings.statistics, settings.seed
+    moments = {"mean": preparation.mean, "std": preparation.std}
+    statistics = statistics_over(*given, num_classes=shadows.num_classes, **moments)
     path.parent.mkdir(exist_ok=True)
     checkpoint.save_statistics(path, statistics)
     return statistics

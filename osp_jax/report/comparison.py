@@ -1,12 +1,12 @@
 """The pages of a comparison, from the JSON that `experiments.benchmark` writes: Markdown, LaTeX and HTML alike."""
 
-import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from osp_jax.audit.measure import half_width
 from osp_jax.report.formats import NOTHING, duration, markdown_table, markdown_text
 from osp_jax.report.page import html_table
 from osp_jax.report.skeleton import PAGE
@@ -46,15 +46,10 @@ class Figure(NamedTuple):
 
 def figure_of(values: Sequence[float | None]) -> Figure | None:
     """None where there is no value."""
-    from scipy import stats
-
     known = [float(v) for v in values if v is not None]
     if not known:
         return None
-    half = None
-    if len(known) > 1:
-        half = float(stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / math.sqrt(len(known)))
-    return Figure(float(np.mean(known)), half, known)
+    return Figure(float(np.mean(known)), half_width(known) if len(known) > 1 else None, known)
 
 
 def summarise(results: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
