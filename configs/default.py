@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "resnet8"
     config.model.width = 0  # channels of the first stage; 0: the network's usual width
-    config.model.stem = "auto"  # residual networks: "cifar", "imagenet", or by image size
+    config.model.stem = "auto"  # residual networks: "cifar", "strided", "imagenet", or by image size
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
 
     config.training = ConfigDict()

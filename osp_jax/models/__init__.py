@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from osp_jax.errors import InputError, unknown
 from osp_jax.models.allcnn import AllCNN
-from osp_jax.models.resnet import Bottleneck, ResNet
+from osp_jax.models.resnet import STEMS, Bottleneck, ResNet
 from osp_jax.models.vgg import VGG
 
 MODELS: dict[str, Any] = {
@@ -43,7 +43,8 @@ def create_model(
       num_classes: outputs of the head.
       image_shape: (height, width, channels) of the images it will see.
       width: channels of the first stage; 0 is the network's usual width.
-      stem: residual networks only: 'cifar', 'imagenet', or 'auto', which takes 'cifar' up to 64 pixels.
+      stem: residual networks only: 'cifar', 'strided', 'imagenet', or 'auto', which takes 'cifar' up to 64 pixels
+        and 'imagenet' above.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters stay float32.
 
     Raises:
@@ -53,8 +54,8 @@ def create_model(
         raise unknown("model", name, MODELS)
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    if stem not in ("auto", "cifar", "imagenet"):
-        raise unknown("stem", stem, ("auto", "cifar", "imagenet"))
+    if stem not in ("auto", *STEMS):
+        raise unknown("stem", stem, ("auto", *STEMS))
     if width < 0:
         raise InputError(f"model.width is {width}; give a positive number of channels, or 0 for the usual width")
     options: dict[str, Any] = {"num_classes": num_classes, "dtype": DTYPES[dtype]}

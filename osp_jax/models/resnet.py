@@ -12,6 +12,8 @@ from osp_jax.models.layers import activation, conv2d, padding
 
 Layer = Callable[..., Any]
 
+STEMS = {"cifar": (3, 1), "strided": (3, 2), "imagenet": (7, 2)}  # side of the kernel, stride
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
@@ -61,7 +63,8 @@ def _shortcut(block: BasicBlock | Bottleneck, x: jax.Array, y: jax.Array) -> jax
 class ResNet(nn.Module):
     """`stage_sizes` blocks a stage; the width doubles and the image halves from stage to stage.
 
-    `stem`: 'cifar' is one 3x3 convolution; 'imagenet' is 7x7 with stride 2 and a max-pool.
+    `stem`: 'cifar' is one 3x3 convolution; 'strided' the same with stride 2, a quarter of the work that follows;
+    'imagenet' is 7x7 with stride 2 and a max-pool.
     `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`.
     """
 
@@ -79,10 +82,8 @@ class ResNet(nn.Module):
         def conv(filters: int, kernel_size: tuple[int, int], strides: int = 1, *, name: str) -> nn.Conv:
             return conv2d(filters, kernel_size, strides, use_bias=False, dtype=self.dtype, name=name)
 
-        if self.stem == "cifar":
-            x = conv(self.width, (3, 3), name="stem_conv")(images)
-        else:
-            x = conv(self.width, (7, 7), strides=2, name="stem_conv")(images)
+        side, strides = STEMS[self.stem]
+        x = conv(self.width, (side, side), strides, name="stem_conv")(images)
         x = activation(self, "stem_relu", norm(name="stem_bn")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding((3, 3)))
