@@ -168,6 +168,13 @@ def test_retrained_models_against_retrained_models_give_one_half():
         assert abs(measures["u_lira_balanced_accuracy"]["value"] - 0.5) < 0.05
 
 
+def test_the_control_tells_how_far_models_that_differ_as_a_whole_stray_by_chance():
+    moods = 3 * np.random.default_rng(1).standard_normal((NUMBER, 1))
+    alike, moody = (retrained_control(drawn() + shift).measures["u_lira_auc"] for shift in (0, moods))
+    assert abs(moody["value"] - 0.5) < 0.15  # the mean of few halvings
+    assert np.diff(moody["ci95"]) > 3 * np.diff(alike["ci95"])
+
+
 # What cannot be attacked.
 
 
