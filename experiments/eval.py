@@ -2,9 +2,10 @@
 
 python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained
 python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained --audit=full --shadows=runs/shadows
+
+Several models that answer the same request, by --workdir given again, share the work on the other two.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from absl import flags
 
 from experiments import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "what experiments.unlearn (or train) wrote", required=True)
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir",
+    None,
+    "what experiments.unlearn (or train) wrote; again for other answers to the same request",
+    required=True,
+)
 _REFERENCE = flags.DEFINE_string("reference", None, "a model trained without the forgotten classes, to compare with")
 _ORIGINAL = flags.DEFINE_string("original", None, "the model before, where it is not at the recorded place any more")
 _AUDIT = flags.DEFINE_enum(
@@ -33,25 +39,32 @@ def main() -> None:
     from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report
     from osp_jax.provenance import provenance
     from osp_jax.report.page import report_html, report_markdown
-    from osp_jax.workdir import TrainedModel, load_workdir, read_json, write_json, write_text
+    from osp_jax.workdir import TrainedModel, load_workdir, write_json, write_text
 
-    workdir = Path(_WORKDIR.value)
-    trained = load_workdir(workdir)
-    unlearn = read_json(workdir / "unlearn.json") if (workdir / "unlearn.json").exists() else None
+    folders = [Path(name) for name in dict.fromkeys(_WORKDIR.value)]
+    requests = [_request(folder) for folder in folders]
+    _check_same(folders, requests)
+    # Never the name of one of the other models.
+    names = [
+        f"{request['method'] if request else 'model'} in {f}" for f, request in zip(folders, requests, strict=True)
+    ]
+    trained = {name: load_workdir(folder) for name, folder in zip(names, folders, strict=True)}
+    first, unlearn = trained[names[0]], requests[0]
     forget = tuple(unlearn["forget"]) if unlearn else ()
-    models = {"original": load_workdir(Path(_ORIGINAL.value or unlearn["original"])) if unlearn else trained}
+    models = {"original": load_workdir(Path(_ORIGINAL.value or unlearn["original"])) if unlearn else first}
     if unlearn:
-        models["unlearned"] = trained
+        models |= trained
     if _REFERENCE.value:
-        models["retrained"] = _reference(trained, forget)
+        models["retrained"] = _reference(first, forget)
     if unlearn and _AUDIT.value == "full":
         _check_full(unlearn)
 
-    dataset = dataset_of(trained, _DATA_DIR.value)
+    dataset = dataset_of(first, _DATA_DIR.value)
     # Forgotten images too: what the retrained model was not shown is still asked of it.
     train, _ = indices_of(models["original"], dataset)
     test = np.arange(len(dataset.test.labels))
-    shadows = _shadows(models["original"], dataset, train, forget) if unlearn and _AUDIT.value == "full" else ()
+    full = unlearn and _AUDIT.value == "full"
+    shadows = _shadows(models["original"], dataset, train, dict(zip(names, requests, strict=True))) if full else None
 
     def answers(model: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
         splits = ((dataset.train, train), (dataset.test, test))
@@ -65,22 +78,45 @@ def main() -> None:
         results["logit_masked"] = [(without_logits(logits, forget), labels) for logits, labels in results["original"]]
     reports = {name: accuracy_report(*splits, forget) for name, splits in results.items()}
     audited, record = (
-        _audit(models, dataset, train, unlearn, shadows) if unlearn and _AUDIT.value != "none" else ({}, None)
+        _audit(models, dataset, train, forget, shadows) if unlearn and _AUDIT.value != "none" else ({}, None)
     )
-    evaluation = {
-        **record_for_report(trained),
-        "forget": list(forget),
-        "method": unlearn["method"] if unlearn else None,
-        **{name: report | audited.get(name, {}) for name, report in reports.items()},
-        "audit": record,
-        "channels": unlearn["channels"] if unlearn else {},
-        "unlearn": {key: value for key, value in unlearn.items() if key != "channels"} if unlearn else None,
-        "provenance": provenance(trained.record["config"]["seed"]),
-    }
-    write_json(workdir / "eval.json", evaluation)
-    write_text(workdir / "report.md", report_markdown(evaluation))
-    write_text(workdir / "report.html", report_html(evaluation))
-    print(f"evaluated: {workdir / 'eval.json'}, {workdir / 'report.md'}, {workdir / 'report.html'}")
+    for name, folder, request in zip(names, folders, requests, strict=True):
+        # A page is about one model: the others that were asked beside it have pages of their own.
+        shown = {"unlearned" if key == name else key: key for key in reports if key == name or key not in names}
+        evaluation = {
+            **record_for_report(trained[name]),
+            "forget": list(forget),
+            "method": request["method"] if request else None,
+            **{label: reports[key] | audited.get(key, {}) for label, key in shown.items()},
+            "audit": record,
+            "channels": request["channels"] if request else {},
+            "unlearn": {key: value for key, value in request.items() if key != "channels"} if request else None,
+            "provenance": provenance(trained[name].record["config"]["seed"]),
+        }
+        write_json(folder / "eval.json", evaluation)
+        write_text(folder / "report.md", report_markdown(evaluation))
+        write_text(folder / "report.html", report_html(evaluation))
+        print(f"evaluated: {folder / 'eval.json'}, {folder / 'report.md'}, {folder / 'report.html'}")
+
+
+def _request(workdir: Path) -> dict[str, Any] | None:
+    """What `experiments.unlearn` wrote of it; None for a trained model."""
+    from osp_jax.workdir import read_json
+
+    path = workdir / "unlearn.json"
+    return read_json(path) if path.exists() else None
+
+
+def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> None:
+    from osp_jax.errors import InputError
+
+    asked = [request and (request["forget"], request["original"]) for request in requests]
+    for folder, request in zip(folders[1:], asked[1:], strict=True):
+        if request is None or request != asked[0]:
+            raise InputError(
+                f"{folders[0]} and {folder} were not both made to forget the same classes of the same original; "
+                "evaluate them one by one"
+            )
 
 
 def _reference(trained: Any, forget: tuple[int, ...]) -> Any:
@@ -99,7 +135,7 @@ def _reference(trained: Any, forget: tuple[int, ...]) -> Any:
         )
     if its["config"]["model"] != mine["config"]["model"]:
         raise InputError(
-            f"{_REFERENCE.value} is another network ({_words(its['config']['model'])}) than {_WORKDIR.value} "
+            f"{_REFERENCE.value} is another network ({_words(its['config']['model'])}) than {_WORKDIR.value[0]} "
             f"({_words(mine['config']['model'])}); give one trained with the same config.model"
         )
     return reference
@@ -122,50 +158,46 @@ def _check_full(unlearn: dict[str, Any]) -> None:
         )
 
 
-def _shadows(original: Any, dataset: Any, train: Any, forget: tuple[int, ...]) -> tuple[Any, ...]:
+def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[str, Any]]) -> Any:
     from ml_collections import ConfigDict
 
+    from osp_jax.audit.shadow_statistics import ShadowSets
     from osp_jax.training.shadows import find_shadows, shadow_pool
+    from osp_jax.unlearning import get_method
 
     config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
-    return find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
+    forget = tuple(next(iter(requests.values()))["forget"])
+    sets = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
+    answers = {
+        name: (request["method"], get_method(request["method"]).options(**request["options"]))
+        for name, request in requests.items()
+    }
+    return ShadowSets(*sets, answers)
 
 
-def _audit(models: Any, dataset: Any, train: Any, unlearn: Any, shadows: tuple[Any, ...]) -> tuple[dict, dict]:
+def _audit(models: Any, dataset: Any, train: Any, forget: tuple[int, ...], shadows: Any) -> tuple[dict, dict]:
     """(measures and curves by model, the record of the audit)"""
     from osp_jax.audit.run import LEVELS, audit, pieces, settings_of
-    from osp_jax.audit.shadow_statistics import ratio_attacks
     from osp_jax.audit.subject import images_of
     from osp_jax.loading import subject_of
     from osp_jax.training.progress import terminal_bar
-    from osp_jax.unlearning import get_method
 
-    forget, level = tuple(unlearn["forget"]), LEVELS[_AUDIT.value]
+    level = LEVELS[_AUDIT.value]
     images = images_of(dataset, train, forget, level.images, seed=0)
     subjects = {name: subject_of(model) for name, model in models.items()}
-    number = len(shadows[0].keep) if shadows else 0
-    with terminal_bar("audit", 0, number + pieces(subjects)) as (progress, task):
+    with terminal_bar("audit", 0, pieces(subjects, shadows)) as (progress, task):
 
         def on_work(text: str) -> None:
             progress.update(task, advance=1, text=text)
 
-        found, seconds = audit(subjects, images, level, on_work)
-        if shadows:
-            start, method = time.perf_counter(), get_method(unlearn["method"])
-            attacks = ratio_attacks(
-                *shadows,
-                unlearn["method"],
-                method.options(**unlearn["options"]),
-                forget,
-                on_shadow=lambda i: on_work(f"shadow model {i} of {number}"),
-            )
-            for name, by_attack in attacks.items():
-                for attack, (measures, roc) in by_attack.items():
-                    found[name]["measures"]["membership"] |= measures
-                    found[name]["curves"]["roc"][attack] = roc
-            seconds["shadow models"] = time.perf_counter() - start
-    settings = settings_of(level) | ({"shadow models": {"number": number}} if shadows else {})
-    return found, {"level": _AUDIT.value, "seconds": seconds, "settings": settings}
+        found, seconds = audit(subjects, images, level, shadows, on_work)
+    record = {
+        "level": _AUDIT.value,
+        "models": len(subjects),
+        "seconds": seconds,
+        "settings": settings_of(level, shadows),
+    }
+    return found, record
 
 
 def _words(settings: dict[str, Any]) -> str:

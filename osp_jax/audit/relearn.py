@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -110,9 +109,9 @@ def _accuracies(
     draw_key, order_key, step_key = jax.random.split(key, 3)
     split = images.dataset.train
     batches = _batches(of_each_class(split.labels, images.train, count, draw_key), settings, order_key)
-    ones = jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), subject.variables["params"])
+    part = channels_of(subject.model, images.dataset.image_shape).head if layers == "head_only" else ""
     for steps, variables in trajectory(
-        frozen_norm_loss(subject),
+        frozen_norm_loss(subject, part),
         subject.variables,
         {"images": split.images[batches], "labels": split.labels[batches]},
         np.full(settings.steps, settings.learning_rate),
@@ -120,7 +119,6 @@ def _accuracies(
         stops=[*(s for s in _STOPS if s < settings.steps), settings.steps],
         optimiser=Optimiser(momentum=settings.momentum),
         arguments=subject.preparation.moments(),
-        mask=head_mask(subject, images.dataset.image_shape) if layers == "head_only" else ones,
     ):
         yield steps, float(recognised(subject, images, variables).mean())
 
@@ -143,30 +141,28 @@ def _first(points: Sequence[tuple[int, float]], goal: float) -> int | None:
     return next((steps for steps, accuracy in points if accuracy >= goal), None)
 
 
-def head_mask(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
-    """Factors on the parameters: 1 on the head's, 0 on all others."""
-    head = tuple(channels_of(subject.model, image_shape).head.split("/"))
-
-    def factor(path: Any, leaf: jax.Array) -> jax.Array:
-        return jnp.full((), float(tuple(key.key for key in path)[: len(head)] == head), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(factor, subject.variables["params"])
-
-
-def frozen_norm_loss(subject: Subject) -> Loss:
+def frozen_norm_loss(subject: Subject, part: str = "") -> Loss:
     """Cross-entropy of a batch of augmented images, with the running statistics of the norms, which stay.
 
     The mean and standard deviation of the normalisation are its arguments, so that models that differ in these share a
     program.
+
+    Args:
+      part: path of the module whose parameters alone have a gradient; empty: all have. No other's is computed.
     """
-    return _frozen_norm_loss(subject.model, subject.preparation._replace(mean=(), std=()))
+    return _frozen_norm_loss(subject.model, subject.preparation._replace(mean=(), std=()), tuple(part.split("/")))
 
 
 @lru_cache(maxsize=16)
-def _frozen_norm_loss(model: nn.Module, augmentation: Preparation) -> Loss:
+def _frozen_norm_loss(model: nn.Module, augmentation: Preparation, part: tuple[str, ...]) -> Loss:
+    def held(path: Any, leaf: jax.Array) -> jax.Array:
+        inside = part == ("",) or tuple(key.key for key in path)[: len(part)] == part
+        return leaf if inside else jax.lax.stop_gradient(leaf)
+
     def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
         pad, flip, cutout = augmentation.pad, augmentation.flip, augmentation.cutout
         inputs = augment(normalise(batch["images"], mean, std), key, pad=pad, flip=flip, cutout=cutout)
+        params = jax.tree_util.tree_map_with_path(held, params)
         logits = model.apply({"params": params, "batch_stats": batch_stats}, inputs, False)
         return cross_entropy(logits, batch["labels"]), batch_stats
 

@@ -14,6 +14,7 @@ from osp_jax.audit.measure import Measure, mean
 from osp_jax.audit.membership import membership, scores
 from osp_jax.audit.probes import probes
 from osp_jax.audit.representation import representation
+from osp_jax.audit.shadow_statistics import ShadowSets, ratio_attacks
 from osp_jax.audit.subject import Images, Look, Subject, channels_of, look
 from osp_jax.models import init_variables
 
@@ -50,13 +51,18 @@ LEVELS = {
 
 
 def audit(
-    subjects: Mapping[str, Subject], images: Images, level: Level, on_work: Callable[[str], None] = lambda _: None
+    subjects: Mapping[str, Subject],
+    images: Images,
+    level: Level,
+    shadows: ShadowSets | None = None,
+    on_work: Callable[[str], None] = lambda _: None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """By model `measures` (by question and name) and `curves`, and the seconds that each question took.
 
     Args:
-      subjects: 'original', and where they are known 'unlearned' and 'retrained'.
-      on_work: is called with a few words before each piece of work, of which there are `pieces(subjects)`.
+      subjects: 'original', 'retrained' where it is known, and any number of unlearned models under names of their own.
+      shadows: for the likelihood-ratio attacks; `requests` has the names of the unlearned models.
+      on_work: is called with a few words for each piece of work, of which there are `pieces(subjects, shadows)`.
 
     Raises:
       InputError: too few images of the forgotten classes.
@@ -104,6 +110,13 @@ def audit(
             measures["recovery"] = recovery.recovery(
                 subject, images, subjects["original"], level.recovery, training=level.training
             )
+    if shadows:
+        start = time.perf_counter()
+        for name, attacks in ratio_attacks(shadows, images.forget, on_shadow=on_work).items():
+            for attack, (measures, roc) in attacks.items():
+                found[name]["measures"]["membership"] |= measures
+                found[name]["curves"]["roc"][attack] = roc
+        seconds["shadow models"] = time.perf_counter() - start
     for name, of_model in found.items():
         measures = of_model["measures"]
         entropy = mean(-scores(looks[name]["test_forget"].logits, looks[name]["test_forget"].labels)["entropy"])
@@ -116,17 +129,18 @@ def audit(
     return found, seconds
 
 
-def pieces(subjects: Mapping[str, Subject]) -> int:
+def pieces(subjects: Mapping[str, Subject], shadows: ShadowSets | None = None) -> int:
     """How many pieces of work an audit of these models has."""
-    return 6 * len(subjects)
+    return 6 * len(subjects) + (len(shadows.every.keep) * len(shadows.requests) if shadows else 0)
 
 
-def settings_of(level: Level) -> dict[str, Any]:
-    """The settings of a level by question, JSON-ready."""
+def settings_of(level: Level, shadows: ShadowSets | None = None) -> dict[str, Any]:
+    """The settings of an audit by question, JSON-ready."""
     return {
         "images": {"a part": level.images},
         "relearning": level.relearning._asdict(),
         "recovery": level.recovery._asdict() if level.training else {},
+        **({"shadow models": {"number": len(shadows.every.keep)}} if shadows else {}),
     }
 
 

@@ -7,8 +7,9 @@ was and a method is applied once.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,31 +27,33 @@ from osp_jax.unlearning.data import request_data
 from osp_jax.workdir import read_json, write_json
 
 
+class ShadowSets(NamedTuple):
+    """Shadow models of all classes and of all but the forgotten ones, from `find_shadows`, and the `requests` that the
+    former are to answer: by model under audit, the name of a method and its options."""
+
+    every: Shadows
+    without: Shadows
+    requests: Mapping[str, tuple[str, Any]]
+
+
 def ratio_attacks(
-    every: Shadows,
-    without: Shadows,
-    name: str,
-    options: Any,
-    forget: tuple[int, ...],
-    *,
-    on_shadow: Callable[[int], None] = lambda _: None,
+    sets: ShadowSets, forget: tuple[int, ...], *, on_shadow: Callable[[str], None] = lambda _: None
 ) -> dict[str, dict[str, Attack]]:
-    """By model ('original', 'unlearned', 'retrained') what LiRA, its offline form and U-LiRA tell of forgotten images.
+    """By model ('original', 'retrained' and those of `sets.requests`) what LiRA, its offline form and U-LiRA tell of
+    forgotten images.
 
     Args:
-      every, without: shadow models of all classes and of all but `forget`, from `find_shadows`.
-      name, options, forget, on_shadow: as for `unlearn_shadows`.
+      on_shadow: called with a few words after each shadow model that has answered a request.
 
     Raises:
       InputError: as `unlearn_shadows`, or too few shadow models.
     """
-    images = forgotten_images(every, forget)
-    statistics = {
-        "original": shadow_statistics(every, images),
-        "unlearned": unlearn_shadows(every, name, options, forget, on_shadow=on_shadow),
-        "retrained": shadow_statistics(without, images),
-    }
-    keep, retrained = every.keep[:, images], statistics["retrained"]
+    images = forgotten_images(sets.every, forget)
+    keep, retrained = sets.every.keep[:, images], shadow_statistics(sets.without, images)
+    statistics = {"original": shadow_statistics(sets.every, images), "retrained": retrained}
+    for name, (method, options) in sets.requests.items():
+        done = partial(_say, on_shadow, method, len(keep))
+        statistics[name] = unlearn_shadows(sets.every, method, options, forget, on_shadow=done)
     return {
         model: {
             "lira": lira(values, keep),
@@ -59,6 +62,10 @@ def ratio_attacks(
         }
         for model, values in statistics.items()
     }
+
+
+def _say(on_shadow: Callable[[str], None], method: str, number: int, done: int) -> None:
+    on_shadow(f"{method}: shadow model {done} of {number}")
 
 
 def forgotten_images(shadows: Shadows, forget: Sequence[int]) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The untouched model needs no step, the retrained one needs some; never is never."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from osp_jax.audit.measure import measure, never
-from osp_jax.audit.relearn import Settings, anamnesis, head_mask, relearning, steps_measure
+from osp_jax.audit.relearn import Settings, anamnesis, frozen_norm_loss, relearning, steps_measure
 
 SETTINGS = Settings(counts=(1, 50), steps=60, draws=2, learning_rate=0.05)
 
@@ -49,9 +51,18 @@ def test_a_class_whose_answer_is_out_of_reach_is_never_learned_again(controls):
 
 
 def test_only_the_head_is_learned_where_it_is_to_be(controls):
-    mask = head_mask(controls.original, controls.images.dataset.image_shape)
-    assert {name for name, factors in mask.items() if any(jax.tree.leaves(factors))} == {"head"}
-    assert jax.tree.structure(mask) == jax.tree.structure(controls.original.variables["params"])
+    original, split = controls.original, controls.images.dataset.train
+    batch, key = {"images": split.images[:8], "labels": split.labels[:8]}, jax.random.key(0)
+
+    def gradients(part):
+        arguments = batch, key, *original.preparation.moments()
+        params, batch_stats = original.variables["params"], original.variables["batch_stats"]
+        return jax.grad(frozen_norm_loss(original, part), has_aux=True)(params, batch_stats, *arguments)[0]
+
+    some, every = gradients("head"), gradients("")
+    assert {name for name, leaves in some.items() if any(np.any(leaf) for leaf in jax.tree.leaves(leaves))} == {"head"}
+    assert all(any(np.any(leaf) for leaf in jax.tree.leaves(leaves)) for leaves in every.values())
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), some["head"], every["head"])
 
 
 def test_the_model_itself_is_left_as_it_was(controls):

@@ -20,7 +20,7 @@ LEVEL = Level(
 def found(controls):
     subjects = {"original": controls.original, "unlearned": controls.original, "retrained": controls.retrained}
     worked = []
-    models, seconds = audit(subjects, controls.images, LEVEL, worked.append)
+    models, seconds = audit(subjects, controls.images, LEVEL, on_work=worked.append)
     assert len(worked) == pieces(subjects)
     assert all(value > 0 for value in seconds.values())
     return models

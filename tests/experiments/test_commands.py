@@ -92,10 +92,13 @@ def test_requests_one_after_the_other_end_the_same_in_either_order(trained, tmp_
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_eval_reports_every_model_of_the_contract(unlearned, retrained):
-    done = run_command("experiments.eval", f"--workdir={unlearned}", f"--reference={retrained}")
+def test_eval_reports_every_model_of_the_contract(unlearned, retrained, tmp_path):
+    copy = shutil.copytree(unlearned, tmp_path / "copy")
+    done = run_command("experiments.eval", f"--workdir={unlearned}", f"--workdir={copy}", f"--reference={retrained}")
     assert done.returncode == 0, done.stderr
-    evaluation = json.loads((unlearned / "eval.json").read_text())
+    evaluation, of_copy = (json.loads((folder / "eval.json").read_text()) for folder in (unlearned, copy))
+    for name in ("original", "unlearned", "retrained"):
+        assert of_copy[name] == evaluation[name]
     for name in ("original", "unlearned", "retrained", "logit_masked"):
         model = evaluation[name]
         confusion = np.array(model["confusion"])
@@ -267,6 +270,7 @@ def test_eval_answers_bad_input_in_one_line(trained, unlearned, retrained, tmp_p
         ),
         ([f"--workdir={unlearned}", f"--reference={rounded}"], ["another network", "bfloat16", "config.model"]),
         ([f"--workdir={unlearned}", "--audit=some"], ["audit", "quick"]),
+        ([f"--workdir={unlearned}", f"--workdir={trained}"], ["not both made to forget", "one by one"]),
     ]
     results = run_cases("experiments.eval", [arguments for arguments, _ in cases])
     for (_, words), (code, stderr) in zip(cases, results, strict=True):
