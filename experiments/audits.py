@@ -1,0 +1,52 @@
+"""Puts many audits side by side: methods by questions, from the eval.json of each model below a folder.
+
+python -m experiments.audits --evaluations=runs/audit --out=results/audit
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+
+_EVALUATIONS = flags.DEFINE_string(
+    "evaluations", None, "folder with models that experiments.eval was run on, at any depth", required=True
+)
+_OUT = flags.DEFINE_string("out", None, "folder for results.json and table.md", required=True)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
+
+
+def main() -> None:
+    from osp_jax.errors import InputError
+    from osp_jax.report.audits import audits_markdown, condensed
+    from osp_jax.workdir import check_writable, read_json, write_json, write_text
+
+    folder, out = Path(_EVALUATIONS.value), Path(_OUT.value)
+    if (out / "results.json").exists() and not _OVERWRITE.value:
+        raise InputError(f"{out / 'results.json'} exists; choose another --out or add --overwrite")
+    paths = sorted(folder.rglob("eval.json"))
+    found = {path: read_json(path) for path in paths}
+    audited = {path: evaluation for path, evaluation in found.items() if evaluation.get("audit")}
+    if not audited:
+        raise InputError(
+            f"{folder} holds no audit of an unlearned model; make one: "
+            "python -m experiments.eval --workdir=U --reference=R --audit=full --shadows=S"
+        )
+    first = next(iter(audited))
+    for path, evaluation in audited.items():
+        for what in ("dataset", "model"):
+            if evaluation[what] != audited[first][what]:
+                raise InputError(f"{path} is of another {what} than {first}; put them into folders of their own")
+        if evaluation["audit"]["settings"] != audited[first]["audit"]["settings"]:
+            raise InputError(
+                f"{path} was audited with other settings than {first}; evaluate both with the same --audit"
+            )
+    check_writable(out, 10**7)
+    results = condensed(list(audited.values()))
+    write_json(out / "results.json", results)
+    write_text(out / "table.md", audits_markdown(results))
+    print(f"{len(audited)} audits: {out / 'results.json'}, {out / 'table.md'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

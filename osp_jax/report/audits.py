@@ -1,0 +1,144 @@
+"""Many audits side by side: methods by questions, from the `eval.json` of each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from osp_jax.report.formats import NOTHING, markdown_table, percent, points
+from osp_jax.report.measure_words import shown
+from osp_jax.report.verdicts import MORE, verdict
+
+COLUMNS = (
+    "Forget accuracy",
+    "Retained accuracy",
+    "U-LiRA, AUC",
+    "Linear probe",
+    "New last layer",
+    "Steps to 95%",
+    "Best recovery",
+)
+_SHORT = {
+    "membership": "Membership",
+    "relearning": "Relearning",
+    "probes": "Inside",
+    "representation": "Likeness",
+    "recovery": "Recovery",
+}
+_STEPS = "all_layers_50_images_to_95_percent"
+
+
+def condensed(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `results.json` keeps of several `eval.json` of one network: no curves, and of each request the original and
+    the retrained model once.
+
+    Returns:
+      `requests`: by name of the forgotten classes `{"forget", "models"}`, where `models` has 'original', each method
+      and 'retrained' with accuracies and `measures`; `methods`: options and provenance by method and request; `audit`,
+      `model`, `dataset` of the first.
+    """
+    requests: dict[str, Any] = {}
+    methods: dict[str, Any] = {}
+    for evaluation in evaluations:
+        name = ", ".join(evaluation["unlearn"]["forget_names"])
+        request = requests.setdefault(name, {"forget": evaluation["forget"], "models": {}})
+        for key in ("original", "unlearned", "retrained"):
+            if key in evaluation:
+                label = evaluation["method"] if key == "unlearned" else key
+                request["models"][label] = _kept(evaluation[key])
+        made = {"unlearn": evaluation["unlearn"]["provenance"], "eval": evaluation["provenance"]}
+        answer = {"options": evaluation["unlearn"]["options"], "data_seen": evaluation["unlearn"]["data_seen"]}
+        methods.setdefault(evaluation["method"], {})[name] = answer | {"provenance": made}
+    first = evaluations[0]
+    return {key: first[key] for key in ("dataset", "model")} | {
+        "audit": {key: first["audit"][key] for key in ("level", "settings")},
+        "methods": methods,
+        "requests": requests,
+    }
+
+
+def audits_markdown(results: dict[str, Any]) -> str:
+    """The page `table.md`: on how many measures more is left, by question, and the figures of each request."""
+    shadows = results["audit"]["settings"].get("shadow models")
+    lines = [
+        f"# {results['dataset']['variant']}, {results['model']['name']}: what was forgotten, and what was hidden",
+        "",
+        f"{results['model']['parameters']:,} parameters; audit '{results['audit']['level']}'"
+        + (f", {shadows['number']} shadow models with and as many without the class" if shadows else "")
+        + ". Every model is asked the same on the same images; intervals are of 95%.",
+        "",
+        "## On how many measures more is left than in the retrained model",
+        "",
+        "All requests together. Only measures on which the two differ beyond their intervals are counted; those on "
+        "which even the untouched original shows no more cannot accuse anyone.",
+        "",
+        markdown_table(["Model", *_SHORT.values()], summary(results)),
+    ]
+    for name, request in results["requests"].items():
+        lines += [f"## {name}", "", markdown_table(["Model", *COLUMNS], _figures(request["models"]))]
+    lines += [
+        "Steps: of training with 50 images a class, all layers, until 95% of the original's accuracy on unseen images "
+        "of the class is reached. Probe: balanced accuracy on the values before the head, 50% is guessing. Best "
+        "recovery: the highest forget accuracy after any of the attacks.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def summary(results: dict[str, Any]) -> list[list[str]]:
+    """A row a model: by question `more of all`, over all requests."""
+    names = dict.fromkeys(name for request in results["requests"].values() for name in request["models"])
+    rows = []
+    for model in (name for name in _ordered(names) if name != "retrained"):
+        cells = []
+        for question in _SHORT:
+            found = [
+                verdict(question, measure, request["models"]["retrained"]["measures"].get(question, {}).get(name))
+                for request in results["requests"].values()
+                if model in request["models"] and "retrained" in request["models"]
+                for name, measure in request["models"][model]["measures"].get(question, {}).items()
+            ]
+            found = [one for one in found if one != NOTHING]
+            cells.append(f"{sum(one == MORE for one in found)} of {len(found)}" if found else NOTHING)
+        rows.append([model, *cells])
+    return rows
+
+
+def _figures(models: dict[str, Any]) -> list[list[str]]:
+    before = models["original"]["test_retain_accuracy"]
+    rows = []
+    for name in _ordered(models):
+        model, measures = models[name], models[name]["measures"]
+        retain = model["test_retain_accuracy"]
+        change = "" if name == "original" else f" ({points(retain, before)})"
+        probe = next(reversed([key for key in measures.get("probes", {}) if key.startswith("linear_")]), "")
+        rows.append(
+            [
+                name,
+                percent(model["test_forget_accuracy"]),
+                f"{percent(retain)}{change}",
+                _cell(measures, "membership", "u_lira_auc"),
+                _cell(measures, "probes", probe),
+                _cell(measures, "probes", "new_head_forget_accuracy", ends=False),
+                _cell(measures, "relearning", _STEPS, ends=False),
+                _best(measures.get("recovery", {})),
+            ]
+        )
+    return rows
+
+
+def _cell(measures: dict[str, Any], question: str, name: str, *, ends: bool = True) -> str:
+    return shown(name, measures.get(question, {}).get(name), ends=ends)
+
+
+def _best(recovery: dict[str, Any]) -> str:
+    values = [m["value"] for name, m in recovery.items() if name.endswith("forget_accuracy") and m["value"] is not None]
+    return percent(max(values, default=None))
+
+
+def _ordered(names: Any) -> list[str]:
+    """The original first, the retrained model last."""
+    return sorted(names, key=lambda name: {"original": -1, "retrained": 1}.get(name, 0))
+
+
+def _kept(model: dict[str, Any]) -> dict[str, Any]:
+    accuracies = {key: value for key, value in model.items() if key.endswith("accuracy")}
+    return {**accuracies, "measures": model["measures"]}
