@@ -161,17 +161,17 @@ def _check_full(unlearn: dict[str, Any]) -> None:
 def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[str, Any]]) -> Any:
     from ml_collections import ConfigDict
 
-    from osp_jax.audit.shadow_statistics import ShadowSets
+    from osp_jax.audit.shadow_statistics import ShadowRequest, ShadowSets
     from osp_jax.training.shadows import find_shadows, shadow_pool
     from osp_jax.unlearning import get_method
 
     config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
     forget = tuple(next(iter(requests.values()))["forget"])
     sets = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
-    answers = {
-        name: (request["method"], get_method(request["method"]).options(**request["options"]))
-        for name, request in requests.items()
-    }
+    answers = {}
+    for name, request in requests.items():
+        options = get_method(request["method"]).options(**request["options"])
+        answers[name] = ShadowRequest(request["method"], options, forget, request.get("budget", {}))
     return ShadowSets(*sets, answers)
 
 

@@ -21,6 +21,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "the TFDS folder, where it is not at the recorded place any more; read only if needed"
 )
+_RETAIN = flags.DEFINE_integer("retain_per_class", None, "retained images of each class that it may see; none: all")
+_FORGET_IMAGES = flags.DEFINE_integer("forget_per_class", None, "images of each class to forget, likewise")
 _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers")
 
 
@@ -46,7 +48,8 @@ def main() -> None:
 
     stored = (workdir / "statistics").exists()
     dataset = None if stored and not method.sees else dataset_of(trained, _DATA_DIR.value)
-    data = request_data_of(trained, dataset, forget) if method.sees else None
+    budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
+    data = request_data_of(trained, dataset, forget, budget) if method.sees else None
     start = time.perf_counter()
     statistics = checkpoint.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
     jax.block_until_ready(statistics)
@@ -67,6 +70,7 @@ def main() -> None:
             "warm_median": outcome.warm_median,
             "warm_p95": outcome.warm_p95,
         },
+        "budget": budget,
         "data_seen": {
             "request": {"train": data.seen() if data else {}},
             "statistics": {"train": images_seen(statistics)},

@@ -1,5 +1,6 @@
 """A workdir and the data that belong to it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,18 @@ def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
     return statistics_over(*given, num_classes=dataset.num_classes, **moments_of(trained))
 
 
-def request_data_of(trained: TrainedModel, dataset: Dataset, forget: tuple[int, ...]) -> RequestData:
-    """What a request to forget may see: the images that the workdir was trained on."""
+def request_data_of(
+    trained: TrainedModel,
+    dataset: Dataset,
+    forget: tuple[int, ...],
+    budget: Mapping[str, int | None] | None = None,
+) -> RequestData:
+    """What a request to forget may see: the images that the workdir was trained on, as far as the `budget` goes, which
+    is that of `request_data`."""
     recipe = trained.record["config"]
     preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
     train, _ = indices_of(trained, dataset)
-    return request_data(dataset.train, train, forget, preparation, recipe)
+    return request_data(dataset.train, train, forget, preparation, recipe, **(budget or {}))
 
 
 def subject_of(trained: TrainedModel) -> Subject:

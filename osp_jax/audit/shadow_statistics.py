@@ -27,13 +27,22 @@ from osp_jax.unlearning.data import request_data
 from osp_jax.workdir import read_json, write_json
 
 
+class ShadowRequest(NamedTuple):
+    """To forget `forget` by the method of a name, with its options, and with a data budget as in `request_data`."""
+
+    method: str
+    options: Any
+    forget: tuple[int, ...]
+    budget: Mapping[str, int | None] = {}
+
+
 class ShadowSets(NamedTuple):
     """Shadow models of all classes and of all but the forgotten ones, from `find_shadows`, and the `requests` that the
-    former are to answer: by model under audit, the name of a method and its options."""
+    former are to answer, by model under audit."""
 
     every: Shadows
     without: Shadows
-    requests: Mapping[str, tuple[str, Any]]
+    requests: Mapping[str, ShadowRequest]
 
 
 def ratio_attacks(
@@ -51,9 +60,9 @@ def ratio_attacks(
     images = forgotten_images(sets.every, forget)
     keep, retrained = sets.every.keep[:, images], shadow_statistics(sets.without, images)
     statistics = {"original": shadow_statistics(sets.every, images), "retrained": retrained}
-    for name, (method, options) in sets.requests.items():
-        done = partial(_say, on_shadow, method, len(keep))
-        statistics[name] = unlearn_shadows(sets.every, method, options, forget, on_shadow=done)
+    for name, request in sets.requests.items():
+        done = partial(_say, on_shadow, request.method, len(keep))
+        statistics[name] = unlearn_shadows(sets.every, request, on_shadow=done)
     return {
         model: {
             "lira": lira(values, keep),
@@ -86,22 +95,14 @@ def shadow_statistics(shadows: Shadows, indices: np.ndarray) -> np.ndarray:
 
 
 def unlearn_shadows(
-    shadows: Shadows,
-    name: str,
-    options: Any,
-    forget: tuple[int, ...],
-    *,
-    seed: int = 0,
-    on_shadow: Callable[[int], None] = lambda _: None,
+    shadows: Shadows, request: ShadowRequest, *, seed: int = 0, on_shadow: Callable[[int], None] = lambda _: None
 ) -> np.ndarray:
-    """The statistic of each shadow model after it was made to forget, on the pool's images of the classes `forget`.
+    """The statistic of each shadow model after it was made to forget, on the pool's images of the forgotten classes.
 
     Each sees its own half of the pool as its training images, and gets its own class statistics.
 
     Args:
       shadows: originals, which saw every class.
-      name: of the method.
-      options: the method's.
       seed: of methods that draw random numbers; folded with the number of the model.
       on_shadow: called after each model with the number done.
 
@@ -111,10 +112,12 @@ def unlearn_shadows(
     Raises:
       InputError: an unknown method, one that cannot act on this network, or no image of these classes.
     """
-    method, indices = get_method(name), forgotten_images(shadows, forget)
-    what = {"method": name, "options": dataclasses.asdict(options), "forget": list(map(int, forget)), "seed": seed}
+    method, forget = get_method(request.method), request.forget
+    indices = forgotten_images(shadows, forget)
+    what = request._asdict() | {"options": dataclasses.asdict(request.options), "budget": dict(request.budget)}
+    what |= {"forget": list(map(int, forget)), "seed": seed}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-    folder = shadows.folder / "unlearned" / f"{name}-{key}"
+    folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "record.json", what)
     on_device = jnp.asarray(shadows.pool.images), jnp.asarray(shadows.pool.labels)
@@ -128,9 +131,9 @@ def unlearn_shadows(
                 shadows.model,
                 variables,
                 forget,
-                data=request_data(*given, on_device=on_device) if method.sees else None,
+                data=request_data(*given, **request.budget, on_device=on_device) if method.sees else None,
                 statistics=_class_statistics(shadows, i, variables, members),
-                config=options,
+                config=request.options,
                 rng=jax.random.fold_in(jax.random.key(seed), i),
             )
             write_json(path, _statistic(shadows, unlearned, indices).tolist())

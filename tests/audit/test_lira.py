@@ -12,7 +12,7 @@ from configs import default
 from osp_jax.audit import lira as attacks
 from osp_jax.audit import shadow_statistics
 from osp_jax.audit.lira import lira, lira_offline, retrained_control, scaled_confidence, u_lira
-from osp_jax.audit.shadow_statistics import forgotten_images, unlearn_shadows
+from osp_jax.audit.shadow_statistics import ShadowRequest, forgotten_images, unlearn_shadows
 from osp_jax.audit.shadow_statistics import shadow_statistics as statistics_of
 from osp_jax.data.sources import Split, load_dataset
 from osp_jax.errors import InputError
@@ -257,7 +257,7 @@ def test_each_model_forgets_its_own_images_once(overfitted, monkeypatch):
 
     monkeypatch.setattr(shadow_statistics, "get_method", lambda _: method._replace(unlearn=spied))
     done = []
-    phi = unlearn_shadows(every, "finetune", options, (2,), on_shadow=done.append)
+    phi = unlearn_shadows(every, ShadowRequest("finetune", options, (2,)), on_shadow=done.append)
     assert phi.shape == (8, len(images))
     assert done == list(range(1, 9))
     assert (phi != statistics_of(every, images)).any(1).all()
@@ -269,7 +269,7 @@ def test_each_model_forgets_its_own_images_once(overfitted, monkeypatch):
     folder = next((every.folder / "unlearned").glob("finetune-*"))
     (folder / "5.json").unlink()
     seen.clear()
-    np.testing.assert_array_equal(unlearn_shadows(every, "finetune", options, (2,)), phi)
+    np.testing.assert_array_equal(unlearn_shadows(every, ShadowRequest("finetune", options, (2,))), phi)
     assert len(seen) == 1
 
 
@@ -277,7 +277,7 @@ def test_a_masked_class_is_caught_by_u_lira_though_it_hides_membership(overfitte
     every, without = overfitted
     images = forgotten_images(every, (2,))
     keep, method = every.keep[:, images], get_method("logit-mask")
-    masked = unlearn_shadows(every, "logit-mask", method.options(), (2,))
+    masked = unlearn_shadows(every, ShadowRequest("logit-mask", method.options(), (2,)))
     assert (masked == -1000).all()
     assert lira(masked, keep).measures["lira_auc"]["value"] == 0.5
     assert u_lira(masked, statistics_of(without, images), keep).measures["u_lira_auc"]["value"] == 1

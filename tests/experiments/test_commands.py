@@ -142,11 +142,12 @@ def test_statistics_are_collected_where_none_are_stored(trained, tmp_path):
 
 
 def test_a_method_that_trains_records_what_it_saw_and_leaves_no_statistics_of_another_network(trained, tmp_path):
-    options = ["--option=epochs=1", "--option=batch_size=64", f"--out={tmp_path / 'out'}"]
+    options = ["--option=epochs=1", "--option=batch_size=64", "--retain_per_class=20", f"--out={tmp_path / 'out'}"]
     done = run_command("experiments.unlearn", f"--workdir={trained}", "--forget=3", "--method=finetune", *options)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "unlearn.json").read_text())
-    assert record["data_seen"]["request"]["train"].keys() == {str(c) for c in range(10)} - {"3"}
+    assert record["data_seen"]["request"]["train"] == {str(c): 20 for c in range(10) if c != 3}
+    assert record["budget"] == {"retain_per_class": 20, "forget_per_class": None}
     assert record["channels"] == {}
     assert not (tmp_path / "out" / "statistics").exists()
 
@@ -226,6 +227,7 @@ def test_unlearn_answers_bad_input_in_one_line_and_leaves_all_as_it_was(trained,
         ([*good, "--forget=3", "--option=strengh=hard", "--method=osp"], ["unknown option 'strengh'", "strength"]),
         ([*good, "--forget=3", "--option=amount=much", "--method=osp"], ["amount", "float"]),
         ([*good, "--forget=3", "--option=layers=stage9", "--method=osp"], ["stage9", "stage3_block1"]),
+        ([*good, "--forget=3", "--method=finetune", "--retain_per_class=-1"], ["data budget is below 0"]),
         ([*good, "--forget=3", "stray"], ["stray"]),
         ([*good, "--forgt=3"], ["forgt"]),
         ([f"--workdir={trained}", "--forget=3"], ["--out"]),
