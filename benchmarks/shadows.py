@@ -3,7 +3,7 @@
 python -m benchmarks.shadows [--config=configs/digits.py] [--number=8] [--epochs=3] [--json=FILE]
 
 The same recipe, the same start and the same orders of images each way, in one process; each way first runs an epoch
-that compiles and warms up. `choose_way` in `osp_jax/training/shadows.py` goes by what this prints.
+that compiles and warms up. `choose_way` in `osp_jax/training/model_epochs.py` goes by what this prints.
 """
 
 import importlib.util
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from benchmarks import cli
 from osp_jax.data.sources import load_dataset
 from osp_jax.training.loop import training_indices
+from osp_jax.training.model_epochs import choose_way, epochs_of_all
 from osp_jax.training.recipe import penalty_weight
-from osp_jax.training.shadows import choose_way, draw_keep, epoch_orders, epochs_of_all, shadow_pool, start_shadows
+from osp_jax.training.shadows import draw_keep, epoch_orders, shadow_pool, start_shadows
 
 
 def main() -> None:

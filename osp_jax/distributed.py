@@ -8,11 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import AxisType, Mesh
 
 
 def on_cpu() -> bool:
     """True where JAX computes on the host's own cores; decided once per process, by JAX itself."""
     return jax.default_backend() == "cpu"
+
+
+def device_count() -> int:
+    """How many devices all processes have together."""
+    return jax.device_count()
+
+
+def device_mesh(axis: str) -> Mesh:
+    """All devices along one axis of this name."""
+    return jax.make_mesh((device_count(),), (axis,), axis_types=(AxisType.Auto,))
 
 
 def describe_device() -> str:

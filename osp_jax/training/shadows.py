@@ -17,27 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
 from osp_jax.data.augment import Preparation, channel_moments
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Dataset, Split
-from osp_jax.distributed import on_cpu
-from osp_jax.errors import InputError, unknown
+from osp_jax.errors import InputError
 from osp_jax.models import init_variables
 from osp_jax.provenance import provenance
-from osp_jax.training.epoch import make_epoch
 from osp_jax.training.loop import check_settings
+from osp_jax.training.model_epochs import choose_way, epochs_of_all, stacked
 from osp_jax.training.progress import terminal_bar
 from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.state import TrainState
-from osp_jax.training.step import Step
 from osp_jax.workdir import build_model, check_writable, read_json, write_json
-
-# (states, orders, step keys, penalty weight) -> states, and one array (N,) a metric.
-RunEpochs = Callable[..., tuple[TrainState, dict[str, np.ndarray]]]
 
 _SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the same seed
 
@@ -140,7 +134,7 @@ def train_shadows(
       keep: bool `(N, images)`, see `draw_keep`; row i holds the images of model i.
       folder: of all sets.
       exclude: classes that no model sees.
-      way: one of `WAYS`; None: `choose_way`.
+      way: one of `model_epochs.WAYS`; None: `choose_way`.
       checkpoint_every: epochs between checkpoints, which is what a killed run may lose.
       on_epoch: called after each epoch with what `record.json` says of it.
 
@@ -273,7 +267,7 @@ def start_shadows(
     )
     # A fresh optimiser's state does not depend on the parameters.
     states = [recipe.start.replace(**init_variables(model, image_shape, key)) for key in init_keys]
-    return Start(recipe, _stacked(states), members, order_keys, step_keys, steps)
+    return Start(recipe, stacked(states), members, order_keys, step_keys, steps)
 
 
 def epoch_orders(start: Start, epoch: int, batch_size: int) -> np.ndarray:
@@ -283,109 +277,6 @@ def epoch_orders(start: Start, epoch: int, batch_size: int) -> np.ndarray:
         shuffled = host_generator(jax.random.fold_in(key, epoch)).permutation(members)
         orders.append(shuffled[: start.steps * batch_size].reshape(start.steps, batch_size))
     return np.stack(orders)
-
-
-def choose_way(number: int) -> str:
-    """How `number` models train fastest here, going by `benchmarks/shadows.py`.
-
-    On a CPU one after another: XLA turns convolutions over stacked kernels into grouped ones, which are slow there.
-    """
-    if on_cpu():
-        return "in turn"
-    devices = jax.device_count()
-    return "a model a device" if devices > 1 and number % devices == 0 else "together"
-
-
-def epochs_of_all(way: str, step: Step, pool: Split, number: int) -> RunEpochs:
-    """`run(states, orders, step_keys, penalty_weight) -> (states, metrics)`: one epoch of all models.
-
-    `states` is stacked, and given away; `orders` int32 `(N, steps, batch)`; `metrics` float32 `(N,)` a name, the means
-    over the steps.
-
-    Raises:
-      InputError: an unknown way, or devices that do not fit it.
-    """
-    if way not in WAYS:
-        raise unknown("way to train shadow models", way, WAYS)
-    return WAYS[way](step, pool, number)
-
-
-def _together(step: Step, pool: Split, number: int) -> RunEpochs:
-    """One step of all models, vmapped over their stacked states."""
-    images, labels = jnp.asarray(pool.images), jnp.asarray(pool.labels)
-    run_epoch = make_epoch(jax.vmap(step, in_axes=(0, 0, None, None, 0, None)))
-
-    def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
-        # The epoch gives away what it starts from; arrays of the host might share their memory with what it is given.
-        states = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), states)
-        states, history = run_epoch(states, orders.swapaxes(0, 1), images, labels, keys, weight)
-        return states, {name: np.asarray(values).mean(0) for name, values in history.items()}  # steps N -> N
-
-    return run
-
-
-def _in_turn(step: Step, pool: Split, number: int) -> RunEpochs:
-    """The epoch of one model after that of another, by the same compiled step."""
-    images, labels = jnp.asarray(pool.images), jnp.asarray(pool.labels)
-    run_epoch = make_epoch(step)
-
-    def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
-        ends, means = [], []
-        for i in range(number):
-            state = jax.tree.map(lambda leaf: jnp.array(leaf[i]), states)  # noqa: B023
-            state, history = run_epoch(state, orders[i], images, labels, keys[i], weight)
-            ends.append(jax.tree.map(np.asarray, state))
-            means.append({name: np.asarray(values).mean() for name, values in history.items()})
-        return _stacked(ends), _stacked(means)
-
-    return run
-
-
-def _a_model_a_device(step: Step, pool: Split, number: int) -> RunEpochs:
-    """As many models at a time as there are devices, one on each; nothing passes between them."""
-    devices = jax.device_count()
-    if devices < 2 or number % devices:
-        raise InputError(
-            f"{number} shadow models cannot go one to each of {devices} device(s); train a multiple of the number of "
-            "devices, at least two, or choose another way"
-        )
-    mesh = jax.make_mesh((devices,), ("model",), axis_types=(AxisType.Auto,))
-    everywhere, each = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("model"))
-    images, labels = jax.device_put((pool.images, pool.labels), everywhere)
-
-    def step_here(state: TrainState, batch_indices: Any, images: Any, labels: Any, key: Any, weight: Any) -> Any:
-        state, batch_indices, key = jax.tree.map(lambda leaf: leaf[0], (state, batch_indices, key))  # 1 ... -> ...
-        return jax.tree.map(lambda leaf: leaf[None], step(state, batch_indices, images, labels, key, weight))
-
-    split, whole = PartitionSpec("model"), PartitionSpec()
-    specs = {"in_specs": (split, split, whole, whole, split, whole), "out_specs": split}
-    # Unchecked: a scan inside the step (the kernel gradient's) starts from zeros, which are of no device.
-    run_epoch = make_epoch(jax.shard_map(step_here, mesh=mesh, check_vma=False, **specs))
-
-    def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
-        ends, means = [], []
-        for first in range(0, number, devices):
-            here = slice(first, first + devices)
-            group = jax.device_put(jax.tree.map(lambda leaf: np.array(leaf[here]), states), each)  # noqa: B023
-            given = orders[here].swapaxes(0, 1), images, labels, jax.device_put(keys[here], each), weight
-            group, history = run_epoch(group, *given)
-            ends.append(jax.tree.map(np.asarray, group))
-            means.append({name: np.asarray(values).mean(0) for name, values in history.items()})
-        return tuple(jax.tree.map(lambda *parts: np.concatenate(parts), *found) for found in (ends, means))
-
-    return run
-
-
-WAYS: dict[str, Callable[[Step, Split, int], RunEpochs]] = {
-    "together": _together,
-    "in turn": _in_turn,
-    "a model a device": _a_model_a_device,
-}
-
-
-def _stacked(trees: Sequence[Any]) -> Any:
-    """On the host: no program is compiled for it."""
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
 
 
 # What a set is known by.

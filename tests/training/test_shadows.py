@@ -18,10 +18,10 @@ from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
 from osp_jax.models.layers import conv2d
 from osp_jax.training import shadows
+from osp_jax.training.model_epochs import epochs_of_all
 from osp_jax.training.shadows import (
     draw_keep,
     epoch_orders,
-    epochs_of_all,
     find_shadows,
     seconds_per_shadow,
     shadow_folder,
