@@ -29,12 +29,17 @@ def never(limit: int, n: int | None = None, *, leak: str | None = None) -> Measu
     return {**measure(None, None, n, leak=leak), "never": limit}
 
 
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95% score interval of a share of `n` > 0 (Wilson 1927, JASA 22), which stays honest at 0 and 1."""
+    low, high = stats.binomtest(int(hits), int(n)).proportion_ci(method="wilson")
+    return min(float(low), hits / n), max(float(high), hits / n)
+
+
 def share(hits: np.ndarray, *, leak: str | None = None) -> Measure:
-    """The share of `hits`, bool `(n,)`, with its Wilson interval (1927, JASA 22)."""
+    """The share of `hits`, bool `(n,)`, with its Wilson interval."""
     if not len(hits):
         return measure(None, None, 0, leak=leak)
-    test = stats.binomtest(int(np.sum(hits)), len(hits))
-    return measure(float(np.mean(hits)), test.proportion_ci(method="wilson"), len(hits), leak=leak)
+    return measure(float(np.mean(hits)), wilson(np.sum(hits), len(hits)), len(hits), leak=leak)
 
 
 def mean(values: np.ndarray, *, leak: str | None = None) -> Measure:

@@ -3,10 +3,10 @@
 A table is a list of rows of plain text, the first row its header; an empty list means there is nothing to show.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
+from osp_jax.audit.measure import wilson
 from osp_jax.report.formats import DASH, NOTHING, duration, markdown_table, percent, points, text
 
 Rows = list[list[str]]
@@ -20,14 +20,6 @@ _STEPS = {
     "warm_median": "Request, once compiled: median",
     "warm_p95": "Request, once compiled: 95th percentile",
 }
-
-
-def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95% score interval of a proportion (Wilson 1927, JASA 22), which stays honest at 0 and 1; `n` > 0."""
-    p, shrink = hits / n, 1 + z * z / n
-    centre = (p + z * z / (2 * n)) / shrink
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
-    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def class_name(evaluation: dict[str, Any], index: int | str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
-from osp_jax.audit.measure import auc, balanced, bootstrap, mean, measure, never, roc_points, share
+from osp_jax.audit.measure import auc, balanced, bootstrap, mean, measure, never, roc_points, share, wilson
 
 scores = arrays(np.float64, st.integers(2, 30), elements=st.integers(-5, 5).map(float))
 
@@ -81,3 +81,15 @@ def test_a_curve_goes_from_corner_to_corner_and_holds_few_points():
     assert len(curve["fpr"]) <= 200
     assert np.all(np.diff(curve["fpr"]) >= 0)
     assert np.all(np.diff(curve["tpr"]) >= 0)
+
+
+def test_a_known_wilson_interval():
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+@given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_wilson_interval_contains_the_estimate_and_stays_a_proportion(counts):
+    low, high = wilson(*counts)
+    assert 0 <= low <= counts[0] / counts[1] <= high <= 1
+    assert low < high

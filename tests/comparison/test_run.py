@@ -13,7 +13,8 @@ from osp_jax.comparison.plan import parse_methods, parse_requests
 from osp_jax.comparison.run import check_comparison, collect, compare
 from osp_jax.data.sources import load_dataset
 from osp_jax.errors import InputError
-from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex, summarise
+from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
+from osp_jax.report.comparison_tables import summarise
 from osp_jax.unlearning import METHODS
 from osp_jax.workdir import load_workdir
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osp_jax.audit.measure import wilson
 from osp_jax.report import markdown_table, summary, tables
 from osp_jax.report.formats import DASH, NOTHING, duration, markdown_text, percent, points
 
@@ -36,22 +37,10 @@ def test_changes_are_differences_to_the_original_in_points(evaluate):
         assert row[3] == (NOTHING if key == "original" else expected)
 
 
-def test_a_known_wilson_interval():
-    assert tables.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert tables.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-
-
-@given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_wilson_interval_contains_the_estimate_and_stays_a_proportion(counts):
-    low, high = tables.wilson(*counts)
-    assert 0 <= low <= counts[0] / counts[1] <= high <= 1
-    assert low < high
-
-
 def test_intervals_come_from_the_confusion_counts(evaluate):
     evaluation = evaluate()
     row = evaluation["original"]["confusion"][3]
-    low, high = tables.wilson(row[3], sum(row))
+    low, high = wilson(row[3], sum(row))
     assert tables.accuracy_table(evaluation)[1][1].endswith(f"({100 * low:.1f}{DASH}{100 * high:.1f})")
 
 

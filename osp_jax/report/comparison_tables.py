@@ -1,0 +1,163 @@
+"""What a comparison found, by method: figures of the JSON that `experiments.benchmark` writes, and their tables."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from osp_jax.audit.measure import half_width
+from osp_jax.report.formats import NOTHING, duration
+
+Rows = list[list[str]]
+
+YARDSTICK, TIME_UNIT = "retrain", "osp"
+ACCURACY = [
+    "Method",
+    "Forget accuracy",
+    "worst",
+    "Retained accuracy",
+    "change, points",
+    "Gap to retrain, forget",
+    "retained",
+]
+COST = ["Method", "Images seen", "Cold", "Warm", f"Warm, times {TIME_UNIT}", "Extra memory"]
+
+
+class Figure(NamedTuple):
+    """Mean, and half the 95% interval (None for a single value), of `values`."""
+
+    mean: float
+    half: float | None
+    values: list[float]
+
+
+def figure_of(values: Sequence[float | None]) -> Figure | None:
+    """None where there is no value."""
+    known = [float(v) for v in values if v is not None]
+    if not known:
+        return None
+    return Figure(float(np.mean(known)), half_width(known) if len(known) > 1 else None, known)
+
+
+def summarise(results: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    """By method, the original first, over the requests of a kind.
+
+    Figures `forget`, `retain` (fractions), `change`, `forget_gap`, `retain_gap` (points), `seen`, `cold`, `warm`
+    (seconds), `ratio` (of the medians of warm times), `memory` (bytes), each None where unknown; `cells` and `errors`.
+    """
+    cells = [cell for cell in results["cells"] if cell["kind"] == kind]
+    accuracy = {
+        (c["seed"], c["request"], c["method"]): (
+            c["accuracy"]["test_forget_accuracy"],
+            c["accuracy"]["test_retain_accuracy"],
+        )
+        for c in cells
+        if "accuracy" in c
+    }
+
+    def against(other: str, cell: dict[str, Any], side: int) -> float | None:
+        mine, its = (accuracy.get((cell["seed"], cell["request"], method)) for method in (cell["method"], other))
+        return 100 * (mine[side] - its[side]) if mine and its else None
+
+    def summary(method: str) -> dict[str, Any]:
+        own = [cell for cell in cells if cell["method"] == method]
+        done = [cell for cell in own if "accuracy" in cell]
+        seconds = [cell.get("seconds", {}) for cell in done]
+        trials = results["tuning"].get(method, [])
+        cold = [s.get("cold") for s in (*trials[:1], *seconds)]
+        peaks = [part.get("peak_bytes") for part in (*trials, *done)]
+        return {
+            "forget": figure_of([cell["accuracy"]["test_forget_accuracy"] for cell in done]),
+            "retain": figure_of([cell["accuracy"]["test_retain_accuracy"] for cell in done]),
+            "change": figure_of([against("original", cell, 1) for cell in done]),
+            "forget_gap": figure_of([against(YARDSTICK, cell, 0) for cell in done]),
+            "retain_gap": figure_of([against(YARDSTICK, cell, 1) for cell in done]),
+            "seen": figure_of([sum(cell["seen"].values()) if "seen" in cell else None for cell in done]),
+            "cold": max((c for c in cold if c is not None), default=None),
+            "warm": _median([s.get("warm") for s in seconds]),
+            "memory": max((peak for peak in peaks if peak is not None), default=None),
+            "cells": len(own),
+            "errors": [f"{cell['request']}: {cell['error']}" for cell in own if "error" in cell],
+        }
+
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    first = [m for m in ("original", *results["methods"]) if m in methods]
+    found = {method: summary(method) for method in [*first, *(m for m in methods if m not in first)]}
+    unit = found.get(TIME_UNIT, {}).get("warm")
+    return {m: {**s, "ratio": s["warm"] / unit if s["warm"] and unit else None} for m, s in found.items()}
+
+
+def kinds(results: dict[str, Any]) -> list[str]:
+    """The groups of requests, single classes first."""
+    found = dict.fromkeys(cell["kind"] for cell in results["cells"])
+    return sorted(found, key=lambda kind: (kind != "single", kind))
+
+
+def tables(results: dict[str, Any], kind: str) -> tuple[Rows, Rows]:
+    """Accuracies and costs of one group of requests, a row a method, the header first."""
+    accuracy, cost = [ACCURACY], [COST]
+    for method, figures in summarise(results, kind).items():
+        if figures["forget"] is None and figures["retain"] is None:
+            accuracy.append([method, "failed", *[NOTHING] * (len(ACCURACY) - 2)])
+            continue
+        own = method in ("original", YARDSTICK)
+        accuracy.append([
+            method,
+            _percent(figures["forget"]),
+            f"{100 * max(figures['forget'].values):.2f}%" if figures["forget"] else NOTHING,
+            _percent(figures["retain"]),
+            NOTHING if method == "original" else _points(figures["change"]),
+            NOTHING if own else _points(figures["forget_gap"]),
+            NOTHING if own else _points(figures["retain_gap"]),
+        ])  # fmt: skip
+        if method != "original":
+            cost.append([
+                method,
+                f"{figures['seen'].mean:,.0f}" if figures["seen"] else NOTHING,
+                duration(figures["cold"]),
+                duration(figures["warm"]),
+                f"{figures['ratio']:,.{0 if figures['ratio'] >= 10 else 1}f}" if figures["ratio"] else NOTHING,
+                f"{figures['memory'] / 1e6:,.0f} MB" if figures["memory"] is not None else NOTHING,
+            ])  # fmt: skip
+    return accuracy, cost
+
+
+def failures(results: dict[str, Any], kind: str) -> list[str]:
+    """A sentence for each method that failed on some request."""
+    return [
+        f"{method} failed on {len(s['errors'])} of {s['cells']} requests ({s['errors'][0]})."
+        for method, s in summarise(results, kind).items()
+        if s["errors"]
+    ]
+
+
+def settings(results: dict[str, Any]) -> Rows:
+    """What each method ran with, how many settings were tried, and the score of the one chosen."""
+    rows = [["Method", "Settings other than its defaults", "Tried", "Score of the defaults", "of the chosen"]]
+    chosen = {cell["method"]: cell["options"] for cell in results["cells"] if "options" in cell}
+    for method in [m for m in results["methods"] if m in chosen]:
+        tried = results["tuning"].get(method, [])
+        defaults = tried[0]["options"] if tried else chosen[method]
+        changed = [f"{k}={v}" for k, v in chosen[method].items() if v != defaults.get(k)]
+        scores = [trial.get("score") for trial in tried]
+        best = [trial.get("score") for trial in tried if trial["options"] == chosen[method]]
+        known = [f"{s:.4f}" if s is not None else "failed" for s in (*scores[:1], *best[:1])]
+        rows.append([method, ", ".join(changed) or NOTHING, str(len(tried) or NOTHING), *(known or [NOTHING] * 2)])
+    return rows
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.median(known)) if known else None
+
+
+def _percent(figure: Figure | None) -> str:
+    if figure is None:
+        return NOTHING
+    return f"{100 * figure.mean:.2f}%" + ("" if figure.half is None else f" ± {100 * figure.half:.2f}")
+
+
+def _points(figure: Figure | None) -> str:
+    if figure is None:
+        return NOTHING
+    return f"{figure.mean:+z.2f}" + ("" if figure.half is None else f" ± {figure.half:.2f}")
