@@ -34,6 +34,8 @@ def main() -> None:
         )
     first = next(iter(audited))
     for path, evaluation in audited.items():
+        if "retrained" not in evaluation:
+            raise InputError(f"{path} has no retrained model to compare with; run experiments.eval with --reference")
         for what in ("dataset", "model"):
             if evaluation[what] != audited[first][what]:
                 raise InputError(f"{path} is of another {what} than {first}; put them into folders of their own")

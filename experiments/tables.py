@@ -105,6 +105,20 @@ def _selection() -> str:
     )
 
 
+def _audit() -> str:
+    from osp_jax.report.audits import MEANS, means
+    from osp_jax.report.tables import markdown_table
+
+    results = _read("results/audit/results.json")
+    shadows = results["audit"]["settings"]["shadow models"]["number"]
+    return (
+        f"{results['dataset']['variant']}, {results['model']['name']} with {results['model']['parameters']:,} "
+        f"parameters, means over {', '.join(results['requests'])}, {shadows} shadow models with and {shadows} without "
+        "each class; changes in points to the original, gaps in points to the model retrained without the class:\n\n"
+        + markdown_table(MEANS, means(results))
+    )
+
+
 def _methods() -> str:
     from osp_jax.report.tables import markdown_table
     from osp_jax.unlearning import METHODS, get_method
@@ -122,6 +136,7 @@ def _read(name: Any) -> Any:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "audit": _audit,
     "cifar10_resnet10": _sweep,
     "latency": _latency,
     "methods": _methods,

@@ -1,6 +1,6 @@
 """Many audits side by side: methods by questions, from the `eval.json` of each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from osp_jax.report.formats import NOTHING, markdown_table, percent, points
@@ -24,6 +24,16 @@ _SHORT = {
     "recovery": "Recovery",
 }
 _STEPS = "all_layers_50_images_to_95_percent"
+MEANS = (
+    "Model",
+    "Forget accuracy",
+    "Retained accuracy, change",
+    "U-LiRA, AUC",
+    "Linear probe, gap",
+    "New last layer, gap",
+    "Relearned faster",
+    "Best recovery",
+)
 
 
 def condensed(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -65,6 +75,11 @@ def audits_markdown(results: dict[str, Any]) -> str:
         + (f", {shadows['number']} shadow models with and as many without the class" if shadows else "")
         + ". Every model is asked the same on the same images; intervals are of 95%.",
         "",
+        f"## Means over the forgotten classes ({', '.join(results['requests'])})",
+        "",
+        "Changes in points to the original, gaps in points to the retrained model.",
+        "",
+        markdown_table(MEANS, means(results)),
         "## On how many measures more is left than in the retrained model",
         "",
         "All requests together. Only measures on which the two differ beyond their intervals are counted; those on "
@@ -81,6 +96,37 @@ def audits_markdown(results: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def means(results: dict[str, Any]) -> list[list[str]]:
+    """A row a model, under `MEANS`: means over the requests, and in how many of them the class is relearned faster."""
+    requests = [request["models"] for request in results["requests"].values()]
+    rows = []
+    for name in _ordered(dict.fromkeys(name for models in requests for name in models)):
+        found = [(models[name], models["original"], models["retrained"]) for models in requests if name in models]
+
+        def gap(value: Callable[[dict[str, Any]], float | None], other: int, found: list = found) -> str:
+            pairs = [(value(of[0]), value(of[other])) for of in found]
+            known = [100 * (mine - its) for mine, its in pairs if None not in (mine, its)]
+            return f"{_mean(known):+z.1f}" if known else NOTHING
+
+        steps = [[of["measures"].get("relearning", {}).get(_STEPS, {}) for of in (mine, its)] for mine, _, its in found]
+        faster = [verdict("relearning", *pair) == MORE for pair in steps]
+        auc = [v for v in (_value(mine, "membership", "u_lira_auc") for mine, *_ in found) if v is not None]
+        best = [v for v in (_best(mine) for mine, *_ in found) if v is not None]
+        rows.append(
+            [
+                name,
+                percent(_mean([mine["test_forget_accuracy"] for mine, *_ in found])),
+                NOTHING if name == "original" else gap(lambda model: model["test_retain_accuracy"], 1),
+                f"{_mean(auc):.3f}" if auc else NOTHING,
+                NOTHING if name == "retrained" else gap(_probe, 2),
+                NOTHING if name == "retrained" else gap(_new_head, 2),
+                NOTHING if name == "retrained" else f"{sum(faster)} of {len(faster)}",
+                percent(_mean(best)) if best else NOTHING,
+            ]
+        )
+    return rows
 
 
 def summary(results: dict[str, Any]) -> list[list[str]]:
@@ -109,17 +155,16 @@ def _figures(models: dict[str, Any]) -> list[list[str]]:
         model, measures = models[name], models[name]["measures"]
         retain = model["test_retain_accuracy"]
         change = "" if name == "original" else f" ({points(retain, before)})"
-        probe = next(reversed([key for key in measures.get("probes", {}) if key.startswith("linear_")]), "")
         rows.append(
             [
                 name,
                 percent(model["test_forget_accuracy"]),
                 f"{percent(retain)}{change}",
                 _cell(measures, "membership", "u_lira_auc"),
-                _cell(measures, "probes", probe),
+                _cell(measures, "probes", _probe_name(measures)),
                 _cell(measures, "probes", "new_head_forget_accuracy", ends=False),
                 _cell(measures, "relearning", _STEPS, ends=False),
-                _best(measures.get("recovery", {})),
+                percent(_best(model)),
             ]
         )
     return rows
@@ -129,9 +174,32 @@ def _cell(measures: dict[str, Any], question: str, name: str, *, ends: bool = Tr
     return shown(name, measures.get(question, {}).get(name), ends=ends)
 
 
-def _best(recovery: dict[str, Any]) -> str:
+def _value(model: dict[str, Any], question: str, name: str) -> float | None:
+    return model["measures"].get(question, {}).get(name, {}).get("value")
+
+
+def _probe_name(measures: dict[str, Any]) -> str:
+    """The linear probe on what the head reads, which is the last."""
+    return next(reversed([name for name in measures.get("probes", {}) if name.startswith("linear_")]), "")
+
+
+def _probe(model: dict[str, Any]) -> float | None:
+    return _value(model, "probes", _probe_name(model["measures"]))
+
+
+def _new_head(model: dict[str, Any]) -> float | None:
+    return _value(model, "probes", "new_head_forget_accuracy")
+
+
+def _best(model: dict[str, Any]) -> float | None:
+    """The highest forget accuracy after any attack."""
+    recovery = model["measures"].get("recovery", {})
     values = [m["value"] for name, m in recovery.items() if name.endswith("forget_accuracy") and m["value"] is not None]
-    return percent(max(values, default=None))
+    return max(values, default=None)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _ordered(names: Any) -> list[str]:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from osp_jax.report.audits import audits_markdown, condensed, summary
+from osp_jax.report.audits import audits_markdown, condensed, means, summary
+from osp_jax.report.formats import NOTHING
 from tests.experiments.conftest import assert_one_line_error, run_cases
 
 
@@ -46,6 +47,24 @@ def test_the_original_and_the_retrained_model_stand_once_beside_the_methods(eval
     assert rows == ["Model", "---", "original", "osp", "unsir", "retrained"]
 
 
+def test_means_are_over_requests_and_gaps_to_the_retrained_model(evaluate):
+    found = []
+    for forget, probe in ((3, 0.9), (5, 0.8)):
+        evaluation = audited(evaluate(), "osp", forget)
+        for model, mine in (("original", 0.95), ("unlearned", probe), ("retrained", 0.7)):
+            probes = {"linear_first": value(0.1), "linear_last": value(mine), "new_head_forget_accuracy": value(mine)}
+            evaluation = with_measures(evaluation, model, "probes", probes)
+            evaluation = with_measures(evaluation, model, "membership", {"u_lira_auc": value(mine)})
+            attacks = {"a_forget_accuracy": value(0.2), "b_forget_accuracy": value(mine / 2)}
+            evaluation = with_measures(evaluation, model, "recovery", attacks)
+        found.append(evaluation)
+    rows = {name: cells for name, *cells in means(condensed(found))}
+    assert rows["osp"][2:5] == ["0.850", "+15.0", "+15.0"]
+    assert rows["osp"][-1] == "42.5%"
+    assert rows["original"][2:4] == ["0.950", "+25.0"]
+    assert rows["retrained"][2:6] == ["0.700", NOTHING, NOTHING, NOTHING]
+
+
 @pytest.fixture
 def folder(evaluate, tmp_path):
     for name, evaluation in {"a": audited(evaluate(), "osp", 3), "b": audited(evaluate(), "unsir", 3)}.items():
@@ -60,17 +79,23 @@ def test_the_command_writes_both_files_and_refuses_what_does_not_belong_together
         (other / name).mkdir(parents=True)
         (other / name / "eval.json").write_text(json.dumps(evaluation | ({"model": {}} if name == "b" else {})))
     (folder / "empty").mkdir()
+    (folder / "alone").mkdir()
+    alone = {name: value for name, value in audited(evaluate(), "osp", 3).items() if name != "retrained"}
+    (folder / "alone" / "eval.json").write_text(json.dumps(alone))
     out = folder / "out"
     cases = [
         [f"--evaluations={folder / 'in'}", f"--out={out}"],
         [f"--evaluations={folder / 'in'}", f"--out={out}"],
         [f"--evaluations={other}", f"--out={folder / 'more'}"],
         [f"--evaluations={folder / 'empty'}", f"--out={folder / 'more'}"],
+        [f"--evaluations={folder / 'alone'}", f"--out={folder / 'more'}"],
     ]
     (done, _), *refused = run_cases("experiments.audits", cases)
     assert done == 0
     assert set(json.loads((out / "results.json").read_text())["methods"]) == {"osp", "unsir"}
     assert (out / "table.md").read_text().startswith("# cifar10")
-    for (code, stderr), words in zip(refused, ["--overwrite", "another model", "experiments.eval"], strict=True):
+    for (code, stderr), words in zip(
+        refused, ["--overwrite", "another model", "experiments.eval", "--reference"], strict=True
+    ):
         assert_one_line_error(code, stderr, words)
     assert not (folder / "more").exists()
