@@ -28,6 +28,9 @@ _AUDIT = flags.DEFINE_enum(
     "how much is asked beside accuracy; full needs --reference and --shadows",
 )
 _SHADOWS = flags.DEFINE_string("shadows", None, "what experiments.shadows wrote, for the likelihood-ratio attacks")
+_DRAWS = flags.DEFINE_integer(
+    "draws", None, "of images, for each of which relearning is repeated; none: as the level has it", lower_bound=1
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
 
 
@@ -183,6 +186,8 @@ def _audit(models: Any, dataset: Any, train: Any, forget: tuple[int, ...], shado
     from osp_jax.training.progress import terminal_bar
 
     level = LEVELS[_AUDIT.value]
+    if _DRAWS.value:
+        level = level._replace(relearning=level.relearning._replace(draws=_DRAWS.value))
     images = images_of(dataset, train, forget, level.images, seed=0)
     subjects = {name: subject_of(model) for name, model in models.items()}
     with terminal_bar("audit", 0, pieces(subjects, shadows)) as (progress, task):
