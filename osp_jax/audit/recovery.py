@@ -152,7 +152,6 @@ def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Ar
         step_key,
         optimiser=Optimiser(momentum=settings.momentum),
         arguments=subject.preparation.moments(),
-        mask=jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), subject.variables["params"]),
     )
 
 
