@@ -7,6 +7,8 @@ was and a method is applied once.
 import dataclasses
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -162,5 +164,10 @@ def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], membe
     moments = {"mean": preparation.mean, "std": preparation.std}
     statistics = statistics_over(*given, num_classes=shadows.num_classes, **moments)
     path.parent.mkdir(exist_ok=True)
-    checkpoint.save_statistics(path, statistics)
+    temporary = path.with_name(f"{i}.{os.getpid()}.new")
+    checkpoint.save_statistics(temporary, statistics)
+    try:
+        temporary.rename(path)
+    except OSError:  # another audit of these shadow models was first
+        shutil.rmtree(temporary)
     return statistics

@@ -1,5 +1,7 @@
 """Likelihood-ratio attacks: by hand, on drawn statistics with and without a leak, and on overfitted models."""
 
+import shutil
+
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -271,6 +273,25 @@ def test_each_model_forgets_its_own_images_once(overfitted, monkeypatch):
     seen.clear()
     np.testing.assert_array_equal(unlearn_shadows(every, ShadowRequest("finetune", options, (2,))), phi)
     assert len(seen) == 1
+
+
+def test_two_audits_of_the_same_shadow_models_do_not_disturb_each_other(overfitted, monkeypatch):
+    every, _ = overfitted
+    request, folder = ShadowRequest("osp", get_method("osp").options(), (2,)), every.folder / "statistics"
+    shutil.rmtree(folder, ignore_errors=True)
+    alone = unlearn_shadows(every, request)
+    kept, take = shutil.copytree(folder, every.folder / "kept"), shadow_statistics.statistics_over
+
+    def taken_by_both(*arguments, **given):
+        number = len(list(folder.glob("[0-9]")))
+        shutil.copytree(kept / str(number), folder / str(number))
+        return take(*arguments, **given)
+
+    shutil.rmtree(folder)
+    shutil.rmtree(every.folder / "unlearned")
+    monkeypatch.setattr(shadow_statistics, "statistics_over", taken_by_both)
+    np.testing.assert_array_equal(unlearn_shadows(every, request), alone)
+    assert sorted(path.name for path in folder.iterdir()) == list("01234567")
 
 
 def test_a_masked_class_is_caught_by_u_lira_though_it_hides_membership(overfitted):
