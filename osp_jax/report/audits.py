@@ -15,6 +15,7 @@ COLUMNS = (
     "New last layer",
     "Steps to 95%",
     "Best recovery",
+    "Inversion",
 )
 _SHORT = {
     "membership": "Membership",
@@ -23,6 +24,7 @@ _SHORT = {
     "representation": "Likeness",
     "recovery": "Recovery",
 }
+_INVERSION = "inversion_recognised"
 _STEPS = "all_layers_50_images_to_95_percent"
 MEANS = (
     "Model",
@@ -33,6 +35,7 @@ MEANS = (
     "New last layer, gap",
     "Relearned faster",
     "Best recovery",
+    "Inversion",
 )
 
 
@@ -92,7 +95,8 @@ def audits_markdown(results: dict[str, Any]) -> str:
     lines += [
         "Steps: of training with 50 images a class, all layers, until 95% of the original's accuracy on unseen images "
         "of the class is reached. Probe: balanced accuracy on the values before the head, 50% is guessing. Best "
-        "recovery: the highest forget accuracy after any of the attacks.",
+        "recovery: the highest forget accuracy after any of the attacks. Inversion: images made from noise that the "
+        "model takes for the class, and in which the original sees it.",
         "",
     ]
     return "\n".join(lines)
@@ -113,6 +117,7 @@ def means(results: dict[str, Any]) -> list[list[str]]:
         steps = [[of["measures"].get("relearning", {}).get(_STEPS, {}) for of in (mine, its)] for mine, _, its in found]
         faster = [verdict("relearning", *pair) == MORE for pair in steps]
         auc = [v for v in (_value(mine, "membership", "u_lira_auc") for mine, *_ in found) if v is not None]
+        inverted = [v for v in (_value(mine, "recovery", _INVERSION) for mine, *_ in found) if v is not None]
         best = [v for v in (_best(mine) for mine, *_ in found) if v is not None]
         rows.append(
             [
@@ -124,6 +129,7 @@ def means(results: dict[str, Any]) -> list[list[str]]:
                 NOTHING if name == "retrained" else gap(_new_head, 2),
                 NOTHING if name == "retrained" else f"{sum(faster)} of {len(faster)}",
                 percent(_mean(best)) if best else NOTHING,
+                percent(_mean(inverted)) if inverted else NOTHING,
             ]
         )
     return rows
@@ -165,6 +171,7 @@ def _figures(models: dict[str, Any]) -> list[list[str]]:
                 _cell(measures, "probes", "new_head_forget_accuracy", ends=False),
                 _cell(measures, "relearning", _STEPS, ends=False),
                 percent(_best(model)),
+                percent(_value(model, "recovery", _INVERSION)),
             ]
         )
     return rows
