@@ -21,6 +21,22 @@ def xla(inputs, kernel, strides, padding, **options):
     return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=NUMBERS, **options)
 
 
+def by_definition(inputs, kernel, strides, padding):
+    """A matrix product for each position of the kernel. XLA's own kernel gradient cannot judge random shapes: where
+    padding is left over beside an output of one position, its compiler aborts (jaxlib 0.10.2)."""
+    x = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+    sizes = [(side - k) // stride for side, k, stride in zip(x.shape[1:3], kernel.shape, strides, strict=False)]
+
+    def shifted(i, j):
+        rows, columns = (
+            slice(start, start + stride * size + 1, stride)
+            for start, stride, size in zip((i, j), strides, sizes, strict=True)
+        )
+        return x[:, rows, columns] @ kernel[i, j]
+
+    return sum(shifted(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
+
+
 def value_and_gradients(conv, inputs, kernel, weights, strides, padding, **options):
     """Output, and the gradients of a random linear function of it."""
 
@@ -53,15 +69,16 @@ def problems(draw):
 
 @settings(deadline=None, max_examples=12)
 @given(problems(), st.integers(0, 99))
-def test_output_and_gradients_are_those_of_xla(problem, seed):
+def test_output_and_gradients_are_those_of_the_definition(problem, seed):
     shape, kernel_shape, strides, padding, block = problem
     rng = np.random.default_rng(seed)
     inputs, kernel = normal(rng, *shape), normal(rng, *kernel_shape)
     weights = normal(rng, *jax.eval_shape(lambda x, k: xla(x, k, strides, padding), inputs, kernel).shape)
+    expected = value_and_gradients(by_definition, inputs, kernel, weights, strides, padding)
     with mock.patch.object(convolution, "_BLOCK", block):
         ours = value_and_gradients(conv_general_dilated, inputs, kernel, weights, strides, padding)
-    for actual, expected in zip(ours, value_and_gradients(xla, inputs, kernel, weights, strides, padding), strict=True):
-        assert_close(actual, expected)
+    for actual, wanted in zip(ours, expected, strict=True):
+        assert_close(actual, wanted)
 
 
 def test_the_kernel_gradient_does_not_depend_on_the_block(monkeypatch):
