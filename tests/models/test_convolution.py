@@ -22,8 +22,7 @@ def xla(inputs, kernel, strides, padding, **options):
 
 
 def by_definition(inputs, kernel, strides, padding):
-    """A matrix product for each position of the kernel. XLA's own kernel gradient cannot judge random shapes: where
-    padding is left over beside an output of one position, its compiler aborts (jaxlib 0.10.2)."""
+    """A matrix product for each position of the kernel."""
     x = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
     sizes = [(side - k) // stride for side, k, stride in zip(x.shape[1:3], kernel.shape, strides, strict=False)]
 
@@ -61,7 +60,8 @@ def problems(draw):
     k_h, k_w = (
         draw(st.integers(1, min(4, side + sum(pads)))) for side, pads in zip((height, width), padding, strict=True)
     )
-    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    # XLA's CPU compiler aborts on the input gradient of some where a side of the kernel is its stride (jaxlib 0.10.2).
+    strides = tuple(draw(st.integers(1, 3).filter(lambda s, k=k: s != k or k == 1)) for k in (k_h, k_w))
     # Few positions a block, so that a batch takes several blocks, also where it is not a multiple of them.
     block = draw(st.sampled_from([1, 30, 4096]))
     return (batch, height, width, channels), (k_h, k_w, channels, filters), strides, padding, block
