@@ -1,6 +1,6 @@
 r"""ResNet-8 with 16-32-64 channels and a strided stem (78 thousand parameters) on CIFAR-10: small enough to audit.
 
-    python -m experiments.train --config=configs/cifar10_resnet8.py --workdir=runs/audit/original \
+    python -m experiments.train --config=configs/cifar10_resnet8.py --workdir=runs/audit/seed0/original \
         --config.data.dir=TFDS_DIR
 
 Five epochs, about three minutes on one CPU core. With `experiments.shadows` 64 shadow models of the same recipe take

@@ -59,14 +59,14 @@ def main() -> None:
         models |= trained
     if _REFERENCE.value:
         models["retrained"] = _reference(first, forget)
-    if unlearn and _AUDIT.value == "full":
+    full = unlearn and _AUDIT.value == "full"
+    if full:
         _check_full(unlearn)
 
     dataset = dataset_of(first, _DATA_DIR.value)
     # Forgotten images too: what the retrained model was not shown is still asked of it.
     train, _ = indices_of(models["original"], dataset)
     test = np.arange(len(dataset.test.labels))
-    full = unlearn and _AUDIT.value == "full"
     shadows = _shadows(models["original"], dataset, train, dict(zip(names, requests, strict=True))) if full else None
 
     def answers(model: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:

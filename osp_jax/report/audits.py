@@ -54,9 +54,8 @@ def condensed(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
         name = ", ".join(evaluation["unlearn"]["forget_names"])
         request = requests.setdefault(name, {"forget": evaluation["forget"], "models": {}})
         for key in ("original", "unlearned", "retrained"):
-            if key in evaluation:
-                label = evaluation["method"] if key == "unlearned" else key
-                request["models"][label] = _kept(evaluation[key])
+            label = evaluation["method"] if key == "unlearned" else key
+            request["models"][label] = _kept(evaluation[key])
         made = {"unlearn": evaluation["unlearn"]["provenance"], "eval": evaluation["provenance"]}
         answer = {"options": evaluation["unlearn"]["options"], "data_seen": evaluation["unlearn"]["data_seen"]}
         methods.setdefault(evaluation["method"], {})[name] = answer | {"provenance": made}
@@ -145,7 +144,7 @@ def summary(results: dict[str, Any]) -> list[list[str]]:
             found = [
                 verdict(question, measure, request["models"]["retrained"]["measures"].get(question, {}).get(name))
                 for request in results["requests"].values()
-                if model in request["models"] and "retrained" in request["models"]
+                if model in request["models"]
                 for name, measure in request["models"][model]["measures"].get(question, {}).items()
             ]
             found = [one for one in found if one != NOTHING]
