@@ -1,19 +1,39 @@
 """The shell of every command: parse flags, call one function; bad input is one line and exit code 2."""
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import app, flags, logging
 
 from osp_jax.errors import InputError, exit_on_input_error
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the command line and calls `main()`."""
+def run(main: Callable[[], None], *, keep_programs: bool = True) -> None:
+    """Parses the command line and calls `main()`.
+
+    Args:
+      keep_programs: keep compiled programs in the user's cache folder, for the next run; not for a command that
+        measures what it costs to compile them. Where `JAX_COMPILATION_CACHE_DIR` is set, it says.
+    """
     # What libraries log on their way to an error that we answer ourselves would bury the answer.
     logging.set_verbosity(logging.FATAL)
+    if keep_programs and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _keep_programs(Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "osp_jax")
     exit_on_input_error(_parse_and_call, main)
+
+
+def _keep_programs(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    # JAX warns of every program that it cannot write.
+    if os.access(folder, os.W_OK):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _parse_and_call(main: Callable[[], None]) -> None:
@@ -38,6 +58,8 @@ def config_of(flag: flags.FlagHolder) -> Any:
 
 
 def _parse(argv: list[str]) -> None:
+    if "--help" in argv:
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     try:
         rest = flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:  # an override of a field that the config does not have

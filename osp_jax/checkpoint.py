@@ -88,7 +88,7 @@ def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{workdir} holds no checkpoint; train one: python -m experiments.train --workdir={workdir}")
     newest = folder / str(max(epochs))
     with _readable(newest):
-        return ocp.load_checkpointables(newest.absolute(), {"variables": _abstract(like)})["variables"]
+        return _untied(ocp.load_checkpointables(newest.absolute(), {"variables": _abstract(like)})["variables"])
 
 
 def save_tree(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
@@ -107,12 +107,7 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
         raise InputError(f"{path} does not exist")
     with _readable(path):
         record = ocp.metadata(path.absolute())
-        # Restored to this machine's first device, whatever machine it was written on.
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), record.metadata
-        )
-        return ocp.load(path.absolute(), like), record.custom_metadata
+        return _untied(ocp.load(path.absolute(), _abstract(record.metadata))), record.custom_metadata
 
 
 def save_statistics(path: Path, statistics: Statistics) -> None:
@@ -147,8 +142,14 @@ def load_statistics(path: Path) -> Statistics:
 
 
 def _abstract(tree: Any) -> Any:
+    """To restore to this machine's first device, whatever machine it was written on."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _untied(tree: Any) -> Any:
+    """Orbax ties arrays to their device; a step over these and others that are not tied would be compiled twice."""
+    return jax.device_put(jax.device_get(tree))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset
 from osp_jax.errors import InputError
-from osp_jax.models import create_model, init_variables
+from osp_jax.models import create_model, variable_shapes
 from osp_jax.provenance import provenance
 
 
@@ -104,7 +103,7 @@ def load_workdir(workdir: Path) -> TrainedModel:
         model = build_model(ConfigDict(record["config"]), len(dataset["class_names"]), shape)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{workdir / 'config.json'} lacks {error}; was it written by experiments.train?") from error
-    like = jax.eval_shape(lambda: init_variables(model, shape, jax.random.key(0)))
+    like = variable_shapes(model, shape)
     return TrainedModel(model, checkpoint.load_variables(workdir, like), record)
 
 

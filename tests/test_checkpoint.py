@@ -12,8 +12,9 @@ import pytest
 
 from osp_jax import checkpoint
 from osp_jax.activations import collect_statistics
+from osp_jax.distributed import count_compilations
 from osp_jax.errors import InputError
-from osp_jax.models import create_model, init_variables
+from osp_jax.models import create_model, init_variables, variable_shapes
 from osp_jax.training.state import create_optimiser, create_state
 
 SHAPE = (8, 8, 1)
@@ -35,7 +36,7 @@ def variables() -> dict:
 
 @pytest.fixture(scope="module")
 def abstract() -> dict:
-    return jax.eval_shape(lambda: init_variables(MODEL, SHAPE, jax.random.key(0)))
+    return variable_shapes(MODEL, SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,14 @@ def statistics(variables, keep_features: int):
 
 def test_variables_come_back_as_they_were(stored, variables, abstract):
     assert_equal(checkpoint.load_variables(stored, abstract), variables)
+
+
+def test_a_program_over_what_was_loaded_and_what_was_not_is_compiled_once(stored, variables, abstract):
+    add = jax.jit(lambda left, right: jax.tree.map(jnp.add, left, right))
+    loaded = checkpoint.load_variables(stored, abstract)
+    with count_compilations() as compiled:
+        add(add(loaded, variables), loaded)
+    assert compiled() == 1
 
 
 def test_the_newest_epoch_is_loaded_by_number_not_by_name(variables, abstract, tmp_path):
@@ -165,7 +174,7 @@ def test_a_workdir_without_checkpoint_is_told(abstract, tmp_path):
 @pytest.mark.parametrize("other", [("resnet8", 8), ("resnet20", 4), ("vgg11", 4)], ids=str)
 def test_a_checkpoint_of_another_model_is_refused(other, stored):
     model = create_model(other[0], 3, (32, 32, 1), width=other[1])
-    like = jax.eval_shape(lambda: init_variables(model, (32, 32, 1), jax.random.key(0)))
+    like = variable_shapes(model, (32, 32, 1))
     with pytest.raises(InputError, match="is damaged or belongs to another model"):
         checkpoint.load_variables(stored, like)
 

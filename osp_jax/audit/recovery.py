@@ -76,21 +76,21 @@ def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> dict[str, A
     new = dict(flat)
     for path, leaf in flat.items():
         if path[-1] == "scale":
-            factor = _to_median(jnp.abs(leaf))
+            factor = _to_median(np.abs(leaf))
             new[path] = leaf * factor
             if (*path[:-1], "bias") in flat:
                 new[(*path[:-1], "bias")] = flat[(*path[:-1], "bias")] * factor
         elif path == (*head, "kernel"):
-            new[path] = leaf * _to_median(jnp.linalg.norm(leaf, axis=1))[:, None]
+            new[path] = leaf * _to_median(np.linalg.norm(leaf, axis=1))[:, None]
     return {**subject.variables, "params": traverse_util.unflatten_dict(new)}
 
 
 def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Variables whose head has the same bias, the median, for every class: undoes what only hides an answer."""
     path = (*_head(subject, image_shape), "bias")
-    flat = traverse_util.flatten_dict(subject.variables["params"])
+    flat = traverse_util.flatten_dict(jax.device_get(subject.variables["params"]))
     if path in flat:
-        flat[path] = jnp.full_like(flat[path], jnp.median(flat[path]))
+        flat[path] = np.full_like(flat[path], np.median(flat[path]))
     return {**subject.variables, "params": traverse_util.unflatten_dict(flat)}
 
 
@@ -98,8 +98,8 @@ def _head(subject: Subject, image_shape: tuple[int, int, int]) -> tuple[str, ...
     return tuple(channels_of(subject.model, image_shape).head.split("/"))
 
 
-def _to_median(sizes: jax.Array) -> jax.Array:
-    return jnp.where(sizes > 0, jnp.maximum(jnp.median(sizes) / jnp.where(sizes > 0, sizes, 1), 1), 1)
+def _to_median(sizes: np.ndarray) -> np.ndarray:
+    return np.where(sizes > 0, np.maximum(np.median(sizes) / np.where(sizes > 0, sizes, 1), 1), 1)
 
 
 def with_batch_statistics(subject: Subject, images: Images, batch_size: int = 256) -> dict[str, Any]:
@@ -128,13 +128,13 @@ def _statistics_update(model: nn.Module) -> Any:
 def quantised(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Variables whose kernels are rounded to 8 bits, symmetric, a scale for each output channel."""
 
-    def rounded(leaf: jax.Array) -> jax.Array:
+    def rounded(leaf: np.ndarray) -> np.ndarray:
         if leaf.ndim < 2:
             return leaf
-        step = jnp.max(jnp.abs(leaf), axis=tuple(range(leaf.ndim - 1)), keepdims=True) / 127
-        return jnp.where(step > 0, jnp.round(leaf / jnp.where(step > 0, step, 1)) * step, leaf)
+        step = np.max(np.abs(leaf), axis=tuple(range(leaf.ndim - 1)), keepdims=True) / 127
+        return np.where(step > 0, np.round(leaf / np.where(step > 0, step, 1)) * step, leaf)
 
-    return {**variables, "params": jax.tree.map(rounded, variables["params"])}
+    return {**variables, "params": jax.tree.map(rounded, jax.device_get(variables["params"]))}
 
 
 def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Array) -> dict[str, Any]:

@@ -7,6 +7,7 @@ retrained network.
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 from scipy.special import softmax
@@ -89,7 +90,7 @@ def js_divergence(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def weight_distances(variables: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, float]:
     """Norm of the change of each layer's parameters over the norm of the original's."""
-    mine, its = (traverse_util.flatten_dict(v["params"]) for v in (variables, others))
+    mine, its = (traverse_util.flatten_dict(jax.device_get(v["params"])) for v in (variables, others))
     found: dict[str, float] = {}
     for layer in dict.fromkeys(path[:-1] for path in its):
         paths = [path for path in its if path[:-1] == layer]

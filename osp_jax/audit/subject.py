@@ -1,7 +1,7 @@
 """A model under audit, and what it makes of images: logits, and the features of every stage."""
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
-from osp_jax.models import init_variables
+from osp_jax.models import variable_shapes
 from osp_jax.models.channels import Channels, capture, find_channels
 
 
@@ -61,7 +61,7 @@ def images_of(dataset: Dataset, train: np.ndarray, forget: Sequence[int], most: 
     return Images(dataset, tuple(forget), train, parts)
 
 
-def look(subject: Subject, images: Images, part: str, batch_size: int = 500) -> Look:
+def look(subject: Subject, images: Images, part: str, batch_size: int = 256) -> Look:
     """What a model makes of the images of a part."""
     split = images.dataset.train if part.startswith("train") else images.dataset.test
     indices = images.parts[part]
@@ -84,7 +84,7 @@ def recognised(subject: Subject, images: Images, variables: dict[str, Any]) -> n
 @lru_cache(maxsize=8)
 def channels_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Channels:
     """`find_channels`, once a network: they follow from its shapes."""
-    variables = jax.eval_shape(partial(init_variables, model, image_shape), jax.random.key(0))
+    variables = variable_shapes(model, image_shape)
     return find_channels(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 

@@ -22,7 +22,7 @@ from osp_jax.comparison.plan import Request, check_budget, parse_requests, trial
 from osp_jax.data.sources import Dataset
 from osp_jax.errors import InputError
 from osp_jax.loading import indices_of, moments_of, record_for_report, statistics_of
-from osp_jax.models import init_variables
+from osp_jax.models import variable_shapes
 from osp_jax.models.channels import find_channels
 from osp_jax.provenance import provenance
 from osp_jax.training.loop import check_settings, train
@@ -53,7 +53,7 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
     check_settings(config.original, dataset.image_shape)
     model = build_model(config.original, dataset.num_classes, dataset.image_shape)
     shape = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
-    variables = jax.eval_shape(lambda: init_variables(model, dataset.image_shape, jax.random.key(0)))
+    variables = variable_shapes(model, dataset.image_shape)
     channels = find_channels(model, variables, shape)
     for name, options in methods.items():
         method = get_method(name)

@@ -8,8 +8,12 @@ from osp_jax.data.sources import Split
 
 
 def index_batches(split: Split, indices: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (images uint8 `(batch, h, w, c)`, labels int32 `(batch,)`) in the order of `indices`."""
-    batch_size = min(batch_size, max(len(indices), 1))
+    """Yields (images uint8 `(batch, h, w, c)`, labels int32 `(batch,)`) in the order of `indices`.
+
+    Where there are fewer indices than `batch_size`, a batch is the smallest power of two that holds them: so parts of
+    about the same size share a compiled program.
+    """
+    batch_size = min(batch_size, 1 << max(len(indices) - 1, 0).bit_length())
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         fill = batch_size - len(chosen)

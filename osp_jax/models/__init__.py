@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from osp_jax.distributed import on_cpu
 from osp_jax.errors import InputError, unknown
 from osp_jax.models.allcnn import AllCNN
 from osp_jax.models.resnet import STEMS, Bottleneck, ResNet
@@ -68,13 +69,24 @@ def create_model(
 
 def init_variables(model: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> dict[str, Any]:
     """Fresh `{'params', 'batch_stats'}`, float32; `batch_stats` is empty for a network without normalisation."""
-    variables = _initialiser(model)(key, jnp.zeros((1, *image_shape)))
+    return _with_statistics(_initialiser(model)(key, jnp.zeros((1, *image_shape))))
+
+
+def variable_shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What `init_variables` gives, as `jax.ShapeDtypeStruct`s, at next to no cost."""
+    given = jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return _with_statistics(jax.eval_shape(partial(model.init, train=False), *given))
+
+
+def _with_statistics(variables: Any) -> dict[str, Any]:
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
 @lru_cache(maxsize=32)
 def _initialiser(model: nn.Module) -> Any:
-    return jax.jit(partial(model.init, train=False))
+    # It runs once: what XLA gains for a CPU takes it far longer than the run.
+    options = {"xla_backend_optimization_level": 0} if on_cpu() else None
+    return jax.jit(partial(model.init, train=False), compiler_options=options)
 
 
 def count_parameters(variables: dict[str, Any]) -> int:

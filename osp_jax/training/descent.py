@@ -76,7 +76,7 @@ def trajectory(
     for stop in stops:
         piece = {name: values[done:stop] for name, values in order.items()}
         if stop > done:
-            state = state or create_state(jax.tree.map(jnp.copy, variables), _transform(optimiser))
+            state = state or _start(optimiser)(variables)
             state, _ = _epoch(loss, optimiser)(state, piece, rng, mask, arguments)
         yield stop, state.variables if state else variables
         done = stop
@@ -118,6 +118,12 @@ def _transform(optimiser: Optimiser) -> optax.GradientTransformation:
         "adam": optax.scale_by_adam(),
     }[optimiser.name]
     return optax.chain(optax.add_decayed_weights(optimiser.weight_decay, mask=is_kernel), first)
+
+
+@lru_cache(maxsize=16)
+def _start(optimiser: Optimiser) -> Callable[[dict[str, Any]], TrainState]:
+    """Makes a state with memory of its own, which a step may take."""
+    return jax.jit(lambda variables: create_state(jax.tree.map(jnp.copy, variables), _transform(optimiser)))
 
 
 @lru_cache(maxsize=256)

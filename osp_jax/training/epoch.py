@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.distributed import on_cpu
@@ -36,7 +35,8 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
                 state, metrics = one_step(state, jax.tree.map(lambda leaf: leaf[i], order), *arguments)  # noqa: B023
                 history.append(metrics)
                 on_step(metrics)
-            return state, jax.tree.map(lambda *values: jnp.stack(values), *history) if history else {}
+            # On the host: on the device every number of steps would be compiled anew.
+            return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history)) if history else {}
 
         return run
 

@@ -24,7 +24,7 @@ from osp_jax.data.augment import Preparation, channel_moments
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
-from osp_jax.models import init_variables
+from osp_jax.models import init_variables, variable_shapes
 from osp_jax.provenance import provenance
 from osp_jax.training.loop import check_settings
 from osp_jax.training.model_epochs import choose_way, epochs_of_all, stacked
@@ -325,7 +325,7 @@ def _like(config: ConfigDict, pool: Split, num_classes: int, number: int) -> dic
     """Shapes and dtypes of the stacked variables."""
     image_shape = pool.images.shape[1:]
     model = build_model(config, num_classes, image_shape)
-    one = jax.eval_shape(lambda: init_variables(model, image_shape, jax.random.key(0)))
+    one = variable_shapes(model, image_shape)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((number, *leaf.shape), leaf.dtype), one)
 
 
