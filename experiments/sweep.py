@@ -109,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, keep_programs=False)
+    cli.run(main)
