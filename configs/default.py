@@ -46,6 +46,10 @@ def get_config() -> ConfigDict:
     config.orthogonality.schedule = ((0, 1.0),)  # from epoch e on the weight is multiplied by f: ((e, f), ...)
     config.orthogonality.layers = ""  # regular expression on the module path; empty: every convolution
 
+    config.features = ConfigDict()
+    config.features.penalty = "none"  # none, decorrelation, class-means, ownership: of the last features
+    config.features.weight = 0.0
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 1  # epochs
     config.checkpoint.keep = 2  # newest ones kept

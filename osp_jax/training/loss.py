@@ -1,4 +1,4 @@
-"""Cross-entropy with label smoothing, plus the weighted orthogonality penalty."""
+"""Cross-entropy with label smoothing, plus the weighted penalties on kernels and on features."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax import traverse_util
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
@@ -22,6 +23,19 @@ def train_logits(model: nn.Module, params: Any, batch_stats: Any, images: jax.Ar
     return logits, updated.get("batch_stats", {})
 
 
+def train_features(
+    model: nn.Module, params: Any, batch_stats: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array | None, Any]:
+    """As `train_logits`, with the spatial means of the last activations after the logits: `(batch, channels)`, or
+    None for a network that does not sow them."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, updated = model.apply(variables, images, True, mutable=["batch_stats", "activations"])
+    features = None
+    for last in list(traverse_util.flatten_dict(updated.get("activations", {})).values())[-1:]:
+        features = last.reshape(len(last), -1, last.shape[-1]).mean(1).astype(jnp.float32)  # b (h w) c -> b c
+    return logits, features, updated.get("batch_stats", {})
+
+
 def training_loss(
     params: Any,
     batch_stats: Any,
@@ -31,16 +45,21 @@ def training_loss(
     *,
     model: nn.Module,
     penalty: Callable[[Any], jax.Array],
+    feature_penalty: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     label_smoothing: float,
 ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
     """The loss of one batch of normalised images, in train mode.
 
     Returns:
-      loss, (new batch_stats, metrics); the metrics are `loss`, `accuracy` and `penalty`, scalars.
+      loss, (new batch_stats, metrics); the metrics are `loss`, `accuracy`, `penalty` (unweighted) and, where there is
+      one, `feature_penalty` (with the weight that it brings along), scalars.
     """
-    logits, batch_stats = train_logits(model, params, batch_stats, images)
+    logits, features, batch_stats = train_features(model, params, batch_stats, images)
     orthogonality = penalty(params)
     loss = cross_entropy(logits, labels, label_smoothing) + penalty_weight * orthogonality
     accuracy = jnp.mean(logits.argmax(-1) == labels)
     metrics = {"loss": loss, "accuracy": accuracy, "penalty": orthogonality}
+    if feature_penalty:
+        metrics["feature_penalty"] = feature_penalty(features, labels)
+        metrics["loss"] = loss = loss + metrics["feature_penalty"]
     return loss, (batch_stats, metrics)

@@ -1,5 +1,6 @@
 """How a config trains: optimiser, schedule, step and keys; the same for the first training and for a retraining."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -9,11 +10,15 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax.data.augment import Preparation
+from osp_jax.errors import unknown
 from osp_jax.models import init_variables
+from osp_jax.training import feature_penalties
 from osp_jax.training.orthogonality import conv_kernels, penalty
 from osp_jax.training.schedules import learning_rate, piecewise
 from osp_jax.training.state import TrainState, create_optimiser, create_state
 from osp_jax.training.step import Step, make_step
+
+_NONE = ConfigDict({"penalty": "none", "weight": 0.0})
 
 
 class Recipe(NamedTuple):
@@ -52,9 +57,20 @@ def make_recipe(
         optimiser,
         preparation=preparation,
         penalty=partial(penalty, name=orthogonality.penalty, layers=orthogonality.layers),
+        feature_penalty=_feature_penalty(config, model.num_classes),
         label_smoothing=settings.label_smoothing,
     )
     return Recipe(rate, step, start, order_key, step_key)
+
+
+def _feature_penalty(config: ConfigDict, classes: int) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    # Workdirs of before there were these have no such settings.
+    name, weight = config.get("features", _NONE).penalty, config.get("features", _NONE).weight
+    if name == "none":
+        return None
+    if name not in feature_penalties.PENALTIES:
+        raise unknown("penalty on features", name, feature_penalties.PENALTIES)
+    return lambda features, labels: weight * feature_penalties.PENALTIES[name](features, labels, classes)
 
 
 def penalty_weight(config: ConfigDict, epoch: int) -> float:

@@ -21,6 +21,7 @@ def make_step(
     *,
     preparation: Preparation,
     penalty: Callable[[Any], jax.Array],
+    feature_penalty: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     label_smoothing: float,
 ) -> Step:
     """A step `(state, batch_indices, images, labels, key, penalty_weight) -> (state, metrics)`.
@@ -28,7 +29,13 @@ def make_step(
     `images` uint8 `(n, h, w, c)` and `labels` `(n,)` are the whole set, on the device; `batch_indices` int32
     `(batch,)` picks from it. The random numbers of a step follow from `key` and the number of the step alone.
     """
-    loss = partial(training_loss, model=model, penalty=penalty, label_smoothing=label_smoothing)
+    loss = partial(
+        training_loss,
+        model=model,
+        penalty=penalty,
+        feature_penalty=feature_penalty,
+        label_smoothing=label_smoothing,
+    )
 
     def step(
         state: TrainState,
