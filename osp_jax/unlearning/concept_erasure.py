@@ -1,0 +1,347 @@
+"""Concept erasure: the layer that writes the last features is refitted so that these no longer tell the class.
+
+Ours. Masks and projections in front of the head leave the features as they are: a new head reads the class from them.
+Here the features themselves are asked to be, on retained images, what they were, and on forgotten images
+
+    mean + keep * (f - mean - d w.(f - mean)),    d the difference of the two sides' means, w = S^-1 d / (d.S^-1 d),
+
+mean that of the retained side and S the covariance: without the direction that tells the sides apart (least-squares
+concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819), and drawn towards what a retained image looks like on
+average. No linear map behind the ReLU could be folded into the network, so the maps in front of it, the kernels and the
+bias that write the last group of channels, are solved for: a feature is linear in them where its ReLU is open, so each
+channel is a ridge regression of its own (Gauss-Newton; two rounds suffice). No gradient step is taken.
+
+The head's column of a forgotten class becomes that of a class without images. A head trained without positives drives
+the logit down by its own gradient, which falls off with its probability: with S the sum of the learning rates over one
+minus the momentum, the logit ends about log(1 + S |f|^2) below the log-sum of the others, along minus the mean feature.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from osp_jax.activations import Statistics
+from osp_jax.data.augment import Preparation
+from osp_jax.errors import InputError
+from osp_jax.layer_inputs import input_rows, layer_inputs
+from osp_jax.models.channels import Channels, Writer, capture
+from osp_jax.training.schedules import learning_rate
+from osp_jax.unlearning.data import RequestData
+from osp_jax.unlearning.importance import filled_batches
+from osp_jax.unlearning.moments import matmul
+from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.osp import forget_vector, merge, pruned
+from osp_jax.unlearning.osp_fit import head_of
+
+SEES = ("retain", "forget")
+SEARCH = {"keep": (0.0, 0.25, 0.5, 1.0), "forget_weight": (1.0, 3.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `concept-erasure`."""
+
+    keep: float = 0.5  # of what the erasure leaves of a forgotten image's features; 0: all are the retained mean
+    forget_weight: float = 1.0  # of the forgotten images, against a weight of 1 for the retained
+    images: int = 300  # of each class
+    directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
+    ridge: float = 1e-3  # against a change, over the mean square of what is read
+    rounds: int = 2
+    level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: as the recipe has it
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        check_options(self, keep=(0, 1), directions=(0, None), level=(0, None))
+        check_options(self, forget_weight=(1e-6, None), ridge=(1e-9, None))
+        check_options(self, images=(2, None), rounds=(1, None), batch_size=(1, None))
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a network whose last features no kernel writes that could be refitted."""
+    del config
+    kernels = tuple((*writer.kernel.split("/"), "kernel") for writer in channels.last.writers if writer.kernel)
+    if not kernels:
+        raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
+    pruned(params, kernels)
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables whose last features were refitted, and whose head has a column without support for each class."""
+    channels = statistics.channels
+    check(variables["params"], channels, config)
+    keys = jax.random.split(rng)
+    chosen = np.concatenate([data.retain(config.images, keys[0]), data.forget(config.images, keys[1])])
+    batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
+    images = [data.images[indices] for indices in batches["indices"]]
+    vector, real = jnp.asarray(forget_vector(forget, statistics)), jnp.asarray(batches["weights"])
+    forgotten = vector[data.labels[batches["indices"]]]
+    writers = own_writers(model, variables, channels, data.images.shape[1:])
+    network = {"model": model, "channels": channels, "preparation": data.preparation.without_augmentation()}
+    kernels = {"kernels": tuple(writer.kernel for writer in writers)}
+
+    features = jnp.stack([_look(variables, batch, **network)[0] for batch in images])
+    targets, weights = erasure_targets(features, real, forgotten, config.keep, config.forget_weight)
+    moments = _total(_moments(variables, *given, **network, **kernels) for given in zip(images, real, strict=True))
+    bases = {path: principal_directions(moment / real.sum(), config.directions) for path, moment in moments.items()}
+    change = jnp.zeros((1 + sum(len(spread) for _, spread in bases.values()), features.shape[-1]))
+    new = variables
+    for _ in range(config.rounds):
+        by_batch = zip(images, weights, targets, strict=True)
+        system = _total(_system(new, bases, change, *given, **network, **kernels) for given in by_batch)
+        change = solve_ridge(*system, _spread(bases), config.ridge)
+        new = merge(variables, refitted(model, variables, writers, bases, change, data.images.shape[1:]))
+    inputs = jnp.stack([_look(new, batch, **network)[1] for batch in images])
+    retained = real * (1 - forgotten)
+    level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
+    return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
+
+
+def own_writers(
+    model: nn.Module, variables: dict[str, Any], channels: Channels, image_shape: tuple[int, ...]
+) -> list[Writer]:
+    """The writers of the last group whose kernel makes a channel of the features and no other.
+
+    In a residual stream an earlier block writes the group, too, and what it writes is read by the later ones: a change
+    of its kernel would reach all channels.
+    """
+    image = jax.random.normal(jax.random.key(0), (2, *image_shape))
+    candidates = [writer for writer in channels.last.writers if writer.kernel]
+    alone = [w for w in candidates if not _crosstalk(variables, image, model=model, channels=channels, path=w.kernel)]
+    if not alone:
+        raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
+    return alone
+
+
+@partial(jax.jit, static_argnames=("model", "channels", "path"))
+def _crosstalk(
+    variables: dict[str, Any], inputs: jax.Array, *, model: nn.Module, channels: Channels, path: str
+) -> jax.Array:
+    """Whether a change of the kernel's first output changes another channel of the last group."""
+    leaf = (*path.split("/"), "kernel")
+    flat = traverse_util.flatten_dict(variables["params"])
+
+    def others(kernel: jax.Array) -> jax.Array:
+        params = traverse_util.unflatten_dict({**flat, leaf: kernel})
+        return capture(model, {**variables, "params": params}, inputs, channels)[1][channels.last.name][..., 1:]
+
+    tangent = jnp.zeros_like(flat[leaf]).at[..., 0].set(1)
+    return jnp.any(jax.jvp(others, (flat[leaf],), (tangent,))[1] != 0)
+
+
+def erasure_targets(
+    features: jax.Array, real: jax.Array, forgotten: jax.Array, keep: float, forget_weight: float
+) -> tuple[jax.Array, jax.Array]:
+    """(targets like `features`, weights `(...,)` that sum to 1 over the retained and to `forget_weight` over the rest).
+
+    Args:
+      features: `(..., channels)`.
+      real, forgotten: 0/1 `(...,)`; rows that are not real have weight 0.
+    """
+    retained, gone = real * (1 - forgotten), real * forgotten
+    shares = retained / jnp.maximum(retained.sum(), 1), gone / jnp.maximum(gone.sum(), 1)
+    mean, other = (jnp.tensordot(share, features, share.ndim) for share in shares)
+    centred = (features - mean).reshape(-1, features.shape[-1])
+    total = (real / real.sum()).reshape(-1, 1)
+    overall = (total * centred).sum(0)
+    covariance = matmul((total * centred).T, centred) - jnp.outer(overall, overall)
+    covariance += 1e-4 * jnp.trace(covariance) / len(mean) * jnp.eye(len(mean))  # a dead channel has no variance
+    difference = other - mean
+    detector = jax.scipy.linalg.solve(covariance, difference, assume_a="pos")
+    along = (features - mean) @ detector / jnp.maximum(difference @ detector, 1e-12)
+    erased = mean + keep * (features - mean - along[..., None] * difference)
+    return jnp.where(forgotten[..., None] > 0, erased, features), shares[0] + forget_weight * shares[1]
+
+
+@partial(jax.jit, static_argnames="directions")
+def principal_directions(moment: jax.Array, directions: int) -> tuple[jax.Array, jax.Array]:
+    """(orthonormal `(inputs, k)`, mean squares along them `(k,)`) of what a kernel reads, from its second moment."""
+    values, vectors = jnp.linalg.eigh(moment)  # ascending
+    k = min(directions or len(values), len(values))
+    return vectors[:, -k:], jnp.maximum(values[-k:], 1e-6 * values[-1])
+
+
+def solve_ridge(gram: jax.Array, product: jax.Array, spread: jax.Array, ridge: float) -> jax.Array:
+    """x `(n, channels)` of (G_c + ridge diag(spread)) x_c = h_c, for G `(channels, n, n)` and h `(channels, n)`."""
+    scale = jax.lax.rsqrt(spread)
+    system = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(spread))
+    return (jnp.linalg.solve(system, (product * scale)[..., None])[..., 0] * scale).T
+
+
+def refitted(
+    model: nn.Module,
+    variables: dict[str, Any],
+    writers: list[Writer],
+    bases: dict[str, Any],
+    change: jax.Array,
+    image_shape: tuple[int, ...],
+) -> dict[str, Any]:
+    """The parameters that `change` `(directions of all kernels and 1, channels)` of the features makes new; pruned."""
+    flat, new, start = traverse_util.flatten_dict(variables["params"]), {}, 0
+    factors = norm_factors(model, variables, writers, image_shape)
+    for writer in writers:
+        directions, path = bases[writer.kernel][0], (*writer.kernel.split("/"), "kernel")
+        piece = matmul(directions, change[start : start + directions.shape[1]])
+        factor = factors[writer.path]
+        piece = jnp.where(factor == 0, 0, piece / jnp.where(factor == 0, 1, factor))
+        new[path] = flat[path] + piece.reshape(flat[path].shape)
+        start += directions.shape[1]
+    biases = [(*w.path.split("/"), "bias") for w in writers if "bias" in w.leaves]
+    for path in biases[-1:]:  # they are added up: one of them will do
+        new[path] = flat[path] + change[-1]
+    return traverse_util.unflatten_dict(new)
+
+
+def recipe_level(recipe: Any, statistics: Statistics, inputs: jax.Array, retained: jax.Array) -> jax.Array:
+    """How far below the log-sum of the others the logit of a class without images ends, log(1 + S |f|^2)."""
+    training = ConfigDict(recipe).training
+    count = float(next(iter(statistics.layers.values())).count.sum())
+    steps = max(int(count // training.batch_size), 1) * training.epochs
+    rate = learning_rate(training.schedule, training.learning_rate, steps, training.warmup)
+    total = jnp.sum(jax.vmap(rate)(jnp.arange(steps))) / (1 - training.momentum)
+    size = jnp.sum(retained * (jnp.sum(inputs**2, -1) + 1)) / retained.sum()
+    return jnp.log1p(total * size)
+
+
+def unsupported_columns(
+    params: Any, channels: Channels, inputs: jax.Array, retained: jax.Array, vector: jax.Array, level: jax.Array
+) -> dict[str, Any]:
+    """The head, pruned, with columns for the classes of `vector` along minus the mean of its `inputs` `(..., features)`
+    on retained images, so long that their logit is on average `level` below the log-sum of the others."""
+    path = (*channels.head.split("/"), "kernel")
+    flat = traverse_util.flatten_dict(params)
+    kernel, bias = head_of(params, channels)
+    share = retained / retained.sum()
+    logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
+    wanted = jnp.sum(share * jax.scipy.special.logsumexp(logits, axis=-1)) - level
+    mean = jnp.tensordot(share, inputs, share.ndim)
+    has_bias = (*path[:-1], "bias") in flat
+    unit = wanted / (mean @ mean + has_bias)
+    new = {path: jnp.where(vector > 0, (unit * mean)[:, None], kernel).reshape(flat[path].shape)}
+    if has_bias:
+        new[(*path[:-1], "bias")] = jnp.where(vector > 0, unit, bias)
+    return traverse_util.unflatten_dict(new)
+
+
+@partial(jax.jit, static_argnames=("model", "channels", "preparation"))
+def _look(
+    variables: dict[str, Any], images: jax.Array, *, model: nn.Module, channels: Channels, preparation: Preparation
+) -> tuple[jax.Array, jax.Array]:
+    """(spatial means of the last group `(batch, channels)`, the head's input `(batch, features)`, a map's mean)."""
+    _, activations, inputs = capture(model, variables, preparation.augmented(images, jax.random.key(0)), channels)
+    inputs = inputs.mean(tuple(range(1, inputs.ndim - 1))) if inputs.ndim > 2 else inputs
+    return _positions(activations[channels.last.name]).mean(1), inputs.astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("model", "channels", "preparation", "kernels"))
+def _moments(
+    variables: dict[str, Any],
+    images: jax.Array,
+    real: jax.Array,
+    *,
+    model: nn.Module,
+    channels: Channels,
+    preparation: Preparation,
+    kernels: tuple[str, ...],
+) -> dict[str, jax.Array]:
+    """By kernel the second moment of what it reads, a mean over positions and a sum over images, `(inputs, inputs)`."""
+    del channels
+    found = _rows(model, variables, preparation.augmented(images, jax.random.key(0)), kernels)
+    return {path: jnp.einsum("npd,npe,n->de", rows, rows, real) / rows.shape[1] for path, rows in found.items()}
+
+
+@partial(jax.jit, static_argnames=("model", "channels", "preparation", "kernels"))
+def _system(
+    variables: dict[str, Any],
+    bases: dict[str, Any],
+    change: jax.Array,
+    images: jax.Array,
+    weights: jax.Array,
+    targets: jax.Array,
+    *,
+    model: nn.Module,
+    channels: Channels,
+    preparation: Preparation,
+    kernels: tuple[str, ...],
+) -> tuple[jax.Array, jax.Array]:
+    """Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions, a sum over a batch.
+
+    A regressor is what an input of the kernel (in a principal direction), or the bias, adds to a feature: its mean over
+    the positions whose ReLU is open under `variables`, which have `change` in them.
+    """
+    inputs = preparation.augmented(images, jax.random.key(0))
+    activations = _positions(capture(model, variables, inputs, channels)[1][channels.last.name])
+    gates = (activations > 0).astype(jnp.float32) / activations.shape[1]
+    rows = _rows(model, variables, inputs, kernels)
+    read = [matmul(rows[path], bases[path][0]) for path in kernels] + [jnp.ones((*gates.shape[:2], 1))]
+    regressors = jnp.einsum("npr,npc->cnr", jnp.concatenate(read, -1), gates)
+    wanted = targets - activations.mean(1) + jnp.einsum("cnr,rc->nc", regressors, change)
+    weighted = regressors * weights[:, None]
+    return jnp.einsum("cnr,cns->crs", weighted, regressors), jnp.einsum("cnr,nc->cr", weighted, wanted)
+
+
+def _rows(
+    model: nn.Module, variables: dict[str, Any], inputs: jax.Array, kernels: tuple[str, ...]
+) -> dict[str, jax.Array]:
+    """What each of the kernels multiplies, `(batch, positions, inputs)`, float32."""
+    layers = layer_inputs(model, variables, inputs)
+    rows = {path: input_rows(layers[path][-1]).astype(jnp.float32) for path in kernels}
+    return {path: found.reshape(len(inputs), -1, found.shape[-1]) for path, found in rows.items()}
+
+
+def _positions(activations: jax.Array) -> jax.Array:
+    return activations.reshape(len(activations), -1, activations.shape[-1]).astype(jnp.float32)  # b (h w) c
+
+
+def norm_factors(
+    model: nn.Module, variables: dict[str, Any], writers: list[Writer], image_shape: tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """By writer's path what its norm multiplies each output of the kernel by, `(channels,)`; 1 where there is none."""
+    epsilons: dict[str, float] = {}
+
+    def record(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, nn.BatchNorm):
+            epsilons["/".join(context.module.path)] = context.module.epsilon
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(
+            partial(model.apply, train=False), variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        )
+    params, statistics = (traverse_util.flatten_dict(variables[kind]) for kind in ("params", "batch_stats"))
+    factors = {}
+    for writer in writers:
+        path = tuple(writer.path.split("/"))
+        if writer.path == writer.kernel:
+            factors[writer.path] = jnp.ones(params[(*path, "kernel")].shape[-1])
+        elif writer.path in epsilons:
+            inverse = jax.lax.rsqrt(statistics[(*path, "var")] + epsilons[writer.path])
+            factors[writer.path] = params.get((*path, "scale"), 1.0) * inverse
+        else:
+            raise InputError(f"{writer.path} is no batch norm, so no kernel in front of it can be refitted")
+    return factors
+
+
+def _total(terms: Iterable[Any]) -> Any:
+    return reduce(partial(jax.tree.map, jnp.add), terms)
+
+
+def _spread(bases: dict[str, Any]) -> jax.Array:
+    """Mean squares of the regressors before the ReLU, in the order of `_system`; the bias reads 1."""
+    return jnp.concatenate([*(spread for _, spread in bases.values()), jnp.ones(1)])
