@@ -1,0 +1,111 @@
+"""What a penalty in training buys: specialised channels, and a better trade-off when they are masked.
+
+python -m experiments.orthogonality --models=runs/orthogonality --out=results/orthogonality
+
+Measures every trained model below a folder, judged on its held-out training images, and its accuracy on test images.
+Models that differ in the seed only are averaged.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+
+_MODELS = flags.DEFINE_string("models", None, "folder with models that experiments.train wrote", required=True)
+_OUT = flags.DEFINE_string("out", None, "folder for results.json, table.md and tradeoff.svg", required=True)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
+
+AMOUNTS = (0.1, 0.25, 0.5)
+STRENGTHS = tuple(round(0.05 * step, 2) for step in range(1, 21))
+
+
+def main() -> None:
+    from osp_jax.errors import InputError
+    from osp_jax.loading import dataset_of
+    from osp_jax.provenance import provenance
+    from osp_jax.report.orthogonality import orthogonality_markdown, tradeoff_figure
+    from osp_jax.workdir import check_writable, load_workdir, write_json, write_text
+
+    folder, out = Path(_MODELS.value), Path(_OUT.value)
+    if (out / "results.json").exists() and not _OVERWRITE.value:
+        raise InputError(f"{out / 'results.json'} exists; choose another --out or add --overwrite")
+    paths = [path for path in sorted(folder.glob("*")) if (path / "statistics").is_dir()]
+    if not paths:
+        raise InputError(
+            f"{folder} holds no trained model; train some: python -m experiments.train --workdir={folder}/A"
+        )
+    dataset = dataset_of(load_workdir(paths[0]), _DATA_DIR.value)
+    check_writable(out, 10**7)
+    rows = []
+    for path in paths:
+        rows.append(_measured(path, dataset))
+        print(f"{path.name}: {rows[-1]['accuracy']:.1%}", flush=True)
+    results = {
+        "dataset": {"name": dataset.name, "variant": dataset.variant},
+        "amounts": AMOUNTS,
+        "strengths": STRENGTHS,
+        "models": rows,
+        "provenance": provenance(0),
+    }
+    write_json(out / "results.json", results)
+    write_text(out / "table.md", orthogonality_markdown(results))
+    write_text(out / "tradeoff.svg", tradeoff_figure(results))
+    print(f"written: {out / 'results.json'}, {out / 'table.md'}, {out / 'tradeoff.svg'}")
+
+
+def _measured(path: Path, dataset) -> dict:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from osp_jax import checkpoint
+    from osp_jax.activations import collect_statistics
+    from osp_jax.data.batches import index_batches
+    from osp_jax.errors import InputError
+    from osp_jax.forward import predict_logits
+    from osp_jax.loading import indices_of, moments_of, record_for_report
+    from osp_jax.specificity import feature_correlation, top_class_share, tradeoff
+    from osp_jax.training.orthogonality import gram_errors
+    from osp_jax.unlearning.osp_fit import head_of
+    from osp_jax.workdir import load_workdir
+
+    trained = load_workdir(path)
+    if trained.record["dataset"]["name"] != dataset.name:
+        raise InputError(f"{path} was trained on {trained.record['dataset']['name']}; put it into another folder")
+    held_out = indices_of(trained, dataset)[1]
+    if not len(held_out):
+        raise InputError(f"{path} held out no images; train with --config.data.validation=0.04")
+    test, moments = np.arange(len(dataset.test.labels)), moments_of(trained)
+    logits = predict_logits(trained.model, trained.variables, dataset.test, test, **moments)
+    statistics = checkpoint.load_statistics(path / "statistics")
+    last = statistics.channels.last.name
+    batches = index_batches(dataset.train, held_out, 256)
+    given = {"num_classes": dataset.num_classes, "keep_features": len(held_out), **moments}
+    seen = collect_statistics(trained.model, trained.variables, batches, **given)
+    head = head_of(trained.variables["params"], statistics.channels)
+    features, labels = seen.features, jnp.asarray(seen.labels)
+    curves = {}
+    for amount in AMOUNTS:
+        forget, change = tradeoff(statistics.layers[last], head, features, labels, amount=amount, strengths=STRENGTHS)
+        curves[str(amount)] = {"forget_accuracy": forget.mean(0).tolist(), "retain_change": change.mean(0).tolist()}
+    errors = {name: float(error) for name, error in jax.device_get(gram_errors(trained.variables["params"])).items()}
+    shares = {name: np.asarray(top_class_share(layer)) for name, layer in statistics.layers.items()}
+    return {
+        "name": path.name,
+        **record_for_report(trained),
+        "config": trained.record["config"],
+        "accuracy": float((logits.argmax(-1) == dataset.test.labels).mean()),
+        "validation_accuracy": float(((features @ head[0] + head[1]).argmax(-1) == labels).mean()),
+        "gram_error": errors,
+        "feature_correlation": feature_correlation(np.asarray(features)),
+        "top_class_share": {name: float(np.nanmedian(share)) for name, share in shares.items()},
+        "dead_channels": int(sum(np.isnan(share).sum() for share in shares.values())),
+        "tradeoff": curves,
+        "provenance": trained.record["provenance"],
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
