@@ -17,6 +17,7 @@ minus the momentum, the logit ends about log(1 + S |f|^2) below the log-sum of t
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from functools import partial, reduce
 from typing import Any
@@ -119,14 +120,28 @@ def own_writers(
     """The writers of the last group whose kernel makes a channel of the features and no other.
 
     In a residual stream an earlier block writes the group, too, and what it writes is read by the later ones: a change
-    of its kernel would reach all channels.
+    of its kernel would reach all channels. Nor does a kernel count whose outputs are pooled before their ReLU.
     """
     image = jax.random.normal(jax.random.key(0), (2, *image_shape))
-    candidates = [writer for writer in channels.last.writers if writer.kernel]
-    alone = [w for w in candidates if not _crosstalk(variables, image, model=model, channels=channels, path=w.kernel)]
+    layers, activations = jax.eval_shape(partial(_layers_and_activations, model, channels), variables, image)
+    outputs = {path: math.prod(jax.eval_shape(input_rows, calls[-1]).shape[:-1]) for path, calls in layers.items()}
+    positions = math.prod(activations.shape[:-1])
+    alone = [
+        writer
+        for writer in channels.last.writers
+        if outputs.get(writer.kernel) == positions
+        and not _crosstalk(variables, image, model=model, channels=channels, path=writer.kernel)
+    ]
     if not alone:
         raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
     return alone
+
+
+def _layers_and_activations(model: nn.Module, channels: Channels, variables: dict[str, Any], inputs: jax.Array) -> Any:
+    return (
+        layer_inputs(model, variables, inputs),
+        capture(model, variables, inputs, channels)[1][channels.last.name],
+    )
 
 
 @partial(jax.jit, static_argnames=("model", "channels", "path"))
