@@ -19,6 +19,7 @@ _OPTION = flags.DEFINE_multi_string("option", [], "an option of one method, as m
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the images to judge on")
 _OUT = flags.DEFINE_string("out", None, "folder for results.json and table.md", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
+_PROBES = flags.DEFINE_bool("probes", False, "also ask how well the class is read from the last features")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
 _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers")
 
@@ -29,10 +30,12 @@ def main() -> None:
 
     from osp_jax import checkpoint
     from osp_jax.audit.accuracy import accuracy
+    from osp_jax.audit.probes import probes
+    from osp_jax.audit.subject import images_of, look_at
     from osp_jax.comparison.plan import parse_methods
     from osp_jax.errors import InputError
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report, request_data_of
+    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report, request_data_of, subject_of
     from osp_jax.provenance import provenance
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.unlearning import get_method
@@ -60,6 +63,21 @@ def main() -> None:
     def predictions(variables: dict) -> np.ndarray:
         return predict_logits(trained.model, variables, split, indices, **moments_of(trained)).argmax(-1)
 
+    def readable(variables: dict, forgotten: int) -> dict[str, float]:
+        """Balanced accuracy of a linear probe, and forget accuracy of a new head; both fitted on training images."""
+        subject = subject_of(trained)._replace(variables=variables)
+        fitted = images_of(dataset, indices_of(trained, dataset)[0], (forgotten,), 1000, seed=0).parts
+        of_class = labels == forgotten
+        looks = {
+            "train_forget": look_at(subject, dataset.train, fitted["train_forget"]),
+            "train_retain": look_at(subject, dataset.train, fitted["train_retain"]),
+            "test_forget": look_at(subject, split, indices[of_class]),
+            "test_retain": look_at(subject, split, indices[~of_class]),
+        }
+        last = statistics.channels.last.name
+        found = probes(looks, [last])
+        return {"probe": found[f"linear_{last}"]["value"], "new_head": found["new_head_forget_accuracy"]["value"]}
+
     before = predictions(trained.variables)
     rng = jax.random.key(_SEED.value)
     rows = []
@@ -71,6 +89,7 @@ def main() -> None:
             "original": {
                 "forget_accuracy": accuracy(before, labels, of_class),
                 "retain_accuracy": accuracy(before, labels, ~of_class),
+                **(readable(trained.variables, forgotten) if _PROBES.value else {}),
             },
         }
         for name, method in methods.items():
@@ -90,6 +109,7 @@ def main() -> None:
                 "forget_accuracy": accuracy(after, labels, of_class),
                 "retain_accuracy": accuracy(after, labels, ~of_class),
                 "warm_seconds": outcome.warm_median,
+                **(readable(outcome.variables, forgotten) if _PROBES.value else {}),
             }
         rows.append(row)
         print(f"{row['name']}: " + ", ".join(f"{m} {row[m]['forget_accuracy']:.1%}" for m in methods), flush=True)

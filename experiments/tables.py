@@ -47,7 +47,7 @@ def fill_in(text: str, parts: dict[str, Callable[[], str]]) -> str:
 
 
 def _sweep() -> str:
-    from osp_jax.report.sweep import SUMMARY_HEADER, sweep_summary
+    from osp_jax.report.sweep import summary_header, sweep_summary
     from osp_jax.report.tables import markdown_table
 
     results = _read("results/cifar10_resnet10/results.json")
@@ -58,7 +58,7 @@ def _sweep() -> str:
         f"{len(results['classes'])} classes forgotten in turn, on {results['provenance']['device']}. Retained accuracy "
         "is over the images of the other classes, against the original. Every class and every option: "
         "[results/cifar10_resnet10/table.md](results/cifar10_resnet10/table.md).\n\n"
-        + markdown_table(SUMMARY_HEADER, sweep_summary(results))
+        + markdown_table(summary_header(results), sweep_summary(results))
     )
 
 
@@ -91,12 +91,12 @@ def _selection() -> str:
     rows = []
     for path in sorted((_ROOT / "results/selection").glob("*/results.json")):
         results = _read(path)
-        for method, *figures, _ in sweep_summary(results):
+        for method, *figures in sweep_summary(results):
             default = dataclasses.asdict(get_method(method).options())
             chosen = results["options"][method]
             changed = [f"{name}={chosen[name]}" for name in default if chosen[name] != default[name]]
-            rows.append([method, ", ".join(changed) or "the default", *figures])
-    table = markdown_table(["Method", "Options", *SUMMARY_HEADER[1:-1]], sorted(rows))
+            rows.append([method, ", ".join(changed) or "the default", *figures[:4]])
+    table = markdown_table(["Method", "Options", *SUMMARY_HEADER[1:5]], sorted(rows))
     model, config = results["model"], results["training"]["config"]
     return (
         f"Mean and worst over the ten classes, {results['num_images']:,} held-out training images; {model['name']} of "

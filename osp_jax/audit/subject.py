@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.batches import index_batches
-from osp_jax.data.sources import Dataset
+from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
 from osp_jax.models import variable_shapes
@@ -61,11 +61,16 @@ def images_of(dataset: Dataset, train: np.ndarray, forget: Sequence[int], most: 
     return Images(dataset, tuple(forget), train, parts)
 
 
-def look(subject: Subject, images: Images, part: str, batch_size: int = 256) -> Look:
+def look(subject: Subject, images: Images, part: str) -> Look:
     """What a model makes of the images of a part."""
-    split = images.dataset.train if part.startswith("train") else images.dataset.test
-    indices = images.parts[part]
-    forward = _forward(subject.model, channels_of(subject.model, images.dataset.image_shape))
+    return look_at(
+        subject, images.dataset.train if part.startswith("train") else images.dataset.test, images.parts[part]
+    )
+
+
+def look_at(subject: Subject, split: Split, indices: np.ndarray, batch_size: int = 256) -> Look:
+    """What a model makes of the images `indices` `(n,)` of a split."""
+    forward = _forward(subject.model, channels_of(subject.model, split.images.shape[1:]))
     moments = subject.preparation.moments()
     found = [forward(subject.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
     logits, features = jax.tree.map(lambda *parts: np.concatenate(list(map(np.asarray, parts)))[: len(indices)], *found)

@@ -15,8 +15,20 @@ SUMMARY_HEADER = [
 ]
 
 
+_READABLE = {"probe": "Linear probe, change", "new_head": "New last layer, change"}
+
+
+def summary_header(results: dict[str, Any]) -> list[str]:
+    """The names of the columns of `sweep_summary`; with what was asked of the features, where it was."""
+    return SUMMARY_HEADER + [_READABLE[name] for name in _asked(results)]
+
+
+def _asked(results: dict[str, Any]) -> list[str]:
+    return [name for name in _READABLE if name in results["classes"][0]["original"]]
+
+
 def sweep_summary(results: dict[str, Any]) -> list[list[str]]:
-    """A row a method, under `SUMMARY_HEADER`."""
+    """A row a method, under `summary_header`."""
     rows = []
     for method in results["options"]:
         forget = [row[method]["forget_accuracy"] for row in results["classes"]]
@@ -30,6 +42,10 @@ def sweep_summary(results: dict[str, Any]) -> list[list[str]]:
                 f"{100 * _mean(change):+.2f}",
                 f"{100 * min(change):+.2f}",
                 f"{1e3 * warm:.2f} ms",
+                *(
+                    f"{100 * _mean([row[method][name] - row['original'][name] for row in results['classes']]):+.1f}"
+                    for name in _asked(results)
+                ),
             ]
         )
     return rows
@@ -61,7 +77,7 @@ def sweep_markdown(results: dict[str, Any]) -> str:
             f"{results['split']} images right before. Retained accuracy is over the images of all other classes, "
             "every output allowed; the change is to the original, in points.",
             "",
-            markdown_table(SUMMARY_HEADER, sweep_summary(results)),
+            markdown_table(summary_header(results), sweep_summary(results)),
             markdown_table(header, classes),
             markdown_table(["Method", "Options"], options),
             f"Made by `{made['command']}` at commit {made['commit'][:12]}; the model by `{trained['command']}` "

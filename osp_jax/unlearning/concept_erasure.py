@@ -38,11 +38,12 @@ from osp_jax.training.schedules import learning_rate
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.importance import filled_batches
 from osp_jax.unlearning.moments import matmul
-from osp_jax.unlearning.options import check_options
+from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.osp import forget_vector, merge, pruned
 from osp_jax.unlearning.osp_fit import head_of
 
 SEES = ("retain", "forget")
+ANCHORS = ("mean", "classes")
 SEARCH = {"keep": (0.0, 0.25, 0.5, 1.0), "forget_weight": (1.0, 3.0)}
 
 
@@ -50,7 +51,8 @@ SEARCH = {"keep": (0.0, 0.25, 0.5, 1.0), "forget_weight": (1.0, 3.0)}
 class Options:
     """Options of `concept-erasure`."""
 
-    keep: float = 0.5  # of what the erasure leaves of a forgotten image's features; 0: all are the retained mean
+    keep: float = 0.5  # of what the erasure leaves of a forgotten image's features; 0: they are the anchor
+    anchor: str = "mean"  # of retained images, or of the 'classes' that the network takes the image for without its own
     forget_weight: float = 1.0  # of the forgotten images, against a weight of 1 for the retained
     images: int = 300  # of each class
     directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
@@ -60,6 +62,7 @@ class Options:
     batch_size: int = 100
 
     def __post_init__(self) -> None:
+        check_choices(self, anchor=ANCHORS)
         check_options(self, keep=(0, 1), directions=(0, None), level=(0, None))
         check_options(self, forget_weight=(1e-6, None), ridge=(1e-9, None))
         check_options(self, images=(2, None), rounds=(1, None), batch_size=(1, None))
@@ -97,8 +100,14 @@ def unlearn(
     network = {"model": model, "channels": channels, "preparation": data.preparation.without_augmentation()}
     kernels = {"kernels": tuple(writer.kernel for writer in writers)}
 
-    features = jnp.stack([_look(variables, batch, **network)[0] for batch in images])
-    targets, weights = erasure_targets(features, real, forgotten, config.keep, config.forget_weight)
+    features, inputs = map(jnp.stack, zip(*(_look(variables, batch, **network) for batch in images), strict=True))
+    retained = real * (1 - forgotten)
+    anchors = None
+    if config.anchor == "classes":
+        kernel, bias = head_of(variables["params"], channels)
+        logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
+        anchors = mixtures(logits, features, retained, data.labels[batches["indices"]])
+    targets, weights = erasure_targets(features, real, forgotten, config.keep, config.forget_weight, anchors)
     moments = _total(_moments(variables, *given, **network, **kernels) for given in zip(images, real, strict=True))
     bases = {path: principal_directions(moment / real.sum(), config.directions) for path, moment in moments.items()}
     change = jnp.zeros((1 + sum(len(spread) for _, spread in bases.values()), features.shape[-1]))
@@ -109,7 +118,6 @@ def unlearn(
         change = solve_ridge(*system, _spread(bases), config.ridge)
         new = merge(variables, refitted(model, variables, writers, bases, change, data.images.shape[1:]))
     inputs = jnp.stack([_look(new, batch, **network)[1] for batch in images])
-    retained = real * (1 - forgotten)
     level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
     return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
 
@@ -161,13 +169,19 @@ def _crosstalk(
 
 
 def erasure_targets(
-    features: jax.Array, real: jax.Array, forgotten: jax.Array, keep: float, forget_weight: float
+    features: jax.Array,
+    real: jax.Array,
+    forgotten: jax.Array,
+    keep: float,
+    forget_weight: float,
+    anchors: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """(targets like `features`, weights `(...,)` that sum to 1 over the retained and to `forget_weight` over the rest).
 
     Args:
       features: `(..., channels)`.
       real, forgotten: 0/1 `(...,)`; rows that are not real have weight 0.
+      anchors: like `features`; None: the mean over the retained.
     """
     retained, gone = real * (1 - forgotten), real * forgotten
     shares = retained / jnp.maximum(retained.sum(), 1), gone / jnp.maximum(gone.sum(), 1)
@@ -180,8 +194,17 @@ def erasure_targets(
     difference = other - mean
     detector = jax.scipy.linalg.solve(covariance, difference, assume_a="pos")
     along = (features - mean) @ detector / jnp.maximum(difference @ detector, 1e-12)
-    erased = mean + keep * (features - mean - along[..., None] * difference)
+    erased = features - along[..., None] * difference
+    erased = keep * erased + (1 - keep) * (mean if anchors is None else anchors)
     return jnp.where(forgotten[..., None] > 0, erased, features), shares[0] + forget_weight * shares[1]
+
+
+def mixtures(logits: jax.Array, features: jax.Array, retained: jax.Array, labels: jax.Array) -> jax.Array:
+    """Means of the retained features of each class, mixed by the softmax of `logits`; like `features`."""
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1]) * retained[..., None]
+    sums = jnp.einsum("bnk,bnc->kc", one_hot, features)
+    means = sums / jnp.maximum(one_hot.sum((0, 1)), 1)[:, None]
+    return jax.nn.softmax(logits) @ means
 
 
 @partial(jax.jit, static_argnames="directions")
