@@ -21,6 +21,7 @@ from osp_jax.training.schedules import learning_rate
 from osp_jax.unlearning import get_method
 from osp_jax.unlearning.concept_erasure import (
     erasure_targets,
+    mixtures,
     own_writers,
     recipe_level,
     solve_ridge,
@@ -60,6 +61,16 @@ def test_each_side_has_its_weight_and_images_that_fill_up_have_none(key):
     assert not weights[1, -3:].any()
     without = erasure_targets(features.at[1, -3:].set(99), real, forgotten, 0.5, 3.0)
     np.testing.assert_allclose(targets[0], without[0][0], rtol=1e-4)
+
+
+def test_an_anchor_of_classes_is_the_mean_of_the_class_that_the_network_takes_the_image_for():
+    features = jnp.asarray([[[1.0, 0], [3, 0], [0, 2], [9, 9]]])
+    labels, retained = jnp.asarray([[0, 0, 1, 2]]), jnp.asarray([[1.0, 1, 1, 0]])
+    logits = jnp.asarray([[[9.0, -99, -99], [-99, 9, -99], [0, 0, -jnp.inf], [0, 0, -jnp.inf]]])
+    found = mixtures(logits, features, retained, labels)
+    np.testing.assert_allclose(found[0], [[2, 0], [0, 2], [1, 1], [1, 1]], atol=1e-6)
+    targets, _ = erasure_targets(features, jnp.ones((1, 4)), 1 - retained, 0.0, 1.0, found)
+    np.testing.assert_allclose(targets[0, 3], [1, 1], atol=1e-6)
 
 
 # Regressions.
@@ -206,7 +217,15 @@ def test_the_digits_forget_a_class_keep_the_others_and_a_new_head_reads_it_less(
 
 @pytest.mark.parametrize(
     "options",
-    [{"keep": 1.5}, {"forget_weight": 0.0}, {"ridge": 0.0}, {"rounds": 0}, {"images": 1}, {"batch_size": 0}],
+    [
+        {"keep": 1.5},
+        {"anchor": "x"},
+        {"forget_weight": 0.0},
+        {"ridge": 0.0},
+        {"rounds": 0},
+        {"images": 1},
+        {"batch_size": 0},
+    ],
 )
 def test_a_bad_option_is_an_input_error_that_names_it(options):
     with pytest.raises(InputError, match=next(iter(options))):
