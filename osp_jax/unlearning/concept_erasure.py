@@ -18,8 +18,8 @@ minus the momentum, the logit ends about log(1 + S |f|^2) below the log-sum of t
 
 import dataclasses
 import math
-from collections.abc import Iterable
-from functools import partial, reduce
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
 from osp_jax.errors import InputError
 from osp_jax.layer_inputs import input_rows, layer_inputs
+from osp_jax.models import variable_shapes
 from osp_jax.models.channels import Channels, Writer, capture
 from osp_jax.training.schedules import learning_rate
 from osp_jax.unlearning.data import RequestData
@@ -96,7 +97,8 @@ def unlearn(
     images = [data.images[indices] for indices in batches["indices"]]
     vector, real = jnp.asarray(forget_vector(forget, statistics)), jnp.asarray(batches["weights"])
     forgotten = vector[data.labels[batches["indices"]]]
-    writers = own_writers(model, variables, channels, data.images.shape[1:])
+    writers = own_writers(model, channels, data.images.shape[1:])
+    factors = norm_factors(variables, writers, _epsilons(model, data.images.shape[1:]))
     network = {"model": model, "channels": channels, "preparation": data.preparation.without_augmentation()}
     kernels = {"kernels": tuple(writer.kernel for writer in writers)}
 
@@ -116,30 +118,33 @@ def unlearn(
         by_batch = zip(images, weights, targets, strict=True)
         system = _total(_system(new, bases, change, *given, **network, **kernels) for given in by_batch)
         change = solve_ridge(*system, _spread(bases), config.ridge)
-        new = merge(variables, refitted(model, variables, writers, bases, change, data.images.shape[1:]))
+        new = merge(variables, refitted(variables, writers, factors, bases, change))
     inputs = jnp.stack([_look(new, batch, **network)[1] for batch in images])
     level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
     return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
 
 
-def own_writers(
-    model: nn.Module, variables: dict[str, Any], channels: Channels, image_shape: tuple[int, ...]
-) -> list[Writer]:
+@lru_cache(maxsize=16)
+def own_writers(model: nn.Module, channels: Channels, image_shape: tuple[int, ...]) -> tuple[Writer, ...]:
     """The writers of the last group whose kernel makes a channel of the features and no other.
 
     In a residual stream an earlier block writes the group, too, and what it writes is read by the later ones: a change
     of its kernel would reach all channels. Nor does a kernel count whose outputs are pooled before their ReLU.
     """
-    image = jax.random.normal(jax.random.key(0), (2, *image_shape))
+    # They follow from the program, whatever the values.
+    draw = np.random.default_rng(0)
+    shapes = variable_shapes(model, image_shape)
+    variables = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
+    image = draw.normal(size=(2, *image_shape)).astype(np.float32)
     layers, activations = jax.eval_shape(partial(_layers_and_activations, model, channels), variables, image)
     outputs = {path: math.prod(jax.eval_shape(input_rows, calls[-1]).shape[:-1]) for path, calls in layers.items()}
     positions = math.prod(activations.shape[:-1])
-    alone = [
+    alone = tuple(
         writer
         for writer in channels.last.writers
         if outputs.get(writer.kernel) == positions
         and not _crosstalk(variables, image, model=model, channels=channels, path=writer.kernel)
-    ]
+    )
     if not alone:
         raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
     return alone
@@ -223,16 +228,14 @@ def solve_ridge(gram: jax.Array, product: jax.Array, spread: jax.Array, ridge: f
 
 
 def refitted(
-    model: nn.Module,
     variables: dict[str, Any],
-    writers: list[Writer],
+    writers: Sequence[Writer],
+    factors: Mapping[str, jax.Array],
     bases: dict[str, Any],
     change: jax.Array,
-    image_shape: tuple[int, ...],
 ) -> dict[str, Any]:
     """The parameters that `change` `(directions of all kernels and 1, channels)` of the features makes new; pruned."""
     flat, new, start = traverse_util.flatten_dict(variables["params"]), {}, 0
-    factors = norm_factors(model, variables, writers, image_shape)
     for writer in writers:
         directions, path = bases[writer.kernel][0], (*writer.kernel.split("/"), "kernel")
         piece = matmul(directions, change[start : start + directions.shape[1]])
@@ -348,20 +351,9 @@ def _positions(activations: jax.Array) -> jax.Array:
 
 
 def norm_factors(
-    model: nn.Module, variables: dict[str, Any], writers: list[Writer], image_shape: tuple[int, ...]
+    variables: dict[str, Any], writers: Sequence[Writer], epsilons: Mapping[str, float]
 ) -> dict[str, jax.Array]:
     """By writer's path what its norm multiplies each output of the kernel by, `(channels,)`; 1 where there is none."""
-    epsilons: dict[str, float] = {}
-
-    def record(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        if isinstance(context.module, nn.BatchNorm):
-            epsilons["/".join(context.module.path)] = context.module.epsilon
-        return next_fun(*args, **kwargs)
-
-    with nn.intercept_methods(record):
-        jax.eval_shape(
-            partial(model.apply, train=False), variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        )
     params, statistics = (traverse_util.flatten_dict(variables[kind]) for kind in ("params", "batch_stats"))
     factors = {}
     for writer in writers:
@@ -374,6 +366,21 @@ def norm_factors(
         else:
             raise InputError(f"{writer.path} is no batch norm, so no kernel in front of it can be refitted")
     return factors
+
+
+@lru_cache(maxsize=16)
+def _epsilons(model: nn.Module, image_shape: tuple[int, ...]) -> Mapping[str, float]:
+    """Of every batch norm, by path."""
+    found: dict[str, float] = {}
+
+    def record(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, nn.BatchNorm):
+            found["/".join(context.module.path)] = context.module.epsilon
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        variable_shapes(model, image_shape)
+    return found
 
 
 def _total(terms: Iterable[Any]) -> Any:

@@ -100,14 +100,14 @@ def test_ridge_regression_is_that_of_the_normal_equations(key):
     ],
 )
 def test_only_kernels_that_make_a_channel_of_the_features_and_no_other_are_refitted(name, kernels):
-    model, variables, images, channels = case(name)
-    assert {writer.kernel for writer in own_writers(model, variables, channels, images.shape[1:])} == kernels
+    model, _, images, channels = case(name)
+    assert {writer.kernel for writer in own_writers(model, channels, images.shape[1:])} == kernels
 
 
 def test_outputs_that_are_pooled_before_their_relu_are_refused():
-    model, variables, images, channels = case("PoolNet")
+    model, _, images, channels = case("PoolNet")
     with pytest.raises(InputError, match="choose a method"):
-        own_writers(model, variables, channels, images.shape[1:])
+        own_writers(model, channels, images.shape[1:])
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg11", "allcnn"])
@@ -139,7 +139,7 @@ def test_features_of_the_images_it_sees_come_near_their_targets_and_nothing_else
     assert np.abs(now - target)[labels == 2].mean() < 0.6 * np.abs(before - target)[labels == 2].mean()
     old, new = (traverse_util.flatten_dict(v["params"], sep="/") for v in (variables, after))
     changed = {path for path in old if not np.array_equal(old[path], new[path])}
-    kernels = {writer.kernel for writer in own_writers(model, variables, statistics.channels, (32, 32, 3))}
+    kernels = {writer.kernel for writer in own_writers(model, statistics.channels, (32, 32, 3))}
     biases = {f"{writer.path}/bias" for writer in statistics.channels.last.writers}
     assert {f"{kernel}/kernel" for kernel in kernels} <= changed
     assert changed <= {f"{kernel}/kernel" for kernel in kernels} | biases | {"head/kernel", "head/bias"}
