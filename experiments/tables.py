@@ -9,6 +9,7 @@ A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 import dataclasses
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from experiments import cli
 
 _CHECK = flags.DEFINE_bool("check", False, "write nothing; fail if a part is out of date")
 _ROOT = Path(__file__).parents[1]
-_DOCUMENTS = ("README.md", "docs/architecture.md")
+_DOCUMENTS = ("README.md", "docs/architecture.md", "docs/findings.md")
 
 
 def main() -> None:
@@ -83,20 +84,21 @@ def _latency() -> str:
     )
 
 
-def _selection() -> str:
-    from osp_jax.report.sweep import SUMMARY_HEADER, sweep_summary
+def _selection(folder: str) -> str:
+    from osp_jax.report.sweep import summary_header, sweep_summary
     from osp_jax.report.tables import markdown_table
     from osp_jax.unlearning import get_method
 
     rows = []
-    for path in sorted((_ROOT / "results/selection").glob("*/results.json")):
+    for path in sorted((_ROOT / folder).glob("*/results.json")):
         results = _read(path)
         for method, *figures in sweep_summary(results):
             default = dataclasses.asdict(get_method(method).options())
             chosen = results["options"][method]
             changed = [f"{name}={chosen[name]}" for name in default if chosen[name] != default[name]]
-            rows.append([method, ", ".join(changed) or "the default", *figures[:4]])
-    table = markdown_table(["Method", "Options", *SUMMARY_HEADER[1:5]], sorted(rows))
+            rows.append([method, ", ".join(changed) or "the default", *figures[:4], *figures[5:]])
+    header = summary_header(results)
+    table = markdown_table(["Method", "Options", *header[1:5], *header[6:]], sorted(rows))
     model, config = results["model"], results["training"]["config"]
     return (
         f"Mean and worst over the ten classes, {results['num_images']:,} held-out training images; {model['name']} of "
@@ -116,6 +118,19 @@ def _audit() -> str:
         f"parameters, means over {', '.join(results['requests'])}, {shadows} shadow models with and {shadows} without "
         "each class; changes in points to the original, gaps in points to the model retrained without the class:\n\n"
         + markdown_table(MEANS, means(results))
+    )
+
+
+def _orthogonality() -> str:
+    from osp_jax.report.orthogonality import HEADER, orthogonality_rows
+    from osp_jax.report.tables import markdown_table
+
+    results = _read("results/orthogonality/results.json")
+    first = results["models"][0]
+    return (
+        f"{results['dataset']['variant']}, {first['model']['name']} with {first['model']['parameters']:,} parameters, "
+        "the trade-off on held-out training images, mean over all classes forgotten in turn:\n\n"
+        + markdown_table(HEADER, orthogonality_rows(results))
     )
 
 
@@ -140,7 +155,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "cifar10_resnet10": _sweep,
     "latency": _latency,
     "methods": _methods,
-    "selection": _selection,
+    "selection": partial(_selection, "results/selection"),
+    "erasure_selection": partial(_selection, "results/erasure_selection"),
+    "orthogonality": _orthogonality,
 }
 
 
