@@ -3,9 +3,9 @@
 Ours. Masks and projections in front of the head leave the features as they are: a new head reads the class from them.
 Here the features themselves are asked to be, on retained images, what they were, and on forgotten images
 
-    mean + keep * (f - mean - d w.(f - mean)),    d the difference of the two sides' means, w = S^-1 d / (d.S^-1 d),
+    mean + keep * (f - mean - d w.(f - mean)),    d the class's own mean less mean, w = S^-1 d / (d.S^-1 d),
 
-mean that of the retained side and S the covariance: without the direction that tells the sides apart (least-squares
+mean that of the retained side and S the covariance: without the direction that tells the class apart (least-squares
 concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819), and drawn towards what a retained image looks like on
 average. No linear map behind the ReLU could be folded into the network, so the maps in front of it, the kernels and the
 bias that write the last group of channels, are solved for: a feature is linear in them where its ReLU is open, so each
@@ -96,20 +96,19 @@ def unlearn(
     batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
     images = [data.images[indices] for indices in batches["indices"]]
     vector, real = jnp.asarray(forget_vector(forget, statistics)), jnp.asarray(batches["weights"])
-    forgotten = vector[data.labels[batches["indices"]]]
+    labels = data.labels[batches["indices"]]
     writers = own_writers(model, channels, data.images.shape[1:])
     factors = norm_factors(variables, writers, _epsilons(model, data.images.shape[1:]))
     network = {"model": model, "channels": channels, "preparation": data.preparation.without_augmentation()}
     kernels = {"kernels": tuple(writer.kernel for writer in writers)}
 
     features, inputs = map(jnp.stack, zip(*(_look(variables, batch, **network) for batch in images), strict=True))
-    retained = real * (1 - forgotten)
-    anchors = None
+    retained, anchors = real * (1 - vector[labels]), None
     if config.anchor == "classes":
         kernel, bias = head_of(variables["params"], channels)
         logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
-        anchors = mixtures(logits, features, retained, data.labels[batches["indices"]])
-    targets, weights = erasure_targets(features, real, forgotten, config.keep, config.forget_weight, anchors)
+        anchors = mixtures(logits, features, retained, labels)
+    targets, weights = erasure_targets(features, real, labels, vector, config.keep, config.forget_weight, anchors)
     moments = _total(_moments(variables, *given, **network, **kernels) for given in zip(images, real, strict=True))
     bases = {path: principal_directions(moment / real.sum(), config.directions) for path, moment in moments.items()}
     change = jnp.zeros((1 + sum(len(spread) for _, spread in bases.values()), features.shape[-1]))
@@ -176,7 +175,8 @@ def _crosstalk(
 def erasure_targets(
     features: jax.Array,
     real: jax.Array,
-    forgotten: jax.Array,
+    labels: jax.Array,
+    vector: jax.Array,
     keep: float,
     forget_weight: float,
     anchors: jax.Array | None = None,
@@ -185,21 +185,26 @@ def erasure_targets(
 
     Args:
       features: `(..., channels)`.
-      real, forgotten: 0/1 `(...,)`; rows that are not real have weight 0.
+      real: 0/1 `(...,)`; rows that are not real have weight 0. labels: int `(...,)`.
+      vector: 0/1 `(classes,)`, 1 for a class to forget.
       anchors: like `features`; None: the mean over the retained.
     """
+    forgotten = vector[labels]
     retained, gone = real * (1 - forgotten), real * forgotten
     shares = retained / jnp.maximum(retained.sum(), 1), gone / jnp.maximum(gone.sum(), 1)
-    mean, other = (jnp.tensordot(share, features, share.ndim) for share in shares)
+    mean = jnp.tensordot(shares[0], features, shares[0].ndim)
     centred = (features - mean).reshape(-1, features.shape[-1])
     total = (real / real.sum()).reshape(-1, 1)
     overall = (total * centred).sum(0)
     covariance = matmul((total * centred).T, centred) - jnp.outer(overall, overall)
     covariance += 1e-4 * jnp.trace(covariance) / len(mean) * jnp.eye(len(mean))  # a dead channel has no variance
-    difference = other - mean
-    detector = jax.scipy.linalg.solve(covariance, difference, assume_a="pos")
-    along = (features - mean) @ detector / jnp.maximum(difference @ detector, 1e-12)
-    erased = features - along[..., None] * difference
+    of_class = jax.nn.one_hot(labels, len(vector)) * gone[..., None]
+    sums = jnp.einsum("...k,...c->kc", of_class, features - mean)
+    difference = sums / jnp.maximum(of_class.reshape(-1, len(vector)).sum(0), 1)[:, None]  # classes channels
+    detector = jax.scipy.linalg.solve(covariance, difference.T, assume_a="pos").T
+    size = jnp.maximum(jnp.sum(difference * detector, -1), 1e-12)
+    along = jnp.sum((features - mean) * detector[labels], -1) / size[labels]
+    erased = features - along[..., None] * difference[labels]
     erased = keep * erased + (1 - keep) * (mean if anchors is None else anchors)
     return jnp.where(forgotten[..., None] > 0, erased, features), shares[0] + forget_weight * shares[1]
 

@@ -34,7 +34,10 @@ from tests.networks import case
 def two_sides(key, n=40, channels=5):
     features = jax.random.uniform(key, (2, n // 2, channels))
     forgotten = jnp.zeros((2, n // 2)).at[0, : n // 4].set(1)
-    return features + forgotten[..., None] * jnp.arange(channels), jnp.ones((2, n // 2)), forgotten
+    return features + forgotten[..., None] * jnp.arange(channels), jnp.ones((2, n // 2)), forgotten.astype(int)
+
+
+SECOND = jnp.asarray([0.0, 1.0])  # of classes 0 and 1 the second is to be forgotten
 
 
 # Targets.
@@ -44,22 +47,34 @@ def test_retained_images_keep_their_features_and_the_forgotten_get_the_mean_of_t
     features, real, forgotten = two_sides(key)
     gone, mean = np.asarray(forgotten, bool), np.asarray(features)[np.asarray(forgotten) == 0].mean(0)
     for keep in (0.0, 0.5, 1.0):
-        targets, _ = erasure_targets(features, real, forgotten, keep, 1.0)
+        targets, _ = erasure_targets(features, real, forgotten, SECOND, keep, 1.0)
         np.testing.assert_array_equal(np.asarray(targets)[~gone], np.asarray(features)[~gone])
         np.testing.assert_allclose(np.asarray(targets)[gone].mean(0), mean, rtol=1e-3, atol=1e-3)
-    spread = [np.asarray(erasure_targets(features, real, forgotten, k, 1.0)[0])[gone].std(0).max() for k in (0, 0.5, 1)]
+    spread = [
+        np.asarray(erasure_targets(features, real, forgotten, SECOND, k, 1.0)[0])[gone].std(0).max()
+        for k in (0, 0.5, 1)
+    ]
     assert spread[0] < 1e-6
     np.testing.assert_allclose(spread[1], spread[2] / 2, rtol=1e-4)
+
+
+def test_each_of_several_classes_loses_its_own_direction(key):
+    labels = (jnp.arange(60) % 3).reshape(3, 20)
+    features = jax.random.uniform(key, (3, 20, 4)) + jnp.eye(4)[labels] * 2
+    targets, _ = erasure_targets(features, jnp.ones((3, 20)), labels, jnp.asarray([1.0, 1, 0]), 1.0, 1.0)
+    mean = np.asarray(features)[np.asarray(labels) == 2].mean(0)
+    for c in (0, 1):
+        np.testing.assert_allclose(np.asarray(targets)[np.asarray(labels) == c].mean(0), mean, rtol=1e-3, atol=1e-3)
 
 
 def test_each_side_has_its_weight_and_images_that_fill_up_have_none(key):
     features, real, forgotten = two_sides(key)
     real = real.at[1, -3:].set(0)
-    targets, weights = erasure_targets(features, real, forgotten, 0.5, 3.0)
+    targets, weights = erasure_targets(features, real, forgotten, SECOND, 0.5, 3.0)
     np.testing.assert_allclose(weights[forgotten > 0].sum(), 3, rtol=1e-5)
     np.testing.assert_allclose(weights[forgotten == 0].sum(), 1, rtol=1e-5)
     assert not weights[1, -3:].any()
-    without = erasure_targets(features.at[1, -3:].set(99), real, forgotten, 0.5, 3.0)
+    without = erasure_targets(features.at[1, -3:].set(99), real, forgotten, SECOND, 0.5, 3.0)
     np.testing.assert_allclose(targets[0], without[0][0], rtol=1e-4)
 
 
@@ -69,7 +84,7 @@ def test_an_anchor_of_classes_is_the_mean_of_the_class_that_the_network_takes_th
     logits = jnp.asarray([[[9.0, -99, -99], [-99, 9, -99], [0, 0, -jnp.inf], [0, 0, -jnp.inf]]])
     found = mixtures(logits, features, retained, labels)
     np.testing.assert_allclose(found[0], [[2, 0], [0, 2], [1, 1], [1, 1]], atol=1e-6)
-    targets, _ = erasure_targets(features, jnp.ones((1, 4)), 1 - retained, 0.0, 1.0, found)
+    targets, _ = erasure_targets(features, jnp.ones((1, 4)), labels, jnp.eye(3)[2], 0.0, 1.0, found)
     np.testing.assert_allclose(targets[0, 3], [1, 1], atol=1e-6)
 
 
