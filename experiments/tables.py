@@ -134,6 +134,22 @@ def _orthogonality() -> str:
     )
 
 
+def _requests() -> str:
+    from osp_jax.report.comparison_tables import kinds, tables
+    from osp_jax.report.tables import markdown_table
+
+    results = _read("results/requests/results.json")
+    parts = [
+        f"{results['dataset']['variant']}, {results['model']['name']} with {results['model']['parameters']:,} "
+        f"parameters, test images, one original, on {results['provenance']['device']}."
+    ]
+    for kind in kinds(results):
+        (request,) = {cell["request"] for cell in results["cells"] if cell["kind"] == kind}
+        header, *rows = tables(results, kind)[0]
+        parts.append(f"{request.capitalize()}:\n\n{markdown_table(header, rows).rstrip()}")
+    return "\n\n".join(parts)
+
+
 def _methods() -> str:
     from osp_jax.report.tables import markdown_table
     from osp_jax.unlearning import METHODS, get_method
@@ -158,6 +174,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "selection": partial(_selection, "results/selection"),
     "erasure_selection": partial(_selection, "results/erasure_selection"),
     "orthogonality": _orthogonality,
+    "requests": _requests,
 }
 
 
