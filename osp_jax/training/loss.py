@@ -9,6 +9,8 @@ import optax
 from flax import linen as nn
 from flax import traverse_util
 
+FeaturePenalty = Callable[[jax.Array, jax.Array, int], jax.Array]  # (features, labels, classes) -> scalar
+
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     """Mean over the batch; logits `(batch, classes)`, integer labels `(batch,)`."""
@@ -45,7 +47,7 @@ def training_loss(
     *,
     model: nn.Module,
     penalty: Callable[[Any], jax.Array],
-    feature_penalty: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    feature_penalty: FeaturePenalty | None = None,
     label_smoothing: float,
 ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
     """The loss of one batch of normalised images, in train mode.
@@ -60,6 +62,6 @@ def training_loss(
     accuracy = jnp.mean(logits.argmax(-1) == labels)
     metrics = {"loss": loss, "accuracy": accuracy, "penalty": orthogonality}
     if feature_penalty:
-        metrics["feature_penalty"] = feature_penalty(features, labels)
+        metrics["feature_penalty"] = feature_penalty(features, labels, logits.shape[-1])
         metrics["loss"] = loss = loss + metrics["feature_penalty"]
     return loss, (batch_stats, metrics)

@@ -1,6 +1,5 @@
 """How a config trains: optimiser, schedule, step and keys; the same for the first training and for a retraining."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.errors import unknown
 from osp_jax.models import init_variables
 from osp_jax.training import feature_penalties
+from osp_jax.training.loss import FeaturePenalty
 from osp_jax.training.orthogonality import conv_kernels, penalty
 from osp_jax.training.schedules import learning_rate, piecewise
 from osp_jax.training.state import TrainState, create_optimiser, create_state
@@ -57,20 +57,20 @@ def make_recipe(
         optimiser,
         preparation=preparation,
         penalty=partial(penalty, name=orthogonality.penalty, layers=orthogonality.layers),
-        feature_penalty=_feature_penalty(config, model.num_classes),
+        feature_penalty=_feature_penalty(config),
         label_smoothing=settings.label_smoothing,
     )
     return Recipe(rate, step, start, order_key, step_key)
 
 
-def _feature_penalty(config: ConfigDict, classes: int) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+def _feature_penalty(config: ConfigDict) -> FeaturePenalty | None:
     # Workdirs of before there were these have no such settings.
     name, weight = config.get("features", _NONE).penalty, config.get("features", _NONE).weight
     if name == "none":
         return None
     if name not in feature_penalties.PENALTIES:
         raise unknown("penalty on features", name, feature_penalties.PENALTIES)
-    return lambda features, labels: weight * feature_penalties.PENALTIES[name](features, labels, classes)
+    return lambda *given: weight * feature_penalties.PENALTIES[name](*given)
 
 
 def penalty_weight(config: ConfigDict, epoch: int) -> float:

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.training.loss import training_loss
+from osp_jax.training.loss import FeaturePenalty, training_loss
 from osp_jax.training.state import TrainState
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -21,7 +21,7 @@ def make_step(
     *,
     preparation: Preparation,
     penalty: Callable[[Any], jax.Array],
-    feature_penalty: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    feature_penalty: FeaturePenalty | None = None,
     label_smoothing: float,
 ) -> Step:
     """A step `(state, batch_indices, images, labels, key, penalty_weight) -> (state, metrics)`.
