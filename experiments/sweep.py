@@ -52,7 +52,8 @@ def main() -> None:
     statistics = checkpoint.load_statistics(workdir / "statistics")
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
-    indices = np.arange(len(split.labels)) if _SPLIT.value == "test" else indices_of(trained, dataset)[1]
+    train, held_out = indices_of(trained, dataset)
+    indices = np.arange(len(split.labels)) if _SPLIT.value == "test" else held_out
     if not len(indices):
         raise InputError(
             "the training held out no images; train with --config.data.validation=0.04, or use --split=test"
@@ -66,7 +67,7 @@ def main() -> None:
     def readable(variables: dict, forgotten: int) -> dict[str, float]:
         """Balanced accuracy of a linear probe, and forget accuracy of a new head; both fitted on training images."""
         subject = subject_of(trained)._replace(variables=variables)
-        fitted = images_of(dataset, indices_of(trained, dataset)[0], (forgotten,), 1000, seed=0).parts
+        fitted = images_of(dataset, train, (forgotten,), 1000, seed=0).parts
         of_class = labels == forgotten
         looks = {
             "train_forget": look_at(subject, dataset.train, fitted["train_forget"]),

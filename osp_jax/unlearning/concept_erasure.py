@@ -110,12 +110,14 @@ def unlearn(
         anchors = mixtures(logits, features, retained, labels)
     targets, weights = erasure_targets(features, real, labels, vector, config.keep, config.forget_weight, anchors)
     moments = _total(_moments(variables, *given, **network, **kernels) for given in zip(images, real, strict=True))
-    bases = {path: principal_directions(moment / real.sum(), config.directions) for path, moment in moments.items()}
+    # In the order of the writers, which a compiled program's dictionary does not keep.
+    bases = {w.kernel: principal_directions(moments[w.kernel] / real.sum(), config.directions) for w in writers}
+    biased = any("bias" in writer.leaves for writer in writers)
     change = jnp.zeros((1 + sum(len(spread) for _, spread in bases.values()), features.shape[-1]))
     new = variables
     for _ in range(config.rounds):
         by_batch = zip(images, weights, targets, strict=True)
-        system = _total(_system(new, bases, change, *given, **network, **kernels) for given in by_batch)
+        system = _total(_system(new, bases, change, *given, biased=biased, **network, **kernels) for given in by_batch)
         change = solve_ridge(*system, _spread(bases), config.ridge)
         new = merge(variables, refitted(variables, writers, factors, bases, change))
     inputs = jnp.stack([_look(new, batch, **network)[1] for batch in images])
@@ -312,7 +314,7 @@ def _moments(
     return {path: jnp.einsum("npd,npe,n->de", rows, rows, real) / rows.shape[1] for path, rows in found.items()}
 
 
-@partial(jax.jit, static_argnames=("model", "channels", "preparation", "kernels"))
+@partial(jax.jit, static_argnames=("model", "channels", "preparation", "kernels", "biased"))
 def _system(
     variables: dict[str, Any],
     bases: dict[str, Any],
@@ -325,17 +327,19 @@ def _system(
     channels: Channels,
     preparation: Preparation,
     kernels: tuple[str, ...],
+    biased: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions, a sum over a batch.
 
     A regressor is what an input of the kernel (in a principal direction), or the bias, adds to a feature: its mean over
-    the positions whose ReLU is open under `variables`, which have `change` in them.
+    the positions whose ReLU is open under `variables`, which have `change` in them. Where no writer is `biased`, the
+    last regressor is 0, and so is its coefficient.
     """
     inputs = preparation.augmented(images, jax.random.key(0))
     activations = _positions(capture(model, variables, inputs, channels)[1][channels.last.name])
     gates = (activations > 0).astype(jnp.float32) / activations.shape[1]
     rows = _rows(model, variables, inputs, kernels)
-    read = [matmul(rows[path], bases[path][0]) for path in kernels] + [jnp.ones((*gates.shape[:2], 1))]
+    read = [matmul(rows[path], bases[path][0]) for path in kernels] + [jnp.full((*gates.shape[:2], 1), float(biased))]
     regressors = jnp.einsum("npr,npc->cnr", jnp.concatenate(read, -1), gates)
     wanted = targets - activations.mean(1) + jnp.einsum("cnr,rc->nc", regressors, change)
     weighted = regressors * weights[:, None]
