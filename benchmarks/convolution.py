@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from benchmarks import cli
-from osp_jax.models.convolution import patch_kernel_gradient
+from osp_jax.models.convolution import blocked_kernel_gradient
 
 _SHAPES = [(32, 16, 16), (16, 32, 32), (8, 64, 64), (32, 32, 32), (32, 64, 64), (8, 128, 128), (4, 256, 256)]
 
@@ -32,7 +32,7 @@ def main() -> None:
             return jax.vjp(convolve, kernel)[1](g)[0]
 
         def by_blocks(x: jax.Array, g: jax.Array, shape=shape) -> jax.Array:
-            return patch_kernel_gradient(x, g, shape, (1, 1), ((1, 1), (1, 1)))
+            return blocked_kernel_gradient(x, g, shape, (1, 1), ((1, 1), (1, 1)))
 
         def median(gradient_of: Any, arrays: tuple = (images, gradient)) -> float:
             jitted = jax.jit(gradient_of)

@@ -87,7 +87,7 @@ def test_the_kernel_gradient_does_not_depend_on_the_block(monkeypatch):
     gradients = []
     for block in (1, 20, 10_000):  # 1, 1 (7 is prime) and 7 images at a time
         monkeypatch.setattr(convolution, "_BLOCK", block)
-        patch_gradient = convolution.patch_kernel_gradient
+        patch_gradient = convolution.blocked_kernel_gradient
         gradients.append(patch_gradient(inputs, gradient, (3, 3, 3, 4), (2, 2), ((1, 1), (1, 1))))
     assert_close(gradients[1], gradients[0])
     assert_close(gradients[2], gradients[0])
