@@ -10,6 +10,7 @@ from flax import linen as nn
 from osp_jax.distributed import on_cpu
 from osp_jax.errors import InputError, unknown
 from osp_jax.models.allcnn import AllCNN
+from osp_jax.models.cifarnet import CifarNet
 from osp_jax.models.resnet import STEMS, Bottleneck, ResNet
 from osp_jax.models.vgg import VGG
 
@@ -23,6 +24,7 @@ MODELS: dict[str, Any] = {
     "vgg11": partial(VGG, stages=(1, 1, 2, 2, 2)),
     "vgg16": partial(VGG, stages=(2, 2, 3, 3, 3)),
     "allcnn": AllCNN,
+    "cifarnet": CifarNet,
 }
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from osp_jax.models.layers import activation, conv2d
+from osp_jax.models.layers import activation, conv2d, max_pool
 
 
 class VGG(nn.Module):
@@ -34,6 +34,6 @@ class VGG(nn.Module):
                 x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"bn{stage}_{i}")(x)
                 x = activation(self, f"relu{stage}_{i}", x)
             if min(x.shape[1:3]) > 1:
-                x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+                x = max_pool(x)
         x = x.mean(axis=(1, 2))  # b h w c -> b c
         return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
