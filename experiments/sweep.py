@@ -3,7 +3,7 @@
 python -m experiments.sweep --workdir=runs/cifar10 --methods=osp,osp-fit --out=results/cifar10_resnet10
 
 With --split=validation the images that the training held out are judged instead of the test images: that is the split
-to choose options on.
+to choose options on. Killed at any moment, the same command goes on behind the last finished class.
 """
 
 import dataclasses
@@ -25,107 +25,61 @@ _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers")
 
 
 def main() -> None:
-    import jax
+    import shutil
+
     import numpy as np
+    from ml_collections import ConfigDict
 
     from osp_jax import checkpoint
-    from osp_jax.audit.accuracy import accuracy
-    from osp_jax.audit.probes import probes
-    from osp_jax.audit.subject import images_of, look_at
+    from osp_jax.comparison.each_class import forget_each_class, predictor
     from osp_jax.comparison.plan import parse_methods
     from osp_jax.errors import InputError
-    from osp_jax.forward import predict_logits
-    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report, request_data_of, subject_of
+    from osp_jax.loading import dataset_of, indices_of, record_for_report
     from osp_jax.provenance import provenance
     from osp_jax.report.sweep import sweep_markdown
-    from osp_jax.unlearning import get_method
-    from osp_jax.unlearning.request import timed_request
-    from osp_jax.workdir import check_writable, load_workdir, write_json, write_text
+    from osp_jax.workdir import check_writable, claim_workdir, load_workdir, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     if (out / "results.json").exists() and not _OVERWRITE.value:
         raise InputError(f"{out / 'results.json'} exists; choose another --out or add --overwrite")
     options = parse_methods(_METHODS.value, _OPTION.value)
-    methods = {name: get_method(name) for name in options}
 
     trained = load_workdir(workdir)
     statistics = checkpoint.load_statistics(workdir / "statistics")
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
-    train, held_out = indices_of(trained, dataset)
+    held_out = indices_of(trained, dataset)[1]
     indices = np.arange(len(split.labels)) if _SPLIT.value == "test" else held_out
     if not len(indices):
         raise InputError(
             "the training held out no images; train with --config.data.validation=0.04, or use --split=test"
         )
     check_writable(out, 10**6)
-    labels = split.labels[indices]
+    chosen = {name: dataclasses.asdict(value) for name, value in options.items()}
+    asked = {"options": chosen, "split": _SPLIT.value, "probes": _PROBES.value, "seed": _SEED.value}
+    unfinished = out / "unfinished"
+    unfinished.mkdir(parents=True, exist_ok=True)
+    claim_workdir(unfinished, ConfigDict({"workdir": str(workdir), **asked}), trained.record["dataset"])
 
-    def predictions(variables: dict) -> np.ndarray:
-        return predict_logits(trained.model, variables, split, indices, **moments_of(trained)).argmax(-1)
-
-    def readable(variables: dict, forgotten: int) -> dict[str, float]:
-        """Balanced accuracy of a linear probe, and forget accuracy of a new head; both fitted on training images."""
-        subject = subject_of(trained)._replace(variables=variables)
-        fitted = images_of(dataset, train, (forgotten,), 1000, seed=0).parts
-        of_class = labels == forgotten
-        looks = {
-            "train_forget": look_at(subject, dataset.train, fitted["train_forget"]),
-            "train_retain": look_at(subject, dataset.train, fitted["train_retain"]),
-            "test_forget": look_at(subject, split, indices[of_class]),
-            "test_retain": look_at(subject, split, indices[~of_class]),
-        }
-        last = statistics.channels.last.name
-        found = probes(looks, [last])
-        return {"probe": found[f"linear_{last}"]["value"], "new_head": found["new_head_forget_accuracy"]["value"]}
-
-    before = predictions(trained.variables)
-    rng = jax.random.key(_SEED.value)
     rows = []
-    for forgotten in range(dataset.num_classes):
-        of_class = labels == forgotten
-        row = {
-            "class": forgotten,
-            "name": dataset.class_names[forgotten],
-            "original": {
-                "forget_accuracy": accuracy(before, labels, of_class),
-                "retain_accuracy": accuracy(before, labels, ~of_class),
-                **(readable(trained.variables, forgotten) if _PROBES.value else {}),
-            },
-        }
-        for name, method in methods.items():
-            outcome = timed_request(
-                method,
-                trained.model,
-                trained.variables,
-                (forgotten,),
-                statistics,
-                options[name],
-                rng,
-                data=request_data_of(trained, dataset, (forgotten,)) if method.sees else None,
-                warm_seconds=1.0,
-            )
-            after = predictions(outcome.variables)
-            row[name] = {
-                "forget_accuracy": accuracy(after, labels, of_class),
-                "retain_accuracy": accuracy(after, labels, ~of_class),
-                "warm_seconds": outcome.warm_median,
-                **(readable(outcome.variables, forgotten) if _PROBES.value else {}),
-            }
+    given = trained, dataset, statistics, options, split, indices
+    for row in forget_each_class(*given, features=_PROBES.value, seed=_SEED.value, folder=unfinished / "classes"):
         rows.append(row)
-        print(f"{row['name']}: " + ", ".join(f"{m} {row[m]['forget_accuracy']:.1%}" for m in methods), flush=True)
+        print(f"{row['name']}: " + ", ".join(f"{m} {row[m]['forget_accuracy']:.1%}" for m in options), flush=True)
+    right = predictor(trained, split, indices)(trained.variables) == split.labels[indices]
     results = {
         **record_for_report(trained),
         "split": _SPLIT.value,
         "num_images": len(indices),
-        "accuracy": float((before == labels).mean()),
-        "options": {name: dataclasses.asdict(value) for name, value in options.items()},
+        "accuracy": float(right.mean()),
+        "options": chosen,
         "classes": rows,
         "training": {key: trained.record[key] for key in ("config", "provenance")},
         "provenance": provenance(_SEED.value),
     }
     write_json(out / "results.json", results)
     write_text(out / "table.md", sweep_markdown(results))
+    shutil.rmtree(unfinished)
     print(f"written: {out / 'results.json'}, {out / 'table.md'}")
 
 

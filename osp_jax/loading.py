@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -58,13 +59,14 @@ def request_data_of(
     dataset: Dataset,
     forget: tuple[int, ...],
     budget: Mapping[str, int | None] | None = None,
+    on_device: tuple[jax.Array, jax.Array] | None = None,
 ) -> RequestData:
     """What a request to forget may see: the images that the workdir was trained on, as far as the `budget` goes, which
-    is that of `request_data`."""
+    is that of `request_data`, as is `on_device`."""
     recipe = trained.record["config"]
     preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
     train, _ = indices_of(trained, dataset)
-    return request_data(dataset.train, train, forget, preparation, recipe, **(budget or {}))
+    return request_data(dataset.train, train, forget, preparation, recipe, on_device=on_device, **(budget or {}))
 
 
 def subject_of(trained: TrainedModel) -> Subject:

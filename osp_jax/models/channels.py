@@ -152,9 +152,20 @@ def capture(
       stream its last; the input of the head, `(batch, ..., features)`.
     """
     trace, logits = _walk_model(model, variables, images, evaluate=True)
+    return logits[0], _activations(trace, channels), trace.inputs[channels.head][1]
+
+
+def capture_inputs(
+    model: nn.Module, variables: dict[str, Any], images: jax.Array, channels: Channels, paths: Sequence[str]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The post-ReLU value of the last group, and what each of the Flax layers `paths` reads; as `capture`."""
+    trace, _ = _walk_model(model, variables, images, evaluate=True)
+    return _activations(trace, channels)[channels.last.name], {path: trace.inputs[path][1] for path in paths}
+
+
+def _activations(trace: _Trace, channels: Channels) -> dict[str, jax.Array]:
     values = {trace.root(writer): value for writer, _, value in trace.activations}
-    activations = {group.name: values[trace.root(group.name)] for group in channels.groups}
-    return logits[0], activations, trace.inputs[channels.head][1]
+    return {group.name: values[trace.root(group.name)] for group in channels.groups}
 
 
 def _writer(path: str, channels: int, params: Any, trace: _Trace) -> Writer | None:

@@ -27,7 +27,7 @@ def padding(kernel_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The maximum over windows of 2x2, `(batch, h, w, c)` -> `(batch, h // 2, w // 2, c)`; its gradient is fast on CPUs."""
+    """The maximum over windows of 2x2, `(batch, h, w, c)` -> `(batch, h // 2, w // 2, c)`; fast on CPUs."""
     batch, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))

@@ -11,9 +11,7 @@ average. No linear map behind the ReLU could be folded into the network, so the 
 bias that write the last group of channels, are solved for: a feature is linear in them where its ReLU is open, so each
 channel is a ridge regression of its own (Gauss-Newton; two rounds suffice). No gradient step is taken.
 
-The head's column of a forgotten class becomes that of a class without images. A head trained without positives drives
-the logit down by its own gradient, which falls off with its probability: with S the sum of the learning rates over one
-minus the momentum, the logit ends about log(1 + S |f|^2) below the log-sum of the others, along minus the mean feature.
+The head's column of a forgotten class becomes that of a class without images (`unsupported_column`).
 """
 
 import dataclasses
@@ -27,21 +25,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from osp_jax.activations import Statistics
-from osp_jax.data.augment import Preparation
+from osp_jax.data.augment import normalise
 from osp_jax.errors import InputError
-from osp_jax.layer_inputs import input_rows, layer_inputs
+from osp_jax.layer_inputs import Layer, input_rows, layer_inputs
 from osp_jax.models import variable_shapes
-from osp_jax.models.channels import Channels, Writer, capture
-from osp_jax.training.schedules import learning_rate
+from osp_jax.models.channels import Channels, Writer, capture, capture_inputs
+from osp_jax.split_program import split_program
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.importance import filled_batches
 from osp_jax.unlearning.moments import matmul
 from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.osp import forget_vector, merge, pruned
 from osp_jax.unlearning.osp_fit import head_of
+from osp_jax.unlearning.unsupported_column import recipe_level, unsupported_columns
 
 SEES = ("retain", "forget")
 ANCHORS = ("mean", "classes")
@@ -55,18 +53,19 @@ class Options:
     keep: float = 0.5  # of what the erasure leaves of a forgotten image's features; 0: they are the anchor
     anchor: str = "mean"  # of retained images, or of the 'classes' that the network takes the image for without its own
     forget_weight: float = 1.0  # of the forgotten images, against a weight of 1 for the retained
-    images: int = 300  # of each class
+    images: int = 3000  # of the retained classes, the same of each
+    forget_images: int = 300  # of each class to forget
     directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
     ridge: float = 1e-3  # against a change, over the mean square of what is read
     rounds: int = 2
     level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: as the recipe has it
-    batch_size: int = 100
+    batch_size: int = 300
 
     def __post_init__(self) -> None:
         check_choices(self, anchor=ANCHORS)
         check_options(self, keep=(0, 1), directions=(0, None), level=(0, None))
         check_options(self, forget_weight=(1e-6, None), ridge=(1e-9, None))
-        check_options(self, images=(2, None), rounds=(1, None), batch_size=(1, None))
+        check_options(self, images=(2, None), forget_images=(1, None), rounds=(1, None), batch_size=(1, None))
 
 
 def check(params: Any, channels: Channels, config: Options) -> None:
@@ -89,40 +88,72 @@ def unlearn(
     rng: jax.Array,
 ) -> dict[str, Any]:
     """Variables whose last features were refitted, and whose head has a column without support for each class."""
-    channels = statistics.channels
+    channels, shape = statistics.channels, data.images.shape[1:]
     check(variables["params"], channels, config)
     keys = jax.random.split(rng)
-    chosen = np.concatenate([data.retain(config.images, keys[0]), data.forget(config.images, keys[1])])
+    each = max(config.images // statistics.num_classes, 1)
+    chosen = np.concatenate([data.retain(each, keys[0]), data.forget(config.forget_images, keys[1])])
     batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
-    images = [data.images[indices] for indices in batches["indices"]]
     vector, real = jnp.asarray(forget_vector(forget, statistics)), jnp.asarray(batches["weights"])
     labels = data.labels[batches["indices"]]
-    writers = own_writers(model, channels, data.images.shape[1:])
-    factors = norm_factors(variables, writers, _epsilons(model, data.images.shape[1:]))
-    network = {"model": model, "channels": channels, "preparation": data.preparation.without_augmentation()}
-    kernels = {"kernels": tuple(writer.kernel for writer in writers)}
+    writers = own_writers(model, channels, shape)
+    kernels = tuple(writer.kernel for writer in writers)
+    factors = norm_factors(variables, writers, _epsilons(model, shape))
 
-    features, inputs = map(jnp.stack, zip(*(_look(variables, batch, **network) for batch in images), strict=True))
+    tail = tail_of(model, channels, kernels, (batches["indices"].shape[1], *shape))
+    plain = data.preparation.moments()
+    kept = [tail.early(variables, (data.images[indices], *plain)) for indices in batches["indices"]]
+    features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
     retained, anchors = real * (1 - vector[labels]), None
     if config.anchor == "classes":
         kernel, bias = head_of(variables["params"], channels)
         logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
         anchors = mixtures(logits, features, retained, labels)
     targets, weights = erasure_targets(features, real, labels, vector, config.keep, config.forget_weight, anchors)
-    moments = _total(_moments(variables, *given, **network, **kernels) for given in zip(images, real, strict=True))
+    moments = _total(_moments(variables, *given, tail=tail) for given in zip(kept, real, strict=True))
     # In the order of the writers, which a compiled program's dictionary does not keep.
     bases = {w.kernel: principal_directions(moments[w.kernel] / real.sum(), config.directions) for w in writers}
     biased = any("bias" in writer.leaves for writer in writers)
     change = jnp.zeros((1 + sum(len(spread) for _, spread in bases.values()), features.shape[-1]))
     new = variables
     for _ in range(config.rounds):
-        by_batch = zip(images, weights, targets, strict=True)
-        system = _total(_system(new, bases, change, *given, biased=biased, **network, **kernels) for given in by_batch)
+        by_batch = zip(kept, weights, targets, strict=True)
+        system = _total(_system(new, bases, change, *given, biased=biased, tail=tail) for given in by_batch)
         change = solve_ridge(*system, _spread(bases), config.ridge)
         new = merge(variables, refitted(variables, writers, factors, bases, change))
-    inputs = jnp.stack([_look(new, batch, **network)[1] for batch in images])
+    inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
     level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
     return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tail:
+    """The end of a network: `early`, jitted, takes `(variables, (uint8 images, mean, std))` up to it; `late` goes on to
+    (the last group's activations, the head's input, what each of `layers` reads), `layers` the modules by path."""
+
+    early: Any
+    late: Any
+    layers: Mapping[str, nn.Module]
+
+
+@lru_cache(maxsize=16)
+def tail_of(model: nn.Module, channels: Channels, kernels: tuple[str, ...], images: tuple[int, ...]) -> Tail:
+    """What follows from `kernels`, the biases behind them and the head, for images of the shape `images`."""
+    layers = jax.eval_shape(partial(layer_inputs, model), variable_shapes(model, images[1:]), _floats(images))
+
+    def ends(variables: dict[str, Any], given: tuple[jax.Array, ...]) -> Any:
+        activations, read = capture_inputs(model, variables, normalise(*given), channels, (channels.head, *kernels))
+        return activations, read[channels.head], {path: read[path] for path in kernels}
+
+    changing = {f"params/{path}/{leaf}" for path in (*kernels, channels.head) for leaf in ("kernel", "bias")}
+    changing |= {f"params/{writer.path}/bias" for writer in channels.last.writers if writer.kernel in kernels}
+    given = jax.ShapeDtypeStruct(images, jnp.uint8), _floats(images[-1:]), _floats(images[-1:])
+    early, late = split_program(ends, variable_shapes(model, images[1:]), given, changing)
+    return Tail(jax.jit(early), late, {path: layers[path][-1].module for path in kernels})
+
+
+def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 @lru_cache(maxsize=16)
@@ -256,77 +287,31 @@ def refitted(
     return traverse_util.unflatten_dict(new)
 
 
-def recipe_level(recipe: Any, statistics: Statistics, inputs: jax.Array, retained: jax.Array) -> jax.Array:
-    """How far below the log-sum of the others the logit of a class without images ends, log(1 + S |f|^2)."""
-    training = ConfigDict(recipe).training
-    count = float(next(iter(statistics.layers.values())).count.sum())
-    steps = max(int(count // training.batch_size), 1) * training.epochs
-    rate = learning_rate(training.schedule, training.learning_rate, steps, training.warmup)
-    total = jnp.sum(jax.vmap(rate)(jnp.arange(steps))) / (1 - training.momentum)
-    size = jnp.sum(retained * (jnp.sum(inputs**2, -1) + 1)) / retained.sum()
-    return jnp.log1p(total * size)
-
-
-def unsupported_columns(
-    params: Any, channels: Channels, inputs: jax.Array, retained: jax.Array, vector: jax.Array, level: jax.Array
-) -> dict[str, Any]:
-    """The head, pruned, with columns for the classes of `vector` along minus the mean of its `inputs` `(..., features)`
-    on retained images, so long that their logit is on average `level` below the log-sum of the others."""
-    path = (*channels.head.split("/"), "kernel")
-    flat = traverse_util.flatten_dict(params)
-    kernel, bias = head_of(params, channels)
-    share = retained / retained.sum()
-    logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
-    wanted = jnp.sum(share * jax.scipy.special.logsumexp(logits, axis=-1)) - level
-    mean = jnp.tensordot(share, inputs, share.ndim)
-    has_bias = (*path[:-1], "bias") in flat
-    unit = wanted / (mean @ mean + has_bias)
-    new = {path: jnp.where(vector > 0, (unit * mean)[:, None], kernel).reshape(flat[path].shape)}
-    if has_bias:
-        new[(*path[:-1], "bias")] = jnp.where(vector > 0, unit, bias)
-    return traverse_util.unflatten_dict(new)
-
-
-@partial(jax.jit, static_argnames=("model", "channels", "preparation"))
-def _look(
-    variables: dict[str, Any], images: jax.Array, *, model: nn.Module, channels: Channels, preparation: Preparation
-) -> tuple[jax.Array, jax.Array]:
+@partial(jax.jit, static_argnames="tail")
+def _look(variables: dict[str, Any], kept: list[jax.Array], *, tail: Tail) -> tuple[jax.Array, jax.Array]:
     """(spatial means of the last group `(batch, channels)`, the head's input `(batch, features)`, a map's mean)."""
-    _, activations, inputs = capture(model, variables, preparation.augmented(images, jax.random.key(0)), channels)
+    activations, inputs, _ = tail.late(variables, kept)
     inputs = inputs.mean(tuple(range(1, inputs.ndim - 1))) if inputs.ndim > 2 else inputs
-    return _positions(activations[channels.last.name]).mean(1), inputs.astype(jnp.float32)
+    return _positions(activations).mean(1), inputs.astype(jnp.float32)
 
 
-@partial(jax.jit, static_argnames=("model", "channels", "preparation", "kernels"))
-def _moments(
-    variables: dict[str, Any],
-    images: jax.Array,
-    real: jax.Array,
-    *,
-    model: nn.Module,
-    channels: Channels,
-    preparation: Preparation,
-    kernels: tuple[str, ...],
-) -> dict[str, jax.Array]:
+@partial(jax.jit, static_argnames="tail")
+def _moments(variables: dict[str, Any], kept: list[jax.Array], real: jax.Array, *, tail: Tail) -> dict[str, jax.Array]:
     """By kernel the second moment of what it reads, a mean over positions and a sum over images, `(inputs, inputs)`."""
-    del channels
-    found = _rows(model, variables, preparation.augmented(images, jax.random.key(0)), kernels)
+    found = _rows(tail, tail.late(variables, kept)[2])
     return {path: jnp.einsum("npd,npe,n->de", rows, rows, real) / rows.shape[1] for path, rows in found.items()}
 
 
-@partial(jax.jit, static_argnames=("model", "channels", "preparation", "kernels", "biased"))
+@partial(jax.jit, static_argnames=("tail", "biased"))
 def _system(
     variables: dict[str, Any],
     bases: dict[str, Any],
     change: jax.Array,
-    images: jax.Array,
+    kept: list[jax.Array],
     weights: jax.Array,
     targets: jax.Array,
     *,
-    model: nn.Module,
-    channels: Channels,
-    preparation: Preparation,
-    kernels: tuple[str, ...],
+    tail: Tail,
     biased: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions, a sum over a batch.
@@ -335,24 +320,21 @@ def _system(
     the positions whose ReLU is open under `variables`, which have `change` in them. Where no writer is `biased`, the
     last regressor is 0, and so is its coefficient.
     """
-    inputs = preparation.augmented(images, jax.random.key(0))
-    activations = _positions(capture(model, variables, inputs, channels)[1][channels.last.name])
+    activations, _, inputs = tail.late(variables, kept)
+    activations, rows = _positions(activations), _rows(tail, inputs)
     gates = (activations > 0).astype(jnp.float32) / activations.shape[1]
-    rows = _rows(model, variables, inputs, kernels)
-    read = [matmul(rows[path], bases[path][0]) for path in kernels] + [jnp.full((*gates.shape[:2], 1), float(biased))]
+    read = [matmul(rows[path], bases[path][0]) for path in tail.layers]
+    read.append(jnp.full((*gates.shape[:2], 1), float(biased)))
     regressors = jnp.einsum("npr,npc->cnr", jnp.concatenate(read, -1), gates)
     wanted = targets - activations.mean(1) + jnp.einsum("cnr,rc->nc", regressors, change)
     weighted = regressors * weights[:, None]
     return jnp.einsum("cnr,cns->crs", weighted, regressors), jnp.einsum("cnr,nc->cr", weighted, wanted)
 
 
-def _rows(
-    model: nn.Module, variables: dict[str, Any], inputs: jax.Array, kernels: tuple[str, ...]
-) -> dict[str, jax.Array]:
+def _rows(tail: Tail, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """What each of the kernels multiplies, `(batch, positions, inputs)`, float32."""
-    layers = layer_inputs(model, variables, inputs)
-    rows = {path: input_rows(layers[path][-1]).astype(jnp.float32) for path in kernels}
-    return {path: found.reshape(len(inputs), -1, found.shape[-1]) for path, found in rows.items()}
+    rows = {path: input_rows(Layer(tail.layers[path], read)).astype(jnp.float32) for path, read in inputs.items()}
+    return {path: found.reshape(len(inputs[path]), -1, found.shape[-1]) for path, found in rows.items()}
 
 
 def _positions(activations: jax.Array) -> jax.Array:

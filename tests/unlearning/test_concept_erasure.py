@@ -23,11 +23,10 @@ from osp_jax.unlearning.concept_erasure import (
     erasure_targets,
     mixtures,
     own_writers,
-    recipe_level,
     solve_ridge,
-    unsupported_columns,
 )
 from osp_jax.unlearning.data import request_data
+from osp_jax.unlearning.unsupported_column import recipe_level, unsupported_columns
 from tests.networks import case
 
 

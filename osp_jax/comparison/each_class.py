@@ -1,0 +1,112 @@
+"""Each class of a trained model forgotten by itself, by each method: accuracy, time, what the features still tell."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from osp_jax.activations import Statistics
+from osp_jax.audit.accuracy import accuracy
+from osp_jax.audit.probes import probes
+from osp_jax.audit.subject import images_of, look_at
+from osp_jax.data.sources import Dataset, Split
+from osp_jax.forward import Prefix, compute_prefix, logits_from
+from osp_jax.loading import indices_of, moments_of, request_data_of, subject_of
+from osp_jax.unlearning import get_method
+from osp_jax.unlearning.request import timed_request
+from osp_jax.workdir import TrainedModel, read_json, write_json
+
+Predict = Callable[[dict[str, Any]], np.ndarray]
+
+
+def predictor(trained: TrainedModel, split: Split, indices: np.ndarray) -> Predict:
+    """A function from variables to predicted classes `(n,)` of the images `indices` of a split.
+
+    What the parameters that differ from the trained ones do not reach is computed once and kept.
+    """
+    prefixes: dict[frozenset[str], Prefix] = {}
+
+    def predict(variables: dict[str, Any]) -> np.ndarray:
+        changed = _changed_leaves(trained.variables, variables)
+        known = next((leaves for leaves in prefixes if leaves >= changed), None)
+        if known is None:
+            given = trained.model, trained.variables, split, indices, changed
+            prefixes[known := changed] = compute_prefix(*given, **moments_of(trained))
+        return logits_from(prefixes[known], variables).argmax(-1)
+
+    return predict
+
+
+def forget_each_class(
+    trained: TrainedModel,
+    dataset: Dataset,
+    statistics: Statistics,
+    options: Mapping[str, Any],
+    split: Split,
+    indices: np.ndarray,
+    *,
+    features: bool,
+    seed: int,
+    folder: Path,
+) -> Iterator[dict[str, Any]]:
+    """Yields a row a class: `class`, `name`, and of 'original' and of each method accuracies and seconds.
+
+    Args:
+      options: by name of the method.
+      split, indices: the images that are judged.
+      features: also fit a probe and a new head to the last features.
+      folder: each finished row is kept there, and not made again.
+    """
+    train, _ = indices_of(trained, dataset)
+    labels, predict, rng = split.labels[indices], predictor(trained, split, indices), jax.random.key(seed)
+    on_device = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+
+    def judged(variables: dict[str, Any], predicted: np.ndarray, forgotten: int) -> dict[str, float]:
+        of_class = labels == forgotten
+        found = {
+            "forget_accuracy": accuracy(predicted, labels, of_class),
+            "retain_accuracy": accuracy(predicted, labels, ~of_class),
+        }
+        return found | (readable(variables, forgotten) if features else {})
+
+    def readable(variables: dict[str, Any], forgotten: int) -> dict[str, float]:
+        """Balanced accuracy of a linear probe, and forget accuracy of a new head; both fitted on training images."""
+        subject = subject_of(trained)._replace(variables=variables)
+        fitted = images_of(dataset, train, (forgotten,), 1000, seed=0).parts
+        of_class = labels == forgotten
+        looks = {
+            "train_forget": look_at(subject, dataset.train, fitted["train_forget"]),
+            "train_retain": look_at(subject, dataset.train, fitted["train_retain"]),
+            "test_forget": look_at(subject, split, indices[of_class]),
+            "test_retain": look_at(subject, split, indices[~of_class]),
+        }
+        last = statistics.channels.last.name
+        found = probes(looks, [last])
+        return {"probe": found[f"linear_{last}"]["value"], "new_head": found["new_head_forget_accuracy"]["value"]}
+
+    before = predict(trained.variables)
+    folder.mkdir(parents=True, exist_ok=True)
+    for forgotten, class_name in enumerate(dataset.class_names):
+        path = folder / f"{forgotten}.json"
+        if path.exists():
+            yield read_json(path)
+            continue
+        row = {"class": forgotten, "name": class_name, "original": judged(trained.variables, before, forgotten)}
+        for name, chosen in options.items():
+            method = get_method(name)
+            data = request_data_of(trained, dataset, (forgotten,), on_device=on_device) if method.sees else None
+            given = method, trained.model, trained.variables, (forgotten,), statistics, chosen, rng
+            outcome = timed_request(*given, data=data, warm_seconds=1.0)
+            after = judged(outcome.variables, predict(outcome.variables), forgotten)
+            row[name] = {**after, "warm_seconds": outcome.warm_median}
+        write_json(path, row)
+        yield row
+
+
+def _changed_leaves(before: dict[str, Any], after: dict[str, Any]) -> frozenset[str]:
+    old, new = (traverse_util.flatten_dict(tree, sep="/") for tree in (before, after))
+    return frozenset(path for path in old if old[path] is not new[path] and not np.array_equal(old[path], new[path]))

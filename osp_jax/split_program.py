@@ -1,0 +1,61 @@
+"""A program cut in two: what some parameters cannot change, and what follows from them.
+
+Requests to forget mostly change parameters late in a network. Whoever judges or fits many of them computes the first
+part once, and only the second again for each.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+from flax import traverse_util
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+
+class Halves(NamedTuple):
+    """`late(variables, early(variables, inputs))` is the whole program.
+
+    `early` gives a list of arrays, the same for all variables that differ only in the parameters that may change.
+    """
+
+    early: Callable[[Any, Any], list[jax.Array]]
+    late: Callable[[Any, list[jax.Array]], Any]
+
+
+def split_program(
+    function: Callable[[Any, Any], Any], variables: Any, inputs: Any, changing: Collection[str]
+) -> Halves:
+    """Cuts `function(variables, inputs)` behind the last operation that no changing parameter reaches.
+
+    Args:
+      function: traceable; what it calls under `jax.jit` counts as one operation.
+      variables: nested dicts of arrays or shapes. inputs: a tree of arrays or shapes, the only ones for the halves.
+      changing: leaves of `variables` by path, as 'params/head/kernel'; others are ignored.
+    """
+    program, outputs = jax.make_jaxpr(function, return_shape=True)(variables, inputs)
+    jaxpr, count = program.jaxpr, len(jax.tree.leaves(variables))
+    named = {path: "/".join(path) for path in traverse_util.flatten_dict(variables)}
+    paths = jax.tree.leaves(traverse_util.unflatten_dict(named))  # in the order of the program's arguments
+    reached = {var for var, path in zip(jaxpr.invars[:count], paths, strict=True) if path in changing}
+    early, late = [], []
+    for equation in jaxpr.eqns:
+        follows = any(atom in reached for atom in equation.invars if not isinstance(atom, Literal))
+        (late if follows else early).append(equation)
+        reached |= set(equation.outvars) if follows else set()
+    at_hand = {*reached, *jaxpr.constvars, *jaxpr.invars[:count]}
+    read = [atom for equation in late for atom in equation.invars] + list(jaxpr.outvars)
+    between = list(dict.fromkeys(atom for atom in read if not isinstance(atom, Literal) and atom not in at_hand))
+
+    def run(equations: list[Any], arguments: list[Any], results: list[Any], values: list[Any]) -> list[jax.Array]:
+        part = jaxpr.replace(eqns=equations, invars=arguments, outvars=results, debug_info=None)
+        return jaxpr_as_fun(ClosedJaxpr(part, program.consts))(*values)
+
+    def first(variables: Any, inputs: Any) -> list[jax.Array]:
+        return run(early, jaxpr.invars, between, [*jax.tree.leaves(variables), *jax.tree.leaves(inputs)])
+
+    def second(variables: Any, values: list[jax.Array]) -> Any:
+        arguments = [*jaxpr.invars[:count], *between]
+        found = run(late, arguments, jaxpr.outvars, [*jax.tree.leaves(variables), *values])
+        return jax.tree.unflatten(jax.tree.structure(outputs), found)
+
+    return Halves(first, second)
