@@ -150,6 +150,31 @@ def _requests() -> str:
     return "\n\n".join(parts)
 
 
+def _paper() -> str:
+    from configs.paper import get_config
+    from osp_jax.report.paper import HEADER, paper_rows
+    from osp_jax.report.tables import markdown_table
+
+    config, folder = get_config(), "results/paper"
+    results = {
+        entry: {
+            kind: _read(f"{folder}/{entry}/{kind}/results.json")
+            for kind in ("sweep", "audit")
+            if (_ROOT / folder / entry / kind / "results.json").exists()
+        }
+        for entry in config.entries
+    }
+    audited = [
+        f"{entry}: {', '.join(found['audit']['requests'])}" for entry, found in results.items() if "audit" in found
+    ]
+    return (
+        "Test images; each class forgotten in turn. To retrained: the mean over the audited classes "
+        f"({'; '.join(audited) or 'none yet'}), in points, U-LiRA as a difference of areas. Accuracies and changes of "
+        "the others in points, against the original. `python -m experiments.paper` fills the rows that are not run.\n\n"
+        + markdown_table(HEADER, paper_rows(list(config.entries), results, config.methods))
+    )
+
+
 def _methods() -> str:
     from osp_jax.report.tables import markdown_table
     from osp_jax.unlearning import METHODS, get_method
@@ -174,6 +199,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "selection": partial(_selection, "results/selection"),
     "erasure_selection": partial(_selection, "results/erasure_selection"),
     "orthogonality": _orthogonality,
+    "paper": _paper,
     "requests": _requests,
 }
 

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from osp_jax.data.sources import Split
-from osp_jax.forward import predict_logits
+from osp_jax.forward import compute_prefix, logits_from, predict_logits
 from osp_jax.models import init_variables
 
 MEAN, STD = (0.4, 0.6), (0.2, 0.3)
@@ -38,3 +38,18 @@ def test_new_variables_are_not_those_of_the_call_before():
         variables = init_variables(Net(), (4, 4, 2), jax.random.key(seed))
         logits.append(predict_logits(Net(), variables, SPLIT, indices, mean=MEAN, std=STD))
     assert (logits[0] != logits[1]).all()
+
+
+@pytest.mark.parametrize("batch_size", [4, 500])
+def test_logits_from_a_prefix_are_those_of_the_whole_network_also_for_other_variables(batch_size):
+    variables = init_variables(Net(), (4, 4, 2), jax.random.key(0))
+    other = {
+        **variables,
+        "params": {**variables["params"], "Dense_0": {"kernel": jnp.ones((32, 3)), "bias": jnp.ones(3)}},
+    }
+    indices, moments = np.arange(10)[::-1], {"mean": MEAN, "std": STD, "batch_size": batch_size}
+    changing = {"params/Dense_0/kernel", "params/Dense_0/bias"}
+    prefix = compute_prefix(Net(), variables, SPLIT, indices, changing, **moments)
+    for each in (variables, other):
+        whole = predict_logits(Net(), each, SPLIT, indices, **moments)
+        np.testing.assert_allclose(logits_from(prefix, each), whole, rtol=1e-5, atol=1e-6)

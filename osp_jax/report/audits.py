@@ -115,8 +115,8 @@ def means(results: dict[str, Any]) -> list[list[str]]:
 
         steps = [[of["measures"].get("relearning", {}).get(_STEPS, {}) for of in (mine, its)] for mine, _, its in found]
         faster = [verdict("relearning", *pair) == MORE for pair in steps]
-        auc = [v for v in (_value(mine, "membership", "u_lira_auc") for mine, *_ in found) if v is not None]
-        inverted = [v for v in (_value(mine, "recovery", _INVERSION) for mine, *_ in found) if v is not None]
+        auc = [v for v in (value_of(mine, "membership", "u_lira_auc") for mine, *_ in found) if v is not None]
+        inverted = [v for v in (value_of(mine, "recovery", _INVERSION) for mine, *_ in found) if v is not None]
         best = [v for v in (_best(mine) for mine, *_ in found) if v is not None]
         rows.append(
             [
@@ -124,8 +124,8 @@ def means(results: dict[str, Any]) -> list[list[str]]:
                 percent(_mean([mine["test_forget_accuracy"] for mine, *_ in found])),
                 NOTHING if name == "original" else gap(lambda model: model["test_retain_accuracy"], 1),
                 f"{_mean(auc):.3f}" if auc else NOTHING,
-                NOTHING if name == "retrained" else gap(_probe, 2),
-                NOTHING if name == "retrained" else gap(_new_head, 2),
+                NOTHING if name == "retrained" else gap(linear_probe, 2),
+                NOTHING if name == "retrained" else gap(new_head, 2),
                 NOTHING if name == "retrained" else f"{sum(faster)} of {len(faster)}",
                 percent(_mean(best)) if best else NOTHING,
                 percent(_mean(inverted)) if inverted else NOTHING,
@@ -170,7 +170,7 @@ def _figures(models: dict[str, Any]) -> list[list[str]]:
                 _cell(measures, "probes", "new_head_forget_accuracy", ends=False),
                 _cell(measures, "relearning", _STEPS, ends=False),
                 percent(_best(model)),
-                percent(_value(model, "recovery", _INVERSION)),
+                percent(value_of(model, "recovery", _INVERSION)),
             ]
         )
     return rows
@@ -180,7 +180,8 @@ def _cell(measures: dict[str, Any], question: str, name: str, *, ends: bool = Tr
     return shown(name, measures.get(question, {}).get(name), ends=ends)
 
 
-def _value(model: dict[str, Any], question: str, name: str) -> float | None:
+def value_of(model: dict[str, Any], question: str, name: str) -> float | None:
+    """Of a measure; None where it was not taken or has no value."""
     return model["measures"].get(question, {}).get(name, {}).get("value")
 
 
@@ -189,12 +190,14 @@ def _probe_name(measures: dict[str, Any]) -> str:
     return next(reversed([name for name in measures.get("probes", {}) if name.startswith("linear_")]), "")
 
 
-def _probe(model: dict[str, Any]) -> float | None:
-    return _value(model, "probes", _probe_name(model["measures"]))
+def linear_probe(model: dict[str, Any]) -> float | None:
+    """Balanced accuracy of the linear probe on what the head reads."""
+    return value_of(model, "probes", _probe_name(model["measures"]))
 
 
-def _new_head(model: dict[str, Any]) -> float | None:
-    return _value(model, "probes", "new_head_forget_accuracy")
+def new_head(model: dict[str, Any]) -> float | None:
+    """Forget accuracy of a new last layer."""
+    return value_of(model, "probes", "new_head_forget_accuracy")
 
 
 def _best(model: dict[str, Any]) -> float | None:

@@ -3,6 +3,8 @@
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ from flax.traverse_util import flatten_dict
 
 from osp_jax import checkpoint
 from osp_jax.workdir import load_workdir
-from tests.experiments.conftest import ROOT, TINY, assert_one_line_error, run_cases, run_command
+from tests.experiments.conftest import ROOT, TINY, assert_one_line_error, environment, run_cases, run_command
 
 COMPARISON = [
     "--config=configs/benchmark/digits.py",
@@ -199,6 +201,23 @@ def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
     for row in results["classes"]:  # what the head makes of the features does not change these
         assert {name: row["logit-mask"][name] for name in ("probe", "new_head")}.items() <= row["original"].items()
     assert "logit-mask" in (tmp_path / "table.md").read_text()
+
+
+def test_a_sweep_that_was_stopped_goes_on_behind_its_last_class(trained, tmp_path):
+    arguments = [f"--workdir={trained}", "--methods=logit-mask", f"--out={tmp_path}"]
+    command = [sys.executable, "-m", "experiments.sweep", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()) as process:
+        process.stdout.readline()
+        process.kill()
+    first = tmp_path / "unfinished" / "classes" / "0.json"
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"name": "as it was"}))
+    other = run_command("experiments.sweep", *arguments, "--seed=1")
+    assert (other.returncode, "seed" in other.stderr) == (2, True)
+    done = run_command("experiments.sweep", *arguments)
+    assert done.returncode == 0, done.stderr
+    names = [row["name"] for row in json.loads((tmp_path / "results.json").read_text())["classes"]]
+    assert names == ["as it was", *map(str, range(1, 10))]
+    assert not (tmp_path / "unfinished").exists()
 
 
 def test_unlearn_answers_bad_input_in_one_line_and_leaves_all_as_it_was(trained, tmp_path):

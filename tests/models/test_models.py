@@ -4,10 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from osp_jax.errors import InputError
 from osp_jax.models import MODELS, count_parameters, create_model, init_variables
 from osp_jax.models.channels import capture
+from osp_jax.models.layers import max_pool
 from tests.networks import CLASSES, SHAPE, assert_close, case, relu_after, shapes, sown, sown_forward
 
 IMAGES = jax.ShapeDtypeStruct((2, *SHAPE), jnp.float32)
@@ -55,6 +60,8 @@ def test_bfloat16_gives_nearly_the_logits_of_float32():
         ("vgg11", 9_231_114 - 2_752),
         ("vgg16", 14_728_266 - 4_224),
         ("allcnn", 1_369_738),
+        # By hand: nine places of a kernel times the products of channels, two numbers a norm, and the head.
+        ("cifarnet", 9 * (3 * 24 + 24 * 64 + 64**2 + 64 * 256 + 3 * 256**2) + 2 * (24 + 2 * 64 + 4 * 256) + 2570),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, count):
@@ -116,3 +123,15 @@ def test_captured_activations_are_the_recorded_ones(name):
         assert_close(value, recorded[relu_after(group, recorded)], 1e-6)
     last = captured[channels.groups[-1].name]
     assert_close(head_input, last if name == "allcnn" else last.mean((1, 2)), 1e-6)
+
+
+@given(hnp.arrays(np.float32, st.tuples(*[st.integers(2, 7)] * 4), elements=st.integers(-9, 9).map(float)))
+@settings(deadline=None)
+def test_the_pool_is_flax_s_and_a_gradient_of_one_goes_to_the_largest_of_each_window(x):
+    pooled = max_pool(jnp.asarray(x))
+    np.testing.assert_array_equal(pooled, nn.max_pool(jnp.asarray(x), (2, 2), (2, 2)))
+    gradient = np.asarray(jax.grad(lambda x: max_pool(x).sum())(jnp.asarray(x)))
+    np.testing.assert_allclose(gradient.sum(), pooled.size, rtol=1e-5)
+    height, width = (side // 2 * 2 for side in x.shape[1:3])
+    largest = np.repeat(np.repeat(pooled, 2, 1), 2, 2)
+    assert not gradient[:, :height, :width][x[:, :height, :width] < largest].any()

@@ -1,0 +1,31 @@
+"""What `python -m experiments.paper` runs: networks and data sets, the methods, and the classes that are audited.
+
+Of every entry each class is forgotten in turn; the audited classes are also compared with networks retrained without
+them, and attacked with shadow models. The entries with 'cifarnet' are for CPUs and have no shadow models.
+"""
+
+from ml_collections import ConfigDict
+
+METHODS = ("logit-mask", "osp", "osp-fit", "concept-erasure")
+CLASSES = {"cifar10": "0,3,9", "cifar100": "0,33,66", "tiny_imagenet": "0,66,133"}
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.methods = METHODS
+    config.entries = ConfigDict()
+    for network in ("resnet18", "vgg16"):
+        for data in CLASSES:
+            config.entries[f"{data}_{network}"] = _entry(data, network, shadows=16)
+    config.entries.cifar10_cifarnet = _entry("cifar10", "cifarnet", shadows=0)
+    config.entries.tiny_imagenet_cifarnet = _entry("tiny_imagenet", "cifarnet", shadows=0, audited="0")
+    return config
+
+
+def _entry(data: str, network: str, *, shadows: int, audited: str = "") -> dict:
+    return {
+        "config": f"configs/{data}_{network}.py",  # how the networks are trained
+        "audited": audited or CLASSES[data],
+        "probes": data == "cifar10",  # a probe and a new head for every class
+        "shadows": shadows,  # models with and as many without each audited class; 0: none
+    }

@@ -1,0 +1,62 @@
+"""Runs the study behind the README's table: every network of configs/paper.py on every data set, in pieces that resume.
+
+python -m experiments.paper --workdir=runs/paper --minutes=10
+
+Run it again until it says that all is done: each run goes on where the last one ended, whatever ended it. Then
+`cp -r runs/paper/results/* results/paper/` and `python -m experiments.tables` fill the table.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "where everything is written, and resumed from", required=True)
+_MINUTES = flags.DEFINE_float("minutes", 10.0, "at most so long; a step that is running is stopped", lower_bound=0.1)
+_ENTRIES = flags.DEFINE_list("entries", [], "only these entries of configs/paper.py, separated by commas")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default")
+_LIST = flags.DEFINE_bool("list", False, "print the commands, and which are done; run nothing")
+
+
+def main() -> None:
+    import os
+    import shutil
+    import time
+
+    from configs.paper import get_config
+    from osp_jax.comparison.paper import finished, run_steps, steps_of
+    from osp_jax.errors import unknown
+    from osp_jax.workdir import check_writable
+
+    if _DATA_DIR.value:
+        os.environ["TFDS_DATA_DIR"] = _DATA_DIR.value  # of the commands that follow
+    config, workdir = get_config(), Path(_WORKDIR.value)
+    names = _ENTRIES.value or [name for name in config.entries if not name.endswith("cifarnet")]
+    for name in names:
+        if name not in config.entries:
+            raise unknown("entry", name, list(config.entries))
+    plans = {name: steps_of(config.entries[name], config.methods, workdir / name) for name in names}
+    if _LIST.value:
+        for name, steps in plans.items():
+            for step in steps:
+                state = "done" if finished(workdir / name / "done", step) else "to do"
+                print(f"{name}  {state:5}  python -m experiments.{step.name} {' '.join(step.arguments)}")
+        return
+    check_writable(workdir, 10**9)
+    end = time.monotonic() + 60 * _MINUTES.value
+    for name, steps in plans.items():
+        seconds = end - time.monotonic()
+
+        def on_step(text: str, name: str = name) -> None:
+            print(f"{name}: {text}", flush=True)
+
+        if seconds <= 0 or not run_steps(steps, workdir / name / "done", seconds, 60 * _MINUTES.value, on_step):
+            print(f"{name} is not finished; the same command goes on")
+            return
+        shutil.copytree(workdir / name / "results", workdir / "results" / name, dirs_exist_ok=True)
+    print(f"all is done: {workdir / 'results'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

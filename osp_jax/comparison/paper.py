@@ -1,0 +1,115 @@
+"""The study of one network on one data set: commands that are run one after another, in pieces of time."""
+
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from osp_jax.errors import InputError
+
+
+class Step(NamedTuple):
+    """A command of `experiments`, with its arguments; one that `resumes` may be stopped anywhere."""
+
+    name: str
+    arguments: tuple[str, ...]
+    resumes: bool = True
+
+
+def steps_of(entry: Any, methods: Sequence[str], folder: Path) -> list[Step]:
+    """The steps of an entry of `configs/paper.py`, in order; everything is written below `folder`."""
+    original, classes = folder / "original", entry.audited.split(",")
+    probes = ("--probes",) if entry.probes else ()
+    out = f"--out={folder / 'results' / 'sweep'}"
+    sweep = (f"--workdir={original}", f"--methods={','.join(methods)}", out, "--overwrite", *probes)
+    steps = [Step("train", (f"--config={entry.config}", f"--workdir={original}")), Step("sweep", sweep)]
+    for number in classes:
+        retrained, unlearned = folder / "retrained" / number, folder / "unlearned" / number
+        exclude = f"--config.data.exclude={number}"
+        steps.append(Step("train", (f"--config={entry.config}", f"--workdir={retrained}", exclude)))
+        request = (f"--workdir={original}", f"--forget={number}")
+        for method in methods:
+            answer = (*request, f"--method={method}", f"--out={unlearned / method}", "--overwrite")
+            steps.append(Step("unlearn", answer, resumes=False))
+        asked = [*(f"--workdir={unlearned / method}" for method in methods), f"--reference={retrained}"]
+        if entry.shadows:
+            shadows = folder / "shadows"
+            steps.append(Step("shadows", (*request, f"--number={entry.shadows}", f"--out={shadows}")))
+            asked += ["--audit=full", f"--shadows={shadows}"]
+        steps.append(Step("eval", (*asked, "--draws=1"), resumes=False))
+    audits = (f"--evaluations={folder / 'unlearned'}", f"--out={folder / 'results' / 'audit'}", "--overwrite")
+    return [*steps, Step("audits", audits, resumes=False)]
+
+
+def finished(done: Path, step: Step) -> bool:
+    """Whether the step left its mark in the folder `done`."""
+    return _mark(done, step).exists()
+
+
+def run_steps(
+    steps: Sequence[Step],
+    done: Path,
+    seconds: float,
+    piece: float,
+    on_step: Callable[[str], None],
+    prefix: Sequence[str] = (),
+) -> bool:
+    """Runs what is not done yet, one after another, for at most about `seconds`; True where all is done.
+
+    Args:
+      done: folder with an empty file for each finished step.
+      piece: seconds that a run has at its start.
+      on_step: called with the text of each command before it runs.
+      prefix: in place of `python -m experiments.`, for tests.
+
+    Raises:
+      InputError: a command failed, or one that does not resume had all the time and did not finish.
+    """
+    done.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + seconds
+    for step in steps:
+        if finished(done, step):
+            continue
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        command = [*(prefix or (sys.executable, "-m")), f"experiments.{step.name}", *step.arguments]
+        on_step(" ".join([f"experiments.{step.name}", *step.arguments]))
+        code = _run(command, left)
+        if code is None and not step.resumes and left > 0.9 * piece:
+            raise InputError(
+                f"experiments.{step.name} did not finish in {piece / 60:.0f} minutes and cannot be continued; "
+                "give more with --minutes"
+            )
+        if code is None:
+            return False
+        if code:
+            raise InputError(f"experiments.{step.name} ended with exit code {code}; its message stands above")
+        _mark(done, step).touch()
+    return True
+
+
+def _mark(done: Path, step: Step) -> Path:
+    """Named after the command, wherever its folder lies, so that a step that changes is run again."""
+    text = " ".join(step.arguments).replace(str(done.parent), "")
+    return done / f"{step.name}_{zlib.crc32(text.encode()):08x}"
+
+
+def _run(command: Sequence[str], seconds: float) -> int | None:
+    """The exit code, or None where it was stopped after `seconds`."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
