@@ -12,13 +12,13 @@ from experiments import cli
 _EVALUATIONS = flags.DEFINE_string(
     "evaluations", None, "folder with models that experiments.eval was run on, at any depth", required=True
 )
-_OUT = flags.DEFINE_string("out", None, "folder for results.json and table.md", required=True)
+_OUT = flags.DEFINE_string("out", None, "folder for results.json, table.md and frontier.svg", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
 
 
 def main() -> None:
     from osp_jax.errors import InputError
-    from osp_jax.report.audits import audits_markdown, condensed
+    from osp_jax.report.audits import audits_markdown, condensed, frontier_figure
     from osp_jax.workdir import check_writable, read_json, write_json, write_text
 
     folder, out = Path(_EVALUATIONS.value), Path(_OUT.value)
@@ -47,7 +47,8 @@ def main() -> None:
     results = condensed(list(audited.values()))
     write_json(out / "results.json", results)
     write_text(out / "table.md", audits_markdown(results))
-    print(f"{len(audited)} audits: {out / 'results.json'}, {out / 'table.md'}")
+    write_text(out / "frontier.svg", frontier_figure(results))
+    print(f"{len(audited)} audits: {out / 'results.json'}, {out / 'table.md'}, {out / 'frontier.svg'}")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def _selection(folder: str) -> str:
         for method, *figures in sweep_summary(results):
             default = dataclasses.asdict(get_method(method).options())
             chosen = results["options"][method]
-            changed = [f"{name}={chosen[name]}" for name in default if chosen[name] != default[name]]
+            changed = [f"{name}={chosen[name]}" for name in default if chosen.get(name, default[name]) != default[name]]
             rows.append([method, ", ".join(changed) or "the default", *figures[:4], *figures[5:]])
     header = summary_header(results)
     table = markdown_table(["Method", "Options", *header[1:5], *header[6:]], sorted(rows))

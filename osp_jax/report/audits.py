@@ -1,10 +1,12 @@
 """Many audits side by side: methods by questions, from the `eval.json` of each."""
 
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
-from osp_jax.report.formats import NOTHING, markdown_table, percent, points
+from osp_jax.report.formats import NOTHING, duration, markdown_table, percent, points
 from osp_jax.report.measure_words import shown
+from osp_jax.report.svg import RULE, svg
 from osp_jax.report.verdicts import MORE, verdict
 
 COLUMNS = (
@@ -45,8 +47,8 @@ def condensed(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
       `requests`: by name of the forgotten classes `{"forget", "models"}`, where `models` has 'original', each method
-      and 'retrained' with accuracies and `measures`; `methods`: options and provenance by method and request; `audit`,
-      `model`, `dataset` of the first.
+      and 'retrained' with accuracies and `measures`; `methods`: options, seconds and provenance by method and request;
+      `audit`, `model`, `dataset` of the first.
     """
     requests: dict[str, Any] = {}
     methods: dict[str, Any] = {}
@@ -57,7 +59,7 @@ def condensed(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             label = evaluation["method"] if key == "unlearned" else key
             request["models"][label] = _kept(evaluation[key])
         made = {"unlearn": evaluation["unlearn"]["provenance"], "eval": evaluation["provenance"]}
-        answer = {"options": evaluation["unlearn"]["options"], "data_seen": evaluation["unlearn"]["data_seen"]}
+        answer = {name: evaluation["unlearn"][name] for name in ("options", "data_seen", "seconds")}
         methods.setdefault(evaluation["method"], {})[name] = answer | {"provenance": made}
     first = evaluations[0]
     return {key: first[key] for key in ("dataset", "model")} | {
@@ -132,6 +134,45 @@ def means(results: dict[str, Any]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def frontier_figure(results: dict[str, Any]) -> str:
+    """Retained accuracy against what a linear probe and a new head still read, means over the requests, as SVG.
+
+    A point a method, with the warm time of a request, its median over the requests; the retrained model is the target.
+    """
+    requests = [request["models"] for request in results["requests"].values()]
+    names = _ordered(dict.fromkeys(name for models in requests for name in models))
+    readers = {"linear probe": linear_probe, "new last layer": new_head}
+
+    def label(name: str) -> str:
+        made = [answer.get("seconds") for answer in results["methods"].get(name, {}).values()]
+        if not made or None in made:
+            return name
+        return f"{name}, {duration(median(seconds['warm_median'] for seconds in made))}"
+
+    def paint(figure: Any) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (what, reads) in zip(panels, readers.items(), strict=True):
+            for name in names:
+                asked = [models for models in requests if name in models]
+                found = [models for models in asked if None not in (reads(models[name]), reads(models["retrained"]))]
+                if not found:
+                    continue
+                gaps = [reads(models[name]) - reads(models["retrained"]) for models in found]
+                changes = [
+                    models[name]["test_retain_accuracy"] - models["original"]["test_retain_accuracy"]
+                    for models in found
+                ]
+                marker = {"retrained": "*", "original": "s"}.get(name, "o")
+                axes.scatter(100 * _mean(gaps), 100 * _mean(changes), marker=marker, s=28, label=label(name))
+            axes.axvline(0, color=RULE, linewidth=0.8, zorder=0)
+            axes.set(xlabel=f"{what},\ngap to retrained, points")
+            axes.grid()
+        panels[0].set(ylabel="retained accuracy, change in points")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+
+    return svg("frontier", "What is kept against what can still be read", 3.4, paint)
 
 
 def summary(results: dict[str, Any]) -> list[list[str]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from osp_jax.report.audits import audits_markdown, condensed, means, summary
+from osp_jax.report.audits import audits_markdown, condensed, frontier_figure, means, summary
 from osp_jax.report.formats import NOTHING
 from tests.experiments.conftest import assert_one_line_error, run_cases
 
@@ -45,6 +45,20 @@ def test_the_original_and_the_retrained_model_stand_once_beside_the_methods(eval
     table = audits_markdown(results).partition("## cat")[2]
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
     assert rows == ["Model", "---", "original", "osp", "unsir", "retrained"]
+
+
+def test_the_figure_names_every_method_that_was_probed_with_its_time(evaluate):
+    evaluations = []
+    for method, probe in (("osp", 0.9), ("unsir", 0.8), ("esc", None)):
+        evaluation = audited(evaluate(), method, 3)
+        evaluation["unlearn"] = evaluation["unlearn"] | {"seconds": {"warm_median": 0.25}}
+        for model, mine in (("original", 0.95), ("unlearned", probe), ("retrained", 0.7)):
+            probes = {} if mine is None else {"linear_last": value(mine), "new_head_forget_accuracy": value(mine)}
+            evaluation = with_measures(evaluation, model, "probes", probes)
+        evaluations.append(evaluation)
+    drawn = frontier_figure(condensed(evaluations))
+    assert all(name in drawn for name in ("osp, 250 ms", "unsir, 250 ms", "retrained", "original"))
+    assert "esc, 250 ms" not in drawn
 
 
 def test_means_are_over_requests_and_gaps_to_the_retrained_model(evaluate):
