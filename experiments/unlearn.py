@@ -31,7 +31,7 @@ def main() -> None:
 
     from osp_jax import checkpoint
     from osp_jax.data.splits import check_forget, parse_classes
-    from osp_jax.loading import dataset_of, new_folder, request_data_of, statistics_of
+    from osp_jax.loading import dataset_of, new_folder, request_data_of, request_without_images, statistics_of
     from osp_jax.provenance import provenance
     from osp_jax.unlearning import get_method, parse_options
     from osp_jax.unlearning.request import describe_change, images_seen, timed_request
@@ -47,13 +47,17 @@ def main() -> None:
     check_forget(forget, len(names))
 
     stored = (workdir / "statistics").exists()
-    dataset = None if stored and not method.sees else dataset_of(trained, _DATA_DIR.value)
-    budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
-    data = request_data_of(trained, dataset, forget, budget) if method.sees else None
+    dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
     start = time.perf_counter()
     statistics = checkpoint.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
+    budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
+    data = None
+    if method.needs_images(statistics):
+        data = request_data_of(trained, dataset or dataset_of(trained, _DATA_DIR.value), forget, budget)
+    elif method.sees:
+        data = request_without_images(trained, forget)
 
     rng = jax.random.key(_SEED.value)
     outcome = timed_request(method, trained.model, trained.variables, forget, statistics, options, rng, data=data)

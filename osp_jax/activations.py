@@ -20,6 +20,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.models.channels import Channels, capture, find_channels
+from osp_jax.tail import tail_of
 
 REDUCTIONS = ("mean", "max")
 
@@ -47,12 +48,16 @@ class Statistics:
 
     `features` float32 `(n, features)` and `labels` int32 `(n,)`: the head's input for a sample of the images (spatial
     mean, where the head reads a map); n may be 0. `channels` tells which parameters gate which channel.
+
+    `tail`: the first of the sample, as far as the last kernels (`tail.Tail.early`): arrays with a row an image; empty
+    where they were not asked for.
     """
 
     layers: dict[str, ClassStatistics]
     features: jax.Array
     labels: jax.Array
     channels: Channels = struct.field(pytree_node=False)
+    tail: tuple[jax.Array, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -88,6 +93,7 @@ def collect_statistics(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     keep_features: int = 0,
+    keep_tails: int = 0,
 ) -> Statistics:
     """Streams batches through the network once; memory does not grow with their number.
 
@@ -96,6 +102,10 @@ def collect_statistics(
         an image that only fills a batch up.
       mean, std: of the normalisation, per image channel.
       keep_features: the features of the first so many images are kept.
+      keep_tails: and of the first so many of these what is known in front of the last kernels.
+
+    Raises:
+      InputError: no channel can be gated, or tails are asked for where no kernel alone writes the last features.
     """
     moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     batches = iter(batches)
@@ -106,17 +116,21 @@ def collect_statistics(
     batch_statistics, accumulate = _program(model, channels, num_classes)
     layers, _ = jax.eval_shape(batch_statistics, variables, *first, *moments)
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), layers)
-    error, features, kept_labels = total, [], []
+    error, features, kept_labels, tails = total, [], [], []
+    early = tail_of(model, channels, len(first[1]), first[0].shape[1:]).early if keep_tails else None
     for images, labels in itertools.chain([first], batches):
         total, error, batch_features = accumulate(variables, total, error, images, labels, *moments)
         if sum(map(len, kept_labels)) < keep_features:
             true = np.flatnonzero(labels >= 0)
             features.append(np.asarray(batch_features)[true])
             kept_labels.append(labels[true])
+            if sum(len(values[0]) for values in tails) < keep_tails:
+                tails.append([np.asarray(values)[true] for values in early(variables, (images, *moments))])
     width = features[0].shape[1] if features else 0
     features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
     kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
-    return Statistics(total, jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32), channels)
+    tail = tuple(jnp.asarray(np.concatenate(values)[:keep_tails]) for values in zip(*tails, strict=True))
+    return Statistics(total, jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32), channels, tail)
 
 
 def statistics_over(
@@ -131,13 +145,15 @@ def statistics_over(
     """`collect_statistics` of the images `indices` `(n,)` of a split, with features of a sample that `seed` draws.
 
     Args:
-      settings: with `features`, the size of the sample, and `batch_size`, as in the config's `statistics`.
+      settings: with `features`, the size of the sample, `tails` and `batch_size`, as in the config's `statistics`.
       given: `num_classes`, `mean` and `std`.
     """
     sample = per_class_sample(split.labels, indices, settings["features"], seed=seed)
     order = np.concatenate([sample, np.setdiff1d(indices, sample)])
     batches = index_batches(split, order, settings["batch_size"])
-    return collect_statistics(model, variables, batches, keep_features=len(sample), **given)
+    # Workdirs of before there were tails have no such setting.
+    tails = min(settings.get("tails", 0), len(sample))
+    return collect_statistics(model, variables, batches, keep_features=len(sample), keep_tails=tails, **given)
 
 
 @lru_cache(maxsize=8)

@@ -115,6 +115,8 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
     tree = {"layers": statistics.layers}
     if statistics.labels.size:  # Orbax stores no empty array
         tree |= {"features": statistics.features, "labels": statistics.labels}
+    if statistics.tail:
+        tree |= {"tail": {str(number): values for number, values in enumerate(statistics.tail)}}
     save_tree(path, to_state_dict(tree), {"channels": dataclasses.asdict(statistics.channels)})
 
 
@@ -136,7 +138,8 @@ def load_statistics(path: Path) -> Statistics:
         }
         channels = Channels(groups, metadata["channels"]["head"], metadata["channels"]["features"])
         features = tree.get("features", jnp.zeros((0, 0))), tree.get("labels", jnp.zeros(0, jnp.int32))
-        return Statistics(layers, *features, channels)
+        tail = tree.get("tail", {})
+        return Statistics(layers, *features, channels, tuple(tail[str(number)] for number in range(len(tail))))
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} holds no class statistics (no {error}); delete it and collect them again") from error
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.subject import Subject
-from osp_jax.data.sources import Dataset, load_dataset
+from osp_jax.data.sources import Dataset, Split, load_dataset
 from osp_jax.errors import InputError
 from osp_jax.training.loop import training_indices
 from osp_jax.training.recipe import preparation_of
@@ -67,6 +67,14 @@ def request_data_of(
     preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
     train, _ = indices_of(trained, dataset)
     return request_data(dataset.train, train, forget, preparation, recipe, on_device=on_device, **(budget or {}))
+
+
+def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> RequestData:
+    """For a request that is answered from statistics: the recipe and the shape of the images, but none of them."""
+    recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
+    preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
+    nothing = Split(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
+    return request_data(nothing, np.zeros(0, np.int32), forget, preparation, recipe)
 
 
 def subject_of(trained: TrainedModel) -> Subject:

@@ -15,7 +15,8 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 class Halves(NamedTuple):
     """`late(variables, early(variables, inputs))` is the whole program.
 
-    `early` gives a list of arrays, the same for all variables that differ only in the parameters that may change.
+    `early` gives a list of arrays, the same for all variables that differ only in the parameters that may change; each
+    depends on the inputs, so where these are a batch it has their leading axis.
     """
 
     early: Callable[[Any, Any], list[jax.Array]]
@@ -37,14 +38,17 @@ def split_program(
     named = {path: "/".join(path) for path in traverse_util.flatten_dict(variables)}
     paths = jax.tree.leaves(traverse_util.unflatten_dict(named))  # in the order of the program's arguments
     reached = {var for var, path in zip(jaxpr.invars[:count], paths, strict=True) if path in changing}
-    early, late = [], []
+    fed, early, late = set(jaxpr.invars[count:]), [], []
     for equation in jaxpr.eqns:
-        follows = any(atom in reached for atom in equation.invars if not isinstance(atom, Literal))
-        (late if follows else early).append(equation)
-        reached |= set(equation.outvars) if follows else set()
-    at_hand = {*reached, *jaxpr.constvars, *jaxpr.invars[:count]}
+        read = {atom for atom in equation.invars if not isinstance(atom, Literal)}
+        reached |= set(equation.outvars) if read & reached else set()
+        fed |= set(equation.outvars) if read & fed else set()
+        if not read & reached:
+            early.append(equation)
+        if read & reached or not read & fed:  # what follows from variables alone is no value to keep
+            late.append(equation)
     read = [atom for equation in late for atom in equation.invars] + list(jaxpr.outvars)
-    between = list(dict.fromkeys(atom for atom in read if not isinstance(atom, Literal) and atom not in at_hand))
+    between = [atom for atom in dict.fromkeys(a for a in read if not isinstance(a, Literal)) if atom in fed - reached]
 
     def run(equations: list[Any], arguments: list[Any], results: list[Any], values: list[Any]) -> list[jax.Array]:
         part = jaxpr.replace(eqns=equations, invars=arguments, outvars=results, debug_info=None)

@@ -105,8 +105,8 @@ def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> Non
     for name in (*sizes, "checkpoint.every", "checkpoint.keep"):
         if fields[name] < 1:
             raise InputError(f"{name} is {fields[name]}; give a positive number")
-    for name in ("data.pad", "data.cutout", "statistics.features"):
-        if fields[name] < 0:
+    for name in ("data.pad", "data.cutout", "statistics.features", "statistics.tails"):
+        if fields.get(name, 0) < 0:
             raise InputError(f"{name} is {fields[name]}; give 0 or a positive number")
     if config.data.pad >= min(image_shape[:2]):
         raise InputError(f"data.pad is {config.data.pad}; the images have {image_shape[0]}x{image_shape[1]} pixels")

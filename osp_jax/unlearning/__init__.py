@@ -5,8 +5,9 @@
 `forget` is a tuple of class numbers; `config` is the frozen `Options` of the method's file; `data` is what the method
 may see of the images (`unlearning/data.py`), and None for one that sees none. Beside these two a method's file may have
 `SEES`, which images it needs ('retain', 'forget'; none if it is not there), `SEARCH`, by the name of an option the
-values that a comparison may try for it, and `check(params, channels, config)`, which raises `InputError` for a network
-that the method cannot act on; it may see shapes in place of values.
+values that a comparison may try for it, `check(params, channels, config)`, which raises `InputError` for a network
+that the method cannot act on (it may see shapes in place of values), and `answers_from(statistics)`, whether these
+hold all that it would else take from images.
 """
 
 import ast
@@ -54,6 +55,11 @@ class Method(NamedTuple):
     sees: tuple[str, ...] = ()
     search: Mapping[str, Sequence[Any]] = {}
     check: Callable[[Any, Any, Any], None] | None = None
+    answers_from: Callable[[Any], bool] | None = None
+
+    def needs_images(self, statistics: Any) -> bool:
+        """Whether a request must see training images, where these statistics are stored."""
+        return bool(self.sees) and not (self.answers_from and self.answers_from(statistics))
 
 
 METHODS: dict[str, ModuleType] = {
@@ -91,7 +97,8 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     file = METHODS[name]
-    optional = (getattr(file, name, default) for name, default in (("SEES", ()), ("SEARCH", {}), ("check", None)))
+    defaults = {"SEES": (), "SEARCH": {}, "check": None, "answers_from": None}
+    optional = (getattr(file, name, default) for name, default in defaults.items())
     return Method(file.unlearn, file.Options, *optional)
 
 

@@ -15,7 +15,6 @@ The head's column of a forgotten class becomes that of a class without images (`
 """
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial, reduce
 from typing import Any
@@ -27,12 +26,11 @@ from flax import linen as nn
 from flax import traverse_util
 
 from osp_jax.activations import Statistics
-from osp_jax.data.augment import normalise
 from osp_jax.errors import InputError
-from osp_jax.layer_inputs import Layer, input_rows, layer_inputs
+from osp_jax.layer_inputs import Layer, input_rows
 from osp_jax.models import variable_shapes
-from osp_jax.models.channels import Channels, Writer, capture, capture_inputs
-from osp_jax.split_program import split_program
+from osp_jax.models.channels import Channels, Writer
+from osp_jax.tail import Tail, tail_of
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.importance import filled_batches
 from osp_jax.unlearning.moments import matmul
@@ -50,7 +48,7 @@ SEARCH = {"keep": (0.0, 0.25, 0.5, 1.0), "forget_weight": (1.0, 3.0)}
 class Options:
     """Options of `concept-erasure`."""
 
-    keep: float = 0.5  # of what the erasure leaves of a forgotten image's features; 0: they are the anchor
+    keep: float = 0.5  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
     anchor: str = "mean"  # of retained images, or of the 'classes' that the network takes the image for without its own
     forget_weight: float = 1.0  # of the forgotten images, against a weight of 1 for the retained
     images: int = 3000  # of the retained classes, the same of each
@@ -77,6 +75,11 @@ def check(params: Any, channels: Channels, config: Options) -> None:
     pruned(params, kernels)
 
 
+def answers_from(statistics: Statistics) -> bool:
+    """Whether the statistics hold all that a request needs, so that it sees no image."""
+    return bool(statistics.tail)
+
+
 def unlearn(
     model: nn.Module,
     variables: dict[str, Any],
@@ -90,19 +93,25 @@ def unlearn(
     """Variables whose last features were refitted, and whose head has a column without support for each class."""
     channels, shape = statistics.channels, data.images.shape[1:]
     check(variables["params"], channels, config)
-    keys = jax.random.split(rng)
-    each = max(config.images // statistics.num_classes, 1)
-    chosen = np.concatenate([data.retain(each, keys[0]), data.forget(config.forget_images, keys[1])])
+    vector = jnp.asarray(forget_vector(forget, statistics))
+    if answers_from(statistics):
+        chosen, all_labels = np.arange(len(statistics.tail[0])), statistics.labels
+    else:
+        keys = jax.random.split(rng)
+        each = max(config.images // statistics.num_classes, 1)
+        chosen = np.concatenate([data.retain(each, keys[0]), data.forget(config.forget_images, keys[1])])
+        all_labels = data.labels
     batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
-    vector, real = jnp.asarray(forget_vector(forget, statistics)), jnp.asarray(batches["weights"])
-    labels = data.labels[batches["indices"]]
-    writers = own_writers(model, channels, shape)
-    kernels = tuple(writer.kernel for writer in writers)
+    real, labels = jnp.asarray(batches["weights"]), all_labels[batches["indices"]]
+    tail = tail_of(model, channels, real.shape[1], shape)
+    if answers_from(statistics):
+        kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
+    else:
+        moments = data.preparation.moments()
+        kept = [tail.early(variables, (data.images[indices], *moments)) for indices in batches["indices"]]
+    writers = tail.writers
     factors = norm_factors(variables, writers, _epsilons(model, shape))
 
-    tail = tail_of(model, channels, kernels, (batches["indices"].shape[1], *shape))
-    plain = data.preparation.moments()
-    kept = [tail.early(variables, (data.images[indices], *plain)) for indices in batches["indices"]]
     features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
     retained, anchors = real * (1 - vector[labels]), None
     if config.anchor == "classes":
@@ -124,85 +133,6 @@ def unlearn(
     inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
     level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
     return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tail:
-    """The end of a network: `early`, jitted, takes `(variables, (uint8 images, mean, std))` up to it; `late` goes on to
-    (the last group's activations, the head's input, what each of `layers` reads), `layers` the modules by path."""
-
-    early: Any
-    late: Any
-    layers: Mapping[str, nn.Module]
-
-
-@lru_cache(maxsize=16)
-def tail_of(model: nn.Module, channels: Channels, kernels: tuple[str, ...], images: tuple[int, ...]) -> Tail:
-    """What follows from `kernels`, the biases behind them and the head, for images of the shape `images`."""
-    layers = jax.eval_shape(partial(layer_inputs, model), variable_shapes(model, images[1:]), _floats(images))
-
-    def ends(variables: dict[str, Any], given: tuple[jax.Array, ...]) -> Any:
-        activations, read = capture_inputs(model, variables, normalise(*given), channels, (channels.head, *kernels))
-        return activations, read[channels.head], {path: read[path] for path in kernels}
-
-    changing = {f"params/{path}/{leaf}" for path in (*kernels, channels.head) for leaf in ("kernel", "bias")}
-    changing |= {f"params/{writer.path}/bias" for writer in channels.last.writers if writer.kernel in kernels}
-    given = jax.ShapeDtypeStruct(images, jnp.uint8), _floats(images[-1:]), _floats(images[-1:])
-    early, late = split_program(ends, variable_shapes(model, images[1:]), given, changing)
-    return Tail(jax.jit(early), late, {path: layers[path][-1].module for path in kernels})
-
-
-def _floats(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-@lru_cache(maxsize=16)
-def own_writers(model: nn.Module, channels: Channels, image_shape: tuple[int, ...]) -> tuple[Writer, ...]:
-    """The writers of the last group whose kernel makes a channel of the features and no other.
-
-    In a residual stream an earlier block writes the group, too, and what it writes is read by the later ones: a change
-    of its kernel would reach all channels. Nor does a kernel count whose outputs are pooled before their ReLU.
-    """
-    # They follow from the program, whatever the values.
-    draw = np.random.default_rng(0)
-    shapes = variable_shapes(model, image_shape)
-    variables = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
-    image = draw.normal(size=(2, *image_shape)).astype(np.float32)
-    layers, activations = jax.eval_shape(partial(_layers_and_activations, model, channels), variables, image)
-    outputs = {path: math.prod(jax.eval_shape(input_rows, calls[-1]).shape[:-1]) for path, calls in layers.items()}
-    positions = math.prod(activations.shape[:-1])
-    alone = tuple(
-        writer
-        for writer in channels.last.writers
-        if outputs.get(writer.kernel) == positions
-        and not _crosstalk(variables, image, model=model, channels=channels, path=writer.kernel)
-    )
-    if not alone:
-        raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
-    return alone
-
-
-def _layers_and_activations(model: nn.Module, channels: Channels, variables: dict[str, Any], inputs: jax.Array) -> Any:
-    return (
-        layer_inputs(model, variables, inputs),
-        capture(model, variables, inputs, channels)[1][channels.last.name],
-    )
-
-
-@partial(jax.jit, static_argnames=("model", "channels", "path"))
-def _crosstalk(
-    variables: dict[str, Any], inputs: jax.Array, *, model: nn.Module, channels: Channels, path: str
-) -> jax.Array:
-    """Whether a change of the kernel's first output changes another channel of the last group."""
-    leaf = (*path.split("/"), "kernel")
-    flat = traverse_util.flatten_dict(variables["params"])
-
-    def others(kernel: jax.Array) -> jax.Array:
-        params = traverse_util.unflatten_dict({**flat, leaf: kernel})
-        return capture(model, {**variables, "params": params}, inputs, channels)[1][channels.last.name][..., 1:]
-
-    tangent = jnp.zeros_like(flat[leaf]).at[..., 0].set(1)
-    return jnp.any(jax.jvp(others, (flat[leaf],), (tangent,))[1] != 0)
 
 
 def erasure_targets(
@@ -238,7 +168,7 @@ def erasure_targets(
     size = jnp.maximum(jnp.sum(difference * detector, -1), 1e-12)
     along = jnp.sum((features - mean) * detector[labels], -1) / size[labels]
     erased = features - along[..., None] * difference[labels]
-    erased = keep * erased + (1 - keep) * (mean if anchors is None else anchors)
+    erased = keep * (erased - mean) + (mean if anchors is None else anchors)
     return jnp.where(forgotten[..., None] > 0, erased, features), shares[0] + forget_weight * shares[1]
 
 

@@ -17,12 +17,12 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.errors import InputError
 from osp_jax.models import create_model, init_variables
+from osp_jax.tail import own_writers
 from osp_jax.training.schedules import learning_rate
 from osp_jax.unlearning import get_method
 from osp_jax.unlearning.concept_erasure import (
     erasure_targets,
     mixtures,
-    own_writers,
     solve_ridge,
 )
 from osp_jax.unlearning.data import request_data
@@ -157,6 +157,28 @@ def test_features_of_the_images_it_sees_come_near_their_targets_and_nothing_else
     biases = {f"{writer.path}/bias" for writer in statistics.channels.last.writers}
     assert {f"{kernel}/kernel" for kernel in kernels} <= changed
     assert changed <= {f"{kernel}/kernel" for kernel in kernels} | biases | {"head/kernel", "head/bias"}
+
+
+@pytest.mark.parametrize("name", ["resnet8", "cifarnet"])
+def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images(name, key):
+    model = create_model(name, 4, (16, 16, 3), width=4)
+    variables = init_variables(model, (16, 16, 3), key)
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (40, 16, 16, 3)).astype(np.uint8), (np.arange(40) % 4).astype(np.int32))
+    everything, moments = np.arange(40, dtype=np.int32), {"mean": (0.4,) * 3, "std": (0.2,) * 3}
+    method, none = get_method("concept-erasure"), np.zeros(0, np.int32)
+    options = method.options(images=40, batch_size=16)
+    found = {}
+    for tails, indices in ((0, everything), (40, none)):
+        batches = index_batches(split, everything, 16)
+        given = {"num_classes": 4, "keep_features": 40, "keep_tails": tails, **moments}
+        statistics = collect_statistics(model, variables, batches, **given)
+        assert method.needs_images(statistics) == (tails == 0)
+        data = request_data(split, indices, (2,), Preparation(**moments), get_config())
+        given = {"data": data, "statistics": statistics, "config": options, "rng": key}
+        found[tails] = method.unlearn(model, variables, (2,), **given)
+    assert data.seen() == {}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3), found[0], found[40])
 
 
 # The head.
