@@ -54,10 +54,11 @@ def state(variables):
     return dataclasses.replace(state, step=jnp.int32(7), opt_state=momentum)
 
 
-def statistics(variables, keep_features: int):
+def statistics(variables, keep_features: int, keep_tails: int = 0):
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (12, *SHAPE), np.uint8), np.arange(12, dtype=np.int32) % 3
     settings = {"num_classes": 3, "mean": (0.5,), "std": (0.3,), "keep_features": keep_features}
+    settings |= {"keep_tails": keep_tails}
     return collect_statistics(MODEL, variables, [batch], **settings)
 
 
@@ -98,14 +99,15 @@ def test_a_training_state_comes_back_as_it_was(state, abstract, variables, tmp_p
     assert_equal(checkpoint.load_variables(tmp_path, abstract), variables)
 
 
-@pytest.mark.parametrize("keep_features", [5, 0])
-def test_statistics_come_back_as_they_were_with_the_table_of_channels(keep_features, variables, tmp_path):
-    before = statistics(variables, keep_features)
+@pytest.mark.parametrize(("keep_features", "keep_tails"), [(5, 0), (0, 0), (5, 3)])
+def test_statistics_come_back_as_they_were_with_the_table_of_channels(keep_features, keep_tails, variables, tmp_path):
+    before = statistics(variables, keep_features, keep_tails)
     checkpoint.save_statistics(tmp_path / "statistics", before)
     after = checkpoint.load_statistics(tmp_path / "statistics")
     assert_equal(after, before)
     assert after.channels == before.channels
     assert after.features.shape[0] == keep_features
+    assert {len(values) for values in after.tail} == ({keep_tails} if keep_tails else set())
 
 
 # Damage.

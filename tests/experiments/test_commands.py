@@ -203,6 +203,17 @@ def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
     assert "logit-mask" in (tmp_path / "table.md").read_text()
 
 
+def test_where_tails_were_stored_a_request_sees_no_image(tmp_path):
+    workdir, out = tmp_path / "model", tmp_path / "unlearned"
+    done = run_command("experiments.train", f"--workdir={workdir}", *TINY, "--config.statistics.tails=150")
+    assert done.returncode == 0, done.stderr
+    request = [f"--workdir={workdir}", "--forget=3", "--method=concept-erasure", f"--out={out}"]
+    done = run_command("experiments.unlearn", *request, "--data_dir=/nowhere", "--option=directions=32")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "unlearn.json").read_text())["data_seen"]["request"]["train"] == {}
+    assert not (out / "statistics").exists()
+
+
 def test_a_sweep_that_was_stopped_goes_on_behind_its_last_class(trained, tmp_path):
     arguments = [f"--workdir={trained}", "--methods=logit-mask", f"--out={tmp_path}"]
     command = [sys.executable, "-m", "experiments.sweep", *arguments]
