@@ -1,4 +1,4 @@
-"""The convolution with its own kernel gradient, against XLA's."""
+"""The convolution with its own algorithms on CPUs, against the definition and XLA's."""
 
 from unittest import mock
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from osp_jax.models import convolution
+from osp_jax.models import convolution, winograd
 from osp_jax.models.convolution import conv_general_dilated
 from tests.networks import assert_close
 
@@ -91,6 +91,43 @@ def test_the_kernel_gradient_does_not_depend_on_the_block(monkeypatch):
         gradients.append(patch_gradient(inputs, gradient, (3, 3, 3, 4), (2, 2), ((1, 1), (1, 1))))
     assert_close(gradients[1], gradients[0])
     assert_close(gradients[2], gradients[0])
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.tuples(*[st.integers(1, 4)] * 3), st.tuples(*[st.integers(1, 5)] * 2), st.sampled_from([1, 12, 4096]))
+def test_winograd_s_algorithm_gives_output_and_gradients_of_the_definition(halves, channels, block):
+    batch, height, width = halves
+    rng = np.random.default_rng(batch)
+    inputs, kernel = normal(rng, batch, 2 * height, 2 * width, channels[0]), normal(rng, 3, 3, *channels)
+    weights, pads = normal(rng, batch, 2 * height, 2 * width, channels[1]), ((1, 1), (1, 1))
+    expected = value_and_gradients(by_definition, inputs, kernel, weights, (1, 1), pads)
+    with mock.patch.object(convolution, "_CHANNELS", 1), mock.patch.object(winograd, "_BLOCK", block):
+        ours = value_and_gradients(conv_general_dilated, inputs, kernel, weights, (1, 1), pads)
+    assert_close(ours[0], winograd.convolve(inputs, kernel), 1e-6)
+    for actual, wanted in zip(ours, expected, strict=True):
+        assert_close(actual, wanted)
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "kernel_size", "strides", "pad", "dtype", "chosen"),
+    [
+        (8, 64, 3, 1, 1, jnp.float32, True),
+        (7, 64, 3, 1, 1, jnp.float32, False),  # tiles are two pixels wide
+        (8, 8, 3, 1, 1, jnp.float32, False),
+        (8, 64, 1, 1, 0, jnp.float32, False),
+        (8, 64, 3, 2, 1, jnp.float32, False),
+        (8, 64, 3, 1, 0, jnp.float32, False),
+        (8, 64, 3, 1, 1, jnp.bfloat16, False),
+    ],
+)
+def test_winograd_s_algorithm_takes_what_it_can_and_where_it_pays(
+    side, channels, kernel_size, strides, pad, dtype, chosen, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(winograd, "convolve", lambda x, k: calls.append(1) or xla(x, k, (1, 1), ((1, 1), (1, 1))))
+    inputs, kernel = jnp.zeros((2, side, side, channels), dtype), jnp.zeros((kernel_size,) * 2 + (channels,) * 2, dtype)
+    conv_general_dilated(inputs, kernel, (strides,) * 2, ((pad, pad),) * 2)
+    assert bool(calls) == chosen
 
 
 def test_gradients_under_vmap_over_images_and_kernels_are_those_of_xla():

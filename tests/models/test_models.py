@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from osp_jax.errors import InputError
 from osp_jax.models import MODELS, count_parameters, create_model, init_variables
 from osp_jax.models.channels import capture
+from osp_jax.models.cifarnet import cosine_kernel, identity_kernel
 from osp_jax.models.layers import max_pool
 from tests.networks import CLASSES, SHAPE, assert_close, case, relu_after, shapes, sown, sown_forward
 
@@ -135,3 +136,20 @@ def test_the_pool_is_flax_s_and_a_gradient_of_one_goes_to_the_largest_of_each_wi
     height, width = (side // 2 * 2 for side in x.shape[1:3])
     largest = np.repeat(np.repeat(pooled, 2, 1), 2, 2)
     assert not gradient[:, :height, :width][x[:, :height, :width] < largest].any()
+
+
+def test_cifarnet_starts_from_the_image_s_own_patterns_and_passes_channels_on(key):
+    stem = np.asarray(cosine_kernel(key, (3, 3, 3, 24)))
+    patterns = stem[..., :12].reshape(27, 12)
+    np.testing.assert_allclose(patterns.T @ patterns, np.eye(12), atol=1e-6)
+    np.testing.assert_array_equal(stem[..., 12:], -stem[..., :12])
+    np.testing.assert_allclose(patterns[:, 0], 27**-0.5, rtol=1e-6)  # the mean of the patch comes first
+    with pytest.raises(ValueError, match="patterns"):
+        cosine_kernel(key, (1, 1, 3, 8))
+    x = jax.random.normal(key, (2, 6, 6, 4))
+    for filters in (3, 4, 6):
+        kernel = identity_kernel(key, (3, 3, 4, filters))
+        y = nn.Conv(filters, (3, 3), use_bias=False).apply({"params": {"kernel": kernel}}, x)
+        same = min(4, filters)
+        np.testing.assert_allclose(y[..., :same], x[..., :same], atol=1e-6)
+        assert same == filters or y[..., same:].std() > 0
