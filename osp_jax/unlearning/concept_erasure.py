@@ -51,7 +51,7 @@ class Options:
     keep: float = 0.5  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
     anchor: str = "mean"  # of retained images, or of the 'classes' that the network takes the image for without its own
     forget_weight: float = 1.0  # of the forgotten images, against a weight of 1 for the retained
-    images: int = 3000  # of the retained classes, the same of each
+    images: int = 3000  # of all classes together, the same of each retained one
     forget_images: int = 300  # of each class to forget
     directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
     ridge: float = 1e-3  # against a change, over the mean square of what is read
@@ -91,26 +91,11 @@ def unlearn(
     rng: jax.Array,
 ) -> dict[str, Any]:
     """Variables whose last features were refitted, and whose head has a column without support for each class."""
-    channels, shape = statistics.channels, data.images.shape[1:]
+    channels, vector = statistics.channels, jnp.asarray(forget_vector(forget, statistics))
     check(variables["params"], channels, config)
-    vector = jnp.asarray(forget_vector(forget, statistics))
-    if answers_from(statistics):
-        chosen, all_labels = np.arange(len(statistics.tail[0])), statistics.labels
-    else:
-        keys = jax.random.split(rng)
-        each = max(config.images // statistics.num_classes, 1)
-        chosen = np.concatenate([data.retain(each, keys[0]), data.forget(config.forget_images, keys[1])])
-        all_labels = data.labels
-    batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
-    real, labels = jnp.asarray(batches["weights"]), all_labels[batches["indices"]]
-    tail = tail_of(model, channels, real.shape[1], shape)
-    if answers_from(statistics):
-        kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
-    else:
-        moments = data.preparation.moments()
-        kept = [tail.early(variables, (data.images[indices], *moments)) for indices in batches["indices"]]
+    tail, kept, labels, real = _sample(model, variables, forget, data, statistics, config, rng)
     writers = tail.writers
-    factors = norm_factors(variables, writers, _epsilons(model, shape))
+    factors = norm_factors(variables, writers, _epsilons(model, data.images.shape[1:]))
 
     features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
     retained, anchors = real * (1 - vector[labels]), None
@@ -133,6 +118,39 @@ def unlearn(
     inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
     level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
     return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
+
+
+def _sample(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> tuple[Tail, list[list[jax.Array]], jax.Array, jax.Array]:
+    """(the tail, what it starts from by batch, labels and 0/1 weights `(batches, batch)`) of stored or other images."""
+    stored = answers_from(statistics)
+    if stored:
+        chosen, labels = np.arange(len(statistics.tail[0])), statistics.labels
+        missing = set(forget) - set(np.asarray(labels)[chosen].tolist())
+        if missing:
+            raise InputError(
+                f"no image of class {min(missing)} was stored up to the last kernels; train with more statistics.tails"
+            )
+    else:
+        keys = jax.random.split(rng)
+        each = max(config.images // statistics.num_classes, 1)
+        chosen = np.concatenate([data.retain(each, keys[0]), data.forget(config.forget_images, keys[1])])
+        labels = data.labels
+    batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
+    tail = tail_of(model, statistics.channels, batches["indices"].shape[1], data.images.shape[1:])
+    if stored:
+        kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
+    else:
+        moments = data.preparation.moments()
+        kept = [tail.early(variables, (data.images[indices], *moments)) for indices in batches["indices"]]
+    return tail, kept, labels[batches["indices"]], jnp.asarray(batches["weights"])
 
 
 def erasure_targets(
