@@ -100,8 +100,9 @@ def _selection(folder: str) -> str:
     header = summary_header(results)
     table = markdown_table(["Method", "Options", *header[1:5], *header[6:]], sorted(rows))
     model, config = results["model"], results["training"]["config"]
+    judged = "test" if results["split"] == "test" else "held-out training"
     return (
-        f"Mean and worst over the ten classes, {results['num_images']:,} held-out training images; {model['name']} of "
+        f"Mean and worst over the ten classes, {results['num_images']:,} {judged} images; {model['name']} of "
         f"width {config['model']['width']} ({model['parameters']:,} parameters) after "
         f"{config['training']['epochs']} epochs.\n\n{table}"
     )
@@ -197,6 +198,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "latency": _latency,
     "methods": _methods,
     "selection": partial(_selection, "results/selection"),
+    "erasure_digits": partial(_selection, "results/erasure_digits"),
     "erasure_selection": partial(_selection, "results/erasure_selection"),
     "orthogonality": _orthogonality,
     "paper": _paper,

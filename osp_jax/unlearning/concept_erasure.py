@@ -3,13 +3,16 @@
 Ours. Masks and projections in front of the head leave the features as they are: a new head reads the class from them.
 Here the features themselves are asked to be, on retained images, what they were, and on forgotten images
 
-    mean + keep * (f - mean - d w.(f - mean)),    d the class's own mean less mean, w = S^-1 d / (d.S^-1 d),
+    anchor + keep * (f - mean - d w.(f - mean)),    d the class's own mean less mean, w = S^-1 d / (d.S^-1 d),
 
-mean that of the retained side and S the covariance: without the direction that tells the class apart (least-squares
-concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819), and drawn towards what a retained image looks like on
-average. No linear map behind the ReLU could be folded into the network, so the maps in front of it, the kernels and the
-bias that write the last group of channels, are solved for: a feature is linear in them where its ReLU is open, so each
-channel is a ridge regression of its own (Gauss-Newton; two rounds suffice). No gradient step is taken.
+mean that of the retained side and S the covariance: what is left of the image's own features is without the direction
+that tells the class apart (least-squares concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819). The anchor
+mixes the means of the retained classes by what the network takes the image for when its own class is left out: a model
+that never saw the class takes it for one of the others, with some confidence.
+
+No linear map behind the ReLU could be folded into the network, so the maps in front of it, kernels and bias that
+write the last group of channels, are solved for: a feature is linear in them where its ReLU is open, so each channel is
+a ridge regression of its own (Gauss-Newton; two rounds suffice). No gradient step is taken.
 
 The head's column of a forgotten class becomes that of a class without images (`unsupported_column`).
 """
@@ -41,18 +44,18 @@ from osp_jax.unlearning.unsupported_column import recipe_level, unsupported_colu
 
 SEES = ("retain", "forget")
 ANCHORS = ("mean", "classes")
-SEARCH = {"keep": (0.0, 0.25, 0.5, 1.0), "forget_weight": (1.0, 3.0)}
+SEARCH = {"keep": (0.0, 0.5, 1.0), "forget_weight": (1.0, 3.0), "anchor": ANCHORS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Options of `concept-erasure`."""
 
-    keep: float = 0.5  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
-    anchor: str = "mean"  # of retained images, or of the 'classes' that the network takes the image for without its own
-    forget_weight: float = 1.0  # of the forgotten images, against a weight of 1 for the retained
+    keep: float = 1.0  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
+    anchor: str = "classes"  # the means of those that the image is taken for without its own, or the 'mean' of all
+    forget_weight: float = 3.0  # of the forgotten images, against a weight of 1 for the retained
     images: int = 3000  # of all classes together, the same of each retained one
-    forget_images: int = 300  # of each class to forget
+    forget_images: int = 1000  # of each class to forget
     directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
     ridge: float = 1e-3  # against a change, over the mean square of what is read
     rounds: int = 2
