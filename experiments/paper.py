@@ -1,4 +1,4 @@
-"""Runs the study behind the README's table: every network of configs/paper.py on every data set, in pieces that resume.
+"""Runs the study behind the README's table, every network on every data set (configs/paper), in pieces that resume.
 
 python -m experiments.paper --workdir=runs/paper --minutes=10
 
@@ -14,7 +14,7 @@ from experiments import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "where everything is written, and resumed from", required=True)
 _MINUTES = flags.DEFINE_float("minutes", 10.0, "at most so long; a step that is running is stopped", lower_bound=0.1)
-_ENTRIES = flags.DEFINE_list("entries", [], "only these entries of configs/paper.py, separated by commas")
+_ENTRIES = flags.DEFINE_list("entries", [], "only these entries of configs/paper/default.py, separated by commas")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default")
 _LIST = flags.DEFINE_bool("list", False, "print the commands, and which are done; run nothing")
 
@@ -24,7 +24,7 @@ def main() -> None:
     import shutil
     import time
 
-    from configs.paper import get_config
+    from configs.paper.default import get_config
     from osp_jax.comparison.paper import finished, run_steps, steps_of
     from osp_jax.errors import unknown
     from osp_jax.workdir import check_writable

@@ -152,7 +152,7 @@ def _requests() -> str:
 
 
 def _paper() -> str:
-    from configs.paper import get_config
+    from configs.paper.default import get_config
     from osp_jax.report.paper import HEADER, paper_rows
     from osp_jax.report.tables import markdown_table
 

@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
 
 def steps_of(entry: Any, methods: Sequence[str], folder: Path) -> list[Step]:
-    """The steps of an entry of `configs/paper.py`, in order; everything is written below `folder`."""
+    """The steps of an entry of `configs/paper/default.py`, in order; everything is written below `folder`."""
     original, classes = folder / "original", entry.audited.split(",")
     probes = ("--probes",) if entry.probes else ()
     out = f"--out={folder / 'results' / 'sweep'}"

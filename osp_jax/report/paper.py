@@ -31,7 +31,7 @@ def paper_rows(
     """Rows under `HEADER`.
 
     Args:
-      entries: names as in `configs/paper.py`, '<data>_<network>'.
+      entries: names as in `configs/paper/default.py`, '<data>_<network>'.
       results: by entry 'sweep' and 'audit', as their `results.json` have them; either may be missing.
       methods: those to show.
     """

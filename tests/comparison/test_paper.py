@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.paper import get_config
+from configs.paper.default import get_config
 from osp_jax.comparison.paper import Step, finished, run_steps, steps_of
 from osp_jax.errors import InputError
 from osp_jax.unlearning import METHODS
