@@ -118,8 +118,7 @@ def blocked_kernel_gradient(
       float32, of `kernel_shape`.
     """
     k_h, k_w, channels, filters = kernel_shape
-    batch, out_h, out_w, _ = gradient.shape
-    images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(1, _BLOCK // (out_h * out_w)))
+    _, out_h, out_w, _ = gradient.shape
 
     def shifted(x: jax.Array) -> list[jax.Array]:  # b h w c -> for each place of the kernel, (b oh ow) c
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -132,6 +131,6 @@ def blocked_kernel_gradient(
         product = partial(jnp.matmul, precision=precision, preferred_element_type=jnp.float32)
         return total + jnp.stack([product(read.T, g.reshape(-1, filters)) for read in shifted(x)]), None
 
-    blocks = jax.tree.map(lambda a: a.reshape(-1, images, *a.shape[1:]), (inputs, gradient))
+    blocks = jax.tree.map(lambda a: winograd.blocks(a, out_h * out_w, _BLOCK), (inputs, gradient))
     total, _ = lax.scan(add_block, jnp.zeros((k_h * k_w, channels, filters), jnp.float32), blocks)
     return total.reshape(kernel_shape)

@@ -30,7 +30,7 @@ def convolve(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
         rows = [jnp.stack([y.reshape(-1, height // 2, width // 2, y.shape[-1]) for y in row], 3) for row in outputs]
         return jnp.stack(rows, 2).reshape(len(x), height, width, -1)  # b h2 2 w2 2 out
 
-    found = lax.map(block, _blocks(inputs, height * width))
+    found = lax.map(block, blocks(inputs, height * width, _BLOCK))
     return found.reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
@@ -45,15 +45,16 @@ def kernel_gradient(inputs: jax.Array, gradient: jax.Array) -> jax.Array:
         return total + jnp.stack([tiles[i][j].T @ spread[i][j] for i in range(4) for j in range(4)]), None
 
     start = jnp.zeros((16, inputs.shape[-1], gradient.shape[-1]), inputs.dtype)
-    total, _ = lax.scan(add, start, jax.tree.map(lambda a: _blocks(a, height * width), (inputs, gradient)))
+    total, _ = lax.scan(add, start, jax.tree.map(lambda a: blocks(a, height * width, _BLOCK), (inputs, gradient)))
     found = _both_axes(_kernel_sums, [list(total[4 * i : 4 * i + 4]) for i in range(4)])
     return jnp.stack([jnp.stack(row) for row in found])
 
 
-def _blocks(x: jax.Array, positions: int) -> jax.Array:
-    """b h w c -> blocks images h w c."""
+def blocks(x: jax.Array, positions: int, most: int) -> jax.Array:
+    """`(batch, ...)` -> `(blocks, images, ...)`: as many images a block as divide the batch and have, with `positions`
+    each, at most `most` together; one at least."""
     batch = len(x)
-    images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(1, _BLOCK // positions))
+    images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(1, most // positions))
     return x.reshape(-1, images, *x.shape[1:])
 
 
