@@ -1,13 +1,15 @@
 """Many audits side by side: methods by questions, from the `eval.json` of each."""
 
 from collections.abc import Callable, Sequence
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from osp_jax.report.formats import NOTHING, duration, markdown_table, percent, points
 from osp_jax.report.measure_words import shown
 from osp_jax.report.svg import RULE, svg
 from osp_jax.report.verdicts import MORE, verdict
+
+Value = Callable[[dict[str, Any]], float | None]  # of a model
 
 COLUMNS = (
     "Forget accuracy",
@@ -110,10 +112,9 @@ def means(results: dict[str, Any]) -> list[list[str]]:
     for name in _ordered(dict.fromkeys(name for models in requests for name in models)):
         found = [(models[name], models["original"], models["retrained"]) for models in requests if name in models]
 
-        def gap(value: Callable[[dict[str, Any]], float | None], other: int, found: list = found) -> str:
-            pairs = [(value(of[0]), value(of[other])) for of in found]
-            known = [100 * (mine - its) for mine, its in pairs if None not in (mine, its)]
-            return f"{_mean(known):+z.1f}" if known else NOTHING
+        def gap(value: Value, other: str, name: str = name) -> str:
+            found = mean_gap(results, name, other, value)
+            return NOTHING if found is None else f"{100 * found:+z.1f}"
 
         steps = [[of["measures"].get("relearning", {}).get(_STEPS, {}) for of in (mine, its)] for mine, _, its in found]
         faster = [verdict("relearning", *pair) == MORE for pair in steps]
@@ -123,14 +124,14 @@ def means(results: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 name,
-                percent(_mean([mine["test_forget_accuracy"] for mine, *_ in found])),
-                NOTHING if name == "original" else gap(lambda model: model["test_retain_accuracy"], 1),
-                f"{_mean(auc):.3f}" if auc else NOTHING,
-                NOTHING if name == "retrained" else gap(linear_probe, 2),
-                NOTHING if name == "retrained" else gap(new_head, 2),
+                percent(mean([mine["test_forget_accuracy"] for mine, *_ in found])),
+                NOTHING if name == "original" else gap(retain_accuracy, "original"),
+                f"{mean(auc):.3f}" if auc else NOTHING,
+                NOTHING if name == "retrained" else gap(linear_probe, "retrained"),
+                NOTHING if name == "retrained" else gap(new_head, "retrained"),
                 NOTHING if name == "retrained" else f"{sum(faster)} of {len(faster)}",
-                percent(_mean(best)) if best else NOTHING,
-                percent(_mean(inverted)) if inverted else NOTHING,
+                percent(mean(best)) if best else NOTHING,
+                percent(mean(inverted)) if inverted else NOTHING,
             ]
         )
     return rows
@@ -155,17 +156,12 @@ def frontier_figure(results: dict[str, Any]) -> str:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (what, reads) in zip(panels, readers.items(), strict=True):
             for name in names:
-                asked = [models for models in requests if name in models]
-                found = [models for models in asked if None not in (reads(models[name]), reads(models["retrained"]))]
-                if not found:
+                gap = mean_gap(results, name, "retrained", reads)
+                if gap is None:
                     continue
-                gaps = [reads(models[name]) - reads(models["retrained"]) for models in found]
-                changes = [
-                    models[name]["test_retain_accuracy"] - models["original"]["test_retain_accuracy"]
-                    for models in found
-                ]
+                change = mean_gap(results, name, "original", retain_accuracy)
                 marker = {"retrained": "*", "original": "s"}.get(name, "o")
-                axes.scatter(100 * _mean(gaps), 100 * _mean(changes), marker=marker, s=28, label=label(name))
+                axes.scatter(100 * gap, 100 * change, marker=marker, s=28, label=label(name))
             axes.axvline(0, color=RULE, linewidth=0.8, zorder=0)
             axes.set(xlabel=f"{what},\ngap to retrained, points")
             axes.grid()
@@ -241,15 +237,24 @@ def new_head(model: dict[str, Any]) -> float | None:
     return value_of(model, "probes", "new_head_forget_accuracy")
 
 
+def retain_accuracy(model: dict[str, Any]) -> float:
+    """On test images of the other classes."""
+    return model["test_retain_accuracy"]
+
+
+def mean_gap(results: dict[str, Any], model: str, other: str, value: Value) -> float | None:
+    """The mean over requests of `value` of `model` less that of `other`; None where no request has both."""
+    asked = [request["models"] for request in results["requests"].values() if model in request["models"]]
+    pairs = [(value(models[model]), value(models[other])) for models in asked]
+    known = [mine - its for mine, its in pairs if None not in (mine, its)]
+    return mean(known) if known else None
+
+
 def _best(model: dict[str, Any]) -> float | None:
     """The highest forget accuracy after any attack."""
     recovery = model["measures"].get("recovery", {})
     values = [m["value"] for name, m in recovery.items() if name.endswith("forget_accuracy") and m["value"] is not None]
     return max(values, default=None)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _ordered(names: Any) -> list[str]:

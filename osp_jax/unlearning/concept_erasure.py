@@ -10,32 +10,28 @@ that tells the class apart (least-squares concept erasure, Belrose et al., NeurI
 mixes the means of the retained classes by what the network takes the image for when its own class is left out: a model
 that never saw the class takes it for one of the others, with some confidence.
 
-No linear map behind the ReLU could be folded into the network, so the maps in front of it, kernels and bias that
-write the last group of channels, are solved for: a feature is linear in them where its ReLU is open, so each channel is
-a ridge regression of its own (Gauss-Newton; two rounds suffice). No gradient step is taken.
+The kernels and the bias that write the last features are refitted to these targets (`kernel_refit`). No gradient step
+is taken.
 
 The head's column of a forgotten class becomes that of a class without images (`unsupported_column`).
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.activations import Statistics
 from osp_jax.errors import InputError
-from osp_jax.layer_inputs import Layer, input_rows
-from osp_jax.models import variable_shapes
-from osp_jax.models.channels import Channels, Writer
+from osp_jax.models.channels import Channels
 from osp_jax.tail import Tail, tail_of
 from osp_jax.unlearning.data import RequestData, of_each_class
 from osp_jax.unlearning.importance import filled_batches
+from osp_jax.unlearning.kernel_refit import norm_factors, positions, refit
 from osp_jax.unlearning.moments import matmul
 from osp_jax.unlearning.options import check_choices, check_options
 from osp_jax.unlearning.osp import forget_vector, merge, pruned
@@ -97,9 +93,6 @@ def unlearn(
     channels, vector = statistics.channels, jnp.asarray(forget_vector(forget, statistics))
     check(variables["params"], channels, config)
     tail, kept, labels, real = _sample(model, variables, forget, data, statistics, config, rng)
-    writers = tail.writers
-    factors = norm_factors(variables, writers, _epsilons(model, data.images.shape[1:]))
-
     features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
     retained, anchors = real * (1 - vector[labels]), None
     if config.anchor == "classes":
@@ -107,17 +100,9 @@ def unlearn(
         logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
         anchors = mixtures(logits, features, retained, labels)
     targets, weights = erasure_targets(features, real, labels, vector, config.keep, config.forget_weight, anchors)
-    moments = _total(_moments(variables, *given, tail=tail) for given in zip(kept, real, strict=True))
-    # In the order of the writers, which a compiled program's dictionary does not keep.
-    bases = {w.kernel: principal_directions(moments[w.kernel] / real.sum(), config.directions) for w in writers}
-    biased = any("bias" in writer.leaves for writer in writers)
-    change = jnp.zeros((1 + sum(len(spread) for _, spread in bases.values()), features.shape[-1]))
-    new = variables
-    for _ in range(config.rounds):
-        by_batch = zip(kept, weights, targets, strict=True)
-        system = _total(_system(new, bases, change, *given, biased=biased, tail=tail) for given in by_batch)
-        change = solve_ridge(*system, _spread(bases), config.ridge)
-        new = merge(variables, refitted(variables, writers, factors, bases, change))
+    factors = norm_factors(model, variables, tail.writers, data.images.shape[1:])
+    fit = partial(refit, directions=config.directions, ridge=config.ridge, rounds=config.rounds)
+    new = fit(variables, tail, factors, kept, real, targets, weights)
     inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
     level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
     return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
@@ -204,136 +189,9 @@ def mixtures(logits: jax.Array, features: jax.Array, retained: jax.Array, labels
     return jax.nn.softmax(logits) @ means
 
 
-@partial(jax.jit, static_argnames="directions")
-def principal_directions(moment: jax.Array, directions: int) -> tuple[jax.Array, jax.Array]:
-    """(orthonormal `(inputs, k)`, mean squares along them `(k,)`) of what a kernel reads, from its second moment."""
-    values, vectors = jnp.linalg.eigh(moment)  # ascending
-    k = min(directions or len(values), len(values))
-    return vectors[:, -k:], jnp.maximum(values[-k:], 1e-6 * values[-1])
-
-
-def solve_ridge(gram: jax.Array, product: jax.Array, spread: jax.Array, ridge: float) -> jax.Array:
-    """x `(n, channels)` of (G_c + ridge diag(spread)) x_c = h_c, for G `(channels, n, n)` and h `(channels, n)`."""
-    scale = jax.lax.rsqrt(spread)
-    system = gram * jnp.outer(scale, scale) + ridge * jnp.eye(len(spread))
-    return (jnp.linalg.solve(system, (product * scale)[..., None])[..., 0] * scale).T
-
-
-def refitted(
-    variables: dict[str, Any],
-    writers: Sequence[Writer],
-    factors: Mapping[str, jax.Array],
-    bases: dict[str, Any],
-    change: jax.Array,
-) -> dict[str, Any]:
-    """The parameters that `change` `(directions of all kernels and 1, channels)` of the features makes new; pruned."""
-    flat, new, start = traverse_util.flatten_dict(variables["params"]), {}, 0
-    for writer in writers:
-        directions, path = bases[writer.kernel][0], (*writer.kernel.split("/"), "kernel")
-        piece = matmul(directions, change[start : start + directions.shape[1]])
-        factor = factors[writer.path]
-        piece = jnp.where(factor == 0, 0, piece / jnp.where(factor == 0, 1, factor))
-        new[path] = flat[path] + piece.reshape(flat[path].shape)
-        start += directions.shape[1]
-    biases = [(*w.path.split("/"), "bias") for w in writers if "bias" in w.leaves]
-    for path in biases[-1:]:  # they are added up: one of them will do
-        new[path] = flat[path] + change[-1]
-    return traverse_util.unflatten_dict(new)
-
-
 @partial(jax.jit, static_argnames="tail")
 def _look(variables: dict[str, Any], kept: list[jax.Array], *, tail: Tail) -> tuple[jax.Array, jax.Array]:
     """(spatial means of the last group `(batch, channels)`, the head's input `(batch, features)`, a map's mean)."""
     activations, inputs, _ = tail.late(variables, kept)
     inputs = inputs.mean(tuple(range(1, inputs.ndim - 1))) if inputs.ndim > 2 else inputs
-    return _positions(activations).mean(1), inputs.astype(jnp.float32)
-
-
-@partial(jax.jit, static_argnames="tail")
-def _moments(variables: dict[str, Any], kept: list[jax.Array], real: jax.Array, *, tail: Tail) -> dict[str, jax.Array]:
-    """By kernel the second moment of what it reads, a mean over positions and a sum over images, `(inputs, inputs)`."""
-    found = _rows(tail, tail.late(variables, kept)[2])
-    found = {path: rows * real[:, None, None] for path, rows in found.items()}
-    return {path: jnp.einsum("npd,npe->de", rows, rows) / rows.shape[1] for path, rows in found.items()}
-
-
-@partial(jax.jit, static_argnames=("tail", "biased"))
-def _system(
-    variables: dict[str, Any],
-    bases: dict[str, Any],
-    change: jax.Array,
-    kept: list[jax.Array],
-    weights: jax.Array,
-    targets: jax.Array,
-    *,
-    tail: Tail,
-    biased: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions, a sum over a batch.
-
-    A regressor is what an input of the kernel (in a principal direction), or the bias, adds to a feature: its mean over
-    the positions whose ReLU is open under `variables`, which have `change` in them. Where no writer is `biased`, the
-    last regressor is 0, and so is its coefficient.
-    """
-    activations, _, inputs = tail.late(variables, kept)
-    activations, rows = _positions(activations), _rows(tail, inputs)
-    root = jnp.sqrt(weights)[:, None]
-    gates = (activations > 0) * root[..., None] / activations.shape[1]
-    read = [matmul(rows[path], bases[path][0]) for path in tail.layers]
-    read.append(jnp.full((*gates.shape[:2], 1), float(biased)))
-    regressors = jnp.einsum("npr,npc->cnr", jnp.concatenate(read, -1), gates)
-    regressors = jax.lax.optimization_barrier(regressors)  # fused into what follows they take twice the time on a CPU
-    wanted = root * (targets - activations.mean(1)) + jnp.einsum("cnr,rc->nc", regressors, change)
-    return jnp.einsum("cnr,cns->crs", regressors, regressors), jnp.einsum("cnr,nc->cr", regressors, wanted)
-
-
-def _rows(tail: Tail, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What each of the kernels multiplies, `(batch, positions, inputs)`, float32."""
-    rows = {path: input_rows(Layer(tail.layers[path], read)).astype(jnp.float32) for path, read in inputs.items()}
-    return {path: found.reshape(len(inputs[path]), -1, found.shape[-1]) for path, found in rows.items()}
-
-
-def _positions(activations: jax.Array) -> jax.Array:
-    return activations.reshape(len(activations), -1, activations.shape[-1]).astype(jnp.float32)  # b (h w) c
-
-
-def norm_factors(
-    variables: dict[str, Any], writers: Sequence[Writer], epsilons: Mapping[str, float]
-) -> dict[str, jax.Array]:
-    """By writer's path what its norm multiplies each output of the kernel by, `(channels,)`; 1 where there is none."""
-    params, statistics = (traverse_util.flatten_dict(variables[kind]) for kind in ("params", "batch_stats"))
-    factors = {}
-    for writer in writers:
-        path = tuple(writer.path.split("/"))
-        if writer.path == writer.kernel:
-            factors[writer.path] = jnp.ones(params[(*path, "kernel")].shape[-1])
-        elif writer.path in epsilons:
-            inverse = jax.lax.rsqrt(statistics[(*path, "var")] + epsilons[writer.path])
-            factors[writer.path] = params.get((*path, "scale"), 1.0) * inverse
-        else:
-            raise InputError(f"{writer.path} is no batch norm, so no kernel in front of it can be refitted")
-    return factors
-
-
-@lru_cache(maxsize=16)
-def _epsilons(model: nn.Module, image_shape: tuple[int, ...]) -> Mapping[str, float]:
-    """Of every batch norm, by path."""
-    found: dict[str, float] = {}
-
-    def record(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        if isinstance(context.module, nn.BatchNorm):
-            found["/".join(context.module.path)] = context.module.epsilon
-        return next_fun(*args, **kwargs)
-
-    with nn.intercept_methods(record):
-        variable_shapes(model, image_shape)
-    return found
-
-
-def _total(terms: Iterable[Any]) -> Any:
-    return reduce(partial(jax.tree.map, jnp.add), terms)
-
-
-def _spread(bases: dict[str, Any]) -> jax.Array:
-    """Mean squares of the regressors before the ReLU, in the order of `_system`; the bias reads 1."""
-    return jnp.concatenate([*(spread for _, spread in bases.values()), jnp.ones(1)])
+    return positions(activations).mean(1), inputs.astype(jnp.float32)

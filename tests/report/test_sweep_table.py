@@ -1,7 +1,7 @@
 """The table of all classes, from a sweep made by hand."""
 
 from experiments.tables import fill_in
-from osp_jax.report.sweep import sweep_summary
+from osp_jax.report.sweep import summary_header, sweep_summary
 
 
 def results() -> dict:
@@ -19,6 +19,14 @@ def results() -> dict:
 
 def test_the_summary_has_means_worst_classes_and_the_median_time():
     assert sweep_summary(results()) == [["osp", "5.00%", "10.00%", "-0.67", "-3.00", "2.00 ms"]]
+
+
+def test_what_was_asked_of_the_features_is_told_as_a_mean_change_to_the_original():
+    found = results()
+    for row, before, after in zip(found["classes"], (0.9, 0.8, 0.7), (0.8, 0.8, 0.4), strict=True):
+        row["original"]["probe"], row["osp"]["probe"] = before, after
+    assert summary_header(found)[-1] == "Linear probe, change"
+    assert sweep_summary(found)[0][-1] == "-13.3"
 
 
 def test_only_what_stands_between_the_marks_is_rewritten():

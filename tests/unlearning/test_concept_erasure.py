@@ -21,12 +21,9 @@ from osp_jax.models import create_model, init_variables
 from osp_jax.tail import own_writers
 from osp_jax.training.schedules import learning_rate
 from osp_jax.unlearning import get_method
-from osp_jax.unlearning.concept_erasure import (
-    erasure_targets,
-    mixtures,
-    solve_ridge,
-)
+from osp_jax.unlearning.concept_erasure import erasure_targets, mixtures
 from osp_jax.unlearning.data import request_data
+from osp_jax.unlearning.kernel_refit import solve_ridge
 from osp_jax.unlearning.unsupported_column import recipe_level, unsupported_columns
 from tests.networks import case
 
