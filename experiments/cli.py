@@ -11,10 +11,11 @@ from absl import app, flags, logging
 from osp_jax.errors import InputError, exit_on_input_error
 
 
-def run(main: Callable[[], None], *, keep_programs: bool = True) -> None:
+def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool = True) -> None:
     """Parses the command line and calls `main()`.
 
     Args:
+      computes: on all devices; not for a command that leaves them to others.
       keep_programs: keep compiled programs in the user's cache folder, for the next run; not for a command that
         measures what it costs to compile them. Where `JAX_COMPILATION_CACHE_DIR` is set, it says.
     """
@@ -22,7 +23,7 @@ def run(main: Callable[[], None], *, keep_programs: bool = True) -> None:
     logging.set_verbosity(logging.FATAL)
     if keep_programs and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         _keep_programs(Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "osp_jax")
-    exit_on_input_error(_parse_and_call, main)
+    exit_on_input_error(_parse_and_call, main, computes)
 
 
 def _keep_programs(folder: Path) -> None:
@@ -36,9 +37,15 @@ def _keep_programs(folder: Path) -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-def _parse_and_call(main: Callable[[], None]) -> None:
+def _parse_and_call(main: Callable[[], None], computes: bool) -> None:
     _parse(sys.argv)
-    main()
+    if computes:
+        from osp_jax.distributed import using_all
+
+        with using_all():
+            main()
+    else:
+        main()
 
 
 def config_of(flag: flags.FlagHolder) -> Any:

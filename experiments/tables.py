@@ -207,4 +207,4 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, computes=False)

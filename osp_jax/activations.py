@@ -19,6 +19,7 @@ from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
+from osp_jax.distributed import everywhere
 from osp_jax.models.channels import Channels, capture, find_channels
 from osp_jax.tail import tail_of
 
@@ -170,6 +171,6 @@ def _program(model: nn.Module, channels: Channels, num_classes: int) -> tuple[An
     @jax.jit
     def accumulate(variables: Any, total: Any, error: Any, *batch: jax.Array) -> Any:
         layers, features = batch_statistics(variables, *batch)
-        return *compensated_add(total, error, layers), features
+        return everywhere((*compensated_add(total, error, layers), features))
 
     return batch_statistics, accumulate

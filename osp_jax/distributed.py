@@ -1,14 +1,21 @@
-"""The only file that names devices: what runs where, and what differs between kinds of device."""
+"""The only file that names devices: what runs where, and what differs between kinds of device.
+
+Programs are written for one device. Where a mesh is in use (`using`), XLA makes of each one that runs on all devices of
+the mesh: images are split over its axis `data` where they enter a program (`split_rows`), parameters are everywhere,
+and what is summed over a batch, gradients and the statistics of batch norms included, is summed over all devices.
+"""
 
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from osp_jax.errors import InputError
 
 
 def on_cpu() -> bool:
@@ -21,9 +28,50 @@ def device_count() -> int:
     return jax.device_count()
 
 
-def device_mesh(axis: str) -> Mesh:
-    """All devices along one axis of this name."""
-    return jax.make_mesh((device_count(),), (axis,), axis_types=(AxisType.Auto,))
+def make_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices, or these, as `model` along the axis `model` (replicas of one recipe) and the rest along `data`.
+
+    Raises:
+      InputError: `model` does not divide their number.
+    """
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % model:
+        raise InputError(f"{len(devices)} devices cannot hold {model} models at a time; give a divisor of their number")
+    shape = len(devices) // model, model
+    return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def using(mesh: Mesh) -> AbstractContextManager[Any]:
+    """Within this context programs run on all devices of the mesh, and arrays that are made lie on all of them."""
+    return jax.set_mesh(mesh)
+
+
+def using_all() -> AbstractContextManager[Any]:
+    """`using` a mesh of all devices along `data`; with one device nothing changes."""
+    return using(make_mesh()) if device_count() > 1 else nullcontext()
+
+
+def on_one_device() -> bool:
+    """Whether the program that is being traced, or made, is for one device; also true inside `shard_map`."""
+    return not _automatic()
+
+
+def split_rows(rows: jax.Array) -> jax.Array:
+    """In a program: the first axis split over `data`, where it divides; without a mesh nothing."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not _automatic() or rows.shape[0] % mesh.shape["data"]:
+        return rows
+    return jax.lax.with_sharding_constraint(rows, PartitionSpec("data"))
+
+
+def everywhere(tree: Any) -> Any:
+    """In a program: a pytree of which every device is to have the whole; without a mesh nothing."""
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec()) if _automatic() else tree
+
+
+def _automatic() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.size > 1 and not mesh.empty and all(kind == AxisType.Auto for kind in mesh.axis_types)
 
 
 def describe_device() -> str:

@@ -12,13 +12,14 @@ from flax import linen as nn
 from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
+from osp_jax.distributed import everywhere
 from osp_jax.split_program import split_program
 
 
 @lru_cache(maxsize=8)
 def _jitted(model: nn.Module) -> Any:
     def logits(variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-        return model.apply(variables, normalise(images, mean, std), False)
+        return everywhere(model.apply(variables, normalise(images, mean, std), False))
 
     return jax.jit(logits)
 

@@ -1,9 +1,9 @@
-"""Shared by all tests: two CPU devices, a compilation cache, and small things to test on."""
+"""Shared by all tests: eight CPU devices, a compilation cache, and small things to test on."""
 
 import os
 from pathlib import Path
 
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from osp_jax.distributed import split_rows
+
 
 class Preparation(NamedTuple):
     """How uint8 images become a network's input: normalisation (on the 0..1 scale) and augmentation; hashable."""
@@ -33,8 +35,11 @@ class Preparation(NamedTuple):
 
 
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` given on the 0..1 scale."""
-    return (images.astype(jnp.float32) / 255 - mean) / std
+    """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` given on the 0..1 scale.
+
+    Every program takes its images in here, so here they are split over the devices.
+    """
+    return (split_rows(images).astype(jnp.float32) / 255 - mean) / std
 
 
 def channel_moments(images) -> tuple[tuple[float, ...], tuple[float, ...]]:

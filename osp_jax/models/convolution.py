@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from osp_jax.distributed import on_cpu
+from osp_jax.distributed import on_cpu, on_one_device
 from osp_jax.models import winograd
 
 # Output positions taken at a time: half a megabyte for 128 channels.
@@ -38,7 +38,8 @@ def conv_general_dilated(
     """`lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`; NHWC inputs, HWIO kernel.
 
     On a CPU a plain two-dimensional convolution takes its kernel gradient block by block, or all of it by Winograd's
-    algorithm; anything else, on any device, is passed on to XLA unchanged.
+    algorithm; anything else, on any device, is passed on to XLA unchanged, and so is a convolution of images that are
+    split over devices, where blocks would have to be gathered.
     """
     plain = (
         inputs.ndim == 4
@@ -46,7 +47,7 @@ def conv_general_dilated(
         and not isinstance(padding, str)
         and set(lhs_dilation or (1,)) | set(rhs_dilation or (1,)) == {1}
     )
-    if plain and on_cpu():
+    if plain and on_cpu() and on_one_device():
         return _conv(inputs, kernel, tuple(strides), tuple(map(tuple, padding)), precision)
     return lax.conv_general_dilated(
         inputs,

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from osp_jax.data.draws import host_generator
+from osp_jax.distributed import everywhere
 from osp_jax.training.epoch import RunEpoch, make_epoch
 from osp_jax.training.state import TrainState, create_state, is_kernel
 
@@ -138,6 +139,6 @@ def _epoch(loss: Loss, optimiser: Optimiser) -> RunEpoch:
         if mask is not None:
             directions = jax.tree.map(jnp.multiply, directions, mask)
         params = jax.tree.map(lambda p, d: p - batch["rate"] * d, state.params, directions)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": value}
+        return everywhere((TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": value}))
 
     return make_epoch(step)

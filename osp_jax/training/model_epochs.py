@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from osp_jax.data.sources import Split
-from osp_jax.distributed import device_count, device_mesh, on_cpu
+from osp_jax.distributed import device_count, make_mesh, on_cpu, using
 from osp_jax.errors import InputError, unknown
 from osp_jax.training.epoch import make_epoch
 from osp_jax.training.state import TrainState
@@ -25,10 +25,14 @@ def choose_way(number: int) -> str:
     One a device where there are several. On a CPU that is one device one after another: XLA turns convolutions over
     stacked kernels into grouped ones, which are slow there.
     """
-    devices = device_count()
-    if devices > 1 and number % devices == 0:
+    if _models_at_a_time(number) > 1:
         return "a model a device"
     return "in turn" if on_cpu() else "together"
+
+
+def _models_at_a_time(number: int) -> int:
+    """The most devices that can train one each until all `number` models are done, with none idle."""
+    return max(n for n in range(1, device_count() + 1) if number % n == 0)
 
 
 def epochs_of_all(way: str, step: Step, pool: Split, number: int) -> RunEpochs:
@@ -77,14 +81,14 @@ def _in_turn(step: Step, pool: Split, number: int) -> RunEpochs:
 
 
 def _a_model_a_device(step: Step, pool: Split, number: int) -> RunEpochs:
-    """As many models at a time as there are devices, one on each; nothing passes between them."""
-    devices = device_count()
-    if devices < 2 or number % devices:
+    """Models one on each of as many devices as divide their number; nothing passes between them."""
+    devices = _models_at_a_time(number)
+    if devices < 2:
         raise InputError(
-            f"{number} shadow models cannot go one to each of {devices} device(s); train a multiple of the number of "
-            "devices, at least two, or choose another way"
+            f"{number} shadow models cannot go one to each of {device_count()} device(s); train a number with a "
+            "divisor between two and the number of devices, or choose another way"
         )
-    mesh = device_mesh("model")
+    mesh = make_mesh(model=devices, devices=jax.devices()[:devices])
     everywhere, each = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("model"))
     images, labels = jax.device_put((pool.images, pool.labels), everywhere)
 
@@ -103,7 +107,8 @@ def _a_model_a_device(step: Step, pool: Split, number: int) -> RunEpochs:
             here = slice(first, first + devices)
             group = jax.device_put(jax.tree.map(lambda leaf: np.array(leaf[here]), states), each)  # noqa: B023
             given = orders[here].swapaxes(0, 1), images, labels, jax.device_put(keys[here], each), weight
-            group, history = run_epoch(group, *given)
+            with using(mesh):
+                group, history = run_epoch(group, *given)
             ends.append(jax.tree.map(np.asarray, group))
             means.append({name: np.asarray(values).mean(0) for name, values in history.items()})
         return tuple(jax.tree.map(lambda *parts: np.concatenate(parts), *found) for found in (ends, means))

@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
+from osp_jax.distributed import everywhere
 from osp_jax.training.loss import FeaturePenalty, training_loss
 from osp_jax.training.state import TrainState
 
@@ -53,6 +54,6 @@ def make_step(
         )
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        return everywhere((TrainState(state.step + 1, params, batch_stats, opt_state), metrics))
 
     return step
