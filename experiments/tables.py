@@ -112,13 +112,16 @@ def _audit() -> str:
     from osp_jax.report.audits import MEANS, means
     from osp_jax.report.tables import markdown_table
 
-    results = _read("results/audit/results.json")
+    results, other = _read("results/audit/results.json"), _read("results/audit_mean/results.json")
+    ours, rows = "concept-erasure", means(results)
+    (with_mean,) = [[f"{ours}, anchor=mean", *figures] for name, *figures in means(other) if name == ours]
+    rows.insert([name for name, *_ in rows].index(ours) + 1, with_mean)
     shadows = results["audit"]["settings"]["shadow models"]["number"]
     return (
         f"{results['dataset']['variant']}, {results['model']['name']} with {results['model']['parameters']:,} "
         f"parameters, means over {', '.join(results['requests'])}, {shadows} shadow models with and {shadows} without "
         "each class; changes in points to the original, gaps in points to the model retrained without the class:\n\n"
-        + markdown_table(MEANS, means(results))
+        + markdown_table(MEANS, rows)
     )
 
 
