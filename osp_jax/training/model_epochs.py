@@ -106,9 +106,9 @@ def _a_model_a_device(step: Step, pool: Split, number: int) -> RunEpochs:
         for first in range(0, number, devices):
             here = slice(first, first + devices)
             group = jax.device_put(jax.tree.map(lambda leaf: np.array(leaf[here]), states), each)  # noqa: B023
-            given = orders[here].swapaxes(0, 1), images, labels, jax.device_put(keys[here], each), weight
+            given = orders[here].swapaxes(0, 1), images, labels, jax.device_put(keys[here], each)
             with using(mesh):
-                group, history = run_epoch(group, *given)
+                group, history = run_epoch(group, *given, jax.device_put(np.asarray(weight), everywhere))
             ends.append(jax.tree.map(np.asarray, group))
             means.append({name: np.asarray(values).mean(0) for name, values in history.items()})
         return tuple(jax.tree.map(lambda *parts: np.concatenate(parts), *found) for found in (ends, means))

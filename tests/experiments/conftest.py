@@ -41,16 +41,17 @@ print(json.dumps(results))
 """
 
 
-def environment() -> dict[str, str]:
+def environment(devices: int = 1) -> dict[str, str]:
     """Ours, with nothing that would send a command to data or a network outside the test."""
-    return {key: value for key, value in os.environ.items() if key != "TFDS_DATA_DIR"}
+    given = {key: value for key, value in os.environ.items() if key != "TFDS_DATA_DIR"}
+    return given | {"JAX_NUM_CPU_DEVICES": str(devices)}
 
 
-def run_command(module: str, *arguments: object) -> subprocess.CompletedProcess:
+def run_command(module: str, *arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
     """`python -m module arguments`, in the repository."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -9,7 +9,7 @@ from tests.experiments.conftest import assert_one_line_error, run_cases, run_com
 def test_shadow_models_are_trained_by_the_recipe_of_a_workdir_and_once_only(trained, tmp_path):
     def run(*more: str) -> list[str]:
         arguments = [f"--workdir={trained}", "--number=4", "--epochs=1", f"--out={tmp_path / 'sets'}"]
-        done = run_command("experiments.shadows", *arguments, *more)
+        done = run_command("experiments.shadows", *arguments, *more, devices=8)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
