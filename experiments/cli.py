@@ -3,12 +3,20 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 
 from osp_jax.errors import InputError, exit_on_input_error
+
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "of several processes with this command: host:port of the first, or auto (TPU pod, SLURM, GKE)"
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many they are; not with --coordinator=auto")
+_PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from 0; likewise")
+_PATIENCE = flags.DEFINE_integer("patience", 60, "seconds that they wait for each other before all are given up")
 
 
 def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool = True) -> None:
@@ -40,9 +48,12 @@ def _keep_programs(folder: Path) -> None:
 def _parse_and_call(main: Callable[[], None], computes: bool) -> None:
     _parse(sys.argv)
     if computes:
-        from osp_jax.distributed import using_all
+        from osp_jax.distributed import check_same, is_first, join, using_all
 
-        with using_all():
+        if _COORDINATOR.value:
+            join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _PATIENCE.value)
+        check_same(" ".join(sorted(a for a in sys.argv[1:] if "process_id" not in a)), "commands")
+        with using_all(), redirect_stdout(sys.stdout if is_first() else None):
             main()
     else:
         main()

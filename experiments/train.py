@@ -21,6 +21,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written, and r
 def main() -> None:
     from osp_jax import checkpoint
     from osp_jax.data.sources import load_dataset
+    from osp_jax.distributed import is_first
     from osp_jax.loading import statistics_of
     from osp_jax.training.loop import train
     from osp_jax.workdir import load_workdir
@@ -31,7 +32,8 @@ def main() -> None:
     if not (workdir / "statistics").exists():
         start = time.perf_counter()
         checkpoint.save_statistics(workdir / "statistics", statistics_of(load_workdir(workdir), dataset))
-        print(f"class statistics in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        if is_first():
+            print(f"class statistics in {time.perf_counter() - start:.1f} s", file=sys.stderr)
     print(f"trained: {workdir}")
 
 

@@ -7,6 +7,7 @@ A workdir holds `checkpoints/<epoch>/` with the items `variables` and, while tra
 import dataclasses
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.serialization import to_state_dict
 from orbax.checkpoint import v1 as ocp
 
 from osp_jax.activations import ClassStatistics, Moments, Statistics
+from osp_jax.distributed import is_first, place, whole
 from osp_jax.errors import InputError
 from osp_jax.models.channels import ChannelGroup, Channels, Writer
 from osp_jax.training.state import TrainState
@@ -47,8 +50,7 @@ def save_state(checkpointer: Any, epoch: int, state: TrainState, *, last: bool) 
     """Saves asynchronously; returns once the state is copied, so that the next step may reuse its buffers."""
     # A donated buffer could be overwritten while the background thread still reads it.
     state = jax.tree.map(jnp.copy, state)
-    items = {"variables": state.variables, "optimiser": {"step": state.step, "opt_state": state.opt_state}}
-    checkpointer.save_checkpointables_async(epoch, items, force=last and not checkpointer.should_save(epoch))
+    checkpointer.save_checkpointables_async(epoch, _items(state), force=last and not checkpointer.should_save(epoch))
 
 
 def restore_state(checkpointer: Any, like: TrainState) -> tuple[int, TrainState]:
@@ -61,19 +63,56 @@ def restore_state(checkpointer: Any, like: TrainState) -> tuple[int, TrainState]
         return 0, like
     epoch = checkpointer.latest.step
     folder = Path(checkpointer.directory) / str(epoch)
-    abstract = _abstract({"variables": like.variables, "optimiser": {"step": like.step, "opt_state": like.opt_state}})
     with _readable(folder):
-        items = checkpointer.load_checkpointables(epoch, abstract)
+        return epoch, _state_of(checkpointer.load_checkpointables(epoch, _abstract(_items(like))))
+
+
+def save_stop(workdir: Path, state: TrainState, epoch: int, history: dict[str, Any]) -> None:
+    """Writes the state within `epoch`, and the metrics `(steps,)` of its steps so far, under `workdir/stopped`."""
+    folder = workdir / "stopped" / str(int(state.step))
+    history = {name: np.asarray(values).tolist() for name, values in history.items()}
+    save_tree(folder, _items(state), {"epoch": epoch, "history": history})
+
+
+def restore_stop(workdir: Path, like: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
+    """(state, metrics of the steps so far) where a run was stopped in `epoch`; (`like`, {}) where none was.
+
+    Raises:
+      InputError: it is damaged, or of another model or optimiser.
+    """
+    folder = workdir / "stopped"
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()] if folder.is_dir() else []
+    if not steps:
+        return like, {}
+    newest = folder / str(max(steps))
+    with _readable(newest):
+        record = ocp.metadata(newest.absolute()).custom_metadata
+        if record["epoch"] != epoch:
+            return like, {}
+        state = _state_of(ocp.load(newest.absolute(), _abstract(_items(like))))
+    return state, {name: np.asarray(values, np.float32) for name, values in record["history"].items()}
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder that nothing needs any more, if it is there; of several processes the first does."""
+    if is_first():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    return {"variables": state.variables, "optimiser": {"step": state.step, "opt_state": state.opt_state}}
+
+
+def _state_of(items: dict[str, Any]) -> TrainState:
     variables, optimiser = items["variables"], items["optimiser"]
-    state = TrainState(optimiser["step"], variables["params"], variables["batch_stats"], optimiser["opt_state"])
-    return epoch, state
+    return TrainState(optimiser["step"], variables["params"], variables["batch_stats"], optimiser["opt_state"])
 
 
 def save_variables(workdir: Path, variables: dict[str, Any]) -> None:
     """Writes `variables` as the only checkpoint of `workdir`, as epoch 0."""
     folder = (workdir / "checkpoints" / "0").absolute()
     with _disk_errors(folder):
-        ocp.save_checkpointables(folder, {"variables": variables})
+        ocp.save_checkpointables(folder, {"variables": _untied(variables)})
 
 
 def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +133,7 @@ def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
 def save_tree(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
     """Writes a pytree of arrays and a JSON record to the new folder `path`."""
     with _disk_errors(path):
-        ocp.save(path.absolute(), tree, custom_metadata=metadata)
+        ocp.save(path.absolute(), _untied(tree), custom_metadata=metadata)
 
 
 def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -145,14 +184,14 @@ def load_statistics(path: Path) -> Statistics:
 
 
 def _abstract(tree: Any) -> Any:
-    """To restore to this machine's first device, whatever machine it was written on."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+    """To restore to the devices of this machine, whatever machine it was written on."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole()), tree)
 
 
 def _untied(tree: Any) -> Any:
-    """Orbax ties arrays to their device; a step over these and others that are not tied would be compiled twice."""
-    return jax.device_put(jax.device_get(tree))
+    """On all devices in use, and tied to none where there is one: Orbax ties arrays to their device, and a step over
+    these and others that are not tied would be compiled twice."""
+    return place(jax.device_get(tree))
 
 
 @contextmanager

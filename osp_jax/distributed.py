@@ -5,15 +5,22 @@ the mesh: images are split over its axis `data` where they enter a program (`spl
 and what is summed over a batch, gradients and the statistics of batch norms included, is summed over all devices.
 """
 
+import hashlib
+import itertools
 import os
 import platform
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from osp_jax.errors import InputError
 
@@ -49,6 +56,91 @@ def using(mesh: Mesh) -> AbstractContextManager[Any]:
 def using_all() -> AbstractContextManager[Any]:
     """`using` a mesh of all devices along `data`; with one device nothing changes."""
     return using(make_mesh()) if device_count() > 1 else nullcontext()
+
+
+def join(coordinator: str, processes: int | None = None, process: int | None = None, patience: int = 60) -> None:
+    """Makes this process one of several that run the same command; before anything else that uses JAX.
+
+    Args:
+      coordinator: host:port of process 0, or 'auto' where the environment tells all (TPU pods, SLURM, GKE, MPI).
+      processes, process: how many there are, and which this is, from 0; not with 'auto'.
+      patience: seconds to wait for the others, and until one that stopped answering is given up, and all with it.
+
+    Raises:
+      InputError: numbers that do not fit, or processes that do not come.
+    """
+    waits = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
+    given: dict[str, Any] = dict.fromkeys(waits, patience)
+    if coordinator != "auto":
+        if processes is None or process is None or not 0 <= process < processes:
+            raise InputError(
+                f"process {process} of {processes}: give --num_processes, and --process_id from 0 below it"
+            )
+        given |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+    try:
+        jax.distributed.initialize(**given)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"no processes found together by {coordinator} ({reason}); start all of them") from error
+
+
+def whole() -> Sharding:
+    """Of an array that every device of the mesh in use has all of; without one, that the first device has."""
+    mesh = jax.sharding.get_mesh()
+    return SingleDeviceSharding(jax.devices()[0]) if mesh.empty else NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree: Any) -> Any:
+    """Arrays of the host, the same in every process, on all devices in use."""
+    if jax.sharding.get_mesh().empty:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, whole()), tree)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes reports; true where there is but one."""
+    return jax.process_index() == 0
+
+
+def check_same(text: str, what: str) -> None:
+    """Raises `InputError` on every process unless all were given the same text."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.uint32)
+    found = multihost_utils.process_allgather(digest)
+    if (found != found[0]).any():
+        raise InputError(f"the processes have different {what}; start all with the same command on the same code")
+
+
+@contextmanager
+def termination() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether SIGTERM came, to this process or another: save, and stop.
+
+    With several processes all have to ask equally often, and are told so at the same question.
+    """
+    if jax.process_count() > 1:
+        questions = itertools.count()
+        came = threading.Event()
+
+        def asked() -> bool:  # JAX itself listens for the signal, and tells at one question only
+            if multihost_utils.reached_preemption_sync_point(next(questions)):
+                came.set()
+            return came.is_set()
+
+        yield asked
+        return
+    came, main = threading.Event(), threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: came.set()) if main else None
+    try:
+        yield came.is_set
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def data_devices() -> int:
+    """Over how many devices a batch is split."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get("data", 1)
 
 
 def on_one_device() -> bool:

@@ -18,15 +18,25 @@ class InputError(Exception):
     """Something the caller gave cannot be used. The message is one line and names the remedy."""
 
 
+class Stopped(Exception):  # noqa: N818 (it is none)
+    """Asked to end, and all saved that the same command needs to go on. The message is one line."""
+
+
 def unknown(what: str, got: object, known: Iterable[object]) -> InputError:
     """An `InputError` for a name that is not one of `known`, which it lists."""
     return InputError(f"unknown {what} {got!r}; choose one of: {', '.join(map(str, known))}")
 
 
 def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
-    """Calls `main(*args)`; an `InputError` or a disk failure becomes one line on stderr and exit code 2."""
+    """Calls `main(*args)`; an `InputError` or a disk failure becomes one line on stderr and exit code 2.
+
+    `Stopped` becomes a line, too, and exit code 0.
+    """
     try:
         main(*args)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(0)
     except InputError as error:
         sys.exit(_report(str(error)))
     except OSError as error:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset
+from osp_jax.distributed import is_first
 from osp_jax.errors import InputError
 from osp_jax.models import create_model, variable_shapes
 from osp_jax.provenance import provenance
@@ -26,15 +27,14 @@ class TrainedModel(NamedTuple):
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes to a temporary name and renames, so that `path` is never half written."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes to a temporary name and renames, so that `path` is never half written; of several processes the first."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for text."""
+    if not is_first():
+        return
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -18,23 +18,27 @@ RunEpoch = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
-    """`run(state, order, *arguments, on_step) -> (state, metrics)`; `state` is donated.
+    """`run(state, order, *arguments, on_step, stop) -> (state, metrics)`; `state` is donated.
 
     `order`, an array or a pytree of arrays `(steps, ...)`, holds what each step is about, as a rule the numbers of its
     images; `metrics` has one array `(steps,)` a name, except that an epoch of no step gives none. `on_step(metrics)` is
-    called after each step of the Python loop, and once with the stacked metrics after a scan. `scan` overrides the
-    choice by device.
+    called after each step of the Python loop, and once with the stacked metrics after a scan. The loop ends early
+    where `stop()` is true after a step; a scan does not. `scan` overrides the choice by device.
     """
     if on_cpu() if scan is None else not scan:
         one_step = jax.jit(step, donate_argnums=0)
 
-        def run(state: TrainState, order: Any, *arguments: Any, on_step: Callable = lambda _: None) -> Any:
+        def run(
+            state: TrainState, order: Any, *arguments: Any, on_step: Callable = _ignore, stop: Callable = _never
+        ) -> Any:
             history = []
             order = jax.tree.map(np.asarray, order)
             for i in range(len(jax.tree.leaves(order)[0])):
                 state, metrics = one_step(state, jax.tree.map(lambda leaf: leaf[i], order), *arguments)  # noqa: B023
                 history.append(metrics)
                 on_step(metrics)
+                if stop():
+                    break
             # On the host: on the device every number of steps would be compiled anew.
             return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history)) if history else {}
 
@@ -45,12 +49,22 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
 
     one_epoch = jax.jit(scanned, donate_argnums=0)
 
-    def run(state: TrainState, order: Any, *arguments: Any, on_step: Callable = lambda _: None) -> Any:
+    def run(
+        state: TrainState, order: Any, *arguments: Any, on_step: Callable = _ignore, stop: Callable = _never
+    ) -> Any:
         state, metrics = one_epoch(state, order, *arguments)
         on_step(metrics)
         return state, metrics
 
     return run
+
+
+def _ignore(metrics: Any) -> None:
+    """What is done after a step where nothing is."""
+
+
+def _never() -> bool:
+    return False
 
 
 def epoch_order(indices: jax.Array, key: jax.Array, epoch: int, batch_size: int) -> jax.Array:

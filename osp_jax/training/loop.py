@@ -18,7 +18,8 @@ from osp_jax import checkpoint
 from osp_jax.data.augment import channel_moments
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import hold_out, parse_classes, split_by_class
-from osp_jax.errors import InputError
+from osp_jax.distributed import check_same, data_devices, is_first, place, termination
+from osp_jax.errors import InputError, Stopped
 from osp_jax.forward import predict_logits
 from osp_jax.training.epoch import epoch_order, make_epoch
 from osp_jax.training.orthogonality import gram_errors
@@ -50,15 +51,22 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
       the final variables, `{'params', 'batch_stats'}`.
 
     Raises:
+      Stopped: by SIGTERM, with all saved that the same call needs to go on.
       InputError: settings that cannot be used, a workdir of another run, a start that saw an excluded class,
         a damaged checkpoint, no space, or a loss that is not finite (the last good checkpoint is kept).
     """
+    check_same(config.to_json_best_effort(), "settings")
     check_settings(config, dataset.image_shape)
     settings = config.training
     train_indices, validation_indices = training_indices(config, dataset)
     steps = len(train_indices) // settings.batch_size
     if not steps:
         raise InputError(f"training.batch_size {settings.batch_size} exceeds the {len(train_indices)} training images")
+
+    if settings.batch_size % (devices := data_devices()):
+        raise InputError(
+            f"training.batch_size {settings.batch_size} cannot be split over {devices} devices; choose a multiple"
+        )
 
     model = build_model(config, dataset.num_classes, dataset.image_shape)
     mean, std = channel_moments(dataset.train.images[train_indices])
@@ -70,9 +78,12 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     check_writable(workdir, (config.checkpoint.keep + 2) * state_bytes)
     claim_workdir(workdir, config, describe_dataset(dataset, mean, std))
-    images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    indices, run_epoch = jnp.asarray(train_indices), make_epoch(recipe.step)
-    with checkpoint.training_checkpoints(workdir, config.checkpoint.every, config.checkpoint.keep) as checkpoints:
+    images, labels, indices = place((dataset.train.images, dataset.train.labels, train_indices))
+    run_epoch = make_epoch(recipe.step)
+    with (
+        termination() as asked,
+        checkpoint.training_checkpoints(workdir, config.checkpoint.every, config.checkpoint.keep) as checkpoints,
+    ):
         done, state = checkpoint.restore_state(checkpoints, state)
         _trim_metrics(workdir / "metrics.jsonl", done)
         with progress_bar(done * steps, settings.epochs * steps, settings.batch_size) as meter:
@@ -81,9 +92,15 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                 weight = penalty_weight(config, epoch)
                 order = epoch_order(indices, recipe.order_key, epoch, settings.batch_size)
                 given = images, labels, recipe.step_key, jnp.float32(weight)
-                state, history = run_epoch(state, order, *given, on_step=meter)
+                state, before = checkpoint.restore_stop(workdir, state, epoch)
+                first = len(before.get("loss", ()))
+                state, history = run_epoch(state, order[first:], *given, on_step=meter, stop=asked)
+                seconds, taken = time.perf_counter() - start, len(history["loss"])
+                history = {name: np.concatenate([before.get(name, v[:0]), v]) for name, v in history.items()}
+                if first + taken < steps:
+                    checkpoint.save_stop(workdir, state, epoch, history)
+                    raise Stopped(f"stopped in epoch {epoch}; the same command goes on from there")
                 metrics = {name: float(values.mean()) for name, values in history.items()}
-                seconds = time.perf_counter() - start
                 _check_finite(state, metrics["loss"], epoch, workdir, done=checkpoints.latest)
                 metrics |= {"penalty_weight": weight, "learning_rate": float(recipe.rate(state.step - 1))}
                 if len(validation_indices):
@@ -91,10 +108,14 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                     logits = predict_logits(model, state.variables, split, validation_indices, mean=mean, std=std)
                     metrics["validation_accuracy"] = float((logits.argmax(-1) == labels[validation_indices]).mean())
                 metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}
-                metrics |= {"images_per_second": order.size / seconds, "seconds": seconds}
+                metrics |= {"images_per_second": taken * settings.batch_size / seconds, "seconds": seconds}
                 _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
-                checkpoint.save_state(checkpoints, epoch, state, last=epoch == settings.epochs)
+                last, stopping = epoch == settings.epochs, asked()
+                checkpoint.save_state(checkpoints, epoch, state, last=last or stopping)
                 _say(epoch, settings.epochs, metrics)
+                if stopping and not last:
+                    raise Stopped(f"stopped after epoch {epoch}; the same command goes on from there")
+    checkpoint.remove(workdir / "stopped")
     return state.variables
 
 
@@ -138,6 +159,8 @@ def _trim_metrics(path: Path, done: int) -> None:
 
 
 def _append(path: Path, content: dict[str, Any]) -> None:
+    if not is_first():
+        return
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(content, allow_nan=False) + "\n")
         file.flush()
@@ -155,6 +178,8 @@ def _check_finite(state: TrainState, loss: float, epoch: int, workdir: Path, *, 
 
 
 def _say(epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
+    if not is_first():
+        return
     held_out = f"  validation {metrics['validation_accuracy']:.1%}" if "validation_accuracy" in metrics else ""
     print(
         f"epoch {epoch}/{epochs}  loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.1%}{held_out}  "

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Split
+from osp_jax.distributed import place
 from osp_jax.errors import InputError
 
 SIDES = ("retain", "forget")
@@ -87,7 +87,7 @@ def request_data(
     for side, budget in zip(SIDES, (retain_per_class, forget_per_class), strict=True):
         if budget is not None:
             allowed[side] = of_each_class(split.labels, allowed[side], budget)
-    images, labels = on_device or (jnp.asarray(split.images), jnp.asarray(split.labels))
+    images, labels = on_device or place((split.images, split.labels))
     seen = np.zeros(len(split.labels), bool)
     return RequestData(images, labels, preparation, recipe, tuple(forget), split.labels, allowed, seen)
 

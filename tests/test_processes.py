@@ -1,0 +1,178 @@
+"""The same command in several processes: it ends as in one, all stop together, go on, and answer bad input."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from osp_jax import checkpoint
+from osp_jax.workdir import load_workdir
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--config=configs/default.py",
+    "--config.training.epochs=2",
+    "--config.training.batch_size=32",
+    "--config.model.width=4",
+    "--config.data.exclude=2,3,4,5,6,7,8,9",
+    "--config.statistics.features=20",
+)
+
+
+def start(arguments: Sequence[str], devices: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_together(number: int, *arguments: str, extra: Sequence[Sequence[str]] = ()) -> list[subprocess.Popen]:
+    """`number` processes of two devices; `extra` has arguments of each by itself."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    together = [f"--coordinator=localhost:{port}", f"--num_processes={number}", "--patience=20"]
+    own = extra or [()] * number
+    return [start([*arguments, *together, f"--process_id={i}", *own[i]], devices=2) for i in range(number)]
+
+
+def finish(processes: Sequence[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str, str]]:
+    """(exit code, stdout, stderr) of each; none is left behind."""
+    end = time.monotonic() + seconds
+    try:
+        done = [process.communicate(timeout=max(end - time.monotonic(), 1)) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *said) for process, said in zip(processes, done, strict=True)]
+
+
+def run(processes: Sequence[subprocess.Popen]) -> None:
+    for code, _, errors in finish(processes):
+        assert code == 0, errors
+
+
+def wait_for(path: Path, processes: Sequence[subprocess.Popen], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
+
+
+def relative(one: Path, other: Path) -> float:
+    """The largest difference between the parameters of two workdirs, a leaf over its size."""
+    left, right = (load_workdir(workdir).variables["params"] for workdir in (one, other))
+    errors = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12), left, right)
+    return max(jax.tree.leaves(errors))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """Trained by one process with one device."""
+    workdir = tmp_path_factory.mktemp("alone") / "model"
+    run([start([*SMALL, f"--workdir={workdir}"], devices=1)])
+    return workdir
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number, alone, tmp_path):
+    workdir = tmp_path / "model"
+    done = finish(start_together(number, *SMALL, f"--workdir={workdir}"))
+    assert [code for code, *_ in done] == [0] * number, [errors for *_, errors in done]
+    assert ["trained" in said for _, said, _ in done] == [True] + [False] * (number - 1)
+    assert relative(alone, workdir) < 1e-4
+    mine, its = (
+        [json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (workdir, alone)
+    )
+    assert [line["step"] for line in mine] == [line["step"] for line in its]
+    statistics = [checkpoint.load_statistics(w / "statistics") for w in (workdir, alone)]
+    counts, others = (next(iter(found.layers.values())).count for found in statistics)
+    np.testing.assert_array_equal(counts, others)
+
+
+def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_goes_on(alone, tmp_path):
+    workdir, longer = tmp_path / "model", "--config.training.epochs=40"
+    both = start_together(2, *SMALL, longer, f"--workdir={workdir}")
+    wait_for(workdir / "checkpoints" / "1", both)
+    both[1].kill()
+    (code, _, errors), _ = finish(both, seconds=60)
+    assert code != 0
+    assert "another task died" in errors
+    done = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["epoch"]
+    assert 1 <= done < 40
+
+
+def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_same_end(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    longer = "--config.training.epochs=8"
+    run(start_together(2, *SMALL, longer, f"--workdir={whole}"))
+    both = start_together(2, *SMALL, longer, f"--workdir={stopped}")
+    wait_for(stopped / "checkpoints" / "1", both)
+    both[1].send_signal(signal.SIGTERM)
+    for code, _, errors in finish(both):
+        assert code == 0, errors
+        assert "the same command goes on" in errors
+    assert not (stopped / "statistics").exists()
+    run(start_together(2, *SMALL, longer, f"--workdir={stopped}"))
+    assert relative(whole, stopped) == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 8), (8, 1)])
+def test_a_run_goes_on_with_other_devices(before, after, alone, tmp_path):
+    """With two devices: in two processes, four in all."""
+    arguments = [*SMALL, f"--workdir={tmp_path / 'model'}"]
+    first = start_together(2, *arguments) if before == 2 else [start(arguments, devices=before)]
+    wait_for(tmp_path / "model" / "metrics.jsonl", first)
+    first[0].send_signal(signal.SIGTERM)
+    for code, _, errors in finish(first):
+        assert code == 0, errors
+    run([start(arguments, devices=after)])
+    assert relative(alone, tmp_path / "model") < 1e-4
+
+
+# Bad input.
+
+
+def assert_one_line_each(done: Sequence[tuple[int, str, str]], *words: str) -> None:
+    for code, _, errors in done:
+        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert (code, len(lines)) == (2, 1), errors
+        assert all(word in lines[0] for word in words), lines
+
+
+def test_processes_of_different_settings_say_so_on_each(tmp_path):
+    others = [["--config.seed=1"], ["--config.seed=2"]]
+    done = finish(start_together(2, *SMALL, f"--workdir={tmp_path / 'model'}", extra=others))
+    assert_one_line_each(done, "different commands")
+    assert not (tmp_path / "model").exists()
+
+
+def test_devices_that_do_not_divide_a_batch_are_told_on_each(tmp_path):
+    done = finish(start_together(2, *SMALL, f"--workdir={tmp_path / 'model'}", "--config.training.batch_size=30"))
+    assert_one_line_each(done, "batch_size 30", "4 devices")
+
+
+def test_a_process_whose_coordinator_does_not_come_gives_up(tmp_path):
+    arguments = ["--coordinator=localhost:1", "--num_processes=2", "--process_id=1", "--patience=3"]
+    done = finish([start([*SMALL, f"--workdir={tmp_path / 'model'}", *arguments], devices=1)], seconds=60)
+    assert_one_line_each(done, "localhost:1", "start all")
+
+
+def test_numbers_that_cannot_be_are_refused(tmp_path):
+    arguments = ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"]
+    done = finish([start([*SMALL, f"--workdir={tmp_path / 'model'}", *arguments], devices=1)], seconds=60)
+    assert_one_line_each(done, "--process_id")
