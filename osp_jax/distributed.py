@@ -10,7 +10,9 @@ import itertools
 import os
 import platform
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -76,12 +78,34 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
             raise InputError(
                 f"process {process} of {processes}: give --num_processes, and --process_id from 0 below it"
             )
+        if process:
+            _wait_for(coordinator, patience)
         given |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
     try:
         jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"no processes found together by {coordinator} ({reason}); start all of them") from error
+
+
+def _wait_for(coordinator: str, patience: float) -> None:
+    """Raises `InputError` unless it answers in time: JAX itself would abort the process without a word of Python."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=patience).close()
+            return
+        except ValueError as error:
+            raise InputError(
+                f"the coordinator {coordinator!r} is not host:port; give --coordinator=HOST:PORT"
+            ) from error
+        except OSError as error:
+            if time.monotonic() > end:
+                raise InputError(
+                    f"no process 0 at {coordinator} within {patience} s ({error}); start it, or raise --patience"
+                ) from error
+            time.sleep(0.1)
 
 
 def whole() -> Sharding:

@@ -39,17 +39,19 @@ def start(arguments: Sequence[str], devices: int) -> subprocess.Popen:
     )
 
 
-def start_together(number: int, *arguments: str, extra: Sequence[Sequence[str]] = ()) -> list[subprocess.Popen]:
+def start_together(
+    number: int, *arguments: str, extra: Sequence[Sequence[str]] = (), patience: int = 120
+) -> list[subprocess.Popen]:
     """`number` processes of two devices; `extra` has arguments of each by itself."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    together = [f"--coordinator=localhost:{port}", f"--num_processes={number}", "--patience=20"]
+    together = [f"--coordinator=localhost:{port}", f"--num_processes={number}", f"--patience={patience}"]
     own = extra or [()] * number
     return [start([*arguments, *together, f"--process_id={i}", *own[i]], devices=2) for i in range(number)]
 
 
-def finish(processes: Sequence[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str, str]]:
+def finish(processes: Sequence[subprocess.Popen], seconds: float = 500) -> list[tuple[int, str, str]]:
     """(exit code, stdout, stderr) of each; none is left behind."""
     end = time.monotonic() + seconds
     try:
@@ -65,7 +67,7 @@ def run(processes: Sequence[subprocess.Popen]) -> None:
         assert code == 0, errors
 
 
-def wait_for(path: Path, processes: Sequence[subprocess.Popen], seconds: float = 120) -> None:
+def wait_for(path: Path, processes: Sequence[subprocess.Popen], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not come"
@@ -106,7 +108,7 @@ def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number,
 
 def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_goes_on(alone, tmp_path):
     workdir, longer = tmp_path / "model", "--config.training.epochs=40"
-    both = start_together(2, *SMALL, longer, f"--workdir={workdir}")
+    both = start_together(2, *SMALL, longer, f"--workdir={workdir}", patience=20)
     wait_for(workdir / "checkpoints" / "1", both)
     both[1].kill()
     (code, _, errors), _ = finish(both, seconds=60)
@@ -118,7 +120,7 @@ def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_go
 
 def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_same_end(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    longer = "--config.training.epochs=8"
+    longer = "--config.training.epochs=5"
     run(start_together(2, *SMALL, longer, f"--workdir={whole}"))
     both = start_together(2, *SMALL, longer, f"--workdir={stopped}")
     wait_for(stopped / "checkpoints" / "1", both)
@@ -169,7 +171,13 @@ def test_devices_that_do_not_divide_a_batch_are_told_on_each(tmp_path):
 def test_a_process_whose_coordinator_does_not_come_gives_up(tmp_path):
     arguments = ["--coordinator=localhost:1", "--num_processes=2", "--process_id=1", "--patience=3"]
     done = finish([start([*SMALL, f"--workdir={tmp_path / 'model'}", *arguments], devices=1)], seconds=60)
-    assert_one_line_each(done, "localhost:1", "start all")
+    assert_one_line_each(done, "localhost:1", "--patience")
+
+
+def test_a_coordinator_that_is_none_is_refused(tmp_path):
+    arguments = ["--coordinator=head", "--num_processes=2", "--process_id=1"]
+    done = finish([start([*SMALL, f"--workdir={tmp_path / 'model'}", *arguments], devices=1)], seconds=60)
+    assert_one_line_each(done, "HOST:PORT")
 
 
 def test_numbers_that_cannot_be_are_refused(tmp_path):

@@ -26,6 +26,6 @@ def _entry(data: str, network: str, *, shadows: int, audited: str = "") -> dict:
     return {
         "config": f"configs/{data}_{network}.py",  # how the networks are trained
         "audited": audited or CLASSES[data],
-        "probes": data == "cifar10",  # a probe and a new head for every class
+        "probes": data == "cifar10" and shadows > 0,  # a probe and a new head for every class, not the audited alone
         "shadows": shadows,  # models with and as many without each audited class; 0: none
     }
