@@ -19,10 +19,11 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from
 _PATIENCE = flags.DEFINE_integer("patience", 60, "seconds that they wait for each other before all are given up")
 
 
-def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool = True) -> None:
+def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool = True, several: bool = False) -> None:
     """Parses the command line and calls `main()`.
 
     Args:
+      several: may run in several processes.
       computes: on all devices; not for a command that leaves them to others.
       keep_programs: keep compiled programs in the user's cache folder, for the next run; not for a command that
         measures what it costs to compile them. Where `JAX_COMPILATION_CACHE_DIR` is set, it says.
@@ -31,7 +32,7 @@ def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool 
     logging.set_verbosity(logging.FATAL)
     if keep_programs and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         _keep_programs(Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "osp_jax")
-    exit_on_input_error(_parse_and_call, main, computes)
+    exit_on_input_error(_parse_and_call, main, computes, several)
 
 
 def _keep_programs(folder: Path) -> None:
@@ -45,8 +46,10 @@ def _keep_programs(folder: Path) -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-def _parse_and_call(main: Callable[[], None], computes: bool) -> None:
+def _parse_and_call(main: Callable[[], None], computes: bool, several: bool) -> None:
     _parse(sys.argv)
+    if _COORDINATOR.value and not several:
+        raise InputError("this command runs in one process, on all devices that it has; leave --coordinator out")
     if computes:
         from osp_jax.distributed import check_same, is_first, join, using_all
 
