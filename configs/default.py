@@ -16,7 +16,11 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "digits"  # or the name of a TFDS image classification set
     config.data.dir = ""  # the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default
-    config.data.image_size = 0  # resize to this many pixels a side; 0: as stored
+    config.data.image_size = 0  # resize the square in the middle to this many pixels a side; 0: as stored
+    config.data.stream = False  # leave images in their files, for sets larger than memory; needs image_size and Grain
+    config.data.crop = ""  # "resized": train on random areas of streamed images, 8% to all of them, resized
+    config.data.mean = ()  # of each channel, 0..1, for the normalisation; empty: of the training images
+    config.data.std = ()
     config.data.validation = 0.0  # share of the training images, the same of each class, never trained on
     config.data.exclude = ""  # classes to leave out of training, as in "3,5" or "cat": the retrained reference
     config.data.pad = 1  # random crop after reflecting so many pixels

@@ -19,4 +19,5 @@ def get_config() -> ConfigDict:
     config.model.width = 24
     config.training.epochs = 7
     config.statistics.features = 20_000
+    config.statistics.tails = 20_000
     return config

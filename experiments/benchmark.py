@@ -37,7 +37,7 @@ def main() -> None:
     except ValueError as error:
         raise InputError(f"--seeds={','.join(_SEEDS.value)} are not numbers; write --seeds=0,1") from error
     data = config.original.data
-    dataset = load_dataset(data.name, data.dir, data.image_size)
+    dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
     requests = parse_requests(_FORGET.value or config.forget, dataset.class_names)
     check_comparison(config, dataset, methods)
     check_writable(workdir, 10**8)

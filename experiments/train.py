@@ -27,7 +27,8 @@ def main() -> None:
     from osp_jax.workdir import load_workdir
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
-    dataset = load_dataset(config.data.name, config.data.dir, config.data.image_size)
+    data = config.data
+    dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
     train(config, dataset, workdir)
     if not (workdir / "statistics").exists():
         start = time.perf_counter()

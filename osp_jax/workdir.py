@@ -77,6 +77,8 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
         raise InputError(f"{path} was not written by this command; choose another --workdir")
     found, wanted = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted))
     # Where the data lie may change between two runs; what they are may not.
+    # Nor may settings that the run's version did not have yet, except where they are off.
+    found = {name: value for name, value in wanted.items() if not value} | found
     differing = [name for name in wanted if name.split(".")[-2:] != ["data", "dir"] and found.get(name) != wanted[name]]
     if differing:
         raise InputError(

@@ -6,7 +6,7 @@ TFDS is read through `data_source`, which needs no TensorFlow. A set that is not
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from osp_jax.data.stored import StoredImages, cut, read_labels
 from osp_jax.errors import InputError
 
 _DIGITS_TEST = 360
@@ -21,9 +22,9 @@ _DIGITS_TEST = 360
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """`images`: uint8 `(n, height, width, channels)`; `labels`: int32 `(n,)`."""
+    """`images`: uint8 `(n, height, width, channels)`, in memory or to be read like it; `labels`: int32 `(n,)`."""
 
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     labels: np.ndarray
 
 
@@ -54,22 +55,27 @@ def default_dir() -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def load_dataset(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:
-    """Reads a whole data set into memory.
+def load_dataset(name: str, data_dir: str = "", image_size: int = 0, stream: bool = False) -> Dataset:
+    """Reads a whole data set into memory, or its labels only, and leaves the images in their files.
 
     Args:
       name: 'digits', or the name of a TFDS image classification set.
       data_dir: the TFDS folder; empty for `default_dir()`.
-      image_size: resizes to this many pixels a side; 0 keeps the images as they are stored.
+      image_size: resizes the square in the middle to this many pixels a side; 0 keeps the images as they are stored.
+      stream: gives `StoredImages`, which are read when an index picks them; needs `image_size`.
 
     Raises:
-      InputError: an unknown set, one that cannot be prepared, or images of differing shapes.
+      InputError: an unknown set, one that cannot be prepared or streamed, or images of differing shapes.
     """
     if image_size < 0:
         raise InputError(f"data.image_size is {image_size}; give a number of pixels, or 0 to keep the stored size")
+    if stream and not image_size:
+        raise InputError("data.stream needs images of one size; give data.image_size, such as 224")
     if name == "digits":
+        if stream:
+            raise InputError("digits come with scikit-learn and lie in no files; leave data.stream out")
         return _digits(image_size)
-    return _tfds(name, Path(data_dir).expanduser() if data_dir else default_dir(), image_size)
+    return _tfds(name, Path(data_dir).expanduser() if data_dir else default_dir(), image_size, stream)
 
 
 def _digits(image_size: int) -> Dataset:
@@ -93,7 +99,7 @@ def _digits(image_size: int) -> Dataset:
     )
 
 
-def _tfds(name: str, data_dir: Path, image_size: int) -> Dataset:
+def _tfds(name: str, data_dir: Path, image_size: int, stream: bool) -> Dataset:
     import tensorflow_datasets as tfds
 
     from osp_jax.data.prepare import prepare
@@ -102,11 +108,15 @@ def _tfds(name: str, data_dir: Path, image_size: int) -> Dataset:
     try:
         builder = tfds.builder_from_directory(folder)
         splits, features = builder.info.splits, builder.info.features
-        train = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
-        test_name = next((s for s in ("test", "validation") if s in splits), None)
-        if test_name is None:
+        train, *others = (
+            builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+            for split in ("train", "test", "validation")
+            if split == "train" or split in splits
+        )
+        test = next(filter(_labelled, others), None)
+        if test is None:
             raise InputError(f"{name} in {folder} has neither a test nor a validation split; choose another data set")
-        test = builder.as_data_source(test_name, decoders={"image": tfds.decode.SkipDecoding()})
+        file_format = builder.info.file_format.value
         class_names = tuple(features["label"].names)
         channels = features["image"].shape[-1] or 3
     except KeyError as error:
@@ -116,8 +126,11 @@ def _tfds(name: str, data_dir: Path, image_size: int) -> Dataset:
             f"{folder} is not a complete TFDS folder in array_record format ({str(error).splitlines()[0]}); "
             f"delete it and prepare it again: python -m osp_jax.data.prepare {name} --dir={data_dir}"
         ) from error
-    train_split, format_name = _decoded(train, channels, image_size, folder)
-    test_split, _ = _decoded(test, channels, image_size, folder)
+    if stream and file_format != "array_record":
+        raise InputError(f"{folder} holds {file_format}, which cannot be streamed; prepare {name} as array_record")
+    read = _stored if stream else _decoded
+    train_split, format_name = read(train, channels, image_size, folder)
+    test_split, _ = read(test, channels, image_size, folder)
     height, width = train_split.images.shape[1:3]
     return Dataset(
         name=name,
@@ -126,6 +139,20 @@ def _tfds(name: str, data_dir: Path, image_size: int) -> Dataset:
         train=train_split,
         test=test_split,
     )
+
+
+def _labelled(source: Sequence[Mapping[str, Any]]) -> bool:
+    """False of a test split whose labels are kept back, which TFDS gives as -1."""
+    return not len(source) or source[0]["label"] >= 0
+
+
+def _stored(source: Sequence[Any], channels: int, image_size: int, folder: Path) -> tuple[Split, str]:
+    from PIL import Image
+
+    images, labels = StoredImages(source, image_size, channels, folder), read_labels(source, folder)
+    images.read(0)  # says what is wrong with it, if anything
+    with Image.open(BytesIO(source[0]["image"])) as image:
+        return Split(images, labels), image.format or "unknown format"
 
 
 def _decoded(source: Sequence[Any], channels: int, image_size: int, folder: Path) -> tuple[Split, str]:
@@ -153,5 +180,4 @@ def _decoded(source: Sequence[Any], channels: int, image_size: int, folder: Path
 def _resized(image: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
-    resized = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).resize((size, size))
-    return np.asarray(resized).reshape(size, size, image.shape[-1])
+    return cut(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), size)

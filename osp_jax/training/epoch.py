@@ -1,10 +1,12 @@
 """One pass over the training images: a scan on accelerators, a Python loop over the same step on CPUs.
 
+Batches that come from outside, one at a time, are taken by the Python loop everywhere.
+
 On CPUs a convolution with gradients inside `lax.scan` runs about twenty times slower than outside
 (github.com/jax-ml/jax/issues/12868). This is the one place that chooses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -26,21 +28,10 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
     where `stop()` is true after a step; a scan does not. `scan` overrides the choice by device.
     """
     if on_cpu() if scan is None else not scan:
-        one_step = jax.jit(step, donate_argnums=0)
+        loop = make_loop(step)
 
-        def run(
-            state: TrainState, order: Any, *arguments: Any, on_step: Callable = _ignore, stop: Callable = _never
-        ) -> Any:
-            history = []
-            order = jax.tree.map(np.asarray, order)
-            for i in range(len(jax.tree.leaves(order)[0])):
-                state, metrics = one_step(state, jax.tree.map(lambda leaf: leaf[i], order), *arguments)  # noqa: B023
-                history.append(metrics)
-                on_step(metrics)
-                if stop():
-                    break
-            # On the host: on the device every number of steps would be compiled anew.
-            return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history)) if history else {}
+        def run(state: TrainState, order: Any, *arguments: Any, **hooks: Callable) -> Any:
+            return loop(state, _rows(jax.tree.map(np.asarray, order)), *arguments, **hooks)
 
         return run
 
@@ -57,6 +48,33 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
         return state, metrics
 
     return run
+
+
+def make_loop(step: Step) -> RunEpoch:
+    """As `make_epoch` without a scan, over any iterable of what each step is about, which is asked for it in turn."""
+    one_step = jax.jit(step, donate_argnums=0)
+
+    def run(
+        state: TrainState, batches: Iterable[Any], *arguments: Any, on_step: Callable = _ignore, stop: Callable = _never
+    ) -> Any:
+        history = []
+        for batch in batches:
+            state, metrics = one_step(state, batch, *arguments)
+            history.append(metrics)
+            on_step(metrics)
+            # The device has a step to go on with; more of them under way would keep their batches in its memory.
+            jax.block_until_ready(history[-2:-1])
+            if stop():
+                break
+        # On the host: on the device every number of steps would be compiled anew.
+        return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history)) if history else {}
+
+    return run
+
+
+def _rows(order: Any) -> Iterator[Any]:
+    for i in range(len(jax.tree.leaves(order)[0])):
+        yield jax.tree.map(lambda leaf: leaf[i], order)  # noqa: B023
 
 
 def _ignore(metrics: Any) -> None:

@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
-from osp_jax.data.augment import channel_moments
+from osp_jax.data import stream
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import hold_out, parse_classes, split_by_class
+from osp_jax.data.stored import StoredImages
 from osp_jax.distributed import check_same, data_devices, is_first, place, termination
-from osp_jax.errors import InputError, Stopped
+from osp_jax.errors import InputError, Stopped, unknown
 from osp_jax.forward import predict_logits
-from osp_jax.training.epoch import epoch_order, make_epoch
+from osp_jax.training.epoch import epoch_order, make_epoch, make_loop
 from osp_jax.training.orthogonality import gram_errors
 from osp_jax.training.progress import progress_bar
-from osp_jax.training.recipe import make_recipe, penalty_weight, preparation_of
+from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.schedules import piecewise
 from osp_jax.training.state import TrainState
 from osp_jax.workdir import build_model, check_writable, claim_workdir, describe_dataset, read_json, write_text
@@ -69,7 +71,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
         )
 
     model = build_model(config, dataset.num_classes, dataset.image_shape)
-    mean, std = channel_moments(dataset.train.images[train_indices])
+    mean, std = image_moments(config, dataset.train.images, train_indices)
     recipe = make_recipe(config, model, dataset.image_shape, preparation_of(config, mean, std), steps)
     state = recipe.start
     if settings.start_from:
@@ -78,8 +80,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     check_writable(workdir, (config.checkpoint.keep + 2) * state_bytes)
     claim_workdir(workdir, config, describe_dataset(dataset, mean, std))
-    images, labels, indices = place((dataset.train.images, dataset.train.labels, train_indices))
-    run_epoch = make_epoch(recipe.step)
+    streamed = isinstance(dataset.train.images, StoredImages)
+    run_epoch = (_streamed if streamed else _in_memory)(config, dataset, train_indices, recipe)
     with (
         termination() as asked,
         checkpoint.training_checkpoints(workdir, config.checkpoint.every, config.checkpoint.keep) as checkpoints,
@@ -90,11 +92,9 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
             for epoch in range(done + 1, settings.epochs + 1):
                 start = time.perf_counter()
                 weight = penalty_weight(config, epoch)
-                order = epoch_order(indices, recipe.order_key, epoch, settings.batch_size)
-                given = images, labels, recipe.step_key, jnp.float32(weight)
                 state, before = checkpoint.restore_stop(workdir, state, epoch)
                 first = len(before.get("loss", ()))
-                state, history = run_epoch(state, order[first:], *given, on_step=meter, stop=asked)
+                state, history = run_epoch(state, epoch, first, jnp.float32(weight), on_step=meter, stop=asked)
                 seconds, taken = time.perf_counter() - start, len(history["loss"])
                 history = {name: np.concatenate([before.get(name, v[:0]), v]) for name, v in history.items()}
                 if first + taken < steps:
@@ -106,7 +106,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                 if len(validation_indices):
                     split = dataset.train
                     logits = predict_logits(model, state.variables, split, validation_indices, mean=mean, std=std)
-                    metrics["validation_accuracy"] = float((logits.argmax(-1) == labels[validation_indices]).mean())
+                    right = logits.argmax(-1) == split.labels[validation_indices]
+                    metrics["validation_accuracy"] = float(right.mean())
                 metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}
                 metrics |= {"images_per_second": taken * settings.batch_size / seconds, "seconds": seconds}
                 _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
@@ -117,6 +118,32 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                     raise Stopped(f"stopped after epoch {epoch}; the same command goes on from there")
     checkpoint.remove(workdir / "stopped")
     return state.variables
+
+
+def _in_memory(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, recipe: Recipe) -> Callable[..., Any]:
+    """`run(state, epoch, first, penalty_weight, on_step, stop)`: an epoch from its step `first` on, as `make_epoch`."""
+    images, labels, indices = place((dataset.train.images, dataset.train.labels, train_indices))
+    run = make_epoch(recipe.step)
+
+    def run_epoch(state: TrainState, epoch: int, first: int, weight: jax.Array, **hooks: Callable) -> Any:
+        order = epoch_order(indices, recipe.order_key, epoch, config.training.batch_size)
+        return run(state, order[first:], images, labels, recipe.step_key, weight, **hooks)
+
+    return run_epoch
+
+
+def _streamed(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, recipe: Recipe) -> Callable[..., Any]:
+    """The same in the same order, with batches that come from the files as they are needed."""
+    run, indices = make_loop(recipe.batch_step), place(train_indices)
+    drawn = {"random_crops": config.data.crop == "resized", "seed": config.seed}
+
+    def run_epoch(state: TrainState, epoch: int, first: int, weight: jax.Array, **hooks: Callable) -> Any:
+        order = np.asarray(epoch_order(indices, recipe.order_key, epoch, config.training.batch_size))
+        batches = stream.epoch_batches(dataset.train, order, first=first, epoch=epoch, **drawn)
+        with closing(batches):
+            return run(state, batches, recipe.step_key, weight, **hooks)
+
+    return run_epoch
 
 
 def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
@@ -131,9 +158,26 @@ def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> Non
             raise InputError(f"{name} is {fields[name]}; give 0 or a positive number")
     if config.data.pad >= min(image_shape[:2]):
         raise InputError(f"data.pad is {config.data.pad}; the images have {image_shape[0]}x{image_shape[1]} pixels")
+    _check_streaming(config.data, image_shape)
     if not 0 <= config.training.label_smoothing < 1:
         raise InputError(f"training.label_smoothing is {config.training.label_smoothing}; give 0 up to below 1")
     piecewise(config.orthogonality.schedule, 0)
+
+
+def _check_streaming(data: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Raises `InputError` for settings that ask for what is not there; configs of before these were have none."""
+    crop = data.get("crop", "")
+    if crop not in ("", "resized"):
+        raise unknown("data.crop", crop, ("resized", "'' (none)"))
+    if data.get("stream", False):
+        stream.require_grain()
+    elif crop:
+        raise InputError("data.crop cuts images as they are read from their files; set data.stream, or leave it empty")
+    for name in ("mean", "std"):
+        if len(data.get(name, ())) not in (0, image_shape[2]):
+            raise InputError(f"data.{name} is {data[name]}; give a number for each of {image_shape[2]} channels, or ()")
+    if bool(data.get("mean", ())) != bool(data.get("std", ())):
+        raise InputError("data.mean and data.std go together; give both, or neither")
 
 
 def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> None:

@@ -1,14 +1,16 @@
 """How a config trains: optimiser, schedule, step and keys; the same for the first training and for a retraining."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from osp_jax.data.augment import Preparation
+from osp_jax.data.augment import Preparation, channel_moments
+from osp_jax.data.stored import StoredImages
 from osp_jax.errors import unknown
 from osp_jax.models import init_variables
 from osp_jax.training import feature_penalties
@@ -16,16 +18,21 @@ from osp_jax.training.loss import FeaturePenalty
 from osp_jax.training.orthogonality import conv_kernels, penalty
 from osp_jax.training.schedules import learning_rate, piecewise
 from osp_jax.training.state import TrainState, create_optimiser, create_state
-from osp_jax.training.step import Step, make_step
+from osp_jax.training.step import Step, gathering, make_batch_step
 
+_MOST_FOR_MOMENTS = 10_000  # images that are read from files only to be counted
 _NONE = ConfigDict({"penalty": "none", "weight": 0.0})
 
 
 class Recipe(NamedTuple):
-    """`rate` by step, the pure `step`, the state to start from, and the keys of the epochs' orders and of the steps."""
+    """`rate` by step, the pure step, the state to start from, and the keys of the epochs' orders and of the steps.
+
+    `step` takes the indices of a batch and the whole set, `batch_step` the batch itself; they are otherwise the same.
+    """
 
     rate: optax.Schedule
     step: Step
+    batch_step: Step
     start: TrainState
     order_key: jax.Array
     step_key: jax.Array
@@ -34,6 +41,18 @@ class Recipe(NamedTuple):
 def preparation_of(config: ConfigDict, mean: tuple[float, ...], std: tuple[float, ...]) -> Preparation:
     """The normalisation, and the augmentation that `config.data` asks for."""
     return Preparation(mean, std, config.data.pad, config.data.flip, config.data.cutout)
+
+
+def image_moments(config: ConfigDict, images: Any, indices: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) per channel for the normalisation: those of `config.data`, else of the images `indices`.
+
+    Of images in files a sample is counted, drawn by the seed.
+    """
+    if config.data.get("mean", ()):
+        return tuple(config.data.mean), tuple(config.data.std)
+    if isinstance(images, StoredImages):
+        indices = np.sort(np.random.default_rng(config.seed).permutation(indices)[:_MOST_FOR_MOMENTS])
+    return channel_moments(images, indices)
 
 
 def make_recipe(
@@ -52,7 +71,7 @@ def make_recipe(
     start = create_state(init_variables(model, image_shape, init_key), optimiser)
     conv_kernels(start.params, orthogonality.layers)  # a filter that matches nothing is told before the start
     jax.eval_shape(partial(penalty, name=orthogonality.penalty), start.params)  # likewise an unknown penalty
-    step = make_step(
+    batch_step = make_batch_step(
         model,
         optimiser,
         preparation=preparation,
@@ -60,7 +79,7 @@ def make_recipe(
         feature_penalty=_feature_penalty(config),
         label_smoothing=settings.label_smoothing,
     )
-    return Recipe(rate, step, start, order_key, step_key)
+    return Recipe(rate, gathering(batch_step), batch_step, start, order_key, step_key)
 
 
 def _feature_penalty(config: ConfigDict) -> FeaturePenalty | None:

@@ -20,7 +20,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
-from osp_jax.data.augment import Preparation, channel_moments
+from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
@@ -29,7 +29,7 @@ from osp_jax.provenance import provenance
 from osp_jax.training.loop import check_settings
 from osp_jax.training.model_epochs import choose_way, epochs_of_all, stacked
 from osp_jax.training.progress import terminal_bar
-from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight, preparation_of
+from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.state import TrainState
 from osp_jax.workdir import build_model, check_writable, read_json, write_json
 
@@ -109,7 +109,7 @@ def draw_keep(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
 
 def shadow_preparation(config: ConfigDict, pool: Split) -> Preparation:
     """Normalisation and augmentation of all shadow models on a pool; those without a class keep it, as `retrain`."""
-    return preparation_of(config, *channel_moments(pool.images))
+    return preparation_of(config, *image_moments(config, pool.images, np.arange(len(pool.images))))
 
 
 def train_shadows(

@@ -1,4 +1,4 @@
-"""The pure training step: state, data set on the device and the indices of a batch in; state and metrics out."""
+"""The pure training step: state and a batch in, itself or its indices in a data set; state and metrics out."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ from osp_jax.training.state import TrainState
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
-def make_step(
+def make_batch_step(
     model: nn.Module,
     optimiser: optax.GradientTransformation,
     *,
@@ -25,10 +25,10 @@ def make_step(
     feature_penalty: FeaturePenalty | None = None,
     label_smoothing: float,
 ) -> Step:
-    """A step `(state, batch_indices, images, labels, key, penalty_weight) -> (state, metrics)`.
+    """A step `(state, (images, labels), key, penalty_weight) -> (state, metrics)` on one batch.
 
-    `images` uint8 `(n, h, w, c)` and `labels` `(n,)` are the whole set, on the device; `batch_indices` int32
-    `(batch,)` picks from it. The random numbers of a step follow from `key` and the number of the step alone.
+    `images` are uint8 `(batch, h, w, c)`, `labels` `(batch,)`. The random numbers of a step follow from `key` and the
+    number of the step alone.
     """
     loss = partial(
         training_loss,
@@ -39,21 +39,26 @@ def make_step(
     )
 
     def step(
-        state: TrainState,
-        batch_indices: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-        key: jax.Array,
-        penalty_weight: jax.Array,
+        state: TrainState, batch: tuple[jax.Array, jax.Array], key: jax.Array, penalty_weight: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(key, state.step)
-        batch = preparation.augmented(images[batch_indices], key)
+        images, labels = batch
+        images = preparation.augmented(images, jax.random.fold_in(key, state.step))
         gradient = jax.value_and_grad(loss, has_aux=True)
-        (_, (batch_stats, metrics)), grads = gradient(
-            state.params, state.batch_stats, batch, labels[batch_indices], penalty_weight
-        )
+        (_, (batch_stats, metrics)), grads = gradient(state.params, state.batch_stats, images, labels, penalty_weight)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return everywhere((TrainState(state.step + 1, params, batch_stats, opt_state), metrics))
+
+    return step
+
+
+def gathering(batch_step: Step) -> Step:
+    """The step `(state, batch_indices, images, labels, *others)`, on a batch that it takes from the whole set.
+
+    `images` uint8 `(n, h, w, c)` and `labels` `(n,)` are the set, on the device; `batch_indices` int32 `(batch,)`.
+    """
+
+    def step(state: TrainState, batch_indices: jax.Array, images: jax.Array, labels: jax.Array, *others: Any) -> Any:
+        return batch_step(state, (images[batch_indices], labels[batch_indices]), *others)
 
     return step

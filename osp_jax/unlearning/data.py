@@ -13,6 +13,7 @@ import numpy as np
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Split
+from osp_jax.data.stored import StoredImages
 from osp_jax.distributed import place
 from osp_jax.errors import InputError
 
@@ -87,6 +88,11 @@ def request_data(
     for side, budget in zip(SIDES, (retain_per_class, forget_per_class), strict=True):
         if budget is not None:
             allowed[side] = of_each_class(split.labels, allowed[side], budget)
+    if on_device is None and isinstance(split.images, StoredImages):
+        # Of images in files those that the budget allows are read, and these become the whole set.
+        read = np.sort(np.concatenate(list(allowed.values())))
+        split = Split(split.images[read], split.labels[read])
+        allowed = {side: np.searchsorted(read, indices).astype(np.int32) for side, indices in allowed.items()}
     images, labels = on_device or place((split.images, split.labels))
     seen = np.zeros(len(split.labels), bool)
     return RequestData(images, labels, preparation, recipe, tuple(forget), split.labels, allowed, seen)

@@ -95,6 +95,7 @@ def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], config: Op
     return _scores_and_gains(layers, forget_vector(forget, statistics), config)
 
 
+@lru_cache(maxsize=64)
 def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
     """Names of the channel groups that `layers` means: 'last', 'all', or a regular expression."""
     names = tuple(group.name for group in channels.groups)

@@ -13,9 +13,8 @@ import numpy as np
 
 from osp_jax import checkpoint
 from osp_jax.workdir import load_workdir
+from tests.experiments.conftest import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
-ONE_DEVICE = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
 EPOCHS = 6
 FLAGS = [
     f"--config.training.epochs={EPOCHS}",
@@ -32,14 +31,14 @@ def command(workdir: Path) -> list[str]:
 
 
 def finish(workdir: Path) -> None:
-    done = subprocess.run(command(workdir), cwd=ROOT, env=ONE_DEVICE, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(workdir), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def kill_when(workdir: Path, moment) -> None:
     """Starts the command and kills it as soon as `moment()` is true."""
     nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(workdir), cwd=ROOT, env=ONE_DEVICE, **nowhere)
+    process = subprocess.Popen(command(workdir), cwd=ROOT, env=environment(), **nowhere)
     try:
         while process.poll() is None and not moment():
             time.sleep(0.0005)

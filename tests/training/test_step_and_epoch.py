@@ -12,7 +12,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.training.epoch import epoch_order, make_epoch
 from osp_jax.training.loop import training_indices
 from osp_jax.training.state import create_optimiser, create_state
-from osp_jax.training.step import make_step
+from osp_jax.training.step import gathering, make_batch_step
 
 
 @pytest.fixture
@@ -32,13 +32,14 @@ def data(dataset):
 
 
 def step_with(small_net, optimiser, **augmentation):
-    return make_step(
+    step = make_batch_step(
         small_net,
         optimiser,
         preparation=Preparation((0.3,), (0.4,), **augmentation),
         penalty=lambda params: jnp.sum(params["conv"]["kernel"] ** 2),
         label_smoothing=0.0,
     )
+    return gathering(step)
 
 
 def same(left, right) -> bool:

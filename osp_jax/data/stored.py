@@ -1,0 +1,141 @@
+"""Images that stay in their files: each is read, decoded and cut to one size when it is asked for."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from osp_jax.errors import InputError
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the stored image
+Area = Callable[[int, int], Box]  # of an image, from its width and height
+
+_SMALLEST_AREA, _LARGEST_RATIO, _TRIES = 0.08, 4 / 3, 10
+
+
+def centre_square(width: int, height: int) -> Box:
+    """The largest square in the middle."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def random_area(width: int, height: int, rng: np.random.Generator) -> Box:
+    """A random rectangle of 8% to all of the image, 3:4 to 4:3, as Szegedy et al. (2015, arXiv 1409.4842) train.
+
+    The ratio is uniform on a log scale. Of ten draws the first that fits is taken; where none does, which only long and
+    narrow images bring about, the largest rectangle in the middle that is not longer than 4:3.
+    """
+    area = width * height * rng.uniform(_SMALLEST_AREA, 1, _TRIES)
+    ratio = np.exp(rng.uniform(-math.log(_LARGEST_RATIO), math.log(_LARGEST_RATIO), _TRIES))
+    sides = np.maximum(np.round(np.sqrt([area * ratio, area / ratio])), 1).astype(int)  # width and height x tries
+    place = rng.uniform(size=2)
+    fitting = np.flatnonzero((sides[0] <= width) & (sides[1] <= height))
+    if len(fitting):
+        wide, high = (int(side) for side in sides[:, fitting[0]])
+        left, top = int(place[0] * (width - wide + 1)), int(place[1] * (height - high + 1))
+    else:
+        wide, high = min(width, round(height * _LARGEST_RATIO)), min(height, round(width * _LARGEST_RATIO))
+        left, top = (width - wide) // 2, (height - high) // 2
+    return left, top, left + wide, top + high
+
+
+def cut(image: Image.Image, size: int, area: Area = centre_square) -> np.ndarray:
+    """An area of an image, resized to uint8 `(size, size, channels)`."""
+    pixels = np.asarray(image.resize((size, size), box=area(*image.size)))
+    return pixels.reshape(size, size, -1)
+
+
+class StoredImages:
+    """To be read like a uint8 array `(n, size, size, channels)`; what an index picks, and no more, comes into memory.
+
+    An index is whatever picks from the first axis of an array: a number, a slice, numbers, or a mask. The same index
+    gives the same pixels each time: the square in the middle, resized.
+    """
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, source: Sequence[Any], size: int, channels: int, folder: Path):
+        """`source[i]['image']` are the bytes of an encoded image; `folder` is named where they are damaged."""
+        self.shape = (len(source), size, size, channels)
+        self._source, self._folder = source, folder
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """What all of them would take in memory."""
+        return math.prod(self.shape)
+
+    def read(self, index: int, area: Area = centre_square) -> np.ndarray:
+        """One image, uint8 `(size, size, channels)`, of an area of it.
+
+        Raises:
+          InputError: the file is damaged.
+        """
+        _, size, _, channels = self.shape
+        try:
+            with Image.open(BytesIO(self._source[index]["image"])) as image:
+                return cut(image.convert("L" if channels == 1 else "RGB"), size, area)
+        except (OSError, ValueError, IndexError, RuntimeError) as error:  # array_record raises the last
+            raise InputError(f"{self._folder} is damaged ({error}); delete it and prepare it again") from error
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Images `key`, uint8 `(..., size, size, channels)`.
+
+        Raises:
+          InputError: the file is damaged, or so many images exceed the memory of this machine.
+        """
+        chosen = np.asarray(np.arange(len(self))[key])
+        needed, memory = chosen.size * math.prod(self.shape[1:]), _memory()
+        if needed > memory:
+            raise InputError(
+                f"{chosen.size} images of {self._folder} take {needed / 1e9:.0f} GB and this machine has "
+                f"{memory / 1e9:.0f}; allow fewer (--retain_per_class, --forget_per_class) or lower data.image_size"
+            )
+        images = np.empty((chosen.size, *self.shape[1:]), np.uint8)
+
+        def fill(place: int) -> None:
+            images[place] = self.read(int(chosen.flat[place]))
+
+        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without Python's lock
+            for _ in pool.map(fill, range(chosen.size)):
+                pass
+        return images.reshape(*chosen.shape, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of them, in memory."""
+        return np.asarray(self[:], dtype)
+
+
+def read_labels(source: Sequence[Any], folder: Path) -> np.ndarray:
+    """int32 `(n,)` of `source[i]['label']`; no image is decoded, but every record is read once.
+
+    Raises:
+      InputError: a file is damaged.
+    """
+
+    def labels_from(start: int) -> list[int]:
+        return [source[i]["label"] for i in range(start, min(start + 256, len(source)))]
+
+    try:
+        with ThreadPoolExecutor() as pool:
+            parts = list(pool.map(labels_from, range(0, len(source), 256)))
+    except (OSError, ValueError, IndexError, RuntimeError) as error:
+        raise InputError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
+    return np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; where the system does not tell, no bound."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
