@@ -6,7 +6,6 @@ and what is summed over a batch, gradients and the statistics of batch norms inc
 """
 
 import hashlib
-import itertools
 import os
 import platform
 import signal
@@ -81,6 +80,8 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
         if process:
             _wait_for(coordinator, patience)
         given |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+    # Orbax asks that service too, with numbers of its own, after which the processes may disagree on when to stop.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
@@ -118,7 +119,24 @@ def place(tree: Any) -> Any:
     """Arrays of the host, the same in every process, on all devices in use."""
     if jax.sharding.get_mesh().empty:
         return jax.tree.map(jnp.asarray, tree)
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, whole()), tree)
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), whole()), tree)
+
+
+def own_rows(batch: int) -> np.ndarray:
+    """Which rows of a batch, split over `data`, the devices of this process have: sorted, `(rows,)`."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return np.arange(batch)
+    slices = NamedSharding(mesh, PartitionSpec("data")).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[index] for index in slices]))
+
+
+def place_rows(tree: Any) -> Any:
+    """Arrays of the host, the `own_rows` of this process, as arrays of all rows, split over `data`."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("data")), tree)
 
 
 def is_first() -> bool:
@@ -140,23 +158,19 @@ def check_same(text: str, what: str) -> None:
 def termination() -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether SIGTERM came, to this process or another: save, and stop.
 
-    With several processes all have to ask equally often, and are told so at the same question.
+    Several processes get the same answer to the same question: all have to ask equally often. Outside of the main
+    thread, which alone hears signals, nothing comes.
     """
-    if jax.process_count() > 1:
-        questions = itertools.count()
-        came = threading.Event()
-
-        def asked() -> bool:  # JAX itself listens for the signal, and tells at one question only
-            if multihost_utils.reached_preemption_sync_point(next(questions)):
-                came.set()
-            return came.is_set()
-
-        yield asked
-        return
     came, main = threading.Event(), threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, lambda *_: came.set()) if main else None
+
+    def came_to_any() -> bool:
+        if multihost_utils.process_allgather(np.asarray(came.is_set())).any():
+            came.set()
+        return came.is_set()
+
     try:
-        yield came.is_set
+        yield came_to_any if jax.process_count() > 1 else came.is_set
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
@@ -194,7 +208,9 @@ def describe_device() -> str:
     """The devices in words, for the record that goes with every result."""
     devices = jax.devices()
     if on_cpu():
-        return f"cpu, {_cpu_name()}, {os.cpu_count()} cores"
+        # A process may be bound to some of the machine's cores.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return f"cpu, {_cpu_name()}, {cores} core{'' if cores == 1 else 's'}"
     return f"{len(devices)} x {devices[0].device_kind}"
 
 

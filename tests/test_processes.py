@@ -1,7 +1,6 @@
 """The same command in several processes: it ends as in one, all stop together, go on, and answer bad input."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -10,14 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from osp_jax import checkpoint
 from osp_jax.workdir import load_workdir
+from tests.experiments.conftest import ROOT, environment
+from tests.trees import relative
 
-ROOT = Path(__file__).parents[1]
 SMALL = (
     "--config=configs/default.py",
     "--config.training.epochs=2",
@@ -32,7 +31,7 @@ def start(arguments: Sequence[str], devices: int) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.train", *arguments],
         cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+        env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,15 +39,15 @@ def start(arguments: Sequence[str], devices: int) -> subprocess.Popen:
 
 
 def start_together(
-    number: int, *arguments: str, extra: Sequence[Sequence[str]] = (), patience: int = 120
+    number: int, *arguments: str, extra: Sequence[Sequence[str]] = (), patience: int = 120, devices: int = 1
 ) -> list[subprocess.Popen]:
-    """`number` processes of two devices; `extra` has arguments of each by itself."""
+    """`number` processes of `devices` each; `extra` has arguments of each by itself."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     together = [f"--coordinator=localhost:{port}", f"--num_processes={number}", f"--patience={patience}"]
     own = extra or [()] * number
-    return [start([*arguments, *together, f"--process_id={i}", *own[i]], devices=2) for i in range(number)]
+    return [start([*arguments, *together, f"--process_id={i}", *own[i]], devices) for i in range(number)]
 
 
 def finish(processes: Sequence[subprocess.Popen], seconds: float = 500) -> list[tuple[int, str, str]]:
@@ -75,11 +74,9 @@ def wait_for(path: Path, processes: Sequence[subprocess.Popen], seconds: float =
         time.sleep(0.02)
 
 
-def relative(one: Path, other: Path) -> float:
-    """The largest difference between the parameters of two workdirs, a leaf over its size."""
-    left, right = (load_workdir(workdir).variables["params"] for workdir in (one, other))
-    errors = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12), left, right)
-    return max(jax.tree.leaves(errors))
+def distance(one: Path, other: Path) -> float:
+    """Between the parameters of two workdirs."""
+    return relative(*(load_workdir(workdir).variables["params"] for workdir in (one, other)))
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +87,13 @@ def alone(tmp_path_factory) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize("number", [2])
-def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number, alone, tmp_path):
+@pytest.mark.parametrize(("number", "devices"), [(2, 2), (4, 1)])
+def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number, devices, alone, tmp_path):
     workdir = tmp_path / "model"
-    done = finish(start_together(number, *SMALL, f"--workdir={workdir}"))
+    done = finish(start_together(number, *SMALL, f"--workdir={workdir}", devices=devices))
     assert [code for code, *_ in done] == [0] * number, [errors for *_, errors in done]
     assert ["trained" in said for _, said, _ in done] == [True] + [False] * (number - 1)
-    assert relative(alone, workdir) < 1e-4
+    assert distance(alone, workdir) < 1e-4
     mine, its = (
         [json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (workdir, alone)
     )
@@ -106,7 +103,7 @@ def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number,
     np.testing.assert_array_equal(counts, others)
 
 
-def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_goes_on(alone, tmp_path):
+def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_goes_on(tmp_path):
     workdir, longer = tmp_path / "model", "--config.training.epochs=40"
     both = start_together(2, *SMALL, longer, f"--workdir={workdir}", patience=20)
     wait_for(workdir / "checkpoints" / "1", both)
@@ -114,36 +111,42 @@ def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_go
     (code, _, errors), _ = finish(both, seconds=60)
     assert code != 0
     assert "another task died" in errors
-    done = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["epoch"]
-    assert 1 <= done < 40
+    log = workdir / "metrics.jsonl"
+    before = log.read_text().splitlines()
+    assert 1 <= len(before) < 40
+    run([start([*SMALL, longer, f"--workdir={workdir}"], devices=1)])
+    after = log.read_text().splitlines()
+    assert after[0] == before[0]
+    assert [json.loads(line)["epoch"] for line in after] == list(range(1, 41))
 
 
 def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_same_end(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    longer = "--config.training.epochs=5"
-    run(start_together(2, *SMALL, longer, f"--workdir={whole}"))
-    both = start_together(2, *SMALL, longer, f"--workdir={stopped}")
-    wait_for(stopped / "checkpoints" / "1", both)
+    longer = ("--config.training.epochs=12", "--config.checkpoint.every=100")
+    run(start_together(2, *SMALL, *longer, f"--workdir={whole}"))
+    both = start_together(2, *SMALL, *longer, f"--workdir={stopped}")
+    wait_for(stopped / "metrics.jsonl", both)
+    time.sleep(0.5)  # as a rule into an epoch; where it is its end, the same has to hold
     both[1].send_signal(signal.SIGTERM)
     for code, _, errors in finish(both):
         assert code == 0, errors
         assert "the same command goes on" in errors
     assert not (stopped / "statistics").exists()
-    run(start_together(2, *SMALL, longer, f"--workdir={stopped}"))
-    assert relative(whole, stopped) == 0
+    run(start_together(2, *SMALL, *longer, f"--workdir={stopped}"))
+    assert distance(whole, stopped) == 0
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 8), (8, 1)])
 def test_a_run_goes_on_with_other_devices(before, after, alone, tmp_path):
     """With two devices: in two processes, four in all."""
     arguments = [*SMALL, f"--workdir={tmp_path / 'model'}"]
-    first = start_together(2, *arguments) if before == 2 else [start(arguments, devices=before)]
+    first = start_together(2, *arguments, devices=2) if before == 2 else [start(arguments, devices=before)]
     wait_for(tmp_path / "model" / "metrics.jsonl", first)
     first[0].send_signal(signal.SIGTERM)
     for code, _, errors in finish(first):
         assert code == 0, errors
     run([start(arguments, devices=after)])
-    assert relative(alone, tmp_path / "model") < 1e-4
+    assert distance(alone, tmp_path / "model") < 1e-4
 
 
 # Bad input.
@@ -164,7 +167,8 @@ def test_processes_of_different_settings_say_so_on_each(tmp_path):
 
 
 def test_devices_that_do_not_divide_a_batch_are_told_on_each(tmp_path):
-    done = finish(start_together(2, *SMALL, f"--workdir={tmp_path / 'model'}", "--config.training.batch_size=30"))
+    arguments = [*SMALL, f"--workdir={tmp_path / 'model'}", "--config.training.batch_size=30"]
+    done = finish(start_together(2, *arguments, devices=2))
     assert_one_line_each(done, "batch_size 30", "4 devices")
 
 
