@@ -77,6 +77,15 @@ def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int
     return ClassStatistics(one_hot.sum(0), moments(flat.mean(1)), moments(flat.max(1)))
 
 
+def no_images(num_classes: int, channels: int) -> ClassStatistics:
+    """The sums over no image yet, float32 zeros."""
+
+    def moments() -> Moments:
+        return Moments(jnp.zeros((num_classes, channels)), jnp.zeros((num_classes, channels)))
+
+    return ClassStatistics(jnp.zeros(num_classes), moments(), moments())
+
+
 def compensated_add(total: Any, error: Any, term: Any) -> tuple[Any, Any]:
     """Kahan's sum on pytrees, so that float32 sums stay exact to a few ulp however many batches are added."""
     corrected = jax.tree.map(jnp.subtract, term, error)
@@ -113,14 +122,12 @@ def collect_statistics(
     first = next(batches)
     shape = jax.ShapeDtypeStruct(first[0].shape, jnp.float32)
     channels = find_channels(model, variables, shape)
-
-    batch_statistics, accumulate = _program(model, channels, num_classes)
-    layers, _ = jax.eval_shape(batch_statistics, variables, *first, *moments)
-    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), layers)
+    add = adder(model, channels, num_classes)
+    total = {group.name: no_images(num_classes, group.channels) for group in channels.groups}
     error, features, kept_labels, tails = total, [], [], []
     early = tail_of(model, channels, len(first[1]), first[0].shape[1:]).early if keep_tails else None
     for images, labels in itertools.chain([first], batches):
-        total, error, batch_features = accumulate(variables, total, error, images, labels, *moments)
+        total, error, batch_features = add(variables, total, error, images, labels, *moments)
         if sum(map(len, kept_labels)) < keep_features:
             true = np.flatnonzero(labels >= 0)
             features.append(np.asarray(batch_features)[true])
@@ -158,19 +165,23 @@ def statistics_over(
 
 
 @lru_cache(maxsize=8)
-def _program(model: nn.Module, channels: Channels, num_classes: int) -> tuple[Any, Any]:
-    """Statistics and features of one batch, and the jitted step that adds them up; one of them for many variables."""
+def adder(model: nn.Module, channels: Channels, num_classes: int) -> Any:
+    """The jitted step that adds a batch's statistics to the sums so far; it gives the batch's features, too."""
 
-    def batch_statistics(variables: Any, images: jax.Array, labels: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
+    @jax.jit
+    def add(
+        variables: Any,
+        total: Any,
+        error: Any,
+        images: jax.Array,
+        labels: jax.Array,
+        mean: jax.Array,
+        std: jax.Array,
+    ) -> Any:
         _, activations, head_input = capture(model, variables, normalise(images, mean, std), channels)
         layers = {name: layer_statistics(value, labels, num_classes) for name, value in activations.items()}
         if head_input.ndim > 2:
             head_input = head_input.mean(axis=tuple(range(1, head_input.ndim - 1)))  # b h w c -> b c
-        return layers, head_input.astype(jnp.float32)
+        return everywhere((*compensated_add(total, error, layers), head_input.astype(jnp.float32)))
 
-    @jax.jit
-    def accumulate(variables: Any, total: Any, error: Any, *batch: jax.Array) -> Any:
-        layers, features = batch_statistics(variables, *batch)
-        return everywhere((*compensated_add(total, error, layers), features))
-
-    return batch_statistics, accumulate
+    return add

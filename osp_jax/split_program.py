@@ -45,10 +45,12 @@ def split_program(
         fed |= set(equation.outvars) if read & fed else set()
         if not read & reached:
             early.append(equation)
-        if read & reached or not read & fed:  # what follows from variables alone is no value to keep
+        # What follows from variables alone is no value to keep, and what is only reshaped is kept as it was.
+        if read & reached or not read & fed or equation.primitive.name == "reshape":
             late.append(equation)
-    read = [atom for equation in late for atom in equation.invars] + list(jaxpr.outvars)
-    between = [atom for atom in dict.fromkeys(a for a in read if not isinstance(a, Literal)) if atom in fed - reached]
+    late, read = _needed(late, jaxpr.outvars)
+    made = {var for equation in late for var in equation.outvars}
+    between = [atom for atom in read if atom in fed - made]
 
     def run(equations: list[Any], arguments: list[Any], results: list[Any], values: list[Any]) -> list[jax.Array]:
         part = jaxpr.replace(eqns=equations, invars=arguments, outvars=results, debug_info=None)
@@ -63,3 +65,13 @@ def split_program(
         return jax.tree.unflatten(jax.tree.structure(outputs), found)
 
     return Halves(first, second)
+
+
+def _needed(equations: list[Any], outputs: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Those equations that the outputs depend on, in their order, and all that these and the outputs read."""
+    wanted, kept = dict.fromkeys(atom for atom in outputs if not isinstance(atom, Literal)), []
+    for equation in reversed(equations):
+        if wanted.keys() & set(equation.outvars):
+            kept.append(equation)
+            wanted |= dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, Literal))
+    return kept[::-1], list(wanted)

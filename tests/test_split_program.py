@@ -8,7 +8,10 @@ from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from osp_jax.models import create_model, init_variables
+from osp_jax.models.channels import find_channels
 from osp_jax.split_program import split_program
+from osp_jax.tail import tail_of
 from tests.networks import FOREIGN, assert_close, case
 
 
@@ -50,6 +53,15 @@ def test_behind_the_last_features_little_is_left_to_keep():
     _, variables, images, channels = case("resnet8")
     early, _ = halves_of("resnet8", {f"params/{channels.head}/kernel", f"params/{channels.head}/bias"})
     assert [value.shape for value in jax.eval_shape(early, variables, images)] == [(len(images), 16)]
+
+
+def test_what_is_kept_has_a_row_an_image_where_a_convolution_takes_images_in_blocks():
+    model, shape = create_model("cifarnet", 4, (16, 16, 3), width=24), (16, 16, 3)
+    variables = init_variables(model, shape, jax.random.key(0))
+    channels = find_channels(model, variables, jax.ShapeDtypeStruct((6, *shape), jnp.float32))
+    images = jax.ShapeDtypeStruct((6, *shape), jnp.uint8), *2 * [jax.ShapeDtypeStruct((3,), jnp.float32)]
+    kept = jax.eval_shape(tail_of(model, channels, 6, shape).early, variables, images)
+    assert [value.shape for value in kept] == [(6, 2, 2, 96)]
 
 
 def test_nothing_may_change_or_all_and_a_tree_comes_back_as_a_tree():

@@ -16,9 +16,10 @@ from flax import traverse_util
 
 from osp_jax.audit.measure import Measure, share
 from osp_jax.audit.relearn import frozen_norm_loss
-from osp_jax.audit.subject import Images, Subject, channels_of, recognised
+from osp_jax.audit.subject import Images, Subject, recognised
 from osp_jax.data.augment import normalise
 from osp_jax.data.draws import host_generator
+from osp_jax.models.channels import channels_of
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
 
 _UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these leave 1.5% of the old ones

@@ -16,9 +16,10 @@ import numpy as np
 from flax import linen as nn
 
 from osp_jax.audit.measure import Measure, half_width, measure, never
-from osp_jax.audit.subject import Images, Subject, channels_of, recognised
+from osp_jax.audit.subject import Images, Subject, recognised
 from osp_jax.data.augment import Preparation, augment, normalise
 from osp_jax.data.draws import host_generator
+from osp_jax.models.channels import channels_of
 from osp_jax.training.descent import Loss, Optimiser, trajectory
 from osp_jax.training.loss import cross_entropy
 from osp_jax.unlearning.data import of_each_class

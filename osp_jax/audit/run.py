@@ -15,8 +15,9 @@ from osp_jax.audit.membership import membership, scores
 from osp_jax.audit.probes import probes
 from osp_jax.audit.representation import representation
 from osp_jax.audit.shadow_statistics import ShadowSets, ratio_attacks
-from osp_jax.audit.subject import Images, Look, Subject, channels_of, look
+from osp_jax.audit.subject import Images, Look, Subject, look
 from osp_jax.models import init_variables
+from osp_jax.models.channels import channels_of
 
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
 MAP_POINTS = 1000

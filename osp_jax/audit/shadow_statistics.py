@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from osp_jax import checkpoint
 from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, scaled_confidence, u_lira
 from osp_jax.data.splits import split_by_class
+from osp_jax.distributed import place
 from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
 from osp_jax.training.shadows import Shadows
@@ -122,7 +122,7 @@ def unlearn_shadows(
     folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "record.json", what)
-    on_device = jnp.asarray(shadows.pool.images), jnp.asarray(shadows.pool.labels)
+    on_device = place((shadows.pool.images, shadows.pool.labels))
     found = []
     for i, row in enumerate(shadows.keep):
         path = folder / f"{i}.json"

@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -14,8 +13,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
-from osp_jax.models import variable_shapes
-from osp_jax.models.channels import Channels, capture, find_channels
+from osp_jax.models.channels import Channels, capture, channels_of
 
 
 class Subject(NamedTuple):
@@ -84,13 +82,6 @@ def recognised(subject: Subject, images: Images, variables: dict[str, Any]) -> n
     moments = {"mean": subject.preparation.mean, "std": subject.preparation.std}
     logits = predict_logits(subject.model, variables, test, asked, **moments)
     return np.isfinite(logits).all(-1) & (logits.argmax(-1) == test.labels[asked])
-
-
-@lru_cache(maxsize=8)
-def channels_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Channels:
-    """`find_channels`, once a network: they follow from its shapes."""
-    variables = variable_shapes(model, image_shape)
-    return find_channels(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 
 @lru_cache(maxsize=8)

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from osp_jax.activations import Statistics
 from osp_jax.audit.accuracy import accuracy
+from osp_jax.audit.evaluate_all import changed_leaves
 from osp_jax.audit.probes import probes
 from osp_jax.audit.subject import images_of, look_at
 from osp_jax.data.sources import Dataset, Split
+from osp_jax.distributed import place
 from osp_jax.forward import Prefix, compute_prefix, logits_from
 from osp_jax.loading import indices_of, moments_of, request_data_of, subject_of
 from osp_jax.unlearning import get_method
@@ -31,7 +31,7 @@ def predictor(trained: TrainedModel, split: Split, indices: np.ndarray) -> Predi
     prefixes: dict[frozenset[str], Prefix] = {}
 
     def predict(variables: dict[str, Any]) -> np.ndarray:
-        changed = _changed_leaves(trained.variables, variables)
+        changed = frozenset(changed_leaves(trained.variables, [variables]))
         known = next((leaves for leaves in prefixes if leaves >= changed), None)
         if known is None:
             given = trained.model, trained.variables, split, indices, changed
@@ -63,7 +63,7 @@ def forget_each_class(
     """
     train, _ = indices_of(trained, dataset)
     labels, predict, rng = split.labels[indices], predictor(trained, split, indices), jax.random.key(seed)
-    on_device = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+    on_device = place((dataset.train.images, dataset.train.labels))
 
     def judged(variables: dict[str, Any], predicted: np.ndarray, forgotten: int) -> dict[str, float]:
         of_class = labels == forgotten
@@ -105,8 +105,3 @@ def forget_each_class(
             row[name] = {**after, "warm_seconds": outcome.warm_median}
         write_json(path, row)
         yield row
-
-
-def _changed_leaves(before: dict[str, Any], after: dict[str, Any]) -> frozenset[str]:
-    old, new = (traverse_util.flatten_dict(tree, sep="/") for tree in (before, after))
-    return frozenset(path for path in old if old[path] is not new[path] and not np.array_equal(old[path], new[path]))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,10 +19,11 @@ from osp_jax import checkpoint
 from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, validation_score
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
+from osp_jax.distributed import place
 from osp_jax.errors import InputError
 from osp_jax.loading import indices_of, moments_of, record_for_report, statistics_of
 from osp_jax.models import variable_shapes
-from osp_jax.models.channels import find_channels
+from osp_jax.models.channels import channels_of
 from osp_jax.provenance import provenance
 from osp_jax.training.loop import check_settings, train
 from osp_jax.training.recipe import preparation_of
@@ -52,9 +52,8 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
             raise InputError(f"{name} is {config[section][field]}; give a positive number")
     check_settings(config.original, dataset.image_shape)
     model = build_model(config.original, dataset.num_classes, dataset.image_shape)
-    shape = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
     variables = variable_shapes(model, dataset.image_shape)
-    channels = find_channels(model, variables, shape)
+    channels = channels_of(model, dataset.image_shape)
     for name, options in methods.items():
         method = get_method(name)
         if name != RETRAIN:
@@ -81,7 +80,7 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
         recipe=settings.to_dict(),
         train=indices,
         validation=validation,
-        on_device=(jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)),
+        on_device=place((dataset.train.images, dataset.train.labels)),
         budget=_budget(config),
     )
 

@@ -13,14 +13,17 @@ layers are Flax's own and whose activation is ReLU, and no module needs to be ed
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Literal
 
 from osp_jax.errors import InputError
+from osp_jax.models import variable_shapes
 
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm, nn.RMSNorm)
 _LINEAR = (nn.Conv, nn.ConvTranspose, nn.Dense)
@@ -64,6 +67,14 @@ class Channels:
     groups: tuple[ChannelGroup, ...]
     head: str
     features: str
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Once: every call of a program in which these are static asks for it, and there are many names in it."""
+        return hash((self.groups, self.head, self.features))
 
     @property
     def last(self) -> ChannelGroup:
@@ -119,6 +130,15 @@ def find_channels(model: nn.Module, variables: dict[str, Any], images: jax.Array
     Raises:
       InputError: no channel of the network can be gated.
     """
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (variables, images))
+    leaves, structure = jax.tree.flatten(shapes)
+    return _find_channels(model, tuple(leaves), structure)
+
+
+@lru_cache(maxsize=32)
+def _find_channels(model: nn.Module, leaves: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> Channels:
+    """Once a network: tracing it takes longer than a batch of a small one."""
+    variables, images = jax.tree.unflatten(structure, leaves)
     trace, outputs = _walk_model(model, variables, images, evaluate=False)
     params = variables["params"]
     groups: dict[str, ChannelGroup] = {}
@@ -140,6 +160,13 @@ def find_channels(model: nn.Module, variables: dict[str, Any], images: jax.Array
     roots = {trace.root(path) for path in read.writers} if read and read.active else set()
     features = [group.name for root, group in groups.items() if root in roots]
     return Channels(tuple(groups.values()), heads[-1], features[0] if features else "")
+
+
+@lru_cache(maxsize=8)
+def channels_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Channels:
+    """`find_channels`, once a network: they follow from its shapes."""
+    variables = variable_shapes(model, image_shape)
+    return find_channels(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 
 def capture(

@@ -1,0 +1,103 @@
+"""All requests at once are each request by itself: logits, predictions, counts."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from osp_jax.audit.accuracy import accuracy, confusion_matrix
+from osp_jax.audit.evaluate_all import (
+    accuracies,
+    changed_leaves,
+    evaluate_all,
+    map_requests,
+    predict_all,
+    stack_changed,
+)
+from osp_jax.data.sources import Split
+from osp_jax.forward import predict_logits
+from osp_jax.masks import apply_mask, build_mask
+from osp_jax.models.channels import Channels
+from tests.networks import CLASSES, SHAPE, assert_close, case
+
+MOMENTS = {"mean": (0.5, 0.4, 0.6), "std": (0.2, 0.3, 0.25)}
+RNG = np.random.default_rng(0)
+SPLIT = Split(RNG.integers(0, 256, (30, *SHAPE), np.uint8), RNG.integers(0, CLASSES, 30).astype(np.int32))
+INDICES = np.arange(30)[::-1][:27]  # a last batch of 3, where batches are of 8
+
+
+def masked(variables, channels: Channels, layers: str, requests: int) -> list:
+    """Variables with random gains on the 'first', the 'last' or the last two groups of channels."""
+    groups = {"first": channels.groups[:1], "last": (channels.last,), "two": channels.groups[-2:]}[layers]
+    gains = [{group.name: jnp.asarray(RNG.uniform(0, 1, group.channels)) for group in groups} for _ in range(requests)]
+    return [apply_mask(variables, build_mask(each, channels)) for each in gains]
+
+
+def with_new(variables, path: str):
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    return traverse_util.unflatten_dict({**flat, path: 0.5 * flat[path][..., ::-1]}, sep="/")
+
+
+def in_turn(model, unlearned) -> np.ndarray:
+    return np.stack([predict_logits(model, each, SPLIT, INDICES, **MOMENTS) for each in unlearned]).argmax(-1)
+
+
+@pytest.mark.parametrize(("layers", "at_once"), [("last", 10), ("two", 2), ("first", 1)])  # 2 does not divide the 3
+def test_predictions_are_those_of_each_request_by_itself(layers, at_once):
+    model, variables, _, channels = case("resnet8")
+    unlearned = [*masked(variables, channels, layers, 2), variables]
+    found = predict_all(model, variables, unlearned, SPLIT, INDICES, batch_size=8, at_once=at_once, **MOMENTS)
+    np.testing.assert_array_equal(found, in_turn(model, unlearned))
+    assert found.dtype == np.int32
+
+
+@pytest.mark.parametrize("name", ["resnet8", "cifarnet", "vgg11"])
+def test_logits_are_those_of_each_request_by_itself(name):
+    model, variables, images, channels = case(name)
+    unlearned = masked(variables, channels, "two", 3)
+    given = variables, stack_changed(variables, unlearned), images
+    function = partial(map_requests, lambda v, x: model.apply(v, x, False), requests=3, at_once=2)
+    whole = jax.jit(lambda each: model.apply(each, images, False))
+    assert_close(jax.jit(function)(*given), jnp.stack([whole(each) for each in unlearned]), 1e-5)
+
+
+def test_requests_that_change_a_kernel_or_a_head_stand_beside_masks_and_beside_none():
+    model, variables, _, channels = case("resnet8")
+    kernel = with_new(variables, "params/stage3_block1/conv2/kernel")
+    unlearned = [kernel, with_new(variables, "params/head/kernel"), *masked(variables, channels, "last", 1), variables]
+    found = predict_all(model, variables, unlearned, SPLIT, INDICES, **MOMENTS)
+    np.testing.assert_array_equal(found, in_turn(model, unlearned))
+
+
+def test_nothing_changed_is_the_original_as_often_as_it_is_asked_for():
+    model, variables, _, _ = case("resnet8")
+    copied = jax.tree.map(jnp.copy, variables)
+    assert not stack_changed(variables, [variables, copied])
+    found = predict_all(model, variables, [variables, copied], SPLIT, INDICES, **MOMENTS)
+    np.testing.assert_array_equal(found, in_turn(model, [variables] * 2))
+
+
+def test_each_image_is_counted_once_and_the_accuracies_follow_from_the_counts():
+    model, variables, _, channels = case("resnet8")
+    unlearned, forgets = masked(variables, channels, "last", 2), [(3,), (0, 2)]
+    given = model, variables, unlearned, SPLIT, INDICES
+    counts = evaluate_all(*given, num_classes=CLASSES, batch_size=8, **MOMENTS)
+    labels, predictions = SPLIT.labels[INDICES], in_turn(model, unlearned)
+    np.testing.assert_array_equal(counts, [confusion_matrix(each, labels, CLASSES) for each in predictions])
+    assert counts.sum((1, 2)).tolist() == [27, 27]
+    for found, each, forget in zip(accuracies(counts, forgets), predictions, forgets, strict=True):
+        forgotten = np.isin(labels, forget)
+        assert found["forget_accuracy"] == pytest.approx(accuracy(each, labels, forgotten))
+        assert found["retain_accuracy"] == pytest.approx(accuracy(each, labels, ~forgotten))
+    assert accuracies(np.diag([0, 4])[None], [(0,)]) == [{"forget_accuracy": None, "retain_accuracy": 1.0}]
+
+
+def test_changed_leaves_are_those_whose_values_differ_in_any_request():
+    before = {"params": {"a": np.zeros(2), "b": np.ones(2)}, "batch_stats": {"c": np.ones(1)}}
+    equal = {"params": {"a": np.zeros(2), "b": np.ones(2)}, "batch_stats": {"c": np.ones(1)}}
+    other = {"params": {"a": np.zeros(2), "b": np.array([1, 2.0])}, "batch_stats": {"c": np.zeros(1)}}
+    assert changed_leaves(before, [equal]) == changed_leaves(before, []) == ()
+    assert changed_leaves(before, [equal, other]) == ("params/b", "batch_stats/c")
