@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from benchmarks import cli
 from osp_jax.activations import ClassStatistics, Moments, Statistics
 from osp_jax.models import count_parameters, create_model, init_variables
-from osp_jax.models.channels import Channels, find_channels
+from osp_jax.models.channels import Channels, channels_of
 from osp_jax.unlearning import osp
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     flags = arguments.parse_args()
     model = create_model(flags.model, flags.classes, (32, 32, 3))
     variables = init_variables(model, (32, 32, 3), jax.random.key(0))
-    channels = find_channels(model, variables, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    channels = channels_of(model, (32, 32, 3))
     statistics = random_statistics(channels, flags.classes, jax.random.key(1))
     bytes_per_second = bandwidth()
 

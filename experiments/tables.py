@@ -19,7 +19,9 @@ from experiments import cli
 
 _CHECK = flags.DEFINE_bool("check", False, "write nothing; fail if a part is out of date")
 _ROOT = Path(__file__).parents[1]
-_DOCUMENTS = ("README.md", "docs/architecture.md", "docs/findings.md")
+# Files of results/performance; a part of the same name shows each.
+_BENCHMARKS = ("evaluate_all", "throughput", "profile", "statistics_pass", "startup", "scaling", "collectives")
+_DOCUMENTS = ("README.md", "docs/architecture.md", "docs/findings.md", "docs/performance.md", "docs/pods.md")
 
 
 def main() -> None:
@@ -179,6 +181,25 @@ def _paper() -> str:
     )
 
 
+def _benchmark(name: str) -> str:
+    """The rows of a benchmark as they are, with what they were measured on."""
+    from osp_jax.report.tables import markdown_table
+
+    results = _read(f"results/performance/{name}.json")
+    header = list(results["rows"][0])
+    rows = [[_cell(row[column]) for column in header] for row in results["rows"]]
+    made = results["provenance"]
+    return f"On {made['device']}, `{made['command']}`:\n\n" + markdown_table(header, rows)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float) and abs(value) < 100:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+
+
 def _methods() -> str:
     from osp_jax.report.tables import markdown_table
     from osp_jax.unlearning import METHODS, get_method
@@ -206,6 +227,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "orthogonality": _orthogonality,
     "paper": _paper,
     "requests": _requests,
+    **{name: partial(_benchmark, name) for name in _BENCHMARKS},
 }
 
 

@@ -1,0 +1,123 @@
+"""Time of judging a request for every class at once, beside one plain evaluation and beside one after another.
+
+python -m benchmarks.evaluate_all [--images=2000] [--json=FILE]
+
+Weights and masks are random, also where the data have fewer classes than the network: the time does not depend on
+them. Calls take turns, so that a busy machine slows all alike; `cpu ratio` is of processor time, which others that run
+on the same core hardly change. `ms a request` is what one more costs: (all - one request) / (requests - 1).
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import cli
+from benchmarks.latency import random_statistics
+from osp_jax.audit.evaluate_all import evaluate_all
+from osp_jax.data.sources import Split, load_dataset
+from osp_jax.forward import predict_logits
+from osp_jax.models import create_model, init_variables
+from osp_jax.models.channels import channels_of
+from osp_jax.unlearning import osp
+
+# Network, width (0: its usual one), classes, and the channel groups masked: those that the head reads ('last'), or all
+# of the last stage, behind whose first there is a convolution left.
+CASES = (
+    ("resnet8", 16, 10, "last"),
+    ("resnet8", 16, 200, "last"),
+    ("resnet10", 16, 10, "last"),
+    ("resnet10", 16, 200, "last"),
+    ("cifarnet", 0, 10, "last"),
+    ("cifarnet", 0, 200, "last"),
+    ("resnet8", 16, 10, "stage3"),
+    ("resnet10", 16, 10, "stage4"),
+    ("cifarnet", 0, 10, "stage3"),
+)
+
+
+def main() -> None:
+    arguments = cli.parser(__doc__)
+    arguments.add_argument("--data", default="cifar10", help="whose test images are judged, or 'random'")
+    arguments.add_argument("--images", type=int, default=2000)
+    arguments.add_argument("--batch_size", type=int, default=500)
+    arguments.add_argument("--calls", type=int, default=5)
+    arguments.add_argument("--in_turn", type=int, default=3, help="requests timed one after another; scaled to all")
+    flags = arguments.parse_args()
+    test = random_images(flags.images) if flags.data == "random" else load_dataset(flags.data).test
+    indices, shape = np.arange(min(flags.images, len(test.labels))), test.images.shape[1:]
+    moments = {"mean": (0.5,) * shape[-1], "std": (0.25,) * shape[-1], "batch_size": flags.batch_size}
+
+    rows = []
+    for name, width, classes, layers in CASES:
+        model = create_model(name, classes, shape, width=width)
+        variables = init_variables(model, shape, jax.random.key(0))
+        channels = channels_of(model, shape)
+        collected, config = random_statistics(channels, classes, jax.random.key(1)), osp.Options(layers=layers)
+        given = {"data": None, "statistics": collected, "config": config, "rng": jax.random.key(0)}
+        unlearn = partial(osp.unlearn, model, variables, **given)
+
+        def plain(variables: dict, model=model) -> Any:
+            return predict_logits(model, variables, test, indices, **moments).argmax(-1)
+
+        def together(requests: int, model=model, variables=variables, unlearn=unlearn, classes=classes) -> Any:
+            unlearned = [unlearn((c,)) for c in range(requests)]
+            return evaluate_all(model, variables, unlearned, test, indices, num_classes=classes, **moments)
+
+        timed = min(flags.in_turn, classes)
+        wall, processor = seconds(
+            {
+                "plain": partial(plain, variables),
+                "one": partial(together, 1),
+                "all": partial(together, classes),
+                "in turn": lambda unlearn=unlearn, plain=plain, timed=timed: [
+                    plain(unlearn((c,))) for c in range(timed)
+                ],
+            },
+            flags.calls,
+        )
+        rows.append(
+            {
+                "network": name,
+                "width": width or model.width,
+                "classes": classes,
+                "masked": ", ".join(osp.chosen_groups(channels, layers)),
+                "images": len(indices),
+                "data": flags.data,
+                "plain s": wall["plain"],
+                "all s": wall["all"],
+                "in turn s": wall["in turn"] * classes / timed,
+                "ratio": wall["all"] / wall["plain"],
+                "cpu ratio": processor["all"] / processor["plain"],
+                "ms a request": 1e3 * (processor["all"] - processor["one"]) / (classes - 1),
+            }
+        )
+        cli.report(rows, flags.json)  # each time: a run that is stopped leaves what it has
+
+
+def random_images(count: int) -> Split:
+    """Of 32 pixels a side; the labels are all 0."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return Split(images, np.zeros(count, np.int32))
+
+
+def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians (wall, processor) by name, of calls that take turns, after one round that warms up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter(), time.process_time()
+            jax.block_until_ready(call())
+            times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, processor = (
+        {name: statistics.median(t[i] for t in found[1:]) for name, found in times.items()} for i in (0, 1)
+    )
+    return wall, processor
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How cost grows: the request against classes, channels and parameters; statistics against images and devices.
+
+python -m benchmarks.scaling [--plot=FILE.svg] [--json=FILE]
+
+Each cost is measured over a range of one quantity, with the others fixed, and fitted by a power of it (least squares of
+the logarithms, over the upper half of the range, where fixed costs weigh least). On a CPU, several devices are had with
+XLA_FLAGS=--xla_force_host_platform_device_count=N; they share its cores.
+"""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import cli
+from benchmarks.latency import random_statistics
+from osp_jax.activations import collect_statistics
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Split
+from osp_jax.distributed import make_mesh, using
+from osp_jax.models import count_parameters, create_model, init_variables
+from osp_jax.models.channels import channels_of
+from osp_jax.unlearning import osp
+
+_SHAPE, _MOMENTS = (32, 32, 3), {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+_WIDTHS = (8, 16, 32, 64, 128)
+
+
+def main() -> None:
+    arguments = cli.parser(__doc__)
+    arguments.add_argument("--plot", type=Path, default=None, metavar="FILE", help="also draw the fits there")
+    arguments.add_argument("--calls", type=int, default=100)
+    flags = arguments.parse_args()
+    devices = [n for n in (1, 2, 4, 8, 16) if n <= jax.device_count()]
+    curves = {
+        ("request", "classes"): [(n, request(flags.calls, classes=n)) for n in (10, 30, 100, 300, 1000)],
+        ("request", "channels"): [(channels(w), request(flags.calls, width=w)) for w in _WIDTHS],
+        ("request, weights erased", "parameters"): [
+            (parameters(w), request(flags.calls, width=w, erase=True)) for w in _WIDTHS
+        ],
+        ("statistics", "images"): [(n, collection(n)) for n in (128, 256, 512, 1024, 2048)],
+        ("statistics", "devices"): [(n, collection(512, devices=n)) for n in devices],
+    }
+    rows = []
+    for (cost, against), points in curves.items():
+        sizes, seconds = zip(*points, strict=True)
+        rows.append(
+            {
+                "cost": cost,
+                "against": against,
+                "from": sizes[0],
+                "to": sizes[-1],
+                "first ms": 1e3 * seconds[0],
+                "last ms": 1e3 * seconds[-1],
+                "exponent": exponent(sizes, seconds) if len(sizes) > 2 else None,
+            }
+        )
+    cli.report(rows, flags.json)
+    if flags.plot:
+        plot(curves, flags.plot)
+
+
+def exponent(sizes: tuple[int, ...], seconds: tuple[float, ...]) -> float:
+    upper = slice(len(sizes) // 2, None)
+    return float(np.polyfit(np.log(sizes[upper]), np.log(seconds[upper]), 1)[0])
+
+
+def network(classes: int, width: int) -> tuple[Any, dict[str, Any]]:
+    model = create_model("resnet8", classes, _SHAPE, width=width)
+    return model, init_variables(model, _SHAPE, jax.random.key(0))
+
+
+def parameters(width: int) -> int:
+    return count_parameters(network(10, width)[1])
+
+
+def channels(width: int) -> int:
+    return sum(group.channels for group in channels_of(network(10, width)[0], _SHAPE).groups)
+
+
+def request(calls: int, *, classes: int = 10, width: int = 16, erase: bool = False) -> float:
+    """Median seconds from class numbers to parameters, every layer masked, statistics at hand."""
+    model, variables = network(classes, width)
+    found = random_statistics(channels_of(model, _SHAPE), classes, jax.random.key(1))
+    given = {"data": None, "statistics": found, "config": osp.Options(layers="all", erase=erase)}
+    forget = iter(range(10**9))
+
+    def call() -> dict[str, Any]:
+        return osp.unlearn(model, variables, (next(forget) % classes,), **given, rng=jax.random.key(0))
+
+    return statistics.median(cli.seconds_per_call(call, calls))
+
+
+def collection(images: int, *, devices: int = 1) -> float:
+    """Median seconds of one pass for class statistics."""
+    draw = np.random.default_rng(0)
+    split = Split(draw.integers(0, 256, (images, *_SHAPE), dtype=np.uint8), (np.arange(images) % 10).astype(np.int32))
+    model, variables = network(10, 16)
+
+    def call() -> Any:
+        batches = index_batches(split, np.arange(images), 128)
+        return collect_statistics(model, variables, batches, num_classes=10, **_MOMENTS).layers
+
+    with using(make_mesh(devices=jax.devices()[:devices])):
+        return statistics.median(cli.seconds_per_call(call, 5))
+
+
+def plot(curves: dict[tuple[str, str], list[tuple[int, float]]], file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 2.6), layout="constrained")
+    for axes, ((cost, against), points) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+        sizes, seconds = zip(*points, strict=True)
+        axes.loglog(sizes, [1e3 * s for s in seconds], "o-", color="tab:blue", markersize=4)
+        title = f"{cost}\nexponent {exponent(sizes, seconds):.2f}" if len(sizes) > 2 else cost
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel(against)
+        axes.set_xticks([sizes[0], sizes[-1]], [f"{sizes[0]:,}", f"{sizes[-1]:,}"])
+        low, high = (1e3 * pick(seconds) for pick in (min, max))
+        axes.set_yticks([low, high], [f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in (low, high)])
+        axes.minorticks_off()
+        axes.grid(True, which="major", color="0.9")
+    figure.axes[0].set_ylabel("milliseconds")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+
+
+if __name__ == "__main__":
+    main()

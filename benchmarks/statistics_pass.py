@@ -1,0 +1,73 @@
+"""Class statistics over images, beside a plain forward pass over the same images.
+
+python -m benchmarks.statistics_pass [--models=resnet8,cifarnet] [--json=FILE]
+
+The two take turns within one process, in batches of the same size. Images and weights are random: the time does not
+depend on them. What is carried from batch to batch is counted too: it does not grow with the number of images.
+"""
+
+import statistics
+import time
+from functools import partial
+
+import jax
+import numpy as np
+
+from benchmarks import cli
+from osp_jax.activations import collect_statistics
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Split
+from osp_jax.forward import predict_logits
+from osp_jax.models import create_model, init_variables
+
+_MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def main() -> None:
+    arguments = cli.parser(__doc__)
+    arguments.add_argument("--models", default="resnet8,resnet18,cifarnet")
+    arguments.add_argument("--classes", type=int, default=10)
+    arguments.add_argument("--images", type=int, default=1024)
+    arguments.add_argument("--batch", type=int, default=256)
+    arguments.add_argument("--passes", type=int, default=9)
+    flags = arguments.parse_args()
+    draw = np.random.default_rng(0)
+    split = Split(
+        draw.integers(0, 256, (flags.images, 32, 32, 3), dtype=np.uint8),
+        (np.arange(flags.images) % flags.classes).astype(np.int32),
+    )
+    indices = np.arange(flags.images)
+    rows = []
+    for name in flags.models.split(","):
+        model = create_model(name, flags.classes, (32, 32, 3))
+        variables = init_variables(model, (32, 32, 3), jax.random.key(0))
+        forward = partial(predict_logits, model, variables, split, indices, batch_size=flags.batch, **_MOMENTS)
+
+        def collect(model=model, variables=variables) -> object:
+            batches = index_batches(split, indices, flags.batch)
+            return collect_statistics(model, variables, batches, num_classes=flags.classes, **_MOMENTS).layers
+
+        carried = sum(leaf.nbytes for leaf in jax.tree.leaves(collect()))
+        times: dict[object, list[float]] = {forward: [], collect: []}
+        for turn in range(flags.passes + 1):
+            for program, seconds in times.items():
+                start = time.perf_counter()
+                jax.block_until_ready(program())
+                if turn:  # the first warms up
+                    seconds.append(time.perf_counter() - start)
+        plain, collected = (flags.images / statistics.median(times[program]) for program in (forward, collect))
+        rows.append(
+            {
+                "model": name,
+                "classes": flags.classes,
+                "forward images/s": plain,
+                "statistics images/s": collected,
+                "statistics / forward": collected / plain,
+                "carried kB": 2 * carried / 1e3,  # the sums and what rounding left out of them
+            }
+        )
+    cli.report(rows, flags.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What benchmarks read out of programs and traces, on cases known by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from benchmarks.collectives import collectives
+from benchmarks.profile import own_times
+from benchmarks.scaling import exponent
+from osp_jax.distributed import everywhere, make_mesh, using
+
+
+def test_a_sum_over_devices_exchanges_its_result():
+    mesh = make_mesh()
+    rows = jax.ShapeDtypeStruct((16, 1000), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    with using(mesh):
+        program = jax.jit(lambda x: everywhere(x.sum(0))).lower(rows).compile().as_text()
+    assert collectives(program) == {"all-reduce": [4000]}
+
+
+def test_rows_that_every_device_gets_are_gathered():
+    mesh = make_mesh()
+    rows = jax.ShapeDtypeStruct((16, 10), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    with using(mesh):
+        program = jax.jit(lambda x: everywhere(x * 2)).lower(rows).compile().as_text()
+    assert collectives(program) == {"all-gather": [640]}
+
+
+def test_an_operation_is_charged_without_those_within_it():
+    def event(name, start, duration, thread=1):
+        return {"ph": "X", "pid": 1, "tid": thread, "name": name, "ts": start, "dur": duration}
+
+    names = [
+        {"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": n}}
+        for tid, n in ((1, "tf_XLAEigen/1"), (2, "python"))
+    ]
+    events = [event("while", 0, 10), event("dot", 2, 3), event("dot", 6, 4), event("add", 10, 5), event("f", 0, 9, 2)]
+    assert own_times([*names, *events]) == {"while": 3, "dot": 7, "add": 5}
+
+
+def test_the_exponent_of_a_power_is_found():
+    assert exponent((1, 2, 4, 8), (3.0, 12.0, 48.0, 192.0)) == pytest.approx(2)
