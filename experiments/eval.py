@@ -210,4 +210,4 @@ def _words(settings: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, several=True)

@@ -4,7 +4,6 @@ python -m experiments.unlearn --workdir=runs/digits --forget=3 --method=osp-fit 
 """
 
 import dataclasses
-import shutil
 import time
 from pathlib import Path
 
@@ -31,16 +30,16 @@ def main() -> None:
 
     from osp_jax import checkpoint
     from osp_jax.data.splits import check_forget, parse_classes
-    from osp_jax.loading import dataset_of, new_folder, request_data_of, request_without_images, statistics_of
+    from osp_jax.loading import dataset_of, request_data_of, request_without_images, statistics_of
     from osp_jax.provenance import provenance
     from osp_jax.unlearning import get_method, parse_options
     from osp_jax.unlearning.request import describe_change, images_seen, timed_request
-    from osp_jax.workdir import check_writable, load_workdir, write_json
+    from osp_jax.workdir import check_new, check_writable, load_workdir, replacing, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     method = get_method(_METHOD.value)
     options = parse_options(method, _OPTION.value)
-    temporary = new_folder(out, _OVERWRITE.value)
+    check_new(out, _OVERWRITE.value)
     trained = load_workdir(workdir)
     names = trained.record["dataset"]["class_names"]
     forget = parse_classes(_FORGET.value, names)
@@ -85,21 +84,17 @@ def main() -> None:
     }
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((outcome.variables, statistics)))
     check_writable(out.parent, 2 * size)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    write_json(temporary / "config.json", trained.record)
-    if (workdir / "metrics.jsonl").exists():
-        shutil.copy(workdir / "metrics.jsonl", temporary)
-    checkpoint.save_variables(temporary, outcome.variables)
-    if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
-        checkpoint.save_statistics(temporary / "statistics", statistics)
-    write_json(temporary / "unlearn.json", record)
-    if out.exists():
-        shutil.rmtree(out)
-    temporary.rename(out)
+    with replacing(out) as folder:
+        write_json(folder / "config.json", trained.record)
+        if (workdir / "metrics.jsonl").exists():
+            write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))
+        checkpoint.save_variables(folder, outcome.variables)
+        if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
+            checkpoint.save_statistics(folder / "statistics", statistics)
+        write_json(folder / "unlearn.json", record)
     times = f"cold {record['seconds']['cold'] * 1e3:.0f} ms, warm {outcome.warm_median * 1e3:.2f} ms (median)"
     print(f"forgot {', '.join(record['forget_names'])} by {_METHOD.value}: {times}; written to {out}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, several=True)

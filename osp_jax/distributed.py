@@ -144,6 +144,17 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def wait_for_all(what: str) -> None:
+    """Returns once every process has called it, with the same words."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def said_by_first(number: int) -> int:
+    """What the first process gives, for a choice that all have to make alike and that each would make by its clock."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if jax.process_count() > 1 else number
+
+
 def check_same(text: str, what: str) -> None:
     """Raises `InputError` on every process unless all were given the same text."""
     if jax.process_count() == 1:
@@ -165,9 +176,8 @@ def termination() -> Iterator[Callable[[], bool]]:
     before = signal.signal(signal.SIGTERM, lambda *_: came.set()) if main else None
 
     def came_to_any() -> bool:
-        if multihost_utils.process_allgather(np.asarray(came.is_set())).any():
-            came.set()
-        return came.is_set()
+        # What arrives after the question is for the next one: the others know nothing of it.
+        return bool(multihost_utils.process_allgather(np.asarray(came.is_set())).any())
 
     try:
         yield came_to_any if jax.process_count() > 1 else came.is_set

@@ -1,7 +1,6 @@
 """A workdir and the data that belong to it."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -84,17 +83,6 @@ def subject_of(trained: TrainedModel) -> Subject:
     return Subject(
         trained.model, trained.variables, preparation_of(ConfigDict(trained.record["config"]), **moments_of(trained))
     )
-
-
-def new_folder(out: Path, overwrite: bool) -> Path:
-    """The temporary folder to fill in place of `out`.
-
-    Raises:
-      InputError: `out` exists and `overwrite` is not set.
-    """
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another --out or add --overwrite")
-    return out.with_name(out.name + ".new")
 
 
 def record_for_report(trained: TrainedModel) -> dict[str, Any]:

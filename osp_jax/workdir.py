@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from ml_collections import ConfigDict
 
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset
-from osp_jax.distributed import is_first
+from osp_jax.distributed import is_first, wait_for_all
 from osp_jax.errors import InputError
 from osp_jax.models import create_model, variable_shapes
 from osp_jax.provenance import provenance
@@ -107,6 +109,28 @@ def load_workdir(workdir: Path) -> TrainedModel:
         raise InputError(f"{workdir / 'config.json'} lacks {error}; was it written by experiments.train?") from error
     like = variable_shapes(model, shape)
     return TrainedModel(model, checkpoint.load_variables(workdir, like), record)
+
+
+def check_new(out: Path, overwrite: bool) -> None:
+    """Raises `InputError` where `out` exists and `overwrite` is not set."""
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another --out or add --overwrite")
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `out` once it is filled; several processes fill it together."""
+    temporary = out.with_name(out.name + ".new")
+    if is_first():
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    wait_for_all("the folder is made")
+    yield temporary
+    wait_for_all("the folder is filled")
+    if is_first():
+        if out.exists():
+            shutil.rmtree(out)
+        temporary.rename(out)
 
 
 def check_writable(folder: Path, needed_bytes: int) -> None:

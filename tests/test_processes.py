@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,9 @@ SMALL = (
 )
 
 
-def start(arguments: Sequence[str], devices: int) -> subprocess.Popen:
+def start(arguments: Sequence[str], devices: int, command: str = "train") -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *arguments],
+        [sys.executable, "-m", f"experiments.{command}", *arguments],
         cwd=ROOT,
         env=environment(devices),
         stdout=subprocess.PIPE,
@@ -39,7 +39,12 @@ def start(arguments: Sequence[str], devices: int) -> subprocess.Popen:
 
 
 def start_together(
-    number: int, *arguments: str, extra: Sequence[Sequence[str]] = (), patience: int = 120, devices: int = 1
+    number: int,
+    *arguments: str,
+    extra: Sequence[Sequence[str]] = (),
+    patience: int = 120,
+    devices: int = 1,
+    command: str = "train",
 ) -> list[subprocess.Popen]:
     """`number` processes of `devices` each; `extra` has arguments of each by itself."""
     with socket.socket() as free:
@@ -47,7 +52,7 @@ def start_together(
         port = free.getsockname()[1]
     together = [f"--coordinator=localhost:{port}", f"--num_processes={number}", f"--patience={patience}"]
     own = extra or [()] * number
-    return [start([*arguments, *together, f"--process_id={i}", *own[i]], devices) for i in range(number)]
+    return [start([*arguments, *together, f"--process_id={i}", *own[i]], devices, command) for i in range(number)]
 
 
 def finish(processes: Sequence[subprocess.Popen], seconds: float = 500) -> list[tuple[int, str, str]]:
@@ -66,12 +71,18 @@ def run(processes: Sequence[subprocess.Popen]) -> None:
         assert code == 0, errors
 
 
-def wait_for(path: Path, processes: Sequence[subprocess.Popen], seconds: float = 240) -> None:
+def wait_until(condition: Callable[[], bool], processes: Sequence[subprocess.Popen], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not come"
+    while not condition():
+        assert time.monotonic() < end, "nothing came"
         assert all(process.poll() is None for process in processes)
         time.sleep(0.02)
+
+
+def epochs_in(workdir: Path) -> int:
+    """How many were logged."""
+    log = workdir / "metrics.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def distance(one: Path, other: Path) -> float:
@@ -103,10 +114,26 @@ def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number,
     np.testing.assert_array_equal(counts, others)
 
 
+def test_requests_and_audits_of_two_processes_answer_as_those_of_one(alone, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    ask = [f"--workdir={alone}", "--forget=0", "--method=ssd", "--retain_per_class=50"]
+    run([start([*ask, f"--out={one}"], 1, "unlearn")])
+    run([start([f"--workdir={one}"], 1, "eval")])
+    run(start_together(2, *ask, f"--out={two}", command="unlearn"))
+    done = finish(start_together(2, f"--workdir={two}", command="eval"))
+    assert [code for code, *_ in done] == [0, 0], [errors for *_, errors in done]
+    assert ["evaluated" in said for _, said, _ in done] == [True, False]
+    assert distance(one, two) < 1e-4
+    mine, its = (json.loads((folder / "eval.json").read_text())["unlearned"] for folder in (two, one))
+    for name in ("test_retain_accuracy", "test_forget_accuracy", "train_retain_accuracy"):
+        assert mine[name] == pytest.approx(its[name], abs=0.01)
+    assert mine["measures"].keys() == its["measures"].keys()
+
+
 def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_goes_on(tmp_path):
     workdir, longer = tmp_path / "model", "--config.training.epochs=40"
     both = start_together(2, *SMALL, longer, f"--workdir={workdir}", patience=20)
-    wait_for(workdir / "checkpoints" / "1", both)
+    wait_until((workdir / "checkpoints" / "1").exists, both)
     both[1].kill()
     (code, _, errors), _ = finish(both, seconds=60)
     assert code != 0
@@ -125,8 +152,8 @@ def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_s
     longer = ("--config.training.epochs=12", "--config.checkpoint.every=100")
     run(start_together(2, *SMALL, *longer, f"--workdir={whole}"))
     both = start_together(2, *SMALL, *longer, f"--workdir={stopped}")
-    wait_for(stopped / "metrics.jsonl", both)
-    time.sleep(0.5)  # as a rule into an epoch; where it is its end, the same has to hold
+    wait_until(lambda: epochs_in(stopped) >= 2, both)
+    time.sleep(0.1)  # as a rule into an epoch; the same has to hold at its end
     both[1].send_signal(signal.SIGTERM)
     for code, _, errors in finish(both):
         assert code == 0, errors
@@ -141,7 +168,7 @@ def test_a_run_goes_on_with_other_devices(before, after, alone, tmp_path):
     """With two devices: in two processes, four in all."""
     arguments = [*SMALL, f"--workdir={tmp_path / 'model'}"]
     first = start_together(2, *arguments, devices=2) if before == 2 else [start(arguments, devices=before)]
-    wait_for(tmp_path / "model" / "metrics.jsonl", first)
+    wait_until(lambda: epochs_in(tmp_path / "model") >= 1, first)
     first[0].send_signal(signal.SIGTERM)
     for code, _, errors in finish(first):
         assert code == 0, errors

@@ -1,5 +1,6 @@
 """One request to forget, carried out and timed: what `experiments.unlearn` does between reading and writing."""
 
+import math
 import statistics as stats
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from osp_jax.activations import Statistics
+from osp_jax.distributed import said_by_first
 from osp_jax.scores import class_difference
 from osp_jax.unlearning import Method
 from osp_jax.unlearning.data import RequestData
@@ -40,7 +42,7 @@ def timed_request(
     warm_calls: int = 100,
     warm_seconds: float = 3.0,
 ) -> Outcome:
-    """Runs a method once cold, then again until `warm_calls` or `warm_seconds`, at least once."""
+    """Runs a method once cold, then once warm, and again as often as fills `warm_seconds`, `warm_calls` at most."""
 
     def call() -> tuple[dict[str, Any], float]:
         start = time.perf_counter()
@@ -50,9 +52,9 @@ def timed_request(
 
     jax.block_until_ready((variables, statistics))
     new, cold = call()
-    warm: list[float] = []
-    while not warm or (len(warm) < warm_calls and sum(warm) < warm_seconds):
-        warm.append(call()[1])
+    warm = [call()[1]]
+    calls = said_by_first(min(warm_calls, math.ceil(warm_seconds / warm[0])))
+    warm += [call()[1] for _ in range(calls - 1)]
     return Outcome(new, cold, stats.median(warm), float(np.percentile(warm, 95)))
 
 
