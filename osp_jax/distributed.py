@@ -116,10 +116,14 @@ def whole() -> Sharding:
 
 
 def place(tree: Any) -> Any:
-    """Arrays of the host, the same in every process, on all devices in use."""
+    """Arrays of the host, the same in every process, on all devices in use; what is on devices stays as it is."""
     if jax.sharding.get_mesh().empty:
         return jax.tree.map(jnp.asarray, tree)
-    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), whole()), tree)
+
+    def placed(leaf: Any) -> jax.Array:
+        return leaf if isinstance(leaf, jax.Array) else jax.device_put(np.asarray(leaf), whole())
+
+    return jax.tree.map(placed, tree)
 
 
 def own_rows(batch: int) -> np.ndarray:

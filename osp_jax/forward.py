@@ -70,7 +70,7 @@ def compute_prefix(
     """
 
     def logits(variables: Any, images: jax.Array) -> jax.Array:
-        return model.apply(variables, normalise(images, jnp.asarray(mean), jnp.asarray(std)), False)
+        return everywhere(model.apply(variables, normalise(images, jnp.asarray(mean), jnp.asarray(std)), False))
 
     halves, batches = None, []
     for images, _ in index_batches(split, indices, batch_size):

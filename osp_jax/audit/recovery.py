@@ -19,6 +19,7 @@ from osp_jax.audit.relearn import frozen_norm_loss
 from osp_jax.audit.subject import Images, Subject, recognised
 from osp_jax.data.augment import normalise
 from osp_jax.data.draws import host_generator
+from osp_jax.distributed import everywhere
 from osp_jax.models.channels import channels_of
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
 
@@ -121,7 +122,8 @@ def with_batch_statistics(subject: Subject, images: Images, batch_size: int = 25
 @lru_cache(maxsize=8)
 def _statistics_update(model: nn.Module) -> Any:
     def update(variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
-        return model.apply(variables, normalise(images, mean, std), True, mutable=["batch_stats"])[1]["batch_stats"]
+        _, updated = model.apply(variables, normalise(images, mean, std), True, mutable=["batch_stats"])
+        return everywhere(updated["batch_stats"])
 
     return jax.jit(update)
 

@@ -12,6 +12,7 @@ from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
+from osp_jax.distributed import everywhere
 from osp_jax.forward import predict_logits
 from osp_jax.models.channels import Channels, capture, channels_of
 
@@ -91,6 +92,6 @@ def _forward(model: nn.Module, channels: Channels) -> Any:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, activations, _ = capture(model, variables, normalise(images, mean, std), channels)
         pooled = {name: a.reshape(a.shape[0], -1, a.shape[-1]).mean(1) for name, a in activations.items()}
-        return logits, pooled  # b (h w) c -> b c
+        return everywhere((logits, pooled))  # b (h w) c -> b c
 
     return jax.jit(forward)

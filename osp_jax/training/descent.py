@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from osp_jax.data.draws import host_generator
-from osp_jax.distributed import everywhere
+from osp_jax.distributed import everywhere, place
 from osp_jax.training.epoch import RunEpoch, make_epoch
 from osp_jax.training.state import TrainState, create_state, is_kernel
 
@@ -73,7 +73,7 @@ def trajectory(
     """`(steps done, variables)` at each of the ascending `stops` on the way that `descend` goes, of which it has the
     other arguments. Variables hold until the next ones are asked for, which are made of their memory."""
     order, done = {**batches, "rate": np.asarray(rates, np.float32)}, 0
-    arguments, state = jax.device_put(arguments), None
+    arguments, state = place(arguments), None
     for stop in stops:
         piece = {name: values[done:stop] for name, values in order.items()}
         if stop > done:

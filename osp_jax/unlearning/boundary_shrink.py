@@ -28,6 +28,7 @@ from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
+from osp_jax.distributed import everywhere
 from osp_jax.training.descent import Optimiser, batch_of, descend, epoch_batches
 from osp_jax.training.loss import cross_entropy
 from osp_jax.unlearning.data import RequestData
@@ -102,7 +103,7 @@ def nearest_labels(model: nn.Module, preparation: Preparation) -> Callable[..., 
         pixels = images.astype(jnp.float32)
         moved = jnp.round(pixels + 255 * bound * jnp.sign(jax.grad(loss)(pixels))).clip(0, 255)
         logits = model.apply(variables, preparation.plain(moved), False)
-        return jnp.where(excluded > 0, -jnp.inf, logits).argmax(-1).astype(jnp.int32)
+        return everywhere(jnp.where(excluded > 0, -jnp.inf, logits).argmax(-1).astype(jnp.int32))
 
     return nearest
 

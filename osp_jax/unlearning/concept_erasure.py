@@ -26,6 +26,7 @@ import numpy as np
 from flax import linen as nn
 
 from osp_jax.activations import Statistics
+from osp_jax.distributed import everywhere
 from osp_jax.errors import InputError
 from osp_jax.models.channels import Channels
 from osp_jax.tail import Tail, tail_of
@@ -194,4 +195,4 @@ def _look(variables: dict[str, Any], kept: list[jax.Array], *, tail: Tail) -> tu
     """(spatial means of the last group `(batch, channels)`, the head's input `(batch, features)`, a map's mean)."""
     activations, inputs, _ = tail.late(variables, kept)
     inputs = inputs.mean(tuple(range(1, inputs.ndim - 1))) if inputs.ndim > 2 else inputs
-    return positions(activations).mean(1), inputs.astype(jnp.float32)
+    return everywhere((positions(activations).mean(1), inputs.astype(jnp.float32)))

@@ -16,6 +16,7 @@ import optax
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
+from osp_jax.distributed import everywhere
 from osp_jax.training.loss import train_logits
 from osp_jax.unlearning.data import RequestData
 
@@ -28,7 +29,7 @@ def summed(term: Term, variables: dict[str, Any], batches: Mapping[str, np.ndarr
     result = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), variables["params"])
     for i in range(len(batches["indices"])):
         result = add(result, variables, {name: rows[i] for name, rows in batches.items()}, *arguments)
-    return result
+    return everywhere(result)
 
 
 def filled_batches(indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:

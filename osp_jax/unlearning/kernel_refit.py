@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
+from osp_jax.distributed import everywhere
 from osp_jax.errors import InputError
 from osp_jax.layer_inputs import Layer, input_rows
 from osp_jax.models import variable_shapes
@@ -104,7 +105,7 @@ def _moments(variables: dict[str, Any], kept: list[jax.Array], real: jax.Array, 
     """By kernel the second moment of what it reads, a mean over positions and a sum over images, `(inputs, inputs)`."""
     found = _rows(tail, tail.late(variables, kept)[2])
     found = {path: rows * real[:, None, None] for path, rows in found.items()}
-    return {path: jnp.einsum("npd,npe->de", rows, rows) / rows.shape[1] for path, rows in found.items()}
+    return everywhere({path: jnp.einsum("npd,npe->de", rows, rows) / rows.shape[1] for path, rows in found.items()})
 
 
 @partial(jax.jit, static_argnames=("tail", "biased"))
@@ -134,7 +135,8 @@ def _system(
     regressors = jnp.einsum("npr,npc->cnr", jnp.concatenate(read, -1), gates)
     regressors = jax.lax.optimization_barrier(regressors)  # fused into what follows they take twice the time on a CPU
     wanted = root * (targets - activations.mean(1)) + jnp.einsum("cnr,rc->nc", regressors, change)
-    return jnp.einsum("cnr,cns->crs", regressors, regressors), jnp.einsum("cnr,nc->cr", regressors, wanted)
+    sums = jnp.einsum("cnr,cns->crs", regressors, regressors), jnp.einsum("cnr,nc->cr", regressors, wanted)
+    return everywhere(sums)
 
 
 def _rows(tail: Tail, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

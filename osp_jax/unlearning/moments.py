@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from osp_jax.distributed import everywhere
 from osp_jax.unlearning.importance import filled_batches
 
 
@@ -23,7 +24,7 @@ def sum_over_batches(
     for i, batch in enumerate(zip(batches["indices"], batches["weights"], strict=True)):
         value = function(*batch, jax.random.fold_in(rng, i))
         total = value if total is None else jax.tree.map(jnp.add, total, value)
-    return total
+    return everywhere(total)
 
 
 def second_moment(rows: jax.Array) -> jax.Array:
