@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from osp_jax.models.layers import activation, conv2d, max_pool
+from osp_jax.models.norm import BatchNorm
 
 
 class CifarNet(nn.Module):
@@ -34,7 +35,7 @@ class CifarNet(nn.Module):
             return conv2d(filters, (3, 3), **options, name=f"{name}_conv")(x)
 
         def norm_and_relu(x: jax.Array, name: str) -> jax.Array:
-            x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"{name}_bn")(x)
+            x = BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"{name}_bn")(x)
             return activation(self, f"{name}_relu", x)
 
         x = norm_and_relu(conv(images, 24, "stem", cosine_kernel), "stem")

@@ -19,8 +19,11 @@ from osp_jax.models import winograd
 # Output positions taken at a time: half a megabyte for 128 channels.
 _BLOCK = 1024
 
-# As many in and out are worth the sums of Winograd's algorithm.
+# As many in and out are worth the sums of Winograd's algorithm. Fewer give matrices too small for a product each.
 _CHANNELS = 24
+
+# Output positions taken at a time where all places of the kernel share one product.
+_SHARED_BLOCK = 4096
 
 
 def conv_general_dilated(
@@ -110,6 +113,8 @@ def blocked_kernel_gradient(
 ) -> jax.Array:
     """Gradient of a convolution with respect to its kernel: sums over blocks of inputs^T @ gradient.
 
+    A product for each place of the kernel, or, of few channels, one for all places side by side.
+
     Args:
       inputs: `(batch, height, width, in)`.
       gradient: with respect to the output, `(batch, out_height, out_width, out)`.
@@ -121,17 +126,22 @@ def blocked_kernel_gradient(
     k_h, k_w, channels, filters = kernel_shape
     _, out_h, out_w, _ = gradient.shape
 
+    few = channels < _CHANNELS
+
     def shifted(x: jax.Array) -> list[jax.Array]:  # b h w c -> for each place of the kernel, (b oh ow) c
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         rows = [slice(i, i + strides[0] * (out_h - 1) + 1, strides[0]) for i in range(k_h)]
         columns = [slice(j, j + strides[1] * (out_w - 1) + 1, strides[1]) for j in range(k_w)]
-        return [x[:, r, c].reshape(-1, channels) for r in rows for c in columns]
+        places = [x[:, r, c].reshape(-1, channels) for r in rows for c in columns]
+        return [jnp.concatenate(places, -1)] if few else places
 
     def add_block(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, g = block
         product = partial(jnp.matmul, precision=precision, preferred_element_type=jnp.float32)
         return total + jnp.stack([product(read.T, g.reshape(-1, filters)) for read in shifted(x)]), None
 
-    blocks = jax.tree.map(lambda a: winograd.blocks(a, out_h * out_w, _BLOCK), (inputs, gradient))
-    total, _ = lax.scan(add_block, jnp.zeros((k_h * k_w, channels, filters), jnp.float32), blocks)
+    size = _SHARED_BLOCK if few else _BLOCK
+    blocks = jax.tree.map(lambda a: winograd.blocks(a, out_h * out_w, size), (inputs, gradient))
+    shape = (1, k_h * k_w * channels, filters) if few else (k_h * k_w, channels, filters)
+    total, _ = lax.scan(add_block, jnp.zeros(shape, jnp.float32), blocks)
     return total.reshape(kernel_shape)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from osp_jax.models.layers import activation, conv2d, padding
+from osp_jax.models.norm import BatchNorm
 
 Layer = Callable[..., Any]
 
@@ -77,7 +78,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = partial(BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
 
         def conv(filters: int, kernel_size: tuple[int, int], strides: int = 1, *, name: str) -> nn.Conv:
             return conv2d(filters, kernel_size, strides, use_bias=False, dtype=self.dtype, name=name)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from osp_jax.models.layers import activation, conv2d, max_pool
+from osp_jax.models.norm import BatchNorm
 
 
 class VGG(nn.Module):
@@ -31,7 +32,7 @@ class VGG(nn.Module):
             for i in range(1, convolutions + 1):
                 filters = self.width * min(2 ** (stage - 1), 8)
                 x = conv2d(filters, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv{stage}_{i}")(x)
-                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"bn{stage}_{i}")(x)
+                x = BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"bn{stage}_{i}")(x)
                 x = activation(self, f"relu{stage}_{i}", x)
             if min(x.shape[1:3]) > 1:
                 x = max_pool(x)
