@@ -8,13 +8,12 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from osp_jax.data.stored import StoredImages, cut, read_labels
+from osp_jax.data.stored import StoredImages, cut, decode, read_labels, readable
 from osp_jax.errors import InputError
 
 _DIGITS_TEST = 360
@@ -147,28 +146,20 @@ def _labelled(source: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _stored(source: Sequence[Any], channels: int, image_size: int, folder: Path) -> tuple[Split, str]:
-    from PIL import Image
-
-    images, labels = StoredImages(source, image_size, channels, folder), read_labels(source, folder)
-    images.read(0)  # says what is wrong with it, if anything
-    with Image.open(BytesIO(source[0]["image"])) as image:
-        return Split(images, labels), image.format or "unknown format"
+    with readable(folder):
+        _, file_format = decode(source[0]["image"], channels)
+    return Split(StoredImages(source, image_size, channels, folder), read_labels(source, folder)), file_format
 
 
 def _decoded(source: Sequence[Any], channels: int, image_size: int, folder: Path) -> tuple[Split, str]:
-    from PIL import Image
-
-    def decode(index: int) -> tuple[np.ndarray, int, str]:
+    def read(index: int) -> tuple[np.ndarray, int, str]:
         record = source[index]
-        with Image.open(BytesIO(record["image"])) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-            return pixels.reshape(*pixels.shape[:2], channels), record["label"], image.format or "unknown format"
+        image, file_format = decode(record["image"], channels)
+        pixels = np.asarray(image)
+        return pixels.reshape(*pixels.shape[:2], channels), record["label"], file_format
 
-    try:
-        with ThreadPoolExecutor() as pool:
-            images, labels, formats = zip(*pool.map(decode, range(len(source))), strict=True)
-    except (OSError, ValueError, IndexError, RuntimeError) as error:  # array_record raises the last
-        raise InputError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
+    with readable(folder), ThreadPoolExecutor() as pool:
+        images, labels, formats = zip(*pool.map(read, range(len(source))), strict=True)
     if image_size:
         images = [_resized(image, image_size) for image in images]
     shapes = {image.shape for image in images}

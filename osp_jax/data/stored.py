@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,21 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the st
 Area = Callable[[int, int], Box]  # of an image, from its width and height
 
 _SMALLEST_AREA, _LARGEST_RATIO, _TRIES = 0.08, 4 / 3, 10
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Raises `InputError` where a file of `folder` turns out to be damaged within this context."""
+    try:
+        yield
+    except (OSError, ValueError, IndexError, RuntimeError) as error:  # array_record raises the last
+        raise InputError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
+
+
+def decode(encoded: bytes, channels: int) -> tuple[Image.Image, str]:
+    """(an image of one or three channels, the name of its format) of the bytes of a record."""
+    with Image.open(BytesIO(encoded)) as image:
+        return image.convert("L" if channels == 1 else "RGB"), image.format or "unknown format"
 
 
 def centre_square(width: int, height: int) -> Box:
@@ -81,11 +97,8 @@ class StoredImages:
           InputError: the file is damaged.
         """
         _, size, _, channels = self.shape
-        try:
-            with Image.open(BytesIO(self._source[index]["image"])) as image:
-                return cut(image.convert("L" if channels == 1 else "RGB"), size, area)
-        except (OSError, ValueError, IndexError, RuntimeError) as error:  # array_record raises the last
-            raise InputError(f"{self._folder} is damaged ({error}); delete it and prepare it again") from error
+        with readable(self._folder):
+            return cut(decode(self._source[index]["image"], channels)[0], size, area)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Images `key`, uint8 `(..., size, size, channels)`.
@@ -125,11 +138,8 @@ def read_labels(source: Sequence[Any], folder: Path) -> np.ndarray:
     def labels_from(start: int) -> list[int]:
         return [source[i]["label"] for i in range(start, min(start + 256, len(source)))]
 
-    try:
-        with ThreadPoolExecutor() as pool:
-            parts = list(pool.map(labels_from, range(0, len(source), 256)))
-    except (OSError, ValueError, IndexError, RuntimeError) as error:
-        raise InputError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
+    with readable(folder), ThreadPoolExecutor() as pool:
+        parts = list(pool.map(labels_from, range(0, len(source), 256)))
     return np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
 
 
