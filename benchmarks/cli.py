@@ -3,7 +3,7 @@
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,26 @@ def seconds_per_call(call: Callable[[], Any], calls: int) -> list[float]:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - start)
     return times
+
+
+def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds (wall, processor) by name, of calls that take turns, after one round that warms up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter(), time.process_time()
+            jax.block_until_ready(call())
+            times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, processor = (
+        {name: statistics.median(t[i] for t in found[1:]) for name, found in times.items()} for i in (0, 1)
+    )
+    return wall, processor
+
+
+def random_images(count: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 `(count, size, size, 3)`, and labels int32 that name each class equally often."""
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+    return images, (np.arange(count) % classes).astype(np.int32)
 
 
 def median_and_p99(times: list[float]) -> tuple[float, float]:

@@ -7,9 +7,6 @@ them. Calls take turns, so that a busy machine slows all alike; `cpu ratio` is o
 on the same core hardly change. `ms a request` is what one more costs: (all - one request) / (requests - 1).
 """
 
-import statistics
-import time
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -48,7 +45,7 @@ def main() -> None:
     arguments.add_argument("--calls", type=int, default=5)
     arguments.add_argument("--in_turn", type=int, default=3, help="requests timed one after another; scaled to all")
     flags = arguments.parse_args()
-    test = random_images(flags.images) if flags.data == "random" else load_dataset(flags.data).test
+    test = Split(*cli.random_images(flags.images, 32, 10)) if flags.data == "random" else load_dataset(flags.data).test
     indices, shape = np.arange(min(flags.images, len(test.labels))), test.images.shape[1:]
     moments = {"mean": (0.5,) * shape[-1], "std": (0.25,) * shape[-1], "batch_size": flags.batch_size}
 
@@ -69,7 +66,7 @@ def main() -> None:
             return evaluate_all(model, variables, unlearned, test, indices, num_classes=classes, **moments)
 
         timed = min(flags.in_turn, classes)
-        wall, processor = seconds(
+        wall, processor = cli.in_turn(
             {
                 "plain": partial(plain, variables),
                 "one": partial(together, 1),
@@ -97,26 +94,6 @@ def main() -> None:
             }
         )
         cli.report(rows, flags.json)  # each time: a run that is stopped leaves what it has
-
-
-def random_images(count: int) -> Split:
-    """Of 32 pixels a side; the labels are all 0."""
-    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
-    return Split(images, np.zeros(count, np.int32))
-
-
-def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Medians (wall, processor) by name, of calls that take turns, after one round that warms up."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter(), time.process_time()
-            jax.block_until_ready(call())
-            times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    wall, processor = (
-        {name: statistics.median(t[i] for t in found[1:]) for name, found in times.items()} for i in (0, 1)
-    )
-    return wall, processor
 
 
 if __name__ == "__main__":

@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import cli
-from benchmarks.throughput import jax_step
+from benchmarks.throughput import compiled_step
 
 _STEPS = 3
-# By the names that XLA gives: ours, of the gradients of kernels, are matrix products in a loop.
+# By what an operation, or the operations that XLA fused into it, do; the first that fits. Winograd's convolutions and
+# our gradients of kernels are matrix products, with sums and copies beside them.
 _KINDS = {
-    "convolutions": r"conv",
-    "kernel gradients as matrix products": r"dot|while|gemm|matmul",
-    "element-wise and reductions": r"fusion|reduce|broadcast|add|multiply|select|compare|maximum|wrapped",
-    "copies and layout": r"copy|transpose|pad|bitcast|slice|concatenate",
+    "convolutions": {"convolution"},
+    "matrix products": {"dot"},
+    "reductions": {"reduce", "reduce-window"},
+    "copies and layout": {"copy", "transpose", "pad", "slice", "concatenate", "dynamic-slice", "dynamic-update-slice"},
 }
+_NO_WORK = {"parameter", "constant", "bitcast", "reshape", "broadcast", "iota", "tuple", "get-tuple-element"}
 
 
 def main() -> None:
@@ -36,28 +37,51 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=128)
     arguments.add_argument("--keep", type=Path, default=None, metavar="FOLDER")
     flags = arguments.parse_args()
-    draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (flags.batch, 32, 32, 3), dtype=np.uint8)
-    labels = draw.integers(0, 10, flags.batch).astype(np.int32)
+    images, labels = cli.random_images(flags.batch, 32, 10)
     rows = []
     for model in flags.models.split(","):
-        run = jax_step(model, "float32", images, labels)
-        run()
+        step, state, given = compiled_step(model, "float32", images, labels)
+        kinds = kinds_of(step.as_text())
+        state, _ = jax.block_until_ready(step(state, *given))
         with tempfile.TemporaryDirectory() as temporary:
             folder = flags.keep / model if flags.keep else Path(temporary)
             with jax.profiler.trace(str(folder)):
                 for _ in range(_STEPS):
-                    run()
+                    state, _ = jax.block_until_ready(step(state, *given))
             (file,) = sorted(folder.rglob("*.trace.json.gz"))[-1:]
             times = own_times(json.loads(gzip.decompress(file.read_bytes()))["traceEvents"])
         by_kind: collections.Counter[str] = collections.Counter()
         for name, microseconds in times.items():
-            by_kind[next((kind for kind, names in _KINDS.items() if re.search(names, name)), "other")] += microseconds
+            by_kind[kinds.get(name, "other")] += microseconds
         total = sum(by_kind.values())
-        for kind in (*_KINDS, "other"):
+        for kind in (*_KINDS, "element-wise", "other"):
             milliseconds = by_kind[kind] / _STEPS / 1e3
             rows.append({"model": model, "kind": kind, "ms a step": milliseconds, "share": by_kind[kind] / total})
     cli.report(rows, flags.json)
+
+
+def kinds_of(program: str) -> dict[str, str]:
+    """The kind of work of each operation of a compiled program, by its name."""
+    called: dict[str, set[str]] = {}  # what each computation is made of
+    operations: dict[str, tuple[str, str]] = {}  # its own name, and the computation that it calls
+    within = ""
+    for line in program.splitlines():
+        if begins := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            within = begins[1]
+        elif found := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([a-z\-]+)\(", line):
+            calls = re.search(r"calls=%?([\w.\-]+)", line)
+            operations[found[1]] = found[2], calls[1] if calls else ""
+            called.setdefault(within, set()).add(found[2])
+
+    def kind(code: str, computation: str) -> str:
+        codes = called.get(computation, {code}) - _NO_WORK
+        moves = _KINDS["copies and layout"]
+        for name, wanted in _KINDS.items():
+            if codes & wanted and (wanted is not moves or codes <= moves):
+                return name
+        return "other" if code in ("while", "call", "conditional") else "element-wise"
+
+    return {name: kind(*operation) for name, operation in operations.items()}
 
 
 def own_times(events: list[dict[str, Any]]) -> dict[str, float]:

@@ -95,8 +95,7 @@ def request(calls: int, *, classes: int = 10, width: int = 16, erase: bool = Fal
 
 def collection(images: int, *, devices: int = 1) -> float:
     """Median seconds of one pass for class statistics."""
-    draw = np.random.default_rng(0)
-    split = Split(draw.integers(0, 256, (images, *_SHAPE), dtype=np.uint8), (np.arange(images) % 10).astype(np.int32))
+    split = Split(*cli.random_images(images, _SHAPE[0], 10))
     model, variables = network(10, 16)
 
     def call() -> Any:

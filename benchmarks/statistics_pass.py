@@ -6,8 +6,6 @@ The two take turns within one process, in batches of the same size. Images and w
 depend on them. What is carried from batch to batch is counted too: it does not grow with the number of images.
 """
 
-import statistics
-import time
 from functools import partial
 
 import jax
@@ -31,11 +29,7 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=256)
     arguments.add_argument("--passes", type=int, default=9)
     flags = arguments.parse_args()
-    draw = np.random.default_rng(0)
-    split = Split(
-        draw.integers(0, 256, (flags.images, 32, 32, 3), dtype=np.uint8),
-        (np.arange(flags.images) % flags.classes).astype(np.int32),
-    )
+    split = Split(*cli.random_images(flags.images, 32, flags.classes))
     indices = np.arange(flags.images)
     rows = []
     for name in flags.models.split(","):
@@ -48,14 +42,8 @@ def main() -> None:
             return collect_statistics(model, variables, batches, num_classes=flags.classes, **_MOMENTS).layers
 
         carried = sum(leaf.nbytes for leaf in jax.tree.leaves(collect()))
-        times: dict[object, list[float]] = {forward: [], collect: []}
-        for turn in range(flags.passes + 1):
-            for program, seconds in times.items():
-                start = time.perf_counter()
-                jax.block_until_ready(program())
-                if turn:  # the first warms up
-                    seconds.append(time.perf_counter() - start)
-        plain, collected = (flags.images / statistics.median(times[program]) for program in (forward, collect))
+        wall, _ = cli.in_turn({"forward": forward, "statistics": collect}, flags.passes)
+        plain, collected = (flags.images / wall[name] for name in ("forward", "statistics"))
         rows.append(
             {
                 "model": name,

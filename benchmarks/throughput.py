@@ -7,8 +7,6 @@ weight decay, without augmentation. PyTorch has channels last and, on a GPU, tor
 two take turns within one process. Images and labels are random: the time does not depend on them.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,52 +33,45 @@ def main() -> None:
     arguments.add_argument("--size", type=int, default=32, help="pixels a side")
     arguments.add_argument("--steps", type=int, default=20)
     flags = arguments.parse_args()
-    draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (flags.batch, flags.size, flags.size, 3), dtype=np.uint8)
-    labels = draw.integers(0, _CLASSES, flags.batch).astype(np.int32)
+    images, labels = cli.random_images(flags.batch, flags.size, _CLASSES)
     rows = []
     for model in flags.models.split(","):
         programs = {
             "osp_jax": jax_step(model, flags.dtype, images, labels),
             "PyTorch": torch_step(model, flags.dtype, images, labels),
         }
-        rate = {name: flags.batch / seconds for name, seconds in in_turn(programs, flags.steps).items()}
+        wall, _ = cli.in_turn(programs, flags.steps)
+        rate = {name: flags.batch / seconds for name, seconds in wall.items()}
         setting = {"model": model, "batch": flags.batch, "size": flags.size, "dtype": flags.dtype}
         speeds = {f"{name} images/s": value for name, value in rate.items()}
         rows.append({**setting, **speeds, "osp_jax / PyTorch": rate["osp_jax"] / rate["PyTorch"]})
     cli.report(rows, flags.json)
 
 
-def in_turn(programs: dict[str, Callable[[], None]], steps: int) -> dict[str, float]:
-    """Median seconds of each program, which take turns, after three calls that warm up."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for program in programs.values():
-        for _ in range(3):
-            program()
-    for _ in range(steps):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            program()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
 def jax_step(name: str, dtype: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
     """A step of training as `experiments.train` makes it."""
+    step, first, given = compiled_step(name, dtype, images, labels)
+    state = [first]
+
+    def run() -> None:
+        state[0], metrics = step(state[0], *given)
+        jax.block_until_ready((state[0], metrics))
+
+    return run
+
+
+def compiled_step(
+    name: str, dtype: str, images: np.ndarray, labels: np.ndarray
+) -> tuple[jax.stages.Compiled, Any, Any]:
+    """(the step, the state that it starts from and overwrites, its other arguments)"""
     config = default.get_config()
     config.training.update(learning_rate=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY)
     config.orthogonality.penalty = "none"
     model = create_model(name, _CLASSES, images.shape[1:], dtype=dtype)
     recipe = make_recipe(config, model, images.shape[1:], Preparation(_MEAN, _STD), steps=1000)
-    step = jax.jit(recipe.step, donate_argnums=0)
-    order, given = jnp.arange(len(images)), (jnp.asarray(images), jnp.asarray(labels), recipe.step_key, jnp.float32(0))
-    state = [recipe.start]
-
-    def run() -> None:
-        state[0], metrics = step(state[0], order, *given)
-        jax.block_until_ready((state[0], metrics))
-
-    return run
+    order, data = jnp.arange(len(images)), (jnp.asarray(images), jnp.asarray(labels))
+    given = order, *data, recipe.step_key, jnp.float32(0)
+    return jax.jit(recipe.step, donate_argnums=0).lower(recipe.start, *given).compile(), recipe.start, given
 
 
 def torch_step(name: str, dtype: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:

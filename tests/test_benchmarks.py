@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.collectives import collectives
-from benchmarks.profile import own_times
+from benchmarks.profile import kinds_of, own_times
 from benchmarks.scaling import exponent
 from osp_jax.distributed import everywhere, make_mesh, using
 
@@ -37,6 +37,29 @@ def test_an_operation_is_charged_without_those_within_it():
     ]
     events = [event("while", 0, 10), event("dot", 2, 3), event("dot", 6, 4), event("add", 10, 5), event("f", 0, 9, 2)]
     assert own_times([*names, *events]) == {"while": 3, "dot": 7, "add": 5}
+
+
+def test_work_is_told_by_what_was_fused_into_an_operation():
+    program = """
+%inner (p: f32[4,4]) -> f32[4] {
+  %p = f32[4,4]{1,0} parameter(0)
+  %squares = f32[4,4]{1,0} multiply(%p, %p)
+  ROOT %sums = f32[4]{0} reduce(%squares, %p), dimensions={0}
+}
+
+%moved (p: f32[4,4]) -> f32[4,4] {
+  ROOT %turned = f32[4,4]{1,0} transpose(%p), dimensions={1,0}
+}
+
+ENTRY %main (x: f32[4,4]) -> f32[4] {
+  %fused.1 = f32[4]{0} fusion(%x), kind=kLoop, calls=%inner
+  %fused.2 = f32[4,4]{1,0} fusion(%x), kind=kLoop, calls=%moved
+  %product = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}
+  ROOT %sum = f32[4]{0} add(%fused.1, %fused.1)
+}
+"""
+    found = {name: kinds_of(program)[name] for name in ("fused.1", "fused.2", "product", "sum")}
+    assert list(found.values()) == ["reductions", "copies and layout", "matrix products", "element-wise"]
 
 
 def test_the_exponent_of_a_power_is_found():
