@@ -14,6 +14,7 @@ import pytest
 
 from osp_jax import checkpoint
 from osp_jax.workdir import load_workdir
+from tests.data.small_records import write_records
 from tests.experiments.conftest import ROOT, environment
 from tests.trees import relative
 
@@ -112,6 +113,17 @@ def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number,
     statistics = [checkpoint.load_statistics(w / "statistics") for w in (workdir, alone)]
     counts, others = (next(iter(found.layers.values())).count for found in statistics)
     np.testing.assert_array_equal(counts, others)
+
+
+def test_what_is_streamed_is_read_by_two_processes_as_by_one(tmp_path):
+    """Each reads the rows of its own devices, random crops included. Large steps would part them by rounding."""
+    write_records(tmp_path)
+    asked = {"name": "imagenet2012", "dir": tmp_path, "image_size": 32, "stream": True, "crop": "resized", "pad": 0}
+    settings = [*SMALL, *(f"--config.data.{name}={value}" for name, value in asked.items())]
+    settings += ["--config.data.exclude=", "--config.training.batch_size=8", "--config.training.learning_rate=0.01"]
+    run([start([*settings, f"--workdir={tmp_path / 'one'}"], devices=1)])
+    run(start_together(2, *settings, f"--workdir={tmp_path / 'two'}"))
+    assert distance(tmp_path / "one", tmp_path / "two") < 1e-4
 
 
 def test_requests_and_audits_of_two_processes_answer_as_those_of_one(alone, tmp_path):

@@ -1,7 +1,6 @@
 """Images that stay in their files give what images in memory give: arrays, batches, trained parameters, statistics."""
 
 import builtins
-import io
 from pathlib import Path
 
 import jax
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from PIL import Image
 
 from configs import default, imagenet_resnet50
 from osp_jax.activations import statistics_over
@@ -23,50 +21,16 @@ from osp_jax.training.loop import train
 from osp_jax.training.recipe import image_moments, make_recipe, preparation_of
 from osp_jax.unlearning.data import request_data
 from osp_jax.workdir import build_model, load_workdir
+from tests.data.small_records import CLASSES, TEST, TRAIN, write_records
 from tests.trees import relative
 
-CLASSES, TRAIN, TEST, SIZE = 3, 24, 7, 224
-SIDES = ((224, 224), (250, 230), (229, 301))  # width and height
-
-
-def jpeg(number: int, label: int) -> bytes:
-    """Smooth, and of a colour by its class."""
-    small = np.random.default_rng(number).integers(0, 120, (6, 6, 3)) + 120 * np.eye(3, dtype=int)[label]
-    pixels = Image.fromarray(small.astype(np.uint8)).resize(SIDES[number % len(SIDES)])
-    file = io.BytesIO()
-    pixels.save(file, "JPEG")
-    return file.getvalue()
+SIZE = 224
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A TFDS folder with a small set under ImageNet's name; as there, the labels of the test split are kept back."""
-    import tensorflow_datasets as tfds
-
-    tfds.disable_progress_bar()
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        __module__ = __name__
-        name, VERSION = "imagenet2012", tfds.core.Version("5.1.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(names=[*"abc"]),
-            }
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            counts = {"train": (0, TRAIN, 0), "validation": (100, TEST, 0), "test": (200, 2, -1)}
-            return {name: self._generate_examples(*given) for name, given in counts.items()}
-
-        def _generate_examples(self, first, count, kept_back):
-            for number in range(first, first + count):
-                image = jpeg(number, number % CLASSES)
-                yield number, {"image": image, "label": kept_back or number % CLASSES}
-
     path = tmp_path_factory.mktemp("tfds")
-    Builder(data_dir=path).download_and_prepare(file_format="array_record")
+    write_records(path)
     return path
 
 
