@@ -13,6 +13,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from benchmarks import cli
 from configs import default
@@ -32,13 +33,15 @@ def main() -> None:
     arguments = cli.parser(__doc__)
     arguments.add_argument("--model", default="resnet50")
     arguments.add_argument("--classes", default="1000,10000,21841")
-    arguments.add_argument("--size", type=int, default=64, help="pixels a side")
+    arguments.add_argument("--stem", default="imagenet")
+    arguments.add_argument("--size", type=int, default=224, help="pixels a side")
     arguments.add_argument("--batch", type=int, default=64)
     flags = arguments.parse_args()
     rows = []
     with using(make_mesh()):
         for classes in map(int, flags.classes.split(",")):
-            programs = lowered_programs(flags.model, classes, flags.size, flags.batch)
+            model = create_model(flags.model, classes, (flags.size, flags.size, 3), stem=flags.stem)
+            programs = lowered_programs(model, classes, flags.size, flags.batch)
             for what, (lowered, parameters, channels) in programs.items():
                 found = collectives(lowered.compile().as_text())
                 rows.append(
@@ -58,10 +61,11 @@ def main() -> None:
     cli.report(rows, flags.json)
 
 
-def lowered_programs(name: str, classes: int, size: int, batch: int) -> dict[str, tuple[jax.stages.Lowered, int, int]]:
+def lowered_programs(
+    model: nn.Module, classes: int, size: int, batch: int
+) -> dict[str, tuple[jax.stages.Lowered, int, int]]:
     """The step of training and that of statistics, each with the network's parameters and gated channels."""
     shape = (size, size, 3)
-    model = create_model(name, classes, shape)
     config = default.get_config()
     config.orthogonality.penalty = "none"
     preparation = Preparation((0.5,) * 3, (0.25,) * 3, flip=True)

@@ -1,7 +1,8 @@
 """A 2-D convolution that is fast on CPUs, forwards and backwards.
 
-XLA's CPU kernel gradient runs at a tenth of the speed of its forward pass on wide maps. The same sum, taken as
-one matrix product for each place of the kernel over blocks of images that fit the cache, is several times faster.
+XLA's CPU kernel gradient is slow on wide maps, by how much depends on the machine. The same sum, taken as
+one matrix product for each place of the kernel over blocks of images that fit the cache, is up to several times faster,
+except for the fewest channels.
 3x3 kernels between many channels are taken by Winograd's algorithm, which nearly halves the time of all three passes
 (`benchmarks/convolution.py`). Values agree to float32 rounding; everything else is XLA's own.
 """
