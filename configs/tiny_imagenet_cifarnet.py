@@ -18,6 +18,6 @@ def get_config() -> ConfigDict:
     config.data.pad = 2
     config.model.width = 24
     config.training.epochs = 7
-    config.statistics.features = 20_000
-    config.statistics.tails = 20_000
+    config.statistics.features = 10_000
+    config.statistics.tails = 10_000
     return config
