@@ -19,11 +19,10 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out
 def main() -> None:
     from osp_jax.errors import InputError
     from osp_jax.report.audits import audits_markdown, condensed, frontier_figure
-    from osp_jax.workdir import check_writable, read_json, write_json, write_text
+    from osp_jax.workdir import check_new, check_writable, read_json, write_json, write_text
 
     folder, out = Path(_EVALUATIONS.value), Path(_OUT.value)
-    if (out / "results.json").exists() and not _OVERWRITE.value:
-        raise InputError(f"{out / 'results.json'} exists; choose another --out or add --overwrite")
+    check_new(out / "results.json", _OVERWRITE.value)
     paths = sorted(folder.rglob("eval.json"))
     found = {path: read_json(path) for path in paths}
     audited = {path: evaluation for path, evaluation in found.items() if evaluation.get("audit")}

@@ -26,11 +26,10 @@ def main() -> None:
     from osp_jax.loading import dataset_of
     from osp_jax.provenance import provenance
     from osp_jax.report.orthogonality import orthogonality_markdown, tradeoff_figure
-    from osp_jax.workdir import check_writable, load_workdir, write_json, write_text
+    from osp_jax.workdir import check_new, check_writable, load_workdir, write_json, write_text
 
     folder, out = Path(_MODELS.value), Path(_OUT.value)
-    if (out / "results.json").exists() and not _OVERWRITE.value:
-        raise InputError(f"{out / 'results.json'} exists; choose another --out or add --overwrite")
+    check_new(out / "results.json", _OVERWRITE.value)
     paths = [path for path in sorted(folder.glob("*")) if (path / "statistics").is_dir()]
     if not paths:
         raise InputError(

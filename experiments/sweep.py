@@ -37,11 +37,10 @@ def main() -> None:
     from osp_jax.loading import dataset_of, indices_of, record_for_report
     from osp_jax.provenance import provenance
     from osp_jax.report.sweep import sweep_markdown
-    from osp_jax.workdir import check_writable, claim_workdir, load_workdir, write_json, write_text
+    from osp_jax.workdir import check_new, check_writable, claim_workdir, load_workdir, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
-    if (out / "results.json").exists() and not _OVERWRITE.value:
-        raise InputError(f"{out / 'results.json'} exists; choose another --out or add --overwrite")
+    check_new(out / "results.json", _OVERWRITE.value)
     options = parse_methods(_METHODS.value, _OPTION.value)
 
     trained = load_workdir(workdir)

@@ -126,7 +126,6 @@ def blocked_kernel_gradient(
     """
     k_h, k_w, channels, filters = kernel_shape
     _, out_h, out_w, _ = gradient.shape
-
     few = channels < _CHANNELS
 
     def shifted(x: jax.Array) -> list[jax.Array]:  # b h w c -> for each place of the kernel, (b oh ow) c
@@ -139,10 +138,10 @@ def blocked_kernel_gradient(
     def add_block(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, g = block
         product = partial(jnp.matmul, precision=precision, preferred_element_type=jnp.float32)
-        return total + jnp.stack([product(read.T, g.reshape(-1, filters)) for read in shifted(x)]), None
+        products = jnp.stack([product(read.T, g.reshape(-1, filters)) for read in shifted(x)])
+        return total + products.reshape(kernel_shape), None
 
     size = _SHARED_BLOCK if few else _BLOCK
     blocks = jax.tree.map(lambda a: winograd.blocks(a, out_h * out_w, size), (inputs, gradient))
-    shape = (1, k_h * k_w * channels, filters) if few else (k_h * k_w, channels, filters)
-    total, _ = lax.scan(add_block, jnp.zeros(shape, jnp.float32), blocks)
-    return total.reshape(kernel_shape)
+    total, _ = lax.scan(add_block, jnp.zeros(kernel_shape, jnp.float32), blocks)
+    return total

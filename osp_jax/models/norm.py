@@ -20,7 +20,7 @@ _of_flax = inspect.unwrap(nn.BatchNorm.__call__)
 class BatchNorm(nn.BatchNorm):
     """`nn.BatchNorm` with the same parameters, statistics and values; only how the gradient is computed differs.
 
-    Where it does not train, or is asked for more than one norm over all but the last axis, it is Flax's.
+    Where it does not train, or has other options than the networks here (a mask, another axis, no scale), it is Flax's.
     """
 
     @nn.compact
@@ -39,7 +39,7 @@ class BatchNorm(nn.BatchNorm):
         y, mean, variance = _normalised(x, scale, bias, self.epsilon)
         if not first:
             for name, new in (("mean", mean), ("var", variance)):
-                running[name].value = self.momentum * running[name].value + (1 - self.momentum) * lax.stop_gradient(new)
+                running[name].value = self.momentum * running[name].value + (1 - self.momentum) * new
         return y.astype(jnp.result_type(x, scale) if self.dtype is None else self.dtype)
 
 
