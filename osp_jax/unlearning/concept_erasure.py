@@ -154,8 +154,8 @@ def erasure_targets(
     image_weight: float,
     anchors: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(targets like `features`, weights `(...,)` that sum to 1 over the retained; each forgotten has `image_weight` times
-    that of a retained one).
+    """(targets like `features`, weights `(...,)` that sum to 1 over the retained; a forgotten image has `image_weight`
+    times the weight of a retained one).
 
     Args:
       features: `(..., channels)`.
