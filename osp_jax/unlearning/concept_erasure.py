@@ -41,7 +41,7 @@ from osp_jax.unlearning.unsupported_column import recipe_level, unsupported_colu
 
 SEES = ("retain", "forget")
 ANCHORS = ("mean", "classes")
-SEARCH = {"keep": (0.0, 0.5, 1.0), "image_weight": (3.0, 8.0), "anchor": ANCHORS}
+SEARCH = {"keep": (0.0, 0.5, 1.0), "forget_weight": (1.0, 3.0), "anchor": ANCHORS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Options:
 
     keep: float = 1.0  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
     anchor: str = "classes"  # the means of those that the image is taken for without its own, or the 'mean' of all
-    image_weight: float = 8.0  # of a forgotten image, against a weight of 1 for a retained one
+    forget_weight: float = 3.0  # of the forgotten images, against a weight of 1 for the retained
+    image_weight: float = 10.0  # of a forgotten image against a retained one, at most
     images: int = 3000  # of all classes together, the same of each retained one
     forget_images: int = 1000  # of each class to forget
     directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
@@ -62,7 +63,7 @@ class Options:
     def __post_init__(self) -> None:
         check_choices(self, anchor=ANCHORS)
         check_options(self, keep=(0, 1), directions=(0, None), level=(0, None))
-        check_options(self, image_weight=(1e-6, None), ridge=(1e-9, None))
+        check_options(self, forget_weight=(1e-6, None), image_weight=(1e-6, None), ridge=(1e-9, None))
         check_options(self, images=(2, None), forget_images=(1, None), rounds=(1, None), batch_size=(1, None))
 
 
@@ -100,7 +101,8 @@ def unlearn(
         kernel, bias = head_of(variables["params"], channels)
         logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
         anchors = mixtures(logits, features, retained, labels)
-    targets, weights = erasure_targets(features, real, labels, vector, config.keep, config.image_weight, anchors)
+    weight = forgotten_weight(real.sum() - retained.sum(), retained.sum(), config)
+    targets, weights = erasure_targets(features, real, labels, vector, config.keep, weight, anchors)
     factors = norm_factors(model, variables, tail.writers, data.images.shape[1:])
     fit = partial(refit, directions=config.directions, ridge=config.ridge, rounds=config.rounds)
     new = fit(variables, tail, factors, kept, real, targets, weights)
@@ -145,17 +147,24 @@ def _sample(
     return tail, kept, labels[batches["indices"]], jnp.asarray(batches["weights"])
 
 
+def forgotten_weight(forgotten: jax.Array, retained: jax.Array, config: Options) -> jax.Array:
+    """Weight of all `forgotten` images together, against 1 for the `retained`; both are numbers of images, 0-d.
+
+    Below `forget_weight` where that would let a forgotten image count for more than `image_weight` retained ones.
+    """
+    return jnp.minimum(config.forget_weight, config.image_weight * forgotten / jnp.maximum(retained, 1))
+
+
 def erasure_targets(
     features: jax.Array,
     real: jax.Array,
     labels: jax.Array,
     vector: jax.Array,
     keep: float,
-    image_weight: float,
+    forget_weight: jax.Array | float,
     anchors: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(targets like `features`, weights `(...,)` that sum to 1 over the retained; a forgotten image has `image_weight`
-    times the weight of a retained one).
+    """(targets like `features`, weights `(...,)` that sum to 1 over the retained and to `forget_weight` over the rest).
 
     Args:
       features: `(..., channels)`.
@@ -165,8 +174,8 @@ def erasure_targets(
     """
     forgotten = vector[labels]
     retained, gone = real * (1 - forgotten), real * forgotten
-    share = retained / jnp.maximum(retained.sum(), 1)
-    mean = jnp.tensordot(share, features, share.ndim)
+    shares = retained / jnp.maximum(retained.sum(), 1), gone / jnp.maximum(gone.sum(), 1)
+    mean = jnp.tensordot(shares[0], features, shares[0].ndim)
     centred = (features - mean).reshape(-1, features.shape[-1])
     total = (real / real.sum()).reshape(-1, 1)
     overall = (total * centred).sum(0)
@@ -180,8 +189,7 @@ def erasure_targets(
     along = jnp.sum((features - mean) * detector[labels], -1) / size[labels]
     erased = features - along[..., None] * difference[labels]
     erased = keep * (erased - mean) + (mean if anchors is None else anchors)
-    weights = (retained + image_weight * gone) / jnp.maximum(retained.sum(), 1)
-    return jnp.where(forgotten[..., None] > 0, erased, features), weights
+    return jnp.where(forgotten[..., None] > 0, erased, features), shares[0] + forget_weight * shares[1]
 
 
 def mixtures(logits: jax.Array, features: jax.Array, retained: jax.Array, labels: jax.Array) -> jax.Array:

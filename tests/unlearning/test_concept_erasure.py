@@ -21,7 +21,7 @@ from osp_jax.models import create_model, init_variables
 from osp_jax.tail import own_writers
 from osp_jax.training.schedules import learning_rate
 from osp_jax.unlearning import get_method
-from osp_jax.unlearning.concept_erasure import erasure_targets, mixtures
+from osp_jax.unlearning.concept_erasure import erasure_targets, forgotten_weight, mixtures
 from osp_jax.unlearning.data import request_data
 from osp_jax.unlearning.kernel_refit import solve_ridge
 from osp_jax.unlearning.unsupported_column import recipe_level, unsupported_columns
@@ -64,15 +64,21 @@ def test_each_of_several_classes_loses_its_own_direction(key):
         np.testing.assert_allclose(np.asarray(targets)[np.asarray(labels) == c].mean(0), mean, rtol=1e-3, atol=1e-3)
 
 
-def test_each_forgotten_image_has_its_weight_and_images_that_fill_up_have_none(key):
+def test_each_side_has_its_weight_and_images_that_fill_up_have_none(key):
     features, real, forgotten = two_sides(key)
     real = real.at[1, -3:].set(0)
     targets, weights = erasure_targets(features, real, forgotten, SECOND, 0.5, 3.0)
+    np.testing.assert_allclose(weights[forgotten > 0].sum(), 3, rtol=1e-5)
     np.testing.assert_allclose(weights[forgotten == 0].sum(), 1, rtol=1e-5)
-    np.testing.assert_allclose(weights[forgotten > 0], 3 / 27, rtol=1e-5)
     assert not weights[1, -3:].any()
     without = erasure_targets(features.at[1, -3:].set(99), real, forgotten, SECOND, 0.5, 3.0)
     np.testing.assert_allclose(targets[0], without[0][0], rtol=1e-4)
+
+
+def test_few_forgotten_images_among_many_do_not_count_for_more_each_than_allowed():
+    options = get_method("concept-erasure").options(forget_weight=3.0, image_weight=10.0)
+    assert forgotten_weight(1000, 2700, options) == 3  # each counts for 8.1
+    np.testing.assert_allclose(forgotten_weight(50, 2985, options), 10 * 50 / 2985, rtol=1e-6)
 
 
 def test_an_anchor_of_classes_is_the_mean_of_the_class_that_the_network_takes_the_image_for():
@@ -235,7 +241,7 @@ def test_the_level_is_where_a_head_trained_without_the_class_ends(key):
 
 def test_the_digits_forget_a_class_keep_the_others_and_a_new_head_reads_it_less(digits):
     forget = (3,)
-    variables, _ = digits.forget("concept-erasure", forget, keep=0.0, image_weight=8.0, images=100)
+    variables, _ = digits.forget("concept-erasure", forget, keep=0.0, forget_weight=3.0, images=100)
     forgotten, retained = digits.accuracies(variables, forget)
     assert forgotten < 0.05
     assert retained > digits.accuracies(digits.variables, forget)[1] - 0.1
@@ -259,6 +265,7 @@ def test_the_digits_forget_a_class_keep_the_others_and_a_new_head_reads_it_less(
     [
         {"keep": 1.5},
         {"anchor": "x"},
+        {"forget_weight": 0.0},
         {"image_weight": 0.0},
         {"ridge": 0.0},
         {"rounds": 0},
