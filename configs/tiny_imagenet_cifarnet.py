@@ -3,7 +3,7 @@ r"""CifarNet with 24-96-96 channels (0.3 million parameters) on Tiny ImageNet at
     python -m experiments.train --config=configs/tiny_imagenet_cifarnet.py --workdir=runs/tiny/original \
         --config.data.dir=TFDS_DIR
 
-Seven epochs, an hour on one core.
+Seven epochs, half an hour on one core.
 """
 
 from ml_collections import ConfigDict
