@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
     config.training.warmup = 0.2  # share of the steps in which the rate rises
     config.training.momentum = 0.9  # Nesterov
     config.training.weight_decay = 5e-4  # on kernels only: not on biases, nor on batch norm
+    config.training.norm_bias_rate = 1.0  # factor on the learning rate of the biases of norms
     config.training.label_smoothing = 0.0
 
     config.orthogonality = ConfigDict()

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 
 @struct.dataclass
@@ -27,11 +28,24 @@ def is_kernel(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def create_optimiser(schedule: optax.Schedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum; the decay is added to the gradient, on kernels only (no biases, no norms)."""
+def is_norm_bias(params: Any) -> Any:
+    """A pytree of booleans: True for the biases of norms, which have a scale beside them."""
+    flat = flatten_dict(params)
+    return unflatten_dict({path: path[-1] == "bias" and (*path[:-1], "scale") in flat for path in flat})
 
+
+def create_optimiser(
+    schedule: optax.Schedule, momentum: float, weight_decay: float, norm_bias_rate: float = 1.0
+) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum; the decay is added to the gradient, on kernels only (no biases, no norms).
+
+    The learning rate of the biases of norms is `norm_bias_rate` times that of the others (Page, 2019, "How to train
+    your ResNet 8", and Jordan, 2024, arXiv 2404.00498, have 64).
+    """
+    faster = [optax.masked(optax.scale(norm_bias_rate), is_norm_bias)] if norm_bias_rate != 1 else []
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=is_kernel),
+        *faster,
         optax.sgd(schedule, momentum=momentum, nesterov=True),
     )
 

@@ -58,6 +58,17 @@ def test_weight_decay_moves_kernels_only(small_variables):
         np.testing.assert_allclose(update, expected, rtol=1e-5, err_msg=str(path))
 
 
+def test_only_the_biases_of_norms_have_a_rate_of_their_own(small_variables):
+    def updates(norm_bias_rate):
+        optimiser = create_optimiser(optax.constant_schedule(0.1), 0.9, 0.01, norm_bias_rate)
+        grads = jax.tree.map(jnp.ones_like, small_variables["params"])
+        return optimiser.update(grads, optimiser.init(grads), small_variables["params"])[0]
+
+    factors = jax.tree.map(lambda faster, usual: float((faster / usual).mean()), updates(64.0), updates(1.0))
+    assert factors["bn"] == pytest.approx({"scale": 1, "bias": 64})
+    assert all(factor == pytest.approx(1) for name in factors.keys() - {"bn"} for factor in factors[name].values())
+
+
 def test_a_fresh_state_has_done_no_step(small_variables):
     state = create_state(small_variables, create_optimiser(optax.constant_schedule(0.1), 0.9, 0.0))
     assert (state.step.dtype, int(state.step)) == (jnp.int32, 0)
