@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from osp_jax.report.comparison_tables import TIME_UNIT, Figure, failures, kinds, settings, summarise, tables
-from osp_jax.report.formats import NOTHING, duration, markdown_table, markdown_text
+from osp_jax.report.formats import NOTHING, commit, duration, markdown_table, markdown_text
 from osp_jax.report.page import html_table
 from osp_jax.report.skeleton import PAGE
 from osp_jax.report.svg import AFTER, FORGOTTEN, svg
@@ -130,7 +130,7 @@ def _made(results: dict[str, Any]) -> str:
     made = results["provenance"]
     versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("jax", "flax", "optax"))
     where = f"{versions}, Python {made['python']}, {made['device']}"
-    return f"Made by `{made['command']}` at commit {made['commit'][:12]}; {where}."
+    return f"Made by `{made['command']}` at commit {commit(made)}; {where}."
 
 
 def _tex(text: str) -> str:

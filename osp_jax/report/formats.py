@@ -40,6 +40,11 @@ def text(value: Any) -> str:
     return ", ".join(map(text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+def commit(made: dict[str, Any]) -> str:
+    """The commit of a provenance, for a sentence: 12 digits, and whether the source tree had changes."""
+    return made["commit"][:12] + (" with changes" if made["commit"].endswith("+") else "")
+
+
 def right_aligned(rows: Sequence[Sequence[str]]) -> list[bool]:
     """Which columns hold numbers only; the first one names the row."""
     return [i > 0 and all(_NUMBER.fullmatch(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import mean, mode
 from typing import Any
 
-from osp_jax.report.formats import NOTHING, markdown_table
+from osp_jax.report.formats import NOTHING, commit, markdown_table
 from osp_jax.report.svg import svg
 
 HEADER = [
@@ -72,7 +72,7 @@ def orthogonality_markdown(results: dict[str, Any]) -> str:
             markdown_table(["Penalty in training", *layers], shares),
             "![trade-off](tradeoff.svg)",
             "",
-            f"Made by `{made['command']}` at commit {made['commit'][:12]}, jax {made['versions']['jax']}, "
+            f"Made by `{made['command']}` at commit {commit(made)}, jax {made['versions']['jax']}, "
             f"{made['device']}; each model's own command is in results.json.",
             "",
         ]

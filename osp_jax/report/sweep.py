@@ -3,7 +3,7 @@
 from statistics import mean, median_high
 from typing import Any
 
-from osp_jax.report.tables import markdown_table
+from osp_jax.report.formats import commit, markdown_table
 
 SUMMARY_HEADER = [
     "Method",
@@ -91,8 +91,8 @@ def sweep_markdown(results: dict[str, Any]) -> str:
             markdown_table(summary_header(results), sweep_summary(results)),
             markdown_table(header, classes),
             markdown_table(["Method", "Options"], options),
-            f"Made by `{made['command']}` at commit {made['commit'][:12]}; the model by `{trained['command']}` "
-            f"at commit {trained['commit'][:12]}. {versions}, Python {made['python']}, {made['device']}.",
+            f"Made by `{made['command']}` at commit {commit(made)}; the model by `{trained['command']}` "
+            f"at commit {commit(trained)}. {versions}, Python {made['python']}, {made['device']}.",
             "",
         ]
     )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from osp_jax.audit.measure import wilson
 from osp_jax.report import markdown_table, summary, tables
-from osp_jax.report.formats import DASH, NOTHING, duration, markdown_text, percent, points
+from osp_jax.report.formats import DASH, NOTHING, commit, duration, markdown_text, percent, points
 
 
 def _numbers(value):
@@ -109,3 +109,9 @@ def test_no_name_breaks_a_markdown_row(name):
     assert len(line.splitlines()) <= 1
     assert not re.search(r"(?<!\\)(\\\\)*\|", line)
     assert "<" not in line
+
+
+def test_a_commit_is_told_with_the_changes_that_it_lacks():
+    assert commit({"commit": "0123456789abcdef"}) == "0123456789ab"
+    assert commit({"commit": "0123456789abcdef+"}) == "0123456789ab with changes"
+    assert commit({"commit": "unknown"}) == "unknown"
