@@ -17,16 +17,16 @@ def get_config() -> ConfigDict:
     config.entries = ConfigDict()
     for network in ("resnet18", "vgg16"):
         for data in CLASSES:
-            config.entries[f"{data}_{network}"] = _entry(data, network, shadows=16)
-    config.entries.cifar10_cifarnet = _entry("cifar10", "cifarnet", shadows=0, audited="0")
-    config.entries.tiny_imagenet_cifarnet = _entry("tiny_imagenet", "cifarnet", shadows=0, audited="0")
+            config.entries[f"{data}_{network}"] = _entry(data, network, audited=CLASSES[data], shadows=16)
+    for data in ("cifar10", "tiny_imagenet"):
+        config.entries[f"{data}_cifarnet"] = _entry(data, "cifarnet", audited="0", shadows=0)
     return config
 
 
-def _entry(data: str, network: str, *, shadows: int, audited: str = "") -> dict:
+def _entry(data: str, network: str, *, audited: str, shadows: int) -> dict:
     return {
         "config": f"configs/{data}_{network}.py",  # how the networks are trained
-        "audited": audited or CLASSES[data],
+        "audited": audited,
         "probes": data == "cifar10" and shadows > 0,  # a probe and a new head for every class, not the audited alone
         "shadows": shadows,  # models with and as many without each audited class; 0: none
     }

@@ -42,6 +42,7 @@ def create_optimiser(
     The learning rate of the biases of norms is `norm_bias_rate` times that of the others (Page, 2019, "How to train
     your ResNet 8", and Jordan, 2024, arXiv 2404.00498, have 64).
     """
+    # Left out where it changes nothing, so that the state is the one that checkpoints without it hold.
     faster = [optax.masked(optax.scale(norm_bias_rate), is_norm_bias)] if norm_bias_rate != 1 else []
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=is_kernel),
