@@ -24,8 +24,9 @@ def get_config() -> ConfigDict:
 
 
 def _entry(data: str, network: str, *, audited: str, shadows: int) -> dict:
+    cycles = ("", "_second") if (data, network) == ("cifar10", "cifarnet") else ("",)
     return {
-        "config": f"configs/{data}_{network}.py",  # how the networks are trained
+        "configs": tuple(f"configs/{data}_{network}{cycle}.py" for cycle in cycles),  # one starts where the last ended
         "audited": audited,
         "probes": data == "cifar10" and shadows > 0,  # a probe and a new head for every class, not the audited alone
         "shadows": shadows,  # models with and as many without each audited class; 0: none

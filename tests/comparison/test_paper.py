@@ -17,7 +17,7 @@ CONFIG = get_config()
 @pytest.mark.parametrize("name", sorted(CONFIG.entries))
 def test_every_entry_has_a_config_and_every_folder_that_a_step_reads_is_written_before(name, tmp_path):
     entry = CONFIG.entries[name]
-    assert (Path(__file__).parents[2] / entry.config).exists()
+    assert all((Path(__file__).parents[2] / config).exists() for config in entry.configs)
     written = set()
     for step in steps_of(entry, CONFIG.methods, tmp_path):
         flags = [argument.removeprefix("--").split("=", 1) for argument in step.arguments if "=" in argument]
@@ -26,6 +26,21 @@ def test_every_entry_has_a_config_and_every_folder_that_a_step_reads_is_written_
             if value.startswith(str(tmp_path)) and value not in made:
                 assert value in written or any(Path(value) in Path(one).parents for one in written), (step, flag)
         written |= set(made)
+
+
+def test_each_network_goes_through_all_cycles_without_the_class_it_must_not_see(tmp_path):
+    def trained(name: str) -> list[dict[str, str]]:
+        found = steps_of(CONFIG.entries[name], CONFIG.methods, tmp_path)
+        return [dict(text.split("=", 1) for text in step.arguments) for step in found if step.name == "train"]
+
+    first, second, *retrained = trained("cifar10_cifarnet")
+    assert "--config.data.exclude" not in first.keys() | second.keys()
+    assert [one["--config.data.exclude"] for one in retrained] == ["0", "0"]
+    for start, end in ((first, second), retrained):
+        assert "--config.training.start_from" not in start
+        assert end["--config.training.start_from"] == start["--workdir"]
+    assert second["--workdir"] == str(tmp_path / "original")
+    assert len(trained("cifar10_resnet18")) == 4
 
 
 def test_every_method_of_the_study_exists():
