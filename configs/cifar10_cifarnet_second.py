@@ -4,7 +4,7 @@ r"""A second cycle for the network of configs/cifar10_cifarnet.py, from where th
         --config.training.start_from=runs/cifarnet/original --config.data.dir=TFDS_DIR
 
 Sixteen epochs at the same rates, on the same 48,000 training images with a square cut out of each: the first cycle ends
-at 97% of its training images and 90.0% of the held-out ones.
+at 97% of its training images and 90.0% of the held-out ones, the second at 94% and 90.35%.
 """
 
 from ml_collections import ConfigDict
