@@ -1,23 +1,46 @@
-"""Reads the official archives of CIFAR-10, CIFAR-100 and Tiny ImageNet, as published, without TensorFlow."""
+"""Reads the official archives of CIFAR-10, CIFAR-100 and Tiny ImageNet, as published, without TensorFlow.
+
+CIFAR is read from its binary version; the Python version is made of pickles, which are never loaded. Nothing is
+unpacked to the disk, and no more is read into memory than the data set can hold.
+"""
 
 import gzip
 import io
 import itertools
 import posixpath
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from osp_jax.data.class_names import check_class_names
 from osp_jax.errors import InputError
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, KeyError, ValueError)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    IndexError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,  # a compression or an encryption that zipfile does not know
+)
+_TEXT = 8 << 20  # bytes of a member of names, at most
+_CIFAR_IMAGES = 60_000
+_TINY_IMAGES, _TINY_MEMBERS = 256 << 10, 200_000  # bytes of an image at most, members at most
+_TINY_TOTAL = 1 << 30  # bytes of all images that are read
 
 
 @dataclass(frozen=True)
@@ -71,7 +94,7 @@ def read_archive(name: str, path: Path) -> Content:
     try:
         return _read_tiny_imagenet(path) if name == "tiny_imagenet" else _read_cifar(path, *_CIFAR[name])
     except _DAMAGE as error:
-        reason = error.args[0] if error.args else type(error).__name__
+        reason = ascii(str(error.args[0] if error.args else type(error).__name__)[:200])[1:-1]
         url = OFFICIAL[name].url
         raise InputError(f"{path} is not a whole {OFFICIAL[name].file} ({reason}); get it from {url}") from error
 
@@ -92,13 +115,23 @@ _CIFAR = {
 
 
 def _read_cifar(path: Path, folder: str, splits: dict[str, list[str]], labels: dict[str, tuple[str, int]]) -> Content:
-    members = {}
-    with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
+    members, most = {}, _CIFAR_IMAGES * (len(labels) + 3 * 32 * 32)
+    with (
+        gzip.open(path) as unzipped,
+        tarfile.open(fileobj=(bounded := _Bounded(unzipped, 2 * most)), mode="r|", bufsize=1 << 20) as tar,
+    ):
         for member in tar:
-            parent, _, file = posixpath.normpath(member.name).rpartition("/")
-            if parent == folder and member.isfile():
-                members[file] = tar.extractfile(member).read()
-        while unzipped.read(1 << 20):  # tarfile stops before the end, where gzip keeps its checksum
+            parent, file = _place(member.name)
+            if parent != folder or member.isdir():
+                continue
+            if not member.isreg():
+                raise ValueError(f"{folder}/{file} is a link or a device, not a file")
+            if file in members:
+                raise ValueError(f"{folder}/{file} is there twice")
+            if member.size > (_TEXT if file.endswith((".txt", ".html")) else most):
+                raise ValueError(f"{folder}/{file} has {member.size} bytes, more than the data set can hold")
+            members[file] = tar.extractfile(member).read()
+        while bounded.read(1 << 20):  # tarfile stops before the end, where gzip keeps its checksum
             pass
     for file in itertools.chain(*splits.values(), (file for file, _ in labels.values())):
         if file not in members:
@@ -107,6 +140,8 @@ def _read_cifar(path: Path, folder: str, splits: dict[str, list[str]], labels: d
     counts = [count for _, count in labels.values()]
     if [len(classes) for classes in names.values()] != counts:
         raise ValueError("wrong number of class names")
+    for classes in names.values():
+        check_class_names(classes)
 
     def records(file: str) -> np.ndarray:
         size = len(counts) + 3 * 32 * 32
@@ -127,6 +162,32 @@ def _read_cifar(path: Path, folder: str, splits: dict[str, list[str]], labels: d
     return Content({"shape": (32, 32, 3)}, names, {split: examples(split, array) for split, array in arrays.items()})
 
 
+class _Bounded:
+    """A stream that ends in an error after `most` bytes: a small archive may unpack to any size."""
+
+    def __init__(self, stream: BinaryIO, most: int):
+        self._stream, self._left = stream, most
+
+    def read(self, size: int) -> bytes:
+        block = self._stream.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise ValueError("it unpacks to more than the data set can hold")
+        return block
+
+
+def _place(member: str) -> tuple[str, str]:
+    """(folder, file) of a member's name.
+
+    Raises:
+      ValueError: it leads out of the archive.
+    """
+    if member.startswith("/") or "\\" in member or ".." in member.split("/"):
+        raise ValueError(f"the name of the member {member[:80]} leads out of the archive")
+    parent, _, file = posixpath.normpath(member).rpartition("/")
+    return parent, file
+
+
 def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
@@ -137,20 +198,32 @@ def _read_tiny_imagenet(path: Path) -> Content:
     root = "tiny-imagenet-200"
     pattern = re.compile(rf"{root}/train/(\w+)/images/([^/]+\.JPEG)")
     with zipfile.ZipFile(path) as archive:
-        names = sorted(archive.read(f"{root}/wnids.txt").decode().split())
-        rows = [
-            line.split("\t") for line in archive.read(f"{root}/val/val_annotations.txt").decode().split("\n") if line
-        ]
+        sizes = _zip_members(archive)
+
+        def read(member: str, most: int = _TEXT) -> bytes:
+            if sizes[member] > most:
+                raise ValueError(f"{member} has {sizes[member]} bytes, more than the data set can hold")
+            return archive.read(member)
+
+        names = sorted(read(f"{root}/wnids.txt").decode().split())
+        check_class_names(names)
+        rows = [line.split("\t") for line in read(f"{root}/val/val_annotations.txt").decode().split("\n") if line]
         members = {  # split -> (class, file, member)
-            "train": [(match[1], match[2], match[0]) for match in map(pattern.fullmatch, archive.namelist()) if match],
+            "train": [(match[1], match[2], match[0]) for match in map(pattern.fullmatch, sizes) if match],
             "validation": [(wnid, file, f"{root}/val/images/{file}") for file, wnid, *_ in rows],
         }
+        wanted = [member for images in members.values() for _, _, member in images]
+        if len(set(wanted)) < len(wanted):
+            raise ValueError("val/val_annotations.txt names an image twice")
+        if sum(sizes[member] for member in wanted) > _TINY_TOTAL:
+            raise ValueError("it unpacks to more than the data set can hold")
         splits = {split: [] for split in members}
         for split, images in members.items():
             if not images or {wnid for wnid, *_ in images} != set(names):
                 raise ValueError(f"its {split} images are not of the classes in wnids.txt")
             for wnid, file, member in images:
-                example = {"id": f"{wnid}/{file}", "image": archive.read(member), "label": names.index(wnid)}
+                image = read(member, _TINY_IMAGES)
+                example = {"id": f"{wnid}/{file}", "image": image, "label": names.index(wnid)}
                 splits[split].append((example["id"], example))
     shapes = {_jpeg_shape(*pair) for examples in splits.values() for pair in examples}
     if len(shapes) > 1:
@@ -158,9 +231,28 @@ def _read_tiny_imagenet(path: Path) -> Content:
     return Content({"shape": shapes.pop(), "encoding_format": "jpeg"}, {"label": names}, splits)
 
 
+def _zip_members(archive: zipfile.ZipFile) -> dict[str, int]:
+    """The unpacked bytes of each member; zipfile reads no more of it, whatever the data say.
+
+    Raises:
+      ValueError: a name that leads out of the archive, one that is there twice, or an encrypted member.
+    """
+    infos, sizes = archive.infolist(), {}
+    if len(infos) > _TINY_MEMBERS:
+        raise ValueError(f"it has {len(infos)} members, more than the data set can hold")
+    for info in infos:
+        _place(info.filename)
+        if info.filename in sizes:
+            raise ValueError(f"{info.filename} is there twice")
+        if info.flag_bits & 1:
+            raise ValueError(f"{info.filename} is encrypted")
+        sizes[info.filename] = info.file_size
+    return sizes
+
+
 def _jpeg_shape(key: str, example: dict) -> tuple[int, int, int]:
     try:
         width, height = Image.open(io.BytesIO(example["image"]), formats=["JPEG"]).size
-    except OSError:
+    except (OSError, SyntaxError, Image.DecompressionBombError):
         raise ValueError(f"{key} is not a JPEG image") from None
     return height, width, 3  # also the few grey ones: TFDS decodes them to three equal channels

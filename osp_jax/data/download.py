@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from osp_jax.data.archives import Archive
+from osp_jax.data.paths import user_path
 from osp_jax.errors import InputError
 
 _ANSWER_SECONDS = 6  # for name look-up, connection and first answer together
@@ -23,27 +24,38 @@ _STALL_SECONDS = 30  # for each block after that
 
 def find_archive(official: Archive, downloads: Path, archive: str | os.PathLike | None) -> Path:
     """The path of the archive: the one given, else the one in `downloads`, where it is downloaded to if need be."""
-    path = downloads / official.file if archive is None else Path(archive).expanduser()
+    path = downloads / official.file if archive is None else user_path(archive, "--archive")
     if archive is not None and not path.is_file():
         raise InputError(f"{path} is not a file; --archive must name {official.file}, from {official.url}")
-    if not path.exists():
+    if not path.is_file():
+        if path.is_symlink() or path.exists():
+            raise InputError(f"{path} is not a file; move it away, or pass --archive=FILE")
         require_space(downloads, 3 * official.size)
         _download(official, path)
     return path
 
 
-def is_official(path: Path, official: Archive) -> bool:
-    """Whether the file has the published checksum."""
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
-        return official.sha256 in (None, hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_official(path: Path, official: Archive) -> None:
+    """Raises `InputError` unless the file has the published checksum."""
+    if official.sha256 not in (None, found := sha256_of(path)):
+        raise InputError(
+            f"{path} is not {official.file} as published (its sha256 differs: {found}, not {official.sha256}); get it "
+            f"from {official.url}, or pass --accept_unknown_archive if you trust this file"
+        )
 
 
 def _download(official: Archive, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f".{path.name}.osp_jax_part")
     try:
         with open(part, "wb") as file:
             file.writelines(_fetch(official, path.parent))
-        if not is_official(part, official):
+        if official.sha256 not in (None, sha256_of(part)):
             raise InputError(f"{official.url} broke off or is not what was published (its sha256 differs); run again")
         part.replace(path)
     finally:

@@ -9,13 +9,13 @@ Any other name is left to TFDS, which prepares it if it can do so without Tensor
 import argparse
 import contextlib
 import difflib
-import errno
 import io
-import json
 import os
 import re
 import shutil
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,26 +23,42 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from osp_jax.data.archives import OFFICIAL, Content, read_archive
-from osp_jax.data.download import cause_of, find_archive, is_official, open_url, require_space
+from osp_jax.data.download import cause_of, check_official, find_archive, open_url, require_space, sha256_of
+from osp_jax.data.folder import read_format
+from osp_jax.data.paths import check_data_dir, check_name, user_path
 from osp_jax.errors import InputError, exit_on_input_error
+from osp_jax.system_errors import system_errors
+
+_TEMPORARY = ".osp_jax_preparing."  # followed by the name of the data set and random letters
+_WAIT_SECONDS = 900  # for another process; a preparation takes some minutes
 
 
-def prepare(name: str, data_dir: str | os.PathLike, archive: str | os.PathLike | None = None) -> Path:
+def prepare(
+    name: str,
+    data_dir: str | os.PathLike,
+    archive: str | os.PathLike | None = None,
+    *,
+    accept_unknown_archive: bool = False,
+) -> Path:
     """Prepares a data set for reading with TFDS; does nothing where it is prepared already.
 
     Args:
       name: One of `OFFICIAL`, or any other name that TFDS knows.
       data_dir: The TFDS data folder. Archives are looked for in, and downloaded to, its `downloads`.
       archive: The official archive, where it lies elsewhere; only for the names in `OFFICIAL`.
+      accept_unknown_archive: Reads an archive whose sha256 is not the published one, with a warning.
 
     Returns:
       The folder of the prepared data set, `data_dir/name/version`.
 
     Raises:
-      InputError: The name is unknown, the archive is damaged or cannot be had, or there is no room.
+      InputError: The name is unknown, the archive is damaged, not the published one or cannot be had, or there is no
+        room.
       OSError: The disk failed.
     """
-    data_dir = Path(data_dir).expanduser()
+    check_name(name)
+    data_dir = user_path(data_dir, "the data folder")
+    check_data_dir(data_dir)
     if name not in OFFICIAL:
         if archive is not None:
             raise InputError(f"no archive can be given for {name!r}, only for: {', '.join(OFFICIAL)}")
@@ -52,18 +68,21 @@ def prepare(name: str, data_dir: str | os.PathLike, archive: str | os.PathLike |
     if _is_prepared(folder):
         return folder
     downloads = data_dir / "downloads"
+    if archive is None and not (downloads / official.file).exists():
+        _check_versions(folder)
     downloads.mkdir(parents=True, exist_ok=True)
-    with _lock(downloads / f".{name}.lock") as locked:
+    with _lock(downloads / f".{name}.lock", name) as locked:
         if _is_prepared(folder):  # by another process, in the meantime
             return folder
-        for leftover in folder.parent.glob(f"incomplete.*_{folder.name}") if locked else ():
-            shutil.rmtree(leftover)  # TFDS's temporary folder; its process was killed
+        for leftover in data_dir.glob(f"{_TEMPORARY}{name}.*") if locked else ():
+            shutil.rmtree(leftover)  # of a process that was killed
         path = find_archive(official, downloads, archive)
-        require_space(data_dir, 2 * path.stat().st_size)
-        content = read_archive(name, path)
-        if not is_official(path, official):
+        if not accept_unknown_archive:
+            check_official(path, official)
+        elif sha256_of(path) != official.sha256:
             print(f"warning: {path} is not {official.file} as published (its sha256 differs)", file=sys.stderr)
-        _write(name, data_dir, content)
+        require_space(data_dir, 2 * path.stat().st_size)
+        _write(name, data_dir, read_archive(name, path))
     return folder
 
 
@@ -72,43 +91,100 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m osp_jax.data.prepare", description=__doc__.partition(":")[0] + ".")
     parser.add_argument("name", help=f"{', '.join(OFFICIAL)}, or another TFDS name")
     parser.add_argument("--archive", metavar="FILE", help="the official archive, instead of downloading it")
-    default_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    parser.add_argument(
+        "--accept_unknown_archive", action="store_true", help="read an archive whose sha256 is not the published one"
+    )
+    default_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     parser.add_argument("--dir", default=default_dir, help="the TFDS data folder (default: %(default)s)")
     args = parser.parse_args()
-    exit_on_input_error(lambda: print(prepare(args.name, args.dir, args.archive)))
+    accept = {"accept_unknown_archive": args.accept_unknown_archive}
+    exit_on_input_error(lambda: print(prepare(args.name, args.dir, args.archive, **accept)))
 
 
 def _is_prepared(folder: Path) -> bool:
-    if not folder.exists():
+    if not folder.exists() and not folder.is_symlink():
         return False
     try:
-        file_format = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise InputError(f"{folder} is not a whole TFDS folder; remove it and run again") from None
+        file_format = read_format(folder)
+    except ValueError as error:
+        raise InputError(f"{folder} is not a whole TFDS folder ({error}); remove it and run again") from error
     if file_format not in ("array_record", "parquet"):
         raise InputError(f"{folder} holds {file_format}, which only TensorFlow reads; move it away and run again")
     return True
 
 
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Waits for other processes that prepare the same; yields False where the file system or platform has no locks."""
-    with open(path, "w") as file:
-        try:
-            import fcntl
+def _check_versions(folder: Path) -> None:
+    """Raises `InputError` where there are other versions than `folder`: what is there is said before a download."""
+    others = sorted(path.name for path in folder.parent.glob("*.*.*") if (path / "dataset_info.json").is_file())
+    if others:
+        raise InputError(
+            f"{folder.parent} holds version {', '.join(others)[:80]}, but {folder.name} is needed; move it away, or "
+            f"pass the archive: python -m osp_jax.data.prepare {folder.parent.name} --archive=FILE"
+        )
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-            locked = True
-        except (ImportError, OSError):
-            locked = False
-        yield locked
+
+@contextlib.contextmanager
+def _lock(path: Path, name: str) -> Iterator[bool]:
+    """Waits for other processes that prepare the same; yields False where the file system or platform has no locks.
+
+    Raises:
+      InputError: another process holds the lock for longer than a preparation takes.
+    """
+    # Neither cut to nothing nor, should it be a pipe, waited for.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        yield _locked(descriptor, path, name)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, path: Path, name: str) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    end = time.monotonic() + _WAIT_SECONDS
+    said = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        if time.monotonic() > end:
+            raise InputError(
+                f"another process has been preparing {name} for {_WAIT_SECONDS} s (it locks {path}); wait for it, or "
+                "end it and run again"
+            )
+        if not said:
+            print(f"waiting for another process that prepares {name} ({path})", file=sys.stderr)
+            said = True
+        time.sleep(min(0.2, _WAIT_SECONDS))
 
 
 # Writing the folder.
 
 
 def _write(dataset: str, data_dir: Path, content: Content) -> None:
-    """Writes into a temporary folder, which TFDS renames at the end and removes after a failure."""
+    """Writes into a temporary folder of our own beside its place, to which it is renamed once it is whole."""
+    version = OFFICIAL[dataset].version
+    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{dataset}.", dir=data_dir))
+    try:
+        with _tfds_at_work(data_dir):
+            _build(dataset, temporary, content)
+        (data_dir / dataset).mkdir(exist_ok=True)
+        try:
+            (temporary / dataset / version).rename(data_dir / dataset / version)
+        except OSError:
+            if not _is_prepared(data_dir / dataset / version):  # by another process, where there are no locks
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _build(dataset: str, data_dir: Path, content: Content) -> None:
     tfds = _tfds()
     labels = {feature: tfds.features.ClassLabel(names=names) for feature, names in content.names.items()}
     features = {"id": tfds.features.Text(), "image": tfds.features.Image(**content.image), **labels}
@@ -132,8 +208,7 @@ def _write(dataset: str, data_dir: Path, content: Content) -> None:
         def _generate_examples(self):
             raise NotImplementedError  # abstract in TFDS; `_split_generators` gives the examples themselves
 
-    with _tfds_at_work(data_dir):
-        Builder(data_dir=data_dir).download_and_prepare(file_format="array_record")
+    Builder(data_dir=data_dir).download_and_prepare(file_format="array_record")
 
 
 def _tfds():
@@ -147,18 +222,8 @@ def _tfds():
 @contextlib.contextmanager
 def _tfds_at_work(folder: Path) -> Iterator[None]:
     """Silences TFDS's remarks, and raises the disk's own error where TFDS or its C++ writers wrap it in another."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause:
-            for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-                wrapped = isinstance(cause, RuntimeError) and os.strerror(code) in str(cause)
-                if wrapped or (isinstance(cause, OSError) and cause.errno == code):
-                    raise OSError(code, os.strerror(code), str(folder)) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
+    with system_errors(folder), contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 # Data sets that only TFDS knows.

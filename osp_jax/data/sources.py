@@ -13,10 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from osp_jax.data.stored import StoredImages, cut, decode, read_labels, readable
+from osp_jax.data.class_names import check_labels
+from osp_jax.data.folder import FolderInfo, read_folder
+from osp_jax.data.memory import image_bytes, require_memory
+from osp_jax.data.paths import check_data_dir, check_name, user_path
+from osp_jax.data.stored import StoredImages, cut, image_of, read_labels, readable, record_of
 from osp_jax.errors import InputError
+from osp_jax.system_errors import system_errors
 
-_DIGITS_TEST = 360
+_DIGITS, _DIGITS_TEST = 1797, 360
+_AT_A_TIME = 64  # images of a set in files that are in memory together, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Dataset:
 
 def default_dir() -> Path:
     """`TFDS_DATA_DIR`, or TFDS's own default folder."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR or the home folder")
 
 
 def load_dataset(name: str, data_dir: str = "", image_size: int = 0, stream: bool = False) -> Dataset:
@@ -64,8 +70,10 @@ def load_dataset(name: str, data_dir: str = "", image_size: int = 0, stream: boo
       stream: gives `StoredImages`, which are read when an index picks them; needs `image_size`.
 
     Raises:
-      InputError: an unknown set, one that cannot be prepared or streamed, or images of differing shapes.
+      InputError: an unknown set, one that cannot be prepared or streamed, a damaged one, labels without a class,
+        images of differing shapes, or more of them than memory holds.
     """
+    check_name(name)
     if image_size < 0:
         raise InputError(f"data.image_size is {image_size}; give a number of pixels, or 0 to keep the stored size")
     if stream and not image_size:
@@ -74,13 +82,17 @@ def load_dataset(name: str, data_dir: str = "", image_size: int = 0, stream: boo
         if stream:
             raise InputError("digits come with scikit-learn and lie in no files; leave data.stream out")
         return _digits(image_size)
-    return _tfds(name, Path(data_dir).expanduser() if data_dir else default_dir(), image_size, stream)
+    folder = user_path(data_dir, "data.dir") if data_dir else default_dir()
+    check_data_dir(folder)
+    return _tfds(name, folder, image_size, stream)
 
 
 def _digits(image_size: int) -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
+    if image_size:
+        _require_memory(_DIGITS, image_size, image_size, 1, "digits")
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 0..16 -> 0..255; n h w -> n h w 1
     if image_size:
@@ -99,73 +111,132 @@ def _digits(image_size: int) -> Dataset:
 
 
 def _tfds(name: str, data_dir: Path, image_size: int, stream: bool) -> Dataset:
-    import tensorflow_datasets as tfds
-
     from osp_jax.data.prepare import prepare
 
     folder = prepare(name, data_dir)
     try:
-        builder = tfds.builder_from_directory(folder)
-        splits, features = builder.info.splits, builder.info.features
-        train, *others = (
-            builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-            for split in ("train", "test", "validation")
-            if split == "train" or split in splits
-        )
-        test = next(filter(_labelled, others), None)
-        if test is None:
-            raise InputError(f"{name} in {folder} has neither a test nor a validation split; choose another data set")
-        file_format = builder.info.file_format.value
-        class_names = tuple(features["label"].names)
-        channels = features["image"].shape[-1] or 3
-    except KeyError as error:
-        raise InputError(f"{name} is not an image classification set: it has no {error}; choose another") from error
-    except (OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        with system_errors(folder):
+            info = read_folder(folder, name)
+            train, *others = (
+                _open(folder, split, info)
+                for split in ("train", "test", "validation")
+                if split == "train" or split in info.splits
+            )
+            found = next(filter(_labelled, others), None)
+    except ValueError as error:
         raise InputError(
-            f"{folder} is not a complete TFDS folder in array_record format ({str(error).splitlines()[0]}); "
+            f"{folder} is not a complete TFDS folder in array_record format ({error}); "
             f"delete it and prepare it again: python -m osp_jax.data.prepare {name} --dir={data_dir}"
         ) from error
-    if stream and file_format != "array_record":
-        raise InputError(f"{folder} holds {file_format}, which cannot be streamed; prepare {name} as array_record")
+    if found is None:
+        raise InputError(f"{name} in {folder} has neither a test nor a validation split; choose another data set")
+    if stream and info.file_format != "array_record":
+        raise InputError(f"{folder} holds {info.file_format}, which cannot be streamed; prepare {name} as array_record")
+    if len(info.class_names) < 2:
+        raise InputError(f"{name} in {folder} has {len(info.class_names)} classes; choose a data set of two or more")
     read = _stored if stream else _decoded
-    train_split, format_name = read(train, channels, image_size, folder)
-    test_split, _ = read(test, channels, image_size, folder)
+    (train_split, format_name), (test_split, _) = (
+        read(source, info, image_size, folder, split) for split, source in (train, found)
+    )
+    if (train_split.labels == train_split.labels[0]).all():
+        class_name = info.class_names[train_split.labels[0]]
+        raise InputError(f"{folder}: all training images are of one class, {class_name}; choose another data set")
     height, width = train_split.images.shape[1:3]
     return Dataset(
         name=name,
-        variant=f"{name} {builder.version} ({format_name}, {height}x{width})",
-        class_names=class_names,
+        variant=f"{name} {info.version} ({format_name}, {height}x{width})",
+        class_names=info.class_names,
         train=train_split,
         test=test_split,
     )
 
 
-def _labelled(source: Sequence[Mapping[str, Any]]) -> bool:
+def _open(folder: Path, split: str, info: FolderInfo) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    """(split, its records), images still encoded; each file holds as many records as the description says.
+
+    Raises:
+      ValueError: the split or a file is missing or damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    if split not in info.splits:
+        raise ValueError(f"there is no {split} split")
+    try:
+        builder = tfds.builder_from_directory(folder)
+        files = builder.info.splits[split].file_instructions
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}) if files else ()
+    except Exception as error:  # TFDS and protobuf raise their own kinds for what they cannot read
+        raise ValueError(f"{split}: {' '.join(str(error).split())[:200] or type(error).__name__}") from error
+    if info.file_format == "array_record":
+        for file in files:
+            _check_records(Path(file.filename), file.examples_in_shard)
+    return split, source
+
+
+def _check_records(path: Path, wanted: int) -> None:
+    """Raises `ValueError` unless the file `path` holds `wanted` records."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing")
+    try:
+        reader = ArrayRecordReader(str(path))
+        found = reader.num_records()
+        reader.close()
+    except (RuntimeError, ValueError, IndexError, OSError) as error:
+        raise ValueError(f"{path.name}: {' '.join(str(error).split())[:200]}") from error
+    if found != wanted:
+        raise ValueError(f"{path.name} holds {found} records, but dataset_info.json counts {wanted}")
+
+
+def _labelled(split: tuple[str, Sequence[Mapping[str, Any]]]) -> bool:
     """False of a test split whose labels are kept back, which TFDS gives as -1."""
-    return not len(source) or source[0]["label"] >= 0
+    _, source = split
+    return not len(source) or record_of(source, 0)["label"] != -1
 
 
-def _stored(source: Sequence[Any], channels: int, image_size: int, folder: Path) -> tuple[Split, str]:
+def _stored(source: Sequence[Any], info: FolderInfo, image_size: int, folder: Path, split: str) -> tuple[Split, str]:
+    _require_memory(_AT_A_TIME, image_size, image_size, info.channels, f"{folder}: {split}")
     with readable(folder):
-        _, file_format = decode(source[0]["image"], channels)
-    return Split(StoredImages(source, image_size, channels, folder), read_labels(source, folder)), file_format
+        labels = read_labels(source, folder)
+        check_labels(labels, info.class_names, f"{folder}: {split}")
+        *_, file_format = image_of(source, 0, info.channels)
+    return Split(StoredImages(source, image_size, info.channels, folder), labels.astype(np.int32)), file_format
 
 
-def _decoded(source: Sequence[Any], channels: int, image_size: int, folder: Path) -> tuple[Split, str]:
-    def read(index: int) -> tuple[np.ndarray, int, str]:
-        record = source[index]
-        image, file_format = decode(record["image"], channels)
-        pixels = np.asarray(image)
-        return pixels.reshape(*pixels.shape[:2], channels), record["label"], file_format
-
+def _decoded(source: Sequence[Any], info: FolderInfo, image_size: int, folder: Path, split: str) -> tuple[Split, str]:
+    check_labels(np.zeros(len(source), np.int32), info.class_names, f"{folder}: {split}")  # not empty
     with readable(folder), ThreadPoolExecutor() as pool:
-        images, labels, formats = zip(*pool.map(read, range(len(source))), strict=True)
-    if image_size:
-        images = [_resized(image, image_size) for image in images]
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise InputError(f"{folder}: images differ in shape; set config.data.image_size to the pixels a side you want")
-    return Split(np.stack(images), np.asarray(labels, np.int32)), formats[0]
+        first, _, format_name = image_of(source, 0, info.channels)
+        height, width = (
+            (image_size, image_size) if image_size else (info.size[0] or first.height, info.size[1] or first.width)
+        )
+        _require_memory(len(source), height, width, info.channels, f"{folder}: {split}")
+        images = np.empty((len(source), height, width, info.channels), np.uint8)
+
+        def read(index: int) -> int:
+            image, record, _ = image_of(source, index, info.channels)
+            if image_size:
+                images[index] = cut(image, image_size)
+            elif image.size == (width, height):
+                images[index] = np.asarray(image).reshape(height, width, -1)
+            else:
+                raise InputError(
+                    f"{folder}: {split} images differ in shape ({height}x{width}, and {image.height}x{image.width} "
+                    f"at image {index}); set config.data.image_size to the pixels a side you want"
+                )
+            return record["label"]
+
+        labels = np.asarray(list(pool.map(read, range(len(source)))), np.int64)
+    check_labels(labels, info.class_names, f"{folder}: {split}")
+    return Split(images, labels.astype(np.int32)), format_name
+
+
+def _require_memory(count: int, height: int, width: int, channels: int, what: str) -> None:
+    needed = image_bytes(count, height, width, channels)
+    require_memory(
+        needed, f"{count} images of {what} at {height}x{width} pixels", "lower data.image_size or use data.stream"
+    )
 
 
 def _resized(image: np.ndarray, size: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Images that stay in their files: each is read, decoded and cut to one size when it is asked for."""
 
 import math
-import os
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from osp_jax.data.memory import image_bytes, require_memory
 from osp_jax.errors import InputError
+from osp_jax.system_errors import code_of, system_errors
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the stored image
 Area = Callable[[int, int], Box]  # of an image, from its width and height
@@ -20,18 +23,70 @@ Area = Callable[[int, int], Box]  # of an image, from its width and height
 _SMALLEST_AREA, _LARGEST_RATIO, _TRIES = 0.08, 4 / 3, 10
 
 
+# What Pillow raises for damaged images; formats beyond these are decoded by other programs, or never used by TFDS.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    IndexError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Raises `InputError` where a file of `folder` turns out to be damaged within this context."""
+    """Raises `InputError` where a file of `folder` turns out to be damaged within this context, and `OSError` where
+    the system has no file or memory left to read it."""
     try:
-        yield
-    except (OSError, ValueError, IndexError, RuntimeError) as error:  # array_record raises the last
+        with system_errors(folder):
+            yield
+    except (OSError, ValueError) as error:
+        if code_of(error):
+            raise
         raise InputError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
+
+
+def record_of(source: Sequence[Any], index: int) -> Any:
+    """`source[index]`, with an `image` and a `label`.
+
+    Raises:
+      ValueError: the record is damaged; the message has its number.
+    """
+    try:
+        record = source[index]
+    except Exception as error:  # array_record, protobuf and TFDS each raise their own kinds
+        if isinstance(error, MemoryError) or code_of(error):
+            raise
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"record {index}: {reason}") from error
+    for field, kind in (("image", bytes), ("label", (int, np.integer))):
+        if not isinstance(record[field], kind):
+            raise ValueError(f"record {index} has no {field}")
+    return record
+
+
+def image_of(source: Sequence[Any], index: int, channels: int) -> tuple[Image.Image, Any, str]:
+    """(image of one or three channels, its record, the name of its format) of `source[index]`.
+
+    Raises:
+      ValueError: the record or the image is damaged; the message has its number.
+    """
+    record = record_of(source, index)
+    try:
+        return (decoded := decode(record["image"], channels))[0], record, decoded[1]
+    except _DAMAGE as error:
+        raise ValueError(f"image {index}: {error}") from error
 
 
 def decode(encoded: bytes, channels: int) -> tuple[Image.Image, str]:
     """(an image of one or three channels, the name of its format) of the bytes of a record."""
-    with Image.open(BytesIO(encoded)) as image:
+    with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"its pixels are not of 8 bits, but {image.mode}")
         return image.convert("L" if channels == 1 else "RGB"), image.format or "unknown format"
 
 
@@ -98,7 +153,7 @@ class StoredImages:
         """
         _, size, _, channels = self.shape
         with readable(self._folder):
-            return cut(decode(self._source[index]["image"], channels)[0], size, area)
+            return cut(image_of(self._source, index, channels)[0], size, area)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Images `key`, uint8 `(..., size, size, channels)`.
@@ -107,12 +162,11 @@ class StoredImages:
           InputError: the file is damaged, or so many images exceed the memory of this machine.
         """
         chosen = np.asarray(np.arange(len(self))[key])
-        needed, memory = chosen.size * math.prod(self.shape[1:]), _memory()
-        if needed > memory:
-            raise InputError(
-                f"{chosen.size} images of {self._folder} take {needed / 1e9:.0f} GB and this machine has "
-                f"{memory / 1e9:.0f}; allow fewer (--retain_per_class, --forget_per_class) or lower data.image_size"
-            )
+        require_memory(
+            image_bytes(chosen.size, *self.shape[1:]),
+            f"{chosen.size} images of {self._folder}",
+            "allow fewer (--retain_per_class, --forget_per_class) or lower data.image_size",
+        )
         images = np.empty((chosen.size, *self.shape[1:]), np.uint8)
 
         def fill(place: int) -> None:
@@ -129,23 +183,15 @@ class StoredImages:
 
 
 def read_labels(source: Sequence[Any], folder: Path) -> np.ndarray:
-    """int32 `(n,)` of `source[i]['label']`; no image is decoded, but every record is read once.
+    """int64 `(n,)`, as stored, of `source[i]['label']`; no image is decoded, but every record is read once.
 
     Raises:
       InputError: a file is damaged.
     """
 
     def labels_from(start: int) -> list[int]:
-        return [source[i]["label"] for i in range(start, min(start + 256, len(source)))]
+        return [record_of(source, i)["label"] for i in range(start, min(start + 256, len(source)))]
 
     with readable(folder), ThreadPoolExecutor() as pool:
         parts = list(pool.map(labels_from, range(0, len(source), 256)))
-    return np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
-
-
-def _memory() -> float:
-    """Bytes of this machine's memory; where the system does not tell, no bound."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)

@@ -2,17 +2,24 @@
 
 import dataclasses
 import functools
+import gzip
 import hashlib
 import http.server
 import io
 import json
+import os
+import pickle
+import re
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import types
 import urllib.error
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +30,12 @@ from PIL import Image
 from osp_jax.data import archives as reading
 from osp_jax.data import download
 from osp_jax.data import prepare as module
-from osp_jax.data.prepare import OFFICIAL, prepare
+from osp_jax.data.prepare import OFFICIAL
 from osp_jax.errors import InputError
 from tests.data import small_archives as archives
 
 ROOT = Path(module.__file__).parents[2]
+prepare = functools.partial(module.prepare, accept_unknown_archive=True)  # the archives of these tests are small ones
 
 
 def point_to(monkeypatch, name: str, url: str, **changes) -> None:
@@ -67,6 +75,7 @@ def assert_does_not_read(name: str, data_dir: Path) -> None:
 
 def assert_nothing_is_left(name: str, data_dir: Path) -> None:
     assert not list((data_dir / name).glob("*"))
+    assert not list(data_dir.glob(".osp_jax_preparing*")) or not (data_dir / name).exists()
     assert_does_not_read(name, data_dir)
 
 
@@ -252,9 +261,246 @@ def test_an_archive_that_is_not_there_is_named(tmp_path):
         prepare("cifar10", tmp_path, tmp_path / "nowhere.tar.gz")
 
 
-def test_an_archive_other_than_the_published_one_gives_a_warning_only(tmp_path, capsys):
-    prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
+def test_an_archive_other_than_the_published_one_is_refused_unless_it_is_accepted(tmp_path, capsys):
+    archive, *_ = archives.cifar10(tmp_path)
+    with pytest.raises(InputError, match=r"sha256 differs: .*; get it from https.* or pass --accept_unknown_archive"):
+        module.prepare("cifar10", tmp_path, archive)
+    assert_nothing_is_left("cifar10", tmp_path)
+    prepare("cifar10", tmp_path, archive)
     assert "sha256 differs" in capsys.readouterr().err
+
+
+def test_an_archive_put_by_hand_into_downloads_is_checked_too(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    archives.cifar10(tmp_path / "downloads")
+    with pytest.raises(InputError, match="sha256 differs"):
+        module.prepare("cifar10", tmp_path)
+
+
+class Payload:
+    """A pickle that leaves a mark where it is loaded."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def tar_of(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for info, data in members:
+            info.size = info.size or len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def info_of(name: str, **fields) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+FOLDER = "cifar-10-batches-bin"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "size", "reason"),
+    [
+        (f"{FOLDER}/data_batch_1.bin", {}, 0, "is there twice"),
+        (f"./{FOLDER}//data_batch_1.bin", {}, 0, "is there twice"),
+        (f"{FOLDER}/batches.meta.txt", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, 0, "link or a device"),
+        (f"{FOLDER}/data_batch_9.bin", {"type": tarfile.LNKTYPE, "linkname": "x"}, 0, "is a link or a device"),
+        (f"{FOLDER}/data_batch_9.bin", {"type": tarfile.CHRTYPE}, 0, "is a link or a device"),
+        (f"{FOLDER}/data_batch_9.bin", {"type": tarfile.FIFOTYPE}, 0, "is a link or a device"),
+        ("../outside", {}, 0, "leads out of the archive"),
+        (f"{FOLDER}/../../outside", {}, 0, "leads out of the archive"),
+        ("/etc/passwd", {}, 0, "leads out of the archive"),
+        (f"{FOLDER}/extra.txt", {}, 100, "more than the data set can hold"),
+        ("elsewhere/zeros", {}, 1 << 20, "more than the data set can hold"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_member_that_does_not_belong_into_the_archive_is_refused(name, fields, size, reason, tmp_path, monkeypatch):
+    archive, *_ = archives.cifar10(tmp_path)
+    good = [(info_of(name), content) for name, content in archives.unpack(archive, tmp_path / "unpacked").items()]
+    monkeypatch.setattr(reading, "_TEXT", 90)
+    monkeypatch.setattr(reading, "_CIFAR_IMAGES", 100)  # at most 307,300 bytes of records
+    path = tar_of(tmp_path / "x.tar.gz", [*good, (info_of(name, **fields), bytes(size))])
+    with pytest.raises(InputError, match=rf"is not a whole cifar-10-binary.tar.gz \(.*{reason}"):
+        prepare("cifar10", tmp_path / "data", path)
+    assert_nothing_is_left("cifar10", tmp_path / "data")
+
+
+def test_a_sparse_member_of_a_terabyte_takes_no_memory(tmp_path):
+    # The header of GNU's old sparse format: one block of nothing, and a real size far above the stored one.
+    info = info_of(f"{FOLDER}/data_batch_1.bin", type=tarfile.GNUTYPE_SPARSE)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % (1 << 32)
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:512]) + 8 * 32)
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+    with pytest.raises(InputError, match="4294967296 bytes, more than the data set can hold"):
+        prepare("cifar10", tmp_path / "data", tmp_path / "x.tar.gz")
+
+
+def test_class_names_of_an_archive_are_checked(tmp_path):
+    archive, *_ = archives.cifar10(tmp_path)
+    good = archives.unpack(archive, tmp_path / "unpacked")
+    for names, reason in (("a b c d e f g h i i", "same name"), ("a b c d e f g h i \33[2J", "cannot be printed")):
+        members = good | {f"{FOLDER}/batches.meta.txt": names.encode()}
+        with pytest.raises(InputError, match=reason) as caught:
+            prepare("cifar10", tmp_path / "data", archives.tar_gz(tmp_path / "x.tar.gz", members))
+        assert str(caught.value).isprintable()
+
+
+def test_the_archive_of_another_data_set_is_refused(tmp_path):
+    archive, *_ = archives.cifar100(tmp_path)
+    with pytest.raises(InputError, match=r"data_batch_1\.bin is missing"):
+        prepare("cifar10", tmp_path / "data", archive)
+    with pytest.raises(InputError, match="not a zip file"):
+        prepare("tiny_imagenet", tmp_path / "data", archive)
+
+
+def test_a_pickle_in_an_archive_is_not_loaded(tmp_path):
+    mark = tmp_path / "loaded"
+    data = pickle.dumps(Payload(mark))
+    pickle.loads(data)
+    assert mark.exists()  # so it would leave its mark
+    mark.unlink()
+    members = {f"{folder}/data_batch_{i}": data for folder in ("cifar-10-batches-py", FOLDER) for i in range(1, 6)}
+    members |= {f"{FOLDER}/data_batch_{i}.bin": data for i in range(1, 6)}
+    with pytest.raises(InputError, match="is not a whole"):
+        prepare("cifar10", tmp_path / "data", archives.tar_gz(tmp_path / "x.tar.gz", members))
+    assert not mark.exists()
+
+
+def test_no_module_loads_pickles():
+    for path in [*(ROOT / "osp_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(import|from) (pickle|dill|cloudpickle|joblib|shelve|marshal)", text, re.M), path
+        assert "allow_pickle=True" not in text, path
+
+
+def zip_of(path: Path, changes) -> Path:
+    """A small Tiny ImageNet, of which `changes(archive)` writes the last members."""
+    archives.zip_file(path, archives.tiny_imagenet_members())
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        changes(archive)
+    return path
+
+
+TRAIN = "tiny-imagenet-200/train/n03000000/images"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        (f"{TRAIN}/n03000000_0.JPEG", archives.jpeg(0), "is there twice"),
+        ("../outside", b"", "leads out of the archive"),
+        ("/outside", b"", "leads out of the archive"),
+        (f"{TRAIN}/bomb.JPEG", bytes(1 << 20), "1048576 bytes, more than the data set can hold"),
+    ],
+    ids=["twice", "up", "absolute", "bomb"],
+)
+def test_a_member_that_does_not_belong_into_a_zip_is_refused(name, data, reason, tmp_path):
+    path = zip_of(tmp_path / "x.zip", lambda archive: archive.writestr(name, data))
+    with pytest.raises(InputError, match=rf"x.zip is not a whole tiny-imagenet-200.zip \(.*{reason}"):
+        prepare("tiny_imagenet", tmp_path / "data", path)
+    assert_nothing_is_left("tiny_imagenet", tmp_path / "data")
+
+
+def test_a_zip_of_too_much_is_refused(tmp_path, monkeypatch):
+    path = zip_of(tmp_path / "x.zip", lambda archive: None)
+    monkeypatch.setattr(reading, "_TINY_TOTAL", 1000)
+    with pytest.raises(InputError, match="unpacks to more than the data set can hold"):
+        prepare("tiny_imagenet", tmp_path / "data", path)
+    monkeypatch.setattr(reading, "_TINY_MEMBERS", 5)
+    with pytest.raises(InputError, match="members, more than the data set can hold"):
+        prepare("tiny_imagenet", tmp_path / "data", path)
+
+
+@pytest.mark.parametrize(("bits", "reason"), [(1, "is encrypted"), (1 << 6 | 1, "is encrypted")])
+def test_an_encrypted_member_is_named(bits, reason, tmp_path):
+    path = zip_of(tmp_path / "x.zip", lambda archive: None)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")  # the first entry of the directory; its flags stand 8 bytes on
+    data[entry + 8] |= bits
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=rf"wnids.txt {reason}"):
+        prepare("tiny_imagenet", tmp_path / "data", path)
+
+
+def test_class_names_and_images_of_tiny_imagenet_are_there_once(tmp_path):
+    members = archives.tiny_imagenet_members()
+    wnids, rows = "tiny-imagenet-200/wnids.txt", "tiny-imagenet-200/val/val_annotations.txt"
+    for member, reason in ((wnids, "same name"), (rows, "names an image twice")):
+        path = archives.zip_file(tmp_path / "x.zip", members | {member: 2 * members[member]})
+        with pytest.raises(InputError, match=reason):
+            prepare("tiny_imagenet", tmp_path / "data", path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "tiny_imagenet"])
+def test_whatever_bytes_are_changed_an_archive_is_read_or_refused_in_one_line(name, tmp_path):
+    if name == "cifar10":
+        path, *_ = archives.cifar10(tmp_path)
+        whole = gzip.decompress(path.read_bytes())
+    else:
+        path = archives.zip_file(tmp_path / "x.zip", archives.tiny_imagenet_members())
+        whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(0, len(data), 3) if rng.random() < 0.5 else rng.integers(-3000, 0, 3)
+        data[places] = rng.integers(0, 256, 3)
+        changed = data.tobytes()[: rng.integers(len(data) // 2, 2 * len(data))]
+        path.write_bytes(gzip.compress(changed, 1) if name == "cifar10" else changed)
+        try:
+            reading.read_archive(name, path)
+        except InputError as error:
+            assert str(error).isprintable()  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "\0", "a\0b", "~nobody_of_this_name/x", "x" * 5000, "\udcff" * 5000],
+    ids=["empty", "NUL", "with NUL", "unknown home", "too long", "not UTF-8"],
+)
+def test_a_path_that_can_be_none_is_refused(given, tmp_path):
+    with pytest.raises(InputError, match=r"--archive|is not a file"):
+        prepare("cifar10", tmp_path, given)
+    with pytest.raises(InputError, match="the data folder is"):
+        prepare("cifar10", given)
+
+
+def test_an_archive_that_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(InputError, match="is not a file"):
+            prepare("cifar10", tmp_path, path)
+    (tmp_path / "downloads").mkdir(exist_ok=True)
+    (tmp_path / "pipe").rename(tmp_path / "downloads" / "cifar-10-binary.tar.gz")
+    with pytest.raises(InputError, match="is not a file; move it away"):
+        prepare("cifar10", tmp_path)
+
+
+def test_another_version_is_named_instead_of_a_download(tmp_path, monkeypatch):
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked the network"))
+    prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0]).rename(tmp_path / "cifar10" / "3.0.1")
+    with pytest.raises(InputError, match=r"holds version 3.0.1, but 3.0.2 is needed"):
+        prepare("cifar10", tmp_path)
+    assert not (tmp_path / "downloads" / "cifar-10-binary.tar.gz").exists()
+
+
+def test_a_lock_that_nobody_gives_back_is_not_waited_for_in_silence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "downloads").mkdir()
+    monkeypatch.setattr(module, "_WAIT_SECONDS", 0.01)
+    with module._lock(tmp_path / "downloads" / ".cifar10.lock", "cifar10") as locked:
+        assert locked
+        with pytest.raises(InputError, match="another process has been preparing cifar10"):
+            prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
+    assert "waiting for another process that prepares cifar10" in capsys.readouterr().err
 
 
 # Half-made folders.
@@ -266,13 +512,21 @@ def test_a_killed_preparation_leaves_nothing_that_reads_as_prepared(tmp_path):
 import os
 from osp_jax.data import archives, prepare
 archives._png = lambda image: os.kill(os.getpid(), 9)
-prepare.prepare("cifar10", {str(tmp_path)!r}, {str(archive)!r})"""
+prepare.prepare("cifar10", {str(tmp_path)!r}, {str(archive)!r}, accept_unknown_archive=True)"""
     assert subprocess.run([sys.executable, "-c", kill], check=False, cwd=ROOT, capture_output=True).returncode == -9
-    (leftover,) = (tmp_path / "cifar10").iterdir()
-    assert leftover.name.startswith("incomplete.")
-    assert_does_not_read("cifar10", tmp_path)
+    (leftover,) = tmp_path.glob(".osp_jax_preparing.cifar10.*")
+    assert_nothing_is_left("cifar10", tmp_path)
     folder = prepare("cifar10", tmp_path, archive)
     assert list((tmp_path / "cifar10").iterdir()) == [folder]
+    assert not leftover.exists()
+
+
+def test_what_others_left_is_not_removed(tmp_path):
+    theirs = tmp_path / "cifar10" / "incomplete.AB12CD_3.0.2", tmp_path / ".osp_jax_preparing.cifar100.x"
+    for folder in theirs:
+        folder.mkdir(parents=True)
+    prepare("cifar10", tmp_path, archives.cifar10(tmp_path)[0])
+    assert all(folder.is_dir() for folder in theirs)
 
 
 def test_a_failure_while_writing_is_cleaned_up(tmp_path, monkeypatch):

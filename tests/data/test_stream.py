@@ -86,7 +86,7 @@ def test_an_index_picks_what_it_picks_of_an_array(key, stored, in_memory):
 
 
 def test_more_images_than_memory_are_refused(stored, monkeypatch):
-    monkeypatch.setattr("osp_jax.data.stored._memory", lambda: 3 * SIZE**2 * 3)
+    monkeypatch.setattr("osp_jax.data.memory.available_memory", lambda: 3 * SIZE**2 * 3)
     assert len(stored.train.images[:3]) == 3
     with pytest.raises(InputError, match="retain_per_class"):
         np.asarray(stored.train.images)

@@ -1,0 +1,46 @@
+"""Class names and labels, checked where they are read."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from osp_jax.errors import InputError
+
+_LONGEST = 200  # characters; WordNet's longest entry has 174
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Checks that each class can be named on the command line and printed.
+
+    Raises:
+      ValueError: a name is empty, too long, given twice, or holds characters that cannot be printed (control
+        characters reach a terminal as commands). The message says which.
+    """
+    first: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if not name or len(name) > _LONGEST:
+            raise ValueError(f"the name of class {number} has {len(name)} characters; 1 to {_LONGEST} are allowed")
+        if not name.isprintable():
+            raise ValueError(f"the name of class {number} holds characters that cannot be printed: {name!a}")
+        if name in first:
+            raise ValueError(f"classes {first[name]} and {number} have the same name, {name!r}")
+        first[name] = number
+
+
+def check_labels(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:
+    """Checks the labels `(n,)` of a split against the classes it may have.
+
+    Args:
+      where: what holds them, for the message, such as 'DIR/cifar10/3.0.2: train'.
+
+    Raises:
+      InputError: there is no label, or one is not the number of a class.
+    """
+    if not len(labels):
+        raise InputError(f"{where} holds no images; choose another data set or prepare it again")
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(wrong):
+        raise InputError(
+            f"{where} has the label {labels[wrong[0]]} at image {wrong[0]} ({len(wrong)} such images), but there are "
+            f"{len(class_names)} class names, for labels 0 to {len(class_names) - 1}; delete it and prepare it again"
+        )
