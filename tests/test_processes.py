@@ -168,7 +168,7 @@ def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_s
     time.sleep(0.1)  # as a rule into an epoch; the same has to hold at its end
     both[1].send_signal(signal.SIGTERM)
     for code, _, errors in finish(both):
-        assert code == 0, errors
+        assert code == 143, errors
         assert "the same command goes on" in errors
     assert not (stopped / "statistics").exists()
     run(start_together(2, *SMALL, *longer, f"--workdir={stopped}"))
@@ -183,7 +183,7 @@ def test_a_run_goes_on_with_other_devices(before, after, alone, tmp_path):
     wait_until(lambda: epochs_in(tmp_path / "model") >= 1, first)
     first[0].send_signal(signal.SIGTERM)
     for code, _, errors in finish(first):
-        assert code == 0, errors
+        assert code in (0, 143), errors  # 0: it had ended
     run([start(arguments, devices=after)])
     assert distance(alone, tmp_path / "model") < 1e-4
 

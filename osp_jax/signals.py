@@ -1,0 +1,87 @@
+"""Ctrl-C and SIGTERM end a command in one line, at any moment and whatever swallows exceptions.
+
+The first signal raises `Ended` in the main thread, so that files are closed and children end. Python loses an exception
+that is raised within a callback of C++ code or of the garbage collector; therefore a thread ends the process a few
+seconds later if it is still there. A second signal ends it at once, and so does one that comes before the command has
+begun or after it has ended. A training takes SIGTERM itself, to save its state (`distributed.termination`).
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_GRACE = 5.0  # seconds for what has to be closed
+_UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)  # a signal that the caller has us ignore stays ignored
+
+_came: list[int] = []
+_may_raise = threading.Event()
+
+
+class Ended(KeyboardInterrupt):
+    """A signal came. Libraries treat it as they do Ctrl-C."""
+
+
+def catch_for(package: str) -> None:
+    """`catch`, in a process that was started as `python -m package...`; called first, before what takes long."""
+    started = sys.orig_argv[1:]
+    if "-m" in started[:-1] and started[started.index("-m") + 1].startswith(package):
+        catch()
+
+
+def catch() -> None:
+    """From now on SIGINT and SIGTERM end this process in one line."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in CODES:
+        if signal.getsignal(number) in _UNTOUCHED:
+            signal.signal(number, _on_signal)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    # The main thread may be within a program that XLA compiles, where no handler of Python runs.
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(read,), daemon=True, name="signals").start()
+
+
+def interruptible(begun: bool) -> None:
+    """Whether a signal raises an exception; otherwise it ends the process at once."""
+    (_may_raise.set if begun else _may_raise.clear)()
+
+
+def came() -> bool:
+    """Whether a signal came that this process is to end for."""
+    return bool(_came)
+
+
+def leave_if_one_came() -> None:
+    """Ends the process with one line if a signal came; threads that still run are not waited for."""
+    if _came:
+        _leave(_came[0])
+
+
+def _on_signal(number: int, frame: Any) -> None:
+    del frame
+    if _came or not _may_raise.is_set():
+        _leave(number)
+    _came.append(number)
+    raise Ended(_WORDS[signal.Signals(number)])
+
+
+def _end_late(read: int) -> None:
+    while numbers := os.read(read, 64):
+        for number in numbers:
+            if number in CODES and signal.getsignal(number) is _on_signal:
+                time.sleep(_GRACE)
+                _leave(number)
+
+
+def _leave(number: int) -> None:
+    kind = signal.Signals(number)
+    try:
+        os.write(2, f"{_WORDS[kind]}\n".encode())
+    finally:
+        os._exit(CODES[kind])
