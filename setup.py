@@ -26,6 +26,7 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=10",  # TFDS decodes images with it where there is no TensorFlow, and does not declare it
+        "pydantic>=2.10,<3",
         "rich>=13",
         "scikit-learn>=1.5",
         "tensorflow-datasets>=4.9.10,<5",

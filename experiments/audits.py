@@ -9,14 +9,15 @@ from absl import flags
 
 from experiments import cli
 
-_EVALUATIONS = flags.DEFINE_string(
-    "evaluations", None, "folder with models that experiments.eval was run on, at any depth", required=True
+_EVALUATIONS = cli.folder_flag(
+    "evaluations", "folder with models that experiments.eval was run on, at any depth", required=True
 )
-_OUT = flags.DEFINE_string("out", None, "folder for results.json, table.md and frontier.svg", required=True)
+_OUT = cli.folder_flag("out", "folder for results.json, table.md and frontier.svg", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
 
 
 def main() -> None:
+    from osp_jax import records
     from osp_jax.errors import InputError
     from osp_jax.report.audits import audits_markdown, condensed, frontier_figure
     from osp_jax.workdir import check_new, check_writable, read_json, write_json, write_text
@@ -24,7 +25,7 @@ def main() -> None:
     folder, out = Path(_EVALUATIONS.value), Path(_OUT.value)
     check_new(out / "results.json", _OVERWRITE.value)
     paths = sorted(folder.rglob("eval.json"))
-    found = {path: read_json(path) for path in paths}
+    found = {path: records.checked(read_json(path), records.Evaluation, path) for path in paths}
     audited = {path: evaluation for path, evaluation in found.items() if evaluation.get("audit")}
     if not audited:
         raise InputError(

@@ -6,6 +6,7 @@ Killed at any moment, the same command goes on: finished trainings, tunings and 
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -13,35 +14,33 @@ from ml_collections import config_flags
 
 from experiments import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "the comparison; a Python file", lock_config=True)
-flags.mark_flag_as_required("config")
-_WORKDIR = flags.DEFINE_string("workdir", None, "where the comparison is written, and resumed from", required=True)
-_METHODS = flags.DEFINE_list("methods", [], "only these methods, separated by commas")
+_CONFIG = cli.guarded(config_flags.DEFINE_config_file("config", None, "the comparison; a Python file"))
+_WORKDIR = cli.folder_flag("workdir", "where the comparison is written, and resumed from", required=True)
+_METHODS = cli.names_flag("methods", "only these methods, separated by commas")
 _FORGET = flags.DEFINE_multi_string("forget", [], "only this request: 'each', '3,5' or '3 then 5'; may be given again")
-_SEEDS = flags.DEFINE_list("seeds", [], "only these seeds, separated by commas")
+_SEEDS = cli.names_flag("seeds", "only these seeds, separated by commas")
 
 
 def main() -> None:
     from osp_jax.comparison.plan import parse_methods, parse_requests
     from osp_jax.comparison.run import check_comparison, collect, compare
     from osp_jax.data.sources import load_dataset
-    from osp_jax.errors import InputError
     from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
+    from osp_jax.settings import Comparison, completed
     from osp_jax.training.progress import terminal_bar
     from osp_jax.workdir import check_writable, claim_workdir, write_json, write_text
 
-    config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
+    config, workdir = cli.config_of(_CONFIG, "comparison"), Path(_WORKDIR.value)
     methods = parse_methods(_METHODS.value or config.methods, config.options)
-    try:
-        seeds = [int(seed) for seed in _SEEDS.value or config.seeds]
-    except ValueError as error:
-        raise InputError(f"--seeds={','.join(_SEEDS.value)} are not numbers; write --seeds=0,1") from error
+    seeds = _seeds() or config.seeds
     data = config.original.data
     dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
     requests = parse_requests(_FORGET.value or config.forget, dataset.class_names)
     check_comparison(config, dataset, methods)
     check_writable(workdir, 10**8)
-    claim_workdir(workdir, config, {"name": dataset.name, "variant": dataset.variant})
+    claim_workdir(
+        workdir, config, {"name": dataset.name, "variant": dataset.variant}, partial(completed, kind=Comparison)
+    )
 
     pieces = len(methods) * (1 + len(seeds) * len(requests))
     with terminal_bar("training", -1, pieces) as (progress, task):
@@ -59,6 +58,17 @@ def main() -> None:
         write_text(workdir / f"table.{name}", page(results))
     write_text(workdir / "report.html", comparison_html(results))
     print(f"compared: {workdir / 'results.json'}, table.md, table.tex, report.html")
+
+
+def _seeds() -> list[int]:
+    from osp_jax.errors import InputError
+
+    given = _SEEDS.value or []
+    if not all(seed.isdecimal() and len(seed) < 10 for seed in given):
+        raise InputError(
+            f"--seeds={','.join(given)} are not seeds; give numbers from 0 to 999999999, as in --seeds=0,1"
+        )
+    return [int(seed) for seed in given]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The shell of every command: parse flags, call one function; bad input is one line and exit code 2."""
 
+import io
 import os
 import re
 import sys
@@ -10,14 +11,29 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from osp_jax.errors import InputError, exit_on_input_error
+from osp_jax.errors import InputError, exit_on_input_error, printable
+from osp_jax.paths import check_path
+
+SEEDS = {"lower_bound": 0, "upper_bound": 2**31 - 1}
+COUNTS = {"lower_bound": 0, "upper_bound": 10**9}
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "of several processes with this command: host:port of the first, or auto (TPU pod, SLURM, GKE)"
 )
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many they are; not with --coordinator=auto")
-_PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from 0; likewise")
-_PATIENCE = flags.DEFINE_integer("patience", 60, "seconds that they wait for each other before all are given up")
+_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "how many they are; not with --coordinator=auto", lower_bound=1, upper_bound=10**6
+)
+_PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from 0; likewise", **COUNTS)
+_PATIENCE = flags.DEFINE_integer(
+    "patience",
+    60,
+    "seconds that they wait for each other before all are given up",
+    lower_bound=1,
+    upper_bound=7 * 24 * 3600,
+)
+
+
+flags.disclaim_key_flags()  # those that are defined below belong to the command
 
 
 def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool = True, several: bool = False) -> None:
@@ -32,26 +48,144 @@ def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool 
     # What libraries log on their way to an error that we answer ourselves would bury the answer.
     logging.set_verbosity(logging.FATAL)
     if keep_programs and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        _keep_programs(Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "osp_jax")
+        _keep_programs()
     exit_on_input_error(_parse_and_call, main, computes, several)
 
 
-def _keep_programs(folder: Path) -> None:
+# Flags that several commands have.
+
+
+class _Path(flags.ArgumentParser):
+    def __init__(self, name: str, kind: str):
+        self.name, self.kind = name, kind
+
+    def parse(self, argument: Any) -> str:
+        check_path(argument, f"--{self.name}", self.kind)
+        return argument
+
+
+class _Names(flags.ListParser):
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+
+    def parse(self, argument: Any) -> list[str]:
+        names = super().parse(argument)
+        if not names or "" in names:
+            raise InputError(f"--{self.name} has an empty entry; give names separated by commas, or leave it out")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"--{self.name} has {twice!r} twice; give each once")
+        return names
+
+
+def folder_flag(name: str, help_text: str, *, required: bool = False, several: bool = False) -> flags.FlagHolder:
+    """A folder, which may exist or not; `several`: a list of folders, the flag given again for each.
+
+    At parsing, raises `InputError` as `osp_jax.paths.check_path`.
+    """
+    define = flags.DEFINE_multi if several else flags.DEFINE
+    given = _Path(name, "folder"), name, None, help_text
+    if several:
+        return define(given[0], flags.ArgumentSerializer(), *given[1:], required=required)
+    return define(*given, required=required)
+
+
+def names_flag(name: str, help_text: str, default: list[str] | None = None) -> flags.FlagHolder:
+    """Names separated by commas, `default` where it is not given; at parsing, `InputError` for none or one twice."""
+    return flags.DEFINE(_Names(name), name, default, help_text, serializer=flags.CsvListSerializer(","))
+
+
+class _ConfigFile(flags.ArgumentParser):
+    def __init__(self, name: str):
+        self.name = name
+
+    def parse(self, argument: Any) -> Any:
+        config = load_config(argument, f"--{self.name}")
+        config.lock()
+        return config
+
+    def flag_type(self) -> str:
+        return "config object"
+
+
+def guarded(flag: flags.FlagHolder) -> flags.FlagHolder:
+    """A flag of `config_flags.DEFINE_config_file`, required, its file loaded by `load_config`.
+
+    It may have no default: that would be loaded where the flag is defined, before an error can be answered.
+    """
+    flags.mark_flag_as_required(flag.name)
+    flags.FLAGS[flag.name].parser = _ConfigFile(flag.name)
+    return flag
+
+
+def load_config(path: str, flag: str = "--config") -> Any:
+    """The `ConfigDict` that `get_config()` of a Python file returns; `FILE:TEXT` calls `get_config(TEXT)`.
+
+    Raises:
+      InputError: no such file, it raises an exception, or returns something else.
+    """
+    import importlib.util
+    from importlib.machinery import SourceFileLoader
+
+    from ml_collections import ConfigDict
+
+    file, colon, argument = path.partition(":")
+    remedy = "give a Python file such as configs/digits.py"
+    check_path(file, flag, "file")
+    if not os.path.exists(file):
+        raise InputError(f"the config file cannot be loaded: {file} does not exist; {remedy}")
+    loader = SourceFileLoader("given_config", os.path.abspath(file))
+    try:
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        config = get_config(*([argument] if colon else [])) if callable(get_config) else None
+    except (Exception, SystemExit) as error:  # it is the user's program, and may raise anything
+        raise InputError(f"the config file cannot be loaded: {file}: {type(error).__name__}: {error}") from error
+    if get_config is None:
+        raise InputError(f"{file} has no function get_config; {remedy}")
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"get_config of {file} returns {type(config).__name__}, not a ConfigDict; {remedy}")
+    return config
+
+
+def config_of(flag: flags.FlagHolder, kind: str = "training") -> Any:
+    """The config that a config file flag gives, checked and completed: 'training' or 'comparison'.
+
+    Raises:
+      InputError: a setting that is unknown, of the wrong type, out of range or not finite.
+    """
+    from osp_jax import settings
+
+    return settings.validated(flag.value, settings.KINDS[kind])
+
+
+# From the start of a command to its `main`.
+
+
+def _keep_programs() -> None:
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(home) / "osp_jax"
+    if not folder.is_absolute():  # a user without a home
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, ValueError):
         return
     # JAX warns of every program that it cannot write.
-    if os.access(folder, os.W_OK):
+    if os.access(folder, os.W_OK | os.X_OK):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _parse_and_call(main: Callable[[], None], computes: bool, several: bool) -> None:
-    _parse(sys.argv)
-    if _COORDINATOR.value and not several:
-        raise InputError("this command runs in one process, on all devices that it has; leave --coordinator out")
-    if computes:
+    with redirect_stdout(Printable(sys.stdout)):
+        _parse(sys.argv)
+        if _COORDINATOR.value and not several:
+            raise InputError("this command runs in one process, on all devices that it has; leave --coordinator out")
+        if not computes:
+            main()
+            return
         from osp_jax.distributed import check_same, is_first, join, using_all
 
         if _COORDINATOR.value:
@@ -59,27 +193,36 @@ def _parse_and_call(main: Callable[[], None], computes: bool, several: bool) -> 
             check_same(re.sub(r"--?process_id[= ]\d+", "", " ".join(sys.argv[1:])), "commands")
         with using_all(), redirect_stdout(sys.stdout if is_first() else None):
             main()
-    else:
-        main()
 
 
-def config_of(flag: flags.FlagHolder) -> Any:
-    """The value of a config file flag; the file is loaded here, and may not be there.
+class Printable(io.TextIOBase):
+    """A stream of text in which what a terminal would act on, in the name of a class as elsewhere, is escaped."""
 
-    Raises:
-      InputError: it cannot be loaded.
-    """
-    try:
-        flag.value.keys()  # a file that could not be loaded says so at its first use
-        return flag.value
-    except OSError as error:
-        reason = " ".join(str(error).rpartition("path]:")[2].split())
-        raise InputError(
-            f"the config file cannot be loaded: {reason}; give a Python file such as configs/digits.py"
-        ) from error
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            self._stream.write("\n".join(map(printable, text.split("\n"))))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
 
 
 def _parse(argv: list[str]) -> None:
+    for argument in argv[1:]:
+        if printable(argument) != argument:
+            raise InputError(
+                f"the argument {argument!r} holds control characters or bytes that are not UTF-8; use printable text"
+            )
     if "--help" in argv:
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     try:
@@ -87,7 +230,7 @@ def _parse(argv: list[str]) -> None:
     except (AttributeError, KeyError) as error:  # an override of a field that the config does not have
         message = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         raise InputError(f"unknown config key {message}") from error
-    except (flags.Error, TypeError, ValueError) as error:
+    except (flags.Error, TypeError, ValueError, IndexError, RecursionError, MemoryError) as error:
         raise InputError(f"{error}; see --help") from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; every option starts with --, see --help")

@@ -13,23 +13,27 @@ from absl import flags
 
 from experiments import cli
 
-_WORKDIR = flags.DEFINE_multi_string(
+_WORKDIR = cli.folder_flag(
     "workdir",
-    None,
     "what experiments.unlearn (or train) wrote; again for other answers to the same request",
     required=True,
+    several=True,
 )
-_REFERENCE = flags.DEFINE_string("reference", None, "a model trained without the forgotten classes, to compare with")
-_ORIGINAL = flags.DEFINE_string("original", None, "the model before, where it is not at the recorded place any more")
+_REFERENCE = cli.folder_flag("reference", "a model trained without the forgotten classes, to compare with")
+_ORIGINAL = cli.folder_flag("original", "the model before, where it is not at the recorded place any more")
 _AUDIT = flags.DEFINE_enum(
     "audit",
     "quick",
     ["none", "quick", "full"],
     "how much is asked beside accuracy; full needs --reference and --shadows",
 )
-_SHADOWS = flags.DEFINE_string("shadows", None, "what experiments.shadows wrote, for the likelihood-ratio attacks")
+_SHADOWS = cli.folder_flag("shadows", "what experiments.shadows wrote, for the likelihood-ratio attacks")
 _DRAWS = flags.DEFINE_integer(
-    "draws", None, "of images, for each of which relearning is repeated; none: as the level has it", lower_bound=1
+    "draws",
+    None,
+    "of images, for each of which relearning is repeated; none: as the level has it",
+    lower_bound=1,
+    upper_bound=1000,
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
 
@@ -104,10 +108,9 @@ def main() -> None:
 
 def _request(workdir: Path) -> dict[str, Any] | None:
     """What `experiments.unlearn` wrote of it; None for a trained model."""
-    from osp_jax.workdir import read_json
+    from osp_jax.workdir import read_request
 
-    path = workdir / "unlearn.json"
-    return read_json(path) if path.exists() else None
+    return read_request(workdir)
 
 
 def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> None:

@@ -12,8 +12,8 @@ from absl import flags
 
 from experiments import cli
 
-_MODELS = flags.DEFINE_string("models", None, "folder with models that experiments.train wrote", required=True)
-_OUT = flags.DEFINE_string("out", None, "folder for results.json, table.md and tradeoff.svg", required=True)
+_MODELS = cli.folder_flag("models", "folder with models that experiments.train wrote", required=True)
+_OUT = cli.folder_flag("out", "folder for results.json, table.md and tradeoff.svg", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
 

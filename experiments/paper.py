@@ -6,15 +6,19 @@ Run it again until it says that all is done: each run goes on where the last one
 `cp -r runs/paper/results/* results/paper/` and `python -m experiments.tables` fill the table.
 """
 
+import math
 from pathlib import Path
 
 from absl import flags
 
 from experiments import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "where everything is written, and resumed from", required=True)
-_MINUTES = flags.DEFINE_float("minutes", 10.0, "at most so long; a step that is running is stopped", lower_bound=0.1)
-_ENTRIES = flags.DEFINE_list("entries", [], "only these entries of configs/paper/default.py, separated by commas")
+_WORKDIR = cli.folder_flag("workdir", "where everything is written, and resumed from", required=True)
+_MINUTES = flags.DEFINE_float(
+    "minutes", 10.0, "at most so long; a step that is running is stopped", lower_bound=0.1, upper_bound=10**6
+)
+flags.register_validator("minutes", math.isfinite, "give a number of minutes")
+_ENTRIES = cli.names_flag("entries", "only these entries of configs/paper/default.py, separated by commas")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default")
 _LIST = flags.DEFINE_bool("list", False, "print the commands, and which are done; run nothing")
 

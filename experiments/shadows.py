@@ -12,11 +12,11 @@ from absl import flags
 
 from experiments import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the trained model whose recipe to follow", required=True)
+_WORKDIR = cli.folder_flag("workdir", "the trained model whose recipe to follow", required=True)
 _FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
-_NUMBER = flags.DEFINE_integer("number", 16, "of shadow models in each of the two sets; even")
-_OUT = flags.DEFINE_string("out", None, "where the sets are written, resumed from and found", required=True)
-_EPOCHS = flags.DEFINE_integer("epochs", 0, "instead of the recipe's; 0: as many")
+_NUMBER = flags.DEFINE_integer("number", 16, "of shadow models in each of the two sets; even", upper_bound=4096)
+_OUT = cli.folder_flag("out", "where the sets are written, resumed from and found", required=True)
+_EPOCHS = flags.DEFINE_integer("epochs", 0, "instead of the recipe's; 0: as many", lower_bound=0, upper_bound=10**6)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
 
 

@@ -8,20 +8,21 @@ to choose options on. Killed at any moment, the same command goes on behind the 
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from experiments import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the trained model", required=True)
-_METHODS = flags.DEFINE_list("methods", ["osp", "osp-fit", "logit-mask"], "methods, separated by commas")
+_WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
+_METHODS = cli.names_flag("methods", "methods, separated by commas", ["osp", "osp-fit", "logit-mask"])
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of one method, as method:name=value; may be given again")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the images to judge on")
-_OUT = flags.DEFINE_string("out", None, "folder for results.json and table.md", required=True)
+_OUT = cli.folder_flag("out", "folder for results.json and table.md", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
 _PROBES = flags.DEFINE_bool("probes", False, "also ask how well the class is read from the last features")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
-_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers")
+_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
 
 
 def main() -> None:
@@ -58,7 +59,8 @@ def main() -> None:
     asked = {"options": chosen, "split": _SPLIT.value, "probes": _PROBES.value, "seed": _SEED.value}
     unfinished = out / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
-    claim_workdir(unfinished, ConfigDict({"workdir": str(workdir), **asked}), trained.record["dataset"])
+    config = {"workdir": str(workdir), **asked}
+    claim_workdir(unfinished, ConfigDict(config), trained.record["dataset"], _completed)
 
     rows = []
     given = trained, dataset, statistics, options, split, indices
@@ -80,6 +82,17 @@ def main() -> None:
     write_text(out / "table.md", sweep_markdown(results))
     shutil.rmtree(unfinished)
     print(f"written: {out / 'results.json'}, {out / 'table.md'}")
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """With the defaults of options of methods that did not exist when the sweep began."""
+    from osp_jax.unlearning import METHODS
+
+    options = config.get("options")
+    if not isinstance(options, dict):
+        return config
+    known = {name: dataclasses.asdict(METHODS[name].Options()) for name in options if name in METHODS}
+    return config | {"options": {name: known.get(name, {}) | (given or {}) for name, given in options.items()}}
 
 
 if __name__ == "__main__":

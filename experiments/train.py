@@ -7,15 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
 
-# No default: a config file is loaded where the flag is defined if it has one, before bad overrides can be answered.
-_CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; a Python file", lock_config=True)
-flags.mark_flag_as_required("config")
-_WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written, and resumed from", required=True)
+_CONFIG = cli.guarded(config_flags.DEFINE_config_file("config", None, "the experiment; a Python file"))
+_WORKDIR = cli.folder_flag("workdir", "where the run is written, and resumed from", required=True)
 
 
 def main() -> None:

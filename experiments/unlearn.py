@@ -11,18 +11,22 @@ from absl import flags
 
 from experiments import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the trained model", required=True)
+_WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
 _FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
 _METHOD = flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.unlearning; an unknown one lists them")
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again")
-_OUT = flags.DEFINE_string("out", None, "where the new model is written", required=True)
+_OUT = cli.folder_flag("out", "where the new model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", "", "the TFDS folder, where it is not at the recorded place any more; read only if needed"
 )
-_RETAIN = flags.DEFINE_integer("retain_per_class", None, "retained images of each class that it may see; none: all")
-_FORGET_IMAGES = flags.DEFINE_integer("forget_per_class", None, "images of each class to forget, likewise")
-_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers")
+_RETAIN = flags.DEFINE_integer(
+    "retain_per_class", None, "retained images of each class that it may see; none: all", **cli.COUNTS
+)
+_FORGET_IMAGES = flags.DEFINE_integer(
+    "forget_per_class", None, "images of each class to forget, likewise", **cli.COUNTS
+)
+_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
 
 
 def main() -> None:

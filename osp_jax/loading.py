@@ -25,9 +25,7 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
     """
     config, wanted = trained.record["config"], trained.record["dataset"]
     data = config["data"]
-    # Workdirs of before there was streaming have no such setting.
-    stream = data.get("stream", False)
-    dataset = load_dataset(data["name"], data_dir or data["dir"], data["image_size"], stream)
+    dataset = load_dataset(data["name"], data_dir or data["dir"], data["image_size"], data["stream"])
     found = {"image_shape": list(dataset.image_shape), "class_names": list(dataset.class_names)}
     for what, value in found.items():
         if value != wanted[what]:

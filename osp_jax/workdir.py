@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from osp_jax import checkpoint
+from osp_jax import checkpoint, records, settings
 from osp_jax.data.sources import Dataset
 from osp_jax.distributed import is_first, wait_for_all
 from osp_jax.errors import InputError
@@ -43,13 +43,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises `InputError` where there is no such file, or it is not JSON."""
+    """Raises `InputError` where there is no such file, or it is not JSON as `write_json` writes it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; is {path.parent} a workdir of experiments.train?") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}); restore it or train again into another workdir") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give another folder, or restore it") from error
+    return records.parse_json(content, path)
 
 
 def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
@@ -66,21 +67,27 @@ def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float
     }
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Writes `config.json`, or raises `InputError` if the one there is not of this very run."""
+def claim_workdir(
+    workdir: Path,
+    config: ConfigDict,
+    dataset: dict[str, Any],
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = settings.completed,
+) -> None:
+    """Writes `config.json`, or raises `InputError` if the one there is not of this very run.
+
+    Args:
+      complete: gives a config the defaults of settings that it lacks, as one of a version before them does.
+    """
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(config.to_dict()))
     if not path.exists():
         write_json(path, {"config": wanted, "dataset": dataset, "provenance": provenance(config.seed)})
         return
-    record = read_json(path)
-    found = record.get("config") if isinstance(record, dict) else None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} was not written by this command; choose another --workdir")
+    remedy = "it was not written by this command; choose another --workdir."
+    found = complete(records.checked(read_json(path), records.Claim, path, remedy)["config"])
+    found = json.loads(json.dumps(found))  # tuples of defaults as the lists that JSON has
     found, wanted = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted))
     # Where the data lie may change between two runs; what they are may not.
-    # Nor may settings that the run's version did not have yet, except where they are off.
-    found = {name: value for name, value in wanted.items() if not value} | found
     differing = [name for name in wanted if name.split(".")[-2:] != ["data", "dir"] and found.get(name) != wanted[name]]
     if differing:
         raise InputError(
@@ -94,19 +101,28 @@ def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, in
     return create_model(config.model.name, num_classes, tuple(image_shape), **options)
 
 
+def read_record(workdir: Path) -> dict[str, Any]:
+    """`config.json` of a model, completed; raises `InputError` as `read_json`, and where a field cannot be used."""
+    return records.trained(read_json(workdir / "config.json"), workdir / "config.json")
+
+
+def read_request(workdir: Path) -> dict[str, Any] | None:
+    """`unlearn.json`, what `experiments.unlearn` wrote of a model; None for a trained one. Raises as `read_record`."""
+    path = workdir / "unlearn.json"
+    if not path.exists():
+        return None
+    return records.request(read_json(path), path, len(read_record(workdir)["dataset"]["class_names"]))
+
+
 def load_workdir(workdir: Path) -> TrainedModel:
     """Reads the model of a workdir.
 
     Raises:
       InputError: not a workdir, no checkpoint, a damaged one, or one of another model.
     """
-    record = read_json(workdir / "config.json")
-    try:
-        dataset = record["dataset"]
-        shape = tuple(dataset["image_shape"])
-        model = build_model(ConfigDict(record["config"]), len(dataset["class_names"]), shape)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{workdir / 'config.json'} lacks {error}; was it written by experiments.train?") from error
+    record = read_record(workdir)
+    shape = tuple(record["dataset"]["image_shape"])
+    model = build_model(ConfigDict(record["config"]), len(record["dataset"]["class_names"]), shape)
     like = variable_shapes(model, shape)
     return TrainedModel(model, checkpoint.load_variables(workdir, like), record)
 

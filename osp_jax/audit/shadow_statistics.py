@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from osp_jax import checkpoint
+from osp_jax import checkpoint, records
 from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, scaled_confidence, u_lira
 from osp_jax.data.splits import split_by_class
@@ -139,7 +139,7 @@ def unlearn_shadows(
                 rng=jax.random.fold_in(jax.random.key(seed), i),
             )
             write_json(path, _statistic(shadows, unlearned, indices).tolist())
-        found.append(read_json(path))
+        found.append(records.numbers(read_json(path), path, len(indices)))
         on_shadow(i + 1)
     return np.array(found, np.float64)
 

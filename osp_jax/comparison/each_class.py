@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from osp_jax import records
 from osp_jax.activations import Statistics
 from osp_jax.audit.accuracy import accuracy
 from osp_jax.audit.evaluate_all import changed_leaves
@@ -93,7 +94,7 @@ def forget_each_class(
     for forgotten, class_name in enumerate(dataset.class_names):
         path = folder / f"{forgotten}.json"
         if path.exists():
-            yield read_json(path)
+            yield records.checked(read_json(path), records.Row, path, "delete it, and its class is done again.")
             continue
         row = {"class": forgotten, "name": class_name, "original": judged(trained.variables, before, forgotten)}
         for name, chosen in options.items():

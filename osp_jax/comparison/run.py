@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from osp_jax import checkpoint
+from osp_jax import checkpoint, records
 from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, validation_score
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
@@ -25,16 +25,18 @@ from osp_jax.loading import indices_of, moments_of, record_for_report, statistic
 from osp_jax.models import variable_shapes
 from osp_jax.models.channels import channels_of
 from osp_jax.provenance import provenance
+from osp_jax.settings import Comparison, validated
 from osp_jax.training.loop import check_settings, train
 from osp_jax.training.recipe import preparation_of
 from osp_jax.unlearning import METHODS, get_method
-from osp_jax.workdir import build_model, load_workdir, read_json, write_json
+from osp_jax.workdir import build_model, load_workdir, read_json, read_record, write_json
 
 RETRAIN = "retrain"
 
 
 def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str, Any]) -> None:
     """Raises `InputError` for what would fail after the originals were trained."""
+    validated(config, Comparison)
     if config.original.data.exclude or not config.original.data.validation:
         raise InputError(
             "a comparison needs original.data.validation above 0, to choose settings on, and no original.data.exclude"
@@ -46,10 +48,6 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
         )
     if not config.seeds:
         raise InputError("seeds is empty; give at least one, as in (0,)")
-    for name in ("tuning.trials", "tuning.requests", "audit.train_images"):
-        section, field = name.split(".")
-        if config[section][field] < 1:
-            raise InputError(f"{name} is {config[section][field]}; give a positive number")
     check_settings(config.original, dataset.image_shape)
     model = build_model(config.original, dataset.num_classes, dataset.image_shape)
     variables = variable_shapes(model, dataset.image_shape)
@@ -93,7 +91,7 @@ def tune(
     A trial holds what its first call took, too: where it compiled, later calls of this process will not.
     """
     method = get_method(name)
-    done = read_json(path) if path.exists() else []
+    done = records.trials(read_json(path), path) if path.exists() else []
     candidates = trials(name, method, options, number)
     if len(candidates) < 2:
         return options
@@ -176,15 +174,18 @@ def collect(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         **record_for_report(trained),
         "config": json.loads(json.dumps(config.to_dict())),
         "methods": list(METHODS),
-        "cells": [read_json(path) for path in sorted(workdir.glob("seed*/cells/*/*.json"))],
-        "tuning": {path.stem: read_json(path) for path in sorted(workdir.glob("tuning/*.json"))},
+        "cells": [
+            records.checked(read_json(path), records.Cell, path, "delete it, and it is done again.")
+            for path in sorted(workdir.glob("seed*/cells/*/*.json"))
+        ],
+        "tuning": {path.stem: records.trials(read_json(path), path) for path in sorted(workdir.glob("tuning/*.json"))},
         "provenance": provenance(config.seed),
     }
 
 
 def _keep(folder: Path, request: Request, variables: dict[str, Any]) -> None:
     """Stores a retrained network as a workdir, which `experiments.eval --reference` reads."""
-    workdir, record = folder / "retrained" / slug(request), read_json(folder / "original" / "config.json")
+    workdir, record = folder / "retrained" / slug(request), read_record(folder / "original")
     record["config"]["data"]["exclude"] = ",".join(map(str, request.forget))
     shutil.rmtree(workdir, ignore_errors=True)  # of a run that was killed here
     workdir.mkdir(parents=True)

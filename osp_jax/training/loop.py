@@ -12,10 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from ml_collections import ConfigDict
 
-from osp_jax import checkpoint
+from osp_jax import checkpoint, records
 from osp_jax.data import stream
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import hold_out, parse_classes, split_by_class
@@ -23,13 +22,14 @@ from osp_jax.data.stored import StoredImages
 from osp_jax.distributed import check_same, data_devices, is_first, place, termination
 from osp_jax.errors import InputError, Stopped, unknown
 from osp_jax.forward import predict_logits
+from osp_jax.settings import validated
 from osp_jax.training.epoch import epoch_order, make_epoch, make_loop
 from osp_jax.training.orthogonality import gram_errors
 from osp_jax.training.progress import progress_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.schedules import piecewise
 from osp_jax.training.state import TrainState
-from osp_jax.workdir import build_model, check_writable, claim_workdir, describe_dataset, read_json, write_text
+from osp_jax.workdir import build_model, check_writable, claim_workdir, describe_dataset, read_record, write_text
 
 
 def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +57,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
       InputError: settings that cannot be used, a workdir of another run, a start that saw an excluded class,
         a damaged checkpoint, no space, or a loss that is not finite (the last good checkpoint is kept).
     """
-    check_same(config.to_json_best_effort(), "settings")
+    config = validated(config)
+    check_same(json.dumps(config.to_dict(), sort_keys=True), "settings")
     check_settings(config, dataset.image_shape)
     settings = config.training
     train_indices, validation_indices = training_indices(config, dataset)
@@ -147,42 +148,32 @@ def _streamed(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, r
 
 
 def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Raises `InputError` for a number that no run could use, before anything is written."""
-    fields = traverse_util.flatten_dict(config.to_dict(), sep=".")
-    sizes = ("training.epochs", "training.batch_size", "statistics.batch_size")
-    for name in (*sizes, "checkpoint.every", "checkpoint.keep"):
-        if fields[name] < 1:
-            raise InputError(f"{name} is {fields[name]}; give a positive number")
-    for name in ("data.pad", "data.cutout", "statistics.features", "statistics.tails"):
-        if fields.get(name, 0) < 0:
-            raise InputError(f"{name} is {fields[name]}; give 0 or a positive number")
+    """Raises `InputError` for settings that no run could use with images of this shape, before anything is written."""
+    validated(config)
     if config.data.pad >= min(image_shape[:2]):
         raise InputError(f"data.pad is {config.data.pad}; the images have {image_shape[0]}x{image_shape[1]} pixels")
     _check_streaming(config.data, image_shape)
-    if not 0 <= config.training.label_smoothing < 1:
-        raise InputError(f"training.label_smoothing is {config.training.label_smoothing}; give 0 up to below 1")
     piecewise(config.orthogonality.schedule, 0)
 
 
 def _check_streaming(data: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Raises `InputError` for settings that ask for what is not there; configs of before these were have none."""
-    crop = data.get("crop", "")
-    if crop not in ("", "resized"):
-        raise unknown("data.crop", crop, ("resized", "'' (none)"))
-    if data.get("stream", False):
+    """Raises `InputError` for settings that ask for what is not there."""
+    if data.crop not in ("", "resized"):
+        raise unknown("data.crop", data.crop, ("resized", "'' (none)"))
+    if data.stream:
         stream.require_grain()
-    elif crop:
+    elif data.crop:
         raise InputError("data.crop cuts images as they are read from their files; set data.stream, or leave it empty")
     for name in ("mean", "std"):
-        if len(data.get(name, ())) not in (0, image_shape[2]):
+        if len(data[name]) not in (0, image_shape[2]):
             raise InputError(f"data.{name} is {data[name]}; give a number for each of {image_shape[2]} channels, or ()")
-    if bool(data.get("mean", ())) != bool(data.get("std", ())):
+    if bool(data.mean) != bool(data.std):
         raise InputError("data.mean and data.std go together; give both, or neither")
 
 
 def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> None:
     """Raises `InputError` where the network to start from saw a class that this run leaves out."""
-    seen = read_json(workdir / "config.json")["config"]["data"]["exclude"]
+    seen = read_record(workdir)["config"]["data"]["exclude"]
     missing = set(parse_classes(exclude, class_names)) - set(parse_classes(seen, class_names))
     if missing:
         names = ", ".join(class_names[c] for c in sorted(missing))
@@ -193,12 +184,15 @@ def _trim_metrics(path: Path, done: int) -> None:
     """Drops what was logged after the checkpoint that the run resumes from."""
     if path.exists():
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        lines = path.read_bytes().splitlines()
+        for number, line in enumerate(lines, 1):
             try:
-                if json.loads(line)["epoch"] <= done:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
-                break  # the line that was being written when the run was killed
+                if records.checked(records.parse_json(line, path), records.Epoch, path)["epoch"] <= done:
+                    kept.append(line.decode("utf-8") + "\n")
+            except InputError:
+                if number < len(lines):
+                    raise
+                # Otherwise it is the line that was being written when the run was killed.
         write_text(path, "".join(kept))
 
 

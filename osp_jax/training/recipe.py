@@ -21,7 +21,6 @@ from osp_jax.training.state import TrainState, create_optimiser, create_state
 from osp_jax.training.step import Step, gathering, make_batch_step
 
 _MOST_FOR_MOMENTS = 10_000  # images that are read from files only to be counted
-_NONE = ConfigDict({"penalty": "none", "weight": 0.0})
 
 
 class Recipe(NamedTuple):
@@ -48,7 +47,7 @@ def image_moments(config: ConfigDict, images: Any, indices: np.ndarray) -> tuple
 
     Of images in files a sample is counted, drawn by the seed.
     """
-    if config.data.get("mean", ()):
+    if config.data.mean:
         return tuple(config.data.mean), tuple(config.data.std)
     if isinstance(images, StoredImages):
         indices = np.sort(np.random.default_rng(config.seed).permutation(indices)[:_MOST_FOR_MOMENTS])
@@ -67,8 +66,7 @@ def make_recipe(
     key = jax.random.key(config.seed)
     init_key, order_key, step_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
     rate = learning_rate(settings.schedule, settings.learning_rate, settings.epochs * steps, settings.warmup)
-    norm_bias_rate = settings.get("norm_bias_rate", 1.0)  # workdirs of before have no such setting
-    optimiser = create_optimiser(rate, settings.momentum, settings.weight_decay, norm_bias_rate)
+    optimiser = create_optimiser(rate, settings.momentum, settings.weight_decay, settings.norm_bias_rate)
     start = create_state(init_variables(model, image_shape, init_key), optimiser)
     conv_kernels(start.params, orthogonality.layers)  # a filter that matches nothing is told before the start
     jax.eval_shape(partial(penalty, name=orthogonality.penalty), start.params)  # likewise an unknown penalty
@@ -84,8 +82,7 @@ def make_recipe(
 
 
 def _feature_penalty(config: ConfigDict) -> FeaturePenalty | None:
-    # Workdirs of before there were these have no such settings.
-    name, weight = config.get("features", _NONE).penalty, config.get("features", _NONE).weight
+    name, weight = config.features.penalty, config.features.weight
     if name == "none":
         return None
     if name not in feature_penalties.PENALTIES:

@@ -19,13 +19,14 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from osp_jax import checkpoint
+from osp_jax import checkpoint, records
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
 from osp_jax.models import init_variables, variable_shapes
 from osp_jax.provenance import provenance
+from osp_jax.settings import validated
 from osp_jax.training.loop import check_settings
 from osp_jax.training.model_epochs import choose_way, epochs_of_all, stacked
 from osp_jax.training.progress import terminal_bar
@@ -148,6 +149,7 @@ def train_shadows(
     """
     if checkpoint_every < 1:
         raise InputError(f"checkpoint_every is {checkpoint_every}; give a positive number of epochs")
+    config = validated(config)
     here = shadow_folder(config, pool, keep, folder, exclude)
     if _is_finished(here):
         return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep)))
@@ -197,7 +199,8 @@ def find_shadows(
     """
     found = set()
     for path in sorted(folder.glob("*/record.json")) if folder.is_dir() else []:
-        record = read_json(path)
+        record = records.checked(read_json(path), records.ShadowSet, path)
+        record["config"] = records.config_of(record["config"], path)
         epochs = record["config"]["training"]["epochs"]
         if _is_finished(path.parent) and _settings(ConfigDict(record["config"])) == _settings(_lasting(config, epochs)):
             found.add((record["number"], epochs))
@@ -228,7 +231,7 @@ def shadow_folder(config: ConfigDict, pool: Split, keep: np.ndarray, folder: Pat
 
 def seconds_per_shadow(folder: Path) -> float:
     """What each model of the finished set in `folder` took to train, its share of compiling included."""
-    record = read_json(folder / "record.json")
+    record = records.checked(read_json(folder / "record.json"), records.ShadowSet, folder / "record.json")
     return sum(epoch["seconds"] for epoch in record["epochs"]) / record["number"]
 
 
@@ -240,7 +243,7 @@ def start_shadows(
 ) -> Start:
     """Raises `InputError` as `train_shadows`."""
     _check_number(len(keep))
-    if config.training.get("start_from"):  # workdirs of older versions lack it
+    if config.training.start_from:
         raise InputError(
             "the recipe starts from another network (training.start_from), so its config is not the whole of it; "
             "take one that was trained from random parameters"
@@ -337,7 +340,7 @@ def _record(folder: Path, config: ConfigDict, pool: Split, keep: np.ndarray, exc
     """The content of `record.json`, as far as it is written."""
     path = folder / "record.json"
     if path.exists():
-        return read_json(path)
+        return records.checked(read_json(path), records.ShadowSet, path)
     record = {
         "number": len(keep),
         "exclude": sorted(map(int, exclude)),
