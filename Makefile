@@ -1,13 +1,15 @@
 # `make demo` trains, forgets and reports on scikit-learn's digits; `make benchmark` compares all methods there;
-# `make test` runs the tests. All install first.
+# `make test` runs the tests but the slow ones, `make test-all` runs all. All install first.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs/demo
 FORGET ?= 3
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
-.PHONY: demo benchmark test lint clean
+.PHONY: demo benchmark test test-all lint clean
 
 $(BIN)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +28,10 @@ benchmark: $(BIN)/.installed
 	@echo "open runs/benchmark/digits/report.html"
 
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: $(BIN)/.installed
+	$(PYTEST)
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
-        "test": ["grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "ruff>=0.8"],
+        "test": ["grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],
         "stream": ["grain>=0.2.18"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],

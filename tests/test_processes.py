@@ -99,7 +99,7 @@ def alone(tmp_path_factory) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize(("number", "devices"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("number", "devices"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
 def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number, devices, alone, tmp_path):
     workdir = tmp_path / "model"
     done = finish(start_together(number, *SMALL, f"--workdir={workdir}", devices=devices))
@@ -115,6 +115,7 @@ def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number,
     np.testing.assert_array_equal(counts, others)
 
 
+@pytest.mark.slow
 def test_what_is_streamed_is_read_by_two_processes_as_by_one(tmp_path):
     """Each reads the rows of its own devices, random crops included. Large steps would part them by rounding."""
     write_records(tmp_path)
@@ -126,6 +127,7 @@ def test_what_is_streamed_is_read_by_two_processes_as_by_one(tmp_path):
     assert distance(tmp_path / "one", tmp_path / "two") < 1e-4
 
 
+@pytest.mark.slow
 def test_requests_and_audits_of_two_processes_answer_as_those_of_one(alone, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     ask = [f"--workdir={alone}", "--forget=0", "--method=ssd", "--retain_per_class=50"]
@@ -142,6 +144,7 @@ def test_requests_and_audits_of_two_processes_answer_as_those_of_one(alone, tmp_
     assert mine["measures"].keys() == its["measures"].keys()
 
 
+@pytest.mark.slow
 def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_goes_on(tmp_path):
     workdir, longer = tmp_path / "model", "--config.training.epochs=40"
     both = start_together(2, *SMALL, longer, f"--workdir={workdir}", patience=20)
@@ -159,6 +162,7 @@ def test_when_one_is_killed_the_others_stop_within_their_patience_and_the_run_go
     assert [json.loads(line)["epoch"] for line in after] == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_same_end(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     longer = ("--config.training.epochs=12", "--config.checkpoint.every=100")
@@ -175,6 +179,7 @@ def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_s
     assert distance(whole, stopped) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 8), (8, 1)])
 def test_a_run_goes_on_with_other_devices(before, after, alone, tmp_path):
     """With two devices: in two processes, four in all."""

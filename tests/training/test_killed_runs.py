@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from osp_jax import checkpoint
 from osp_jax.workdir import load_workdir
@@ -59,6 +60,7 @@ def losses(workdir: Path) -> list[tuple[int, float]]:
     return [(line["epoch"], line["loss"]) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_like_one_left_alone(tmp_path):
     run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     finish(undisturbed)
