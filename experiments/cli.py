@@ -12,6 +12,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from osp_jax.errors import InputError, exit_on_input_error, printable
+from osp_jax.limits import require_open_files
 from osp_jax.paths import check_path
 
 SEEDS = {"lower_bound": 0, "upper_bound": 2**31 - 1}
@@ -181,6 +182,7 @@ def _keep_programs() -> None:
 def _parse_and_call(main: Callable[[], None], computes: bool, several: bool) -> None:
     with redirect_stdout(Printable(sys.stdout)):
         _parse(sys.argv)
+        require_open_files()
         if _COORDINATOR.value and not several:
             raise InputError("this command runs in one process, on all devices that it has; leave --coordinator out")
         if not computes:

@@ -5,8 +5,6 @@ A workdir holds `checkpoints/<epoch>/` with the items `variables` and, while tra
 """
 
 import dataclasses
-import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from osp_jax.activations import ClassStatistics, Moments, Statistics
 from osp_jax.distributed import is_first, place, whole
 from osp_jax.errors import InputError
 from osp_jax.models.channels import ChannelGroup, Channels, Writer
+from osp_jax.system_errors import system_errors as _disk_errors
 from osp_jax.training.state import TrainState
 
 
@@ -202,15 +201,3 @@ def _readable(folder: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())[:160]
         message = f"{folder} is damaged or belongs to another model; delete it or choose another workdir ({reason})"
         raise InputError(message) from error
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """TensorStore reports what the disk said in an error of its own; this raises it as the `OSError` it was."""
-    try:
-        yield
-    except Exception as error:
-        for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            if not isinstance(error, (OSError, InputError)) and os.strerror(code) in str(error):
-                raise OSError(code, os.strerror(code), str(folder)) from error
-        raise

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from osp_jax.data.archives import Archive
-from osp_jax.data.paths import user_path
+from osp_jax.data.paths import check_readable, user_path
 from osp_jax.errors import InputError
 
 _ANSWER_SECONDS = 6  # for name look-up, connection and first answer together
@@ -32,6 +32,7 @@ def find_archive(official: Archive, downloads: Path, archive: str | os.PathLike 
             raise InputError(f"{path} is not a file; move it away, or pass --archive=FILE")
         require_space(downloads, 3 * official.size)
         _download(official, path)
+    check_readable(path)
     return path
 
 

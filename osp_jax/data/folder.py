@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from osp_jax.data.class_names import check_class_names
+from osp_jax.data.paths import check_readable
 from osp_jax.errors import InputError
 
 _LARGEST_JSON = 64 << 20  # bytes
@@ -49,7 +50,7 @@ def read_folder(folder: Path, name: str) -> FolderInfo:
 
     Raises:
       ValueError: a file is missing or damaged, or the folder is of another data set or version.
-      InputError: it is not of image classification, or its images are not uint8 of one or three channels.
+      InputError: it may not be read, is not of image classification, or its images are not uint8 of 1 or 3 channels.
     """
     info, features = _read_object(folder / "dataset_info.json"), _read_object(folder / "features.json")
     dataset, version = _field(info, "name", str), _field(info, "version", str)
@@ -104,6 +105,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> str:
     if not path.is_file():  # nor a pipe, which would be waited for
         raise ValueError(f"{path.name} is {'not a file' if path.exists() else 'missing'}")
+    check_readable(path)
     if path.stat().st_size > _LARGEST_JSON:
         raise ValueError(f"{path.name} has {path.stat().st_size >> 20} MiB")
     try:

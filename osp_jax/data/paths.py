@@ -62,3 +62,19 @@ def check_data_dir(folder: Path) -> None:
             f"the data folder {folder} cannot be read ({error.strerror}); correct data.dir or TFDS_DATA_DIR"
         ) from error
     raise InputError(f"the data folder {folder} is a file; correct data.dir or TFDS_DATA_DIR")
+
+
+def check_readable(path: Path) -> None:
+    """Raises `InputError` where this user may not read the file `path`."""
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read (permission denied); let your user read it, or choose another")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and what it lies in, or raises `InputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder} cannot be made ({error.strerror}); choose another data folder"
+        ) from error

@@ -25,8 +25,9 @@ from urllib.parse import urlsplit
 from osp_jax.data.archives import OFFICIAL, Content, read_archive
 from osp_jax.data.download import cause_of, check_official, find_archive, open_url, require_space, sha256_of
 from osp_jax.data.folder import read_format
-from osp_jax.data.paths import check_data_dir, check_name, user_path
+from osp_jax.data.paths import check_data_dir, check_name, make_folder, user_path
 from osp_jax.errors import InputError, exit_on_input_error
+from osp_jax.limits import require_open_files
 from osp_jax.system_errors import system_errors
 
 _TEMPORARY = ".osp_jax_preparing."  # followed by the name of the data set and random letters
@@ -70,7 +71,7 @@ def prepare(
     downloads = data_dir / "downloads"
     if archive is None and not (downloads / official.file).exists():
         _check_versions(folder)
-    downloads.mkdir(parents=True, exist_ok=True)
+    make_folder(downloads)
     with _lock(downloads / f".{name}.lock", name) as locked:
         if _is_prepared(folder):  # by another process, in the meantime
             return folder
@@ -97,8 +98,12 @@ def main() -> None:
     default_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     parser.add_argument("--dir", default=default_dir, help="the TFDS data folder (default: %(default)s)")
     args = parser.parse_args()
-    accept = {"accept_unknown_archive": args.accept_unknown_archive}
-    exit_on_input_error(lambda: print(prepare(args.name, args.dir, args.archive, **accept)))
+
+    def run() -> None:
+        require_open_files()
+        print(prepare(args.name, args.dir, args.archive, accept_unknown_archive=args.accept_unknown_archive))
+
+    exit_on_input_error(run)
 
 
 def _is_prepared(folder: Path) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from osp_jax.data.class_names import check_labels
 from osp_jax.data.folder import FolderInfo, read_folder
 from osp_jax.data.memory import image_bytes, require_memory
-from osp_jax.data.paths import check_data_dir, check_name, user_path
+from osp_jax.data.paths import check_data_dir, check_name, check_readable, user_path
 from osp_jax.data.stored import StoredImages, cut, image_of, read_labels, readable, record_of
 from osp_jax.errors import InputError
 from osp_jax.system_errors import system_errors
@@ -179,6 +179,7 @@ def _check_records(path: Path, wanted: int) -> None:
 
     if not path.is_file():
         raise ValueError(f"{path.name} is missing")
+    check_readable(path)
     try:
         reader = ArrayRecordReader(str(path))
         found = reader.num_records()

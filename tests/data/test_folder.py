@@ -1,5 +1,6 @@
 """TFDS folders that were damaged, or hold what cannot be trained on, are refused in one line that names them."""
 
+import errno
 import functools
 import io
 import json
@@ -390,3 +391,26 @@ def test_a_forbidden_data_folder_and_a_missing_home_are_one_line(tmp_path, monke
     monkeypatch.setattr(Path, "expanduser", lambda self: (_ for _ in ()).throw(RuntimeError("no home")))
     with pytest.raises(InputError, match="home folder is not known"):
         load_dataset("cifar10")
+
+
+def test_what_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
+    for file in ("dataset_info.json", "features.json", shard(folder).name):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "access", lambda path, mode, file=file: Path(path).name != file)
+            message = refused(folder)
+            assert f"{file} cannot be read (permission denied)" in message
+            assert "delete" not in message
+
+
+def test_too_many_open_files_are_not_called_damage(folder, monkeypatch):
+    dataset = load(folder, image_size=32, stream=True)
+    too_many = RuntimeError(f"Cannot open x: {os.strerror(errno.EMFILE)}; at byte 0")
+    monkeypatch.setattr(type(dataset.train.images._source), "__getitem__", lambda *_: (_ for _ in ()).throw(too_many))
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        dataset.train.images[0]
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_a_data_folder_that_cannot_be_made_is_one_line():
+    with pytest.raises(InputError, match=r"/proc/nothing/downloads cannot be made"):
+        load_dataset("cifar10", "/proc/nothing")
