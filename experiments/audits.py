@@ -17,15 +17,16 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out
 
 
 def main() -> None:
-    from osp_jax import records
     from osp_jax.errors import InputError
+    from osp_jax.overwriting import check_results
     from osp_jax.report.audits import audits_markdown, condensed, frontier_figure
-    from osp_jax.workdir import check_new, check_writable, read_json, write_json, write_text
+    from osp_jax.workdir import adding, check_writable, load_evaluation, write_json, write_text
 
     folder, out = Path(_EVALUATIONS.value), Path(_OUT.value)
-    check_new(out / "results.json", _OVERWRITE.value)
+    names = "results.json", "table.md", "frontier.svg"
+    check_results(out, names, _OVERWRITE.value)
     paths = sorted(folder.rglob("eval.json"))
-    found = {path: records.checked(read_json(path), records.Evaluation, path) for path in paths}
+    found = {path: load_evaluation(path.parent) for path in paths}
     audited = {path: evaluation for path, evaluation in found.items() if evaluation.get("audit")}
     if not audited:
         raise InputError(
@@ -45,9 +46,10 @@ def main() -> None:
             )
     check_writable(out, 10**7)
     results = condensed(list(audited.values()))
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", audits_markdown(results))
-    write_text(out / "frontier.svg", frontier_figure(results))
+    with adding(out, names) as place:
+        write_json(place / "results.json", results)
+        write_text(place / "table.md", audits_markdown(results))
+        write_text(place / "frontier.svg", frontier_figure(results))
     print(f"{len(audited)} audits: {out / 'results.json'}, {out / 'table.md'}, {out / 'frontier.svg'}")
 
 

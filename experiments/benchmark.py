@@ -25,10 +25,11 @@ def main() -> None:
     from osp_jax.comparison.plan import parse_methods, parse_requests
     from osp_jax.comparison.run import check_comparison, collect, compare
     from osp_jax.data.sources import load_dataset
+    from osp_jax.overwriting import check_results
     from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
     from osp_jax.settings import Comparison, completed
     from osp_jax.training.progress import terminal_bar
-    from osp_jax.workdir import check_writable, claim_workdir, write_json, write_text
+    from osp_jax.workdir import adding, check_writable, claim_workdir, write_json, write_text
 
     config, workdir = cli.config_of(_CONFIG, "comparison"), Path(_WORKDIR.value)
     methods = parse_methods(_METHODS.value or config.methods, config.options)
@@ -37,6 +38,8 @@ def main() -> None:
     dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
     requests = parse_requests(_FORGET.value or config.forget, dataset.class_names)
     check_comparison(config, dataset, methods)
+    names = "results.json", "table.md", "table.tex", "report.html"
+    check_results(workdir, names)
     check_writable(workdir, 10**8)
     claim_workdir(
         workdir, config, {"name": dataset.name, "variant": dataset.variant}, partial(completed, kind=Comparison)
@@ -53,10 +56,11 @@ def main() -> None:
         compare(config, dataset, workdir, methods, requests, seeds, on_work)
 
     results = collect(config, workdir)
-    write_json(workdir / "results.json", results)
-    for name, page in (("md", comparison_markdown), ("tex", comparison_tex)):
-        write_text(workdir / f"table.{name}", page(results))
-    write_text(workdir / "report.html", comparison_html(results))
+    with adding(workdir, names) as folder:
+        write_json(folder / "results.json", results)
+        write_text(folder / "table.md", comparison_markdown(results))
+        write_text(folder / "table.tex", comparison_tex(results))
+        write_text(folder / "report.html", comparison_html(results))
     print(f"compared: {workdir / 'results.json'}, table.md, table.tex, report.html")
 
 

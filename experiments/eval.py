@@ -6,6 +6,7 @@ python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained -
 Several models that answer the same request, by --workdir given again, share the work on the other two.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ def main() -> None:
     from osp_jax.audit.accuracy import accuracy_report, without_logits
     from osp_jax.forward import predict_logits
     from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report
+    from osp_jax.overwriting import check_results
     from osp_jax.provenance import provenance
     from osp_jax.report.page import report_html, report_markdown
-    from osp_jax.workdir import TrainedModel, load_workdir, write_json, write_text
+    from osp_jax.workdir import EVALUATION, TrainedModel, adding, load_workdir, write_json, write_text
 
     folders = [Path(name) for name in dict.fromkeys(_WORKDIR.value)]
     requests = [_request(folder) for folder in folders]
@@ -55,7 +57,9 @@ def main() -> None:
     names = [
         f"{request['method'] if request else 'model'} in {f}" for f, request in zip(folders, requests, strict=True)
     ]
-    trained = {name: load_workdir(folder) for name, folder in zip(names, folders, strict=True)}
+    for folder in folders:
+        check_results(folder, EVALUATION)
+    trained = {name: load_workdir(folder, unread=EVALUATION) for name, folder in zip(names, folders, strict=True)}
     first, unlearn = trained[names[0]], requests[0]
     forget = tuple(unlearn["forget"]) if unlearn else ()
     models = {"original": load_workdir(Path(_ORIGINAL.value or unlearn["original"])) if unlearn else first}
@@ -87,10 +91,11 @@ def main() -> None:
     audited, record = (
         _audit(models, dataset, train, forget, shadows) if unlearn and _AUDIT.value != "none" else ({}, None)
     )
+    evaluations = {}
     for name, folder, request in zip(names, folders, requests, strict=True):
         # A page is about one model: the others that were asked beside it have pages of their own.
         shown = {"unlearned" if key == name else key: key for key in reports if key == name or key not in names}
-        evaluation = {
+        evaluations[folder] = {
             **record_for_report(trained[name]),
             "forget": list(forget),
             "method": request["method"] if request else None,
@@ -100,9 +105,13 @@ def main() -> None:
             "unlearn": {key: value for key, value in request.items() if key != "channels"} if request else None,
             "provenance": provenance(trained[name].record["config"]["seed"]),
         }
-        write_json(folder / "eval.json", evaluation)
-        write_text(folder / "report.md", report_markdown(evaluation))
-        write_text(folder / "report.html", report_html(evaluation))
+    with ExitStack() as stack:
+        for folder, evaluation in evaluations.items():
+            content = stack.enter_context(adding(folder, EVALUATION))
+            write_json(content / "eval.json", evaluation)
+            write_text(content / "report.md", report_markdown(evaluation))
+            write_text(content / "report.html", report_html(evaluation))
+    for folder in folders:
         print(f"evaluated: {folder / 'eval.json'}, {folder / 'report.md'}, {folder / 'report.html'}")
 
 

@@ -24,12 +24,14 @@ STRENGTHS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 def main() -> None:
     from osp_jax.errors import InputError
     from osp_jax.loading import dataset_of
+    from osp_jax.overwriting import check_results
     from osp_jax.provenance import provenance
     from osp_jax.report.orthogonality import orthogonality_markdown, tradeoff_figure
-    from osp_jax.workdir import check_new, check_writable, load_workdir, write_json, write_text
+    from osp_jax.workdir import adding, check_writable, load_workdir, write_json, write_text
 
     folder, out = Path(_MODELS.value), Path(_OUT.value)
-    check_new(out / "results.json", _OVERWRITE.value)
+    names = "results.json", "table.md", "tradeoff.svg"
+    check_results(out, names, _OVERWRITE.value)
     paths = [path for path in sorted(folder.glob("*")) if (path / "statistics").is_dir()]
     if not paths:
         raise InputError(
@@ -48,9 +50,10 @@ def main() -> None:
         "models": rows,
         "provenance": provenance(0),
     }
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", orthogonality_markdown(results))
-    write_text(out / "tradeoff.svg", tradeoff_figure(results))
+    with adding(out, names) as place:
+        write_json(place / "results.json", results)
+        write_text(place / "table.md", orthogonality_markdown(results))
+        write_text(place / "tradeoff.svg", tradeoff_figure(results))
     print(f"written: {out / 'results.json'}, {out / 'table.md'}, {out / 'tradeoff.svg'}")
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     from configs.paper.default import get_config
     from osp_jax.comparison.paper import finished, run_steps, steps_of
     from osp_jax.errors import unknown
-    from osp_jax.workdir import check_writable
+    from osp_jax.workdir import check_writable, replacing
 
     if _DATA_DIR.value:
         os.environ["TFDS_DATA_DIR"] = _DATA_DIR.value  # of the commands that follow
@@ -58,7 +58,9 @@ def main() -> None:
         if seconds <= 0 or not run_steps(steps, workdir / name / "done", seconds, 60 * _MINUTES.value, on_step):
             print(f"{name} is not finished; the same command goes on")
             return
-        shutil.copytree(workdir / name / "results", workdir / "results" / name, dirs_exist_ok=True)
+        (workdir / "results").mkdir(exist_ok=True)
+        with replacing(workdir / "results" / name) as folder:
+            shutil.copytree(workdir / name / "results", folder, dirs_exist_ok=True)
     print(f"all is done: {workdir / 'results'}")
 
 

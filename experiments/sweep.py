@@ -26,8 +26,6 @@ _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", *
 
 
 def main() -> None:
-    import shutil
-
     import numpy as np
     from ml_collections import ConfigDict
 
@@ -36,12 +34,14 @@ def main() -> None:
     from osp_jax.comparison.plan import parse_methods
     from osp_jax.errors import InputError
     from osp_jax.loading import dataset_of, indices_of, record_for_report
+    from osp_jax.overwriting import check_results
     from osp_jax.provenance import provenance
     from osp_jax.report.sweep import sweep_markdown
-    from osp_jax.workdir import check_new, check_writable, claim_workdir, load_workdir, write_json, write_text
+    from osp_jax.workdir import adding, check_writable, claim_workdir, load_workdir, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
-    check_new(out / "results.json", _OVERWRITE.value)
+    names = "results.json", "table.md"
+    check_results(out, names, _OVERWRITE.value)
     options = parse_methods(_METHODS.value, _OPTION.value)
 
     trained = load_workdir(workdir)
@@ -78,9 +78,9 @@ def main() -> None:
         "training": {key: trained.record[key] for key in ("config", "provenance")},
         "provenance": provenance(_SEED.value),
     }
-    write_json(out / "results.json", results)
-    write_text(out / "table.md", sweep_markdown(results))
-    shutil.rmtree(unfinished)
+    with adding(out, names, drop=["unfinished"]) as folder:
+        write_json(folder / "results.json", results)
+        write_text(folder / "table.md", sweep_markdown(results))
     print(f"written: {out / 'results.json'}, {out / 'table.md'}")
 
 

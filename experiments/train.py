@@ -21,7 +21,7 @@ def main() -> None:
     from osp_jax.distributed import is_first
     from osp_jax.loading import statistics_of
     from osp_jax.training.loop import train
-    from osp_jax.workdir import load_workdir
+    from osp_jax.workdir import close_training, load_workdir
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
     data = config.data
@@ -30,6 +30,7 @@ def main() -> None:
     if not (workdir / "statistics").exists():
         start = time.perf_counter()
         checkpoint.save_statistics(workdir / "statistics", statistics_of(load_workdir(workdir), dataset))
+        close_training(workdir)
         if is_first():
             print(f"class statistics in {time.perf_counter() - start:.1f} s", file=sys.stderr)
     print(f"trained: {workdir}")

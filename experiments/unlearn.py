@@ -35,15 +35,16 @@ def main() -> None:
     from osp_jax import checkpoint
     from osp_jax.data.splits import check_forget, parse_classes
     from osp_jax.loading import dataset_of, request_data_of, request_without_images, statistics_of
+    from osp_jax.overwriting import check_out
     from osp_jax.provenance import provenance
     from osp_jax.unlearning import get_method, parse_options
     from osp_jax.unlearning.request import describe_change, images_seen, timed_request
-    from osp_jax.workdir import check_new, check_writable, load_workdir, replacing, write_json, write_text
+    from osp_jax.workdir import check_writable, load_workdir, replacing, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     method = get_method(_METHOD.value)
     options = parse_options(method, _OPTION.value)
-    check_new(out, _OVERWRITE.value)
+    check_out(out, workdir, _OVERWRITE.value)
     trained = load_workdir(workdir)
     names = trained.record["dataset"]["class_names"]
     forget = parse_classes(_FORGET.value, names)
@@ -88,7 +89,7 @@ def main() -> None:
     }
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((outcome.variables, statistics)))
     check_writable(out.parent, 2 * size)
-    with replacing(out) as folder:
+    with replacing(out, before=lambda: check_out(out, workdir, _OVERWRITE.value)) as folder:
         write_json(folder / "config.json", trained.record)
         if (workdir / "metrics.jsonl").exists():
             write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))

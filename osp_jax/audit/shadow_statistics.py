@@ -7,8 +7,6 @@ was and a method is applied once.
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,10 +21,10 @@ from osp_jax.data.splits import split_by_class
 from osp_jax.distributed import place
 from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
+from osp_jax.integrity import read_piece, write_piece
 from osp_jax.training.shadows import Shadows
 from osp_jax.unlearning import get_method
 from osp_jax.unlearning.data import request_data
-from osp_jax.workdir import read_json, write_json
 
 
 class ShadowRequest(NamedTuple):
@@ -121,7 +119,7 @@ def unlearn_shadows(
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "record.json", what)
+    write_piece(folder / "record.json", what)
     on_device = place((shadows.pool.images, shadows.pool.labels))
     found = []
     for i, row in enumerate(shadows.keep):
@@ -138,8 +136,8 @@ def unlearn_shadows(
                 config=request.options,
                 rng=jax.random.fold_in(jax.random.key(seed), i),
             )
-            write_json(path, _statistic(shadows, unlearned, indices).tolist())
-        found.append(records.numbers(read_json(path), path, len(indices)))
+            write_piece(path, _statistic(shadows, unlearned, indices).tolist())
+        found.append(records.numbers(read_piece(path), path, len(indices)))
         on_shadow(i + 1)
     return np.array(found, np.float64)
 
@@ -163,11 +161,10 @@ def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], membe
     given = shadows.model, variables, shadows.pool, members, settings.statistics, settings.seed
     moments = {"mean": preparation.mean, "std": preparation.std}
     statistics = statistics_over(*given, num_classes=shadows.num_classes, **moments)
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f"{i}.{os.getpid()}.new")
-    checkpoint.save_statistics(temporary, statistics)
     try:
-        temporary.rename(path)
-    except OSError:  # another audit of these shadow models was first
-        shutil.rmtree(temporary)
+        checkpoint.save_statistics(path, statistics)
+    except OSError:
+        if not path.exists():
+            raise
+        # Another audit of these shadow models was first.
     return statistics

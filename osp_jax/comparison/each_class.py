@@ -16,10 +16,11 @@ from osp_jax.audit.subject import images_of, look_at
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.distributed import place
 from osp_jax.forward import Prefix, compute_prefix, logits_from
+from osp_jax.integrity import read_piece, write_piece
 from osp_jax.loading import indices_of, moments_of, request_data_of, subject_of
 from osp_jax.unlearning import get_method
 from osp_jax.unlearning.request import timed_request
-from osp_jax.workdir import TrainedModel, read_json, write_json
+from osp_jax.workdir import TrainedModel
 
 Predict = Callable[[dict[str, Any]], np.ndarray]
 
@@ -94,7 +95,7 @@ def forget_each_class(
     for forgotten, class_name in enumerate(dataset.class_names):
         path = folder / f"{forgotten}.json"
         if path.exists():
-            yield records.checked(read_json(path), records.Row, path, "delete it, and its class is done again.")
+            yield records.checked(read_piece(path), records.Row, path, "delete it, and its class is done again.")
             continue
         row = {"class": forgotten, "name": class_name, "original": judged(trained.variables, before, forgotten)}
         for name, chosen in options.items():
@@ -104,5 +105,5 @@ def forget_each_class(
             outcome = timed_request(*given, data=data, warm_seconds=1.0)
             after = judged(outcome.variables, predict(outcome.variables), forgotten)
             row[name] = {**after, "warm_seconds": outcome.warm_median}
-        write_json(path, row)
+        write_piece(path, row)
         yield row

@@ -5,7 +5,6 @@ Each finished piece is a file of its own in the workdir, so a run that is killed
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from osp_jax.comparison.plan import Request, check_budget, parse_requests, trial
 from osp_jax.data.sources import Dataset
 from osp_jax.distributed import place
 from osp_jax.errors import InputError
+from osp_jax.integrity import read_piece, write_piece
 from osp_jax.loading import indices_of, moments_of, record_for_report, statistics_of
 from osp_jax.models import variable_shapes
 from osp_jax.models.channels import channels_of
@@ -29,7 +29,7 @@ from osp_jax.settings import Comparison, validated
 from osp_jax.training.loop import check_settings, train
 from osp_jax.training.recipe import preparation_of
 from osp_jax.unlearning import METHODS, get_method
-from osp_jax.workdir import build_model, load_workdir, read_json, read_record, write_json
+from osp_jax.workdir import build_model, close_training, load_workdir, read_record, replacing, write_json
 
 RETRAIN = "retrain"
 
@@ -68,6 +68,7 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
     trained = load_workdir(workdir)
     if not (workdir / "statistics").exists():
         checkpoint.save_statistics(workdir / "statistics", statistics_of(trained, dataset))
+        close_training(workdir)
     indices, validation = indices_of(trained, dataset)
     return Original(
         model=trained.model,
@@ -91,7 +92,7 @@ def tune(
     A trial holds what its first call took, too: where it compiled, later calls of this process will not.
     """
     method = get_method(name)
-    done = records.trials(read_json(path), path) if path.exists() else []
+    done = records.trials(read_piece(path), path) if path.exists() else []
     candidates = trials(name, method, options, number)
     if len(candidates) < 2:
         return options
@@ -106,7 +107,7 @@ def tune(
     for candidate in candidates[len(done) :]:
         done.append({"options": dataclasses.asdict(candidate), **attempt(partial(scores, candidate))})
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, done)
+        write_piece(path, done)
     best = max(range(len(candidates)), key=lambda i: (done[i].get("score", -1.0), -i))
     return candidates[best]
 
@@ -158,13 +159,13 @@ def compare(
             about = {"seed": seed, "request": request.name, "kind": request.kind, "forget": list(request.forget)}
             if not (cells / "original.json").exists():
                 accuracies = audit(original, original.variables, request.forget, config.audit.train_images)
-                write_json(cells / "original.json", {**about, "method": "original", "accuracy": accuracies})
+                write_piece(cells / "original.json", {**about, "method": "original", "accuracy": accuracies})
             for name, options in chosen.items():
                 on_work(f"{name}: {request.name}")
                 path = cells / f"{name}.json"
                 if not path.exists():
                     result = run_cell(original, name, options, request, jax.random.key(seed), config, folder)
-                    write_json(path, {**about, "method": name, **result, "commit": commit})
+                    write_piece(path, {**about, "method": name, **result, "commit": commit})
 
 
 def collect(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -175,10 +176,10 @@ def collect(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "config": json.loads(json.dumps(config.to_dict())),
         "methods": list(METHODS),
         "cells": [
-            records.checked(read_json(path), records.Cell, path, "delete it, and it is done again.")
+            records.checked(read_piece(path), records.Cell, path, "delete it, and it is done again.")
             for path in sorted(workdir.glob("seed*/cells/*/*.json"))
         ],
-        "tuning": {path.stem: records.trials(read_json(path), path) for path in sorted(workdir.glob("tuning/*.json"))},
+        "tuning": {path.stem: records.trials(read_piece(path), path) for path in sorted(workdir.glob("tuning/*.json"))},
         "provenance": provenance(config.seed),
     }
 
@@ -187,10 +188,10 @@ def _keep(folder: Path, request: Request, variables: dict[str, Any]) -> None:
     """Stores a retrained network as a workdir, which `experiments.eval --reference` reads."""
     workdir, record = folder / "retrained" / slug(request), read_record(folder / "original")
     record["config"]["data"]["exclude"] = ",".join(map(str, request.forget))
-    shutil.rmtree(workdir, ignore_errors=True)  # of a run that was killed here
-    workdir.mkdir(parents=True)
-    checkpoint.save_variables(workdir, variables)
-    write_json(workdir / "config.json", record)
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(workdir) as content:
+        checkpoint.save_variables(content, variables)
+        write_json(content / "config.json", record)
 
 
 def slug(request: Request) -> str:

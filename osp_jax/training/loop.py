@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,17 @@ from osp_jax.training.progress import progress_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.schedules import piecewise
 from osp_jax.training.state import TrainState
-from osp_jax.workdir import build_model, check_writable, claim_workdir, describe_dataset, read_record, write_text
+from osp_jax.workdir import (
+    build_model,
+    check_finished,
+    check_writable,
+    claim_workdir,
+    close_training,
+    describe_dataset,
+    open_training,
+    read_record,
+    write_text,
+)
 
 
 def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -88,12 +98,18 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
         checkpoint.training_checkpoints(workdir, config.checkpoint.every, config.checkpoint.keep) as checkpoints,
     ):
         done, state = checkpoint.restore_state(checkpoints, state)
-        _trim_metrics(workdir / "metrics.jsonl", done)
+        if done < settings.epochs:
+            open_training(workdir)
+        log = _restore_metrics(
+            workdir / "metrics.jsonl", done, checkpoint.attached_to(checkpoints, done, "metrics.jsonl")
+        )
+        record = (workdir / "config.json").read_text(encoding="utf-8")
         with progress_bar(done * steps, settings.epochs * steps, settings.batch_size) as meter:
             for epoch in range(done + 1, settings.epochs + 1):
                 start = time.perf_counter()
                 weight = penalty_weight(config, epoch)
-                state, before = checkpoint.restore_stop(workdir, state, epoch)
+                # A run is stopped within the epoch that follows its newest checkpoint.
+                state, before = checkpoint.restore_stop(workdir, state, epoch) if epoch == done + 1 else (state, {})
                 first = len(before.get("loss", ()))
                 state, history = run_epoch(state, epoch, first, jnp.float32(weight), on_step=meter, stop=asked)
                 seconds, taken = time.perf_counter() - start, len(history["loss"])
@@ -102,7 +118,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                     checkpoint.save_stop(workdir, state, epoch, history)
                     raise Stopped(f"stopped in epoch {epoch}; the same command goes on from there")
                 metrics = {name: float(values.mean()) for name, values in history.items()}
-                _check_finite(state, metrics["loss"], epoch, workdir, done=checkpoints.latest)
+                _check_finite(state, metrics["loss"], epoch, checkpoints)
                 metrics |= {"penalty_weight": weight, "learning_rate": float(recipe.rate(state.step - 1))}
                 if len(validation_indices):
                     split = dataset.train
@@ -111,13 +127,15 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                     metrics["validation_accuracy"] = float(right.mean())
                 metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}
                 metrics |= {"images_per_second": taken * settings.batch_size / seconds, "seconds": seconds}
-                _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
+                log += _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
                 last, stopping = epoch == settings.epochs, asked()
-                checkpoint.save_state(checkpoints, epoch, state, last=last or stopping)
+                attached = {"config.json": record, "metrics.jsonl": log}
+                checkpoint.save_state(checkpoints, epoch, state, last=last or stopping, attached=attached)
                 _say(epoch, settings.epochs, metrics)
                 if stopping and not last:
                     raise Stopped(f"stopped after epoch {epoch}; the same command goes on from there")
-    checkpoint.remove(workdir / "stopped")
+    checkpoint.remove_stops(workdir)
+    close_training(workdir)
     return state.variables
 
 
@@ -173,42 +191,53 @@ def _check_streaming(data: ConfigDict, image_shape: tuple[int, int, int]) -> Non
 
 def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> None:
     """Raises `InputError` where the network to start from saw a class that this run leaves out."""
-    seen = read_record(workdir)["config"]["data"]["exclude"]
+    record = read_record(workdir)
+    check_finished(workdir, record)
+    seen = record["config"]["data"]["exclude"]
     missing = set(parse_classes(exclude, class_names)) - set(parse_classes(seen, class_names))
     if missing:
         names = ", ".join(class_names[c] for c in sorted(missing))
         raise InputError(f"{workdir} was trained on {names}; leave it out of that training too (data.exclude)")
 
 
-def _trim_metrics(path: Path, done: int) -> None:
-    """Drops what was logged after the checkpoint that the run resumes from."""
-    if path.exists():
-        kept = []
-        lines = path.read_bytes().splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                if records.checked(records.parse_json(line, path), records.Epoch, path)["epoch"] <= done:
-                    kept.append(line.decode("utf-8") + "\n")
-            except InputError:
-                if number < len(lines):
-                    raise
-                # Otherwise it is the line that was being written when the run was killed.
-        write_text(path, "".join(kept))
+def _restore_metrics(path: Path, done: int, attached: str | None) -> str:
+    """Makes the log what it was after the epoch `done`, and returns it: the copy that the checkpoint holds."""
+    found = path.read_bytes() if path.exists() else b""
+    if attached is None:  # no checkpoint yet, or one of an older version
+        attached = "".join(_lines_until(done, found, path)) if done else ""
+    if attached.encode() != found:
+        write_text(path, attached)
+    return attached
 
 
-def _append(path: Path, content: dict[str, Any]) -> None:
-    if not is_first():
-        return
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(content, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _lines_until(done: int, log: bytes, path: Path) -> Iterator[str]:
+    lines = log.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            if records.checked(records.parse_json(line, path), records.Epoch, path)["epoch"] <= done:
+                yield line.decode("utf-8") + "\n"
+        except InputError:
+            if number < len(lines):
+                raise
+            # Otherwise it is the line that was being written when the run was killed.
 
 
-def _check_finite(state: TrainState, loss: float, epoch: int, workdir: Path, *, done: Any) -> None:
+def _append(path: Path, content: dict[str, Any]) -> str:
+    """Adds a line to the log, and returns it."""
+    line = json.dumps(content, allow_nan=False) + "\n"
+    if is_first():
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    return line
+
+
+def _check_finite(state: TrainState, loss: float, epoch: int, checkpoints: checkpoint.Checkpoints) -> None:
     if np.isfinite(loss) and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.variables)):
         return
-    kept = f"the checkpoint of epoch {done.step} is kept" if done else "no checkpoint was written yet"
+    done, workdir = checkpoint.newest_epoch(checkpoints), checkpoints.folder.parent
+    kept = "no checkpoint was written yet" if done is None else f"the checkpoint of epoch {done} is kept"
     raise InputError(
         f"the loss is not finite in epoch {epoch}; lower --config.training.learning_rate or "
         f"--config.orthogonality.weight and use another --workdir ({kept} in {workdir})"

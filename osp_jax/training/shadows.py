@@ -7,7 +7,6 @@ left out. It is trained once; a run that was killed goes on from its newest chec
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,15 +23,17 @@ from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
+from osp_jax.integrity import read_piece, write_piece
 from osp_jax.models import init_variables, variable_shapes
 from osp_jax.provenance import provenance
+from osp_jax.replacing import discard
 from osp_jax.settings import validated
 from osp_jax.training.loop import check_settings
 from osp_jax.training.model_epochs import choose_way, epochs_of_all, stacked
 from osp_jax.training.progress import terminal_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.state import TrainState
-from osp_jax.workdir import build_model, check_writable, read_json, write_json
+from osp_jax.workdir import build_model, check_writable
 
 _SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the same seed
 
@@ -172,16 +173,15 @@ def train_shadows(
                 seconds = time.perf_counter() - begun
                 means = {name: float(metrics[name].mean()) for name in ("loss", "accuracy")}
                 record["epochs"].append({"epoch": epoch, **means, "seconds": seconds, "way": way})
-                write_json(here / "record.json", record)
+                write_piece(here / "record.json", record)
                 if epoch % checkpoint_every == 0 or epoch == epochs:
                     checkpoint.save_state(checkpoints, epoch, states, last=epoch == epochs)
                 progress.update(task, advance=1, text=f"loss {means['loss']:.3f}")
                 on_epoch(record["epochs"][-1])
     _check_finite(jax.tree.leaves(states.variables), epochs)
     variables = jax.tree.map(jnp.asarray, states.variables)
-    shutil.rmtree(here / "models", ignore_errors=True)  # of a run that was killed here
     checkpoint.save_variables(here / "models", variables)
-    shutil.rmtree(here / "checkpoints")  # the optimiser's state is of no further use
+    discard(here / "checkpoints")  # the optimiser's state is of no further use
     return variables
 
 
@@ -199,7 +199,7 @@ def find_shadows(
     """
     found = set()
     for path in sorted(folder.glob("*/record.json")) if folder.is_dir() else []:
-        record = records.checked(read_json(path), records.ShadowSet, path)
+        record = records.checked(read_piece(path), records.ShadowSet, path)
         record["config"] = records.config_of(record["config"], path)
         epochs = record["config"]["training"]["epochs"]
         if _is_finished(path.parent) and _settings(ConfigDict(record["config"])) == _settings(_lasting(config, epochs)):
@@ -231,7 +231,7 @@ def shadow_folder(config: ConfigDict, pool: Split, keep: np.ndarray, folder: Pat
 
 def seconds_per_shadow(folder: Path) -> float:
     """What each model of the finished set in `folder` took to train, its share of compiling included."""
-    record = records.checked(read_json(folder / "record.json"), records.ShadowSet, folder / "record.json")
+    record = records.checked(read_piece(folder / "record.json"), records.ShadowSet, folder / "record.json")
     return sum(epoch["seconds"] for epoch in record["epochs"]) / record["number"]
 
 
@@ -340,7 +340,7 @@ def _record(folder: Path, config: ConfigDict, pool: Split, keep: np.ndarray, exc
     """The content of `record.json`, as far as it is written."""
     path = folder / "record.json"
     if path.exists():
-        return records.checked(read_json(path), records.ShadowSet, path)
+        return records.checked(read_piece(path), records.ShadowSet, path)
     record = {
         "number": len(keep),
         "exclude": sorted(map(int, exclude)),
@@ -351,5 +351,5 @@ def _record(folder: Path, config: ConfigDict, pool: Split, keep: np.ndarray, exc
         "provenance": provenance(config.seed),
         "epochs": [],
     }
-    write_json(path, record)
+    write_piece(path, record)
     return record

@@ -13,6 +13,7 @@ from osp_jax.comparison.plan import parse_methods, parse_requests
 from osp_jax.comparison.run import check_comparison, collect, compare
 from osp_jax.data.sources import load_dataset
 from osp_jax.errors import InputError
+from osp_jax.integrity import read_piece, write_piece
 from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
 from osp_jax.report.comparison_tables import summarise
 from osp_jax.unlearning import METHODS
@@ -111,14 +112,16 @@ def test_what_is_finished_is_not_run_again_and_what_is_missing_is(config, datase
     files = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
     missing = tmp_path / "seed0" / "cells" / "3" / "osp.json"
     missing.unlink()
-    (tmp_path / "tuning" / "shrink-head.json").write_text(  # killed after the second of three trials
-        json.dumps(json.loads(files[tmp_path / "tuning" / "shrink-head.json"])[:2])
+    write_piece(  # killed after the second of three trials
+        tmp_path / "tuning" / "shrink-head.json", read_piece(tmp_path / "tuning" / "shrink-head.json")[:2]
     )
     _, results = run(config, dataset, tmp_path, methods, ["3", "4"])
-    again = json.loads(missing.read_text())
-    assert again["accuracy"] == json.loads(files[missing])["accuracy"]
+    again = read_piece(missing)
+    assert again["accuracy"] == json.loads(files[missing])["content"]["accuracy"]
     tuned = tmp_path / "tuning" / "shrink-head.json"
-    choice = [[(t["options"], t["score"]) for t in json.loads(text)] for text in (files[tuned], tuned.read_bytes())]
+    choice = [
+        [(t["options"], t["score"]) for t in json.loads(text)["content"]] for text in (files[tuned], tuned.read_bytes())
+    ]
     assert choice[0] == choice[1]
     assert all(p.read_bytes() == old for p, old in files.items() if p not in (missing, tuned))
     assert {c["request"] for c in results["cells"]} == {"3", "4"}

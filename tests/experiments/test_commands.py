@@ -13,7 +13,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from osp_jax import checkpoint
-from osp_jax.workdir import load_workdir
+from osp_jax.integrity import read_piece, write_piece, write_sums
+from osp_jax.workdir import load_workdir, write_json
 from tests.experiments.conftest import ROOT, TINY, assert_one_line_error, environment, run_cases, run_command
 
 COMPARISON = [
@@ -46,7 +47,7 @@ def retrained(trained: Path) -> Path:
 
 def test_training_writes_the_workdir_of_the_contract(trained):
     names = {path.name for path in trained.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "statistics"}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "statistics", "SHA256SUMS"}
     record = json.loads((trained / "config.json").read_text())
     assert record["config"]["model"]["width"] == 4
     assert {"command", "commit", "seed", "versions", "device"} <= record["provenance"].keys()
@@ -159,7 +160,8 @@ def test_the_benchmark_compares_methods_and_goes_on_where_it_was(tmp_path):
     done = run_command("experiments.benchmark", *arguments)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"config.json", "seed0", "tuning", "results.json", "table.md", "table.tex", "report.html"}
+    results = {"results.json", "table.md", "table.tex", "report.html"}
+    assert names == {"config.json", "seed0", "tuning", "SHA256SUMS"} | results
     before = contents(tmp_path / "seed0")
     done = run_command("experiments.benchmark", *arguments, "--forget=1,2")
     assert done.returncode == 0, done.stderr
@@ -221,7 +223,7 @@ def test_a_sweep_that_was_stopped_goes_on_behind_its_last_class(trained, tmp_pat
         process.stdout.readline()
         process.kill()
     first = tmp_path / "unfinished" / "classes" / "0.json"
-    first.write_text(json.dumps(json.loads(first.read_text()) | {"name": "as it was"}))
+    write_piece(first, read_piece(first) | {"name": "as it was"})
     other = run_command("experiments.sweep", *arguments, "--seed=1")
     assert (other.returncode, "seed" in other.stderr) == (2, True)
     done = run_command("experiments.sweep", *arguments)
@@ -240,7 +242,8 @@ def test_unlearn_answers_bad_input_in_one_line_and_leaves_all_as_it_was(trained,
     other = shutil.copytree(trained, tmp_path / "other")
     record = json.loads((other / "config.json").read_text())
     record["config"]["model"]["name"] = "vgg11"
-    (other / "config.json").write_text(json.dumps(record))
+    write_json(other / "config.json", record)
+    write_sums(other, ["config.json"])
     bare = shutil.copytree(trained, tmp_path / "bare")
     shutil.rmtree(bare / "checkpoints")
     existing = tmp_path / "existing"
@@ -283,14 +286,17 @@ def test_eval_answers_bad_input_in_one_line(trained, unlearned, retrained, tmp_p
     rounded = shutil.copytree(retrained, tmp_path / "rounded")
     record = json.loads((rounded / "config.json").read_text())
     record["config"]["model"]["dtype"] = "bfloat16"
-    (rounded / "config.json").write_text(json.dumps(record))
+    write_json(rounded / "config.json", record)
+    write_sums(rounded, ["config.json"])
     moved = shutil.copytree(unlearned, tmp_path / "moved")
     record = json.loads((moved / "unlearn.json").read_text())
-    (moved / "unlearn.json").write_text(json.dumps(record | {"original": str(tmp_path / "gone")}))
+    write_json(moved / "unlearn.json", record | {"original": str(tmp_path / "gone")})
+    write_sums(moved, ["unlearn.json"])
     shapes = shutil.copytree(trained, tmp_path / "shapes")
     record = json.loads((shapes / "config.json").read_text())
     record["dataset"]["image_shape"] = [16, 16, 1]
-    (shapes / "config.json").write_text(json.dumps(record))
+    write_json(shapes / "config.json", record)
+    write_sums(shapes, ["config.json"])
     before = contents(unlearned)
     cases = [
         ([f"--workdir={unlearned}", f"--reference={trained}"], ["--config.data.exclude=3"]),

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+from osp_jax.integrity import read_piece, write_sums
 from tests.experiments.conftest import assert_one_line_error, run_cases, run_command
 
 
@@ -16,7 +17,7 @@ def test_shadow_models_are_trained_by_the_recipe_of_a_workdir_and_once_only(trai
     every, without = run("--forget=3")
     assert "4 shadow models of all classes" in every
     assert "all but 3" in without
-    folders = {path.name: json.loads((path / "record.json").read_text()) for path in (tmp_path / "sets").iterdir()}
+    folders = {path.name: read_piece(path / "record.json") for path in (tmp_path / "sets").iterdir()}
     assert sorted(record["exclude"] for record in folders.values()) == [[], [3]]
     for name, record in folders.items():
         assert any(name in line for line in (every, without))
@@ -33,6 +34,7 @@ def test_shadows_answers_bad_input_in_one_line_and_writes_nothing(trained, tmp_p
         record = json.loads((workdir / "config.json").read_text())
         record["config"][section][field] = value
         (workdir / "config.json").write_text(json.dumps(record))
+        write_sums(workdir, ["config.json"])
         return f"--workdir={workdir}"
 
     good, forget, out = f"--workdir={trained}", "--forget=3", f"--out={tmp_path / 'out'}"

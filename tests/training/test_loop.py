@@ -14,9 +14,10 @@ from configs import default
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError, exit_on_input_error
+from osp_jax.models import variable_shapes
 from osp_jax.training import loop
 from osp_jax.training.loop import train
-from osp_jax.workdir import load_workdir
+from osp_jax.workdir import build_model, load_workdir
 
 TIMES = ("seconds", "images_per_second")
 
@@ -40,10 +41,10 @@ def stop_before_save(monkeypatch):
     save = checkpoint.save_state
 
     def stop(at_epoch, error):
-        def save_or_stop(checkpointer, epoch, state, *, last):
+        def save_or_stop(checkpoints, epoch, state, **kwargs):
             if epoch == at_epoch:
                 raise error
-            save(checkpointer, epoch, state, last=last)
+            save(checkpoints, epoch, state, **kwargs)
 
         monkeypatch.setattr(checkpoint, "save_state", save_or_stop)
 
@@ -145,8 +146,11 @@ def test_a_finished_run_is_not_trained_again(finished, dataset, monkeypatch):
 def test_a_damaged_newest_checkpoint_is_told_instead_of_trained_over(finished, dataset, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints" / "3" / "optimiser" / "ocdbt.process_0")
-    with pytest.raises(InputError, match=r"checkpoints/3 is damaged"):
+    with pytest.raises(InputError, match=r"is missing; restore it, or delete .*checkpoints/3 and run the same command"):
         train(three_epochs(), dataset, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "3")
+    assert_equal(train(three_epochs(), dataset, workdir), finished[1])
+    assert_equal(load_workdir(workdir).variables, finished[1])
 
 
 def test_only_the_newest_checkpoints_are_kept_and_the_last_epoch_always(config, dataset, tmp_path):
@@ -256,7 +260,9 @@ def test_the_last_good_checkpoint_outlives_a_loss_that_is_not_finite(config, dat
     with pytest.raises(InputError, match=r"not finite in epoch 2; .*the checkpoint of epoch 1 is kept"):
         train(config, dataset, tmp_path)
     assert epochs_saved(tmp_path) == {"1"}
-    variables = load_workdir(tmp_path).variables
+    with pytest.raises(InputError, match=r"is trained for 1 of 2 epochs; run the same experiments.train again"):
+        load_workdir(tmp_path)
+    variables = checkpoint.load_variables(tmp_path, variable_shapes(build_model(config, 3, (8, 8, 1)), (8, 8, 1)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
@@ -274,8 +280,8 @@ def test_a_disk_that_fills_up_while_saving_is_told_in_one_line(config, dataset, 
     assert epochs_saved(tmp_path) == {"1"}
 
 
-@pytest.mark.parametrize("method", ["save_checkpointables_async", "close"])
-def test_a_disk_that_orbax_finds_full_is_told_in_one_line(method, config, dataset, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_disk_that_orbax_finds_full_is_told_in_one_line(at_once, config, dataset, tmp_path, monkeypatch, capsys):
     """TensorStore reports a full disk as a ValueError, and a save in the background where it is waited for."""
 
     def full(*args, **kwargs):
@@ -284,7 +290,8 @@ def test_a_disk_that_orbax_finds_full_is_told_in_one_line(method, config, datase
             "Failed to write 12 bytes to file 41: No space left on device [os_error_code='28']"
         )
 
-    monkeypatch.setattr(checkpoint.ocp.training.Checkpointer, method, full)
+    save = full if at_once else lambda *_: types.SimpleNamespace(result=full)
+    monkeypatch.setattr(checkpoint.ocp, "save_checkpointables_async", save)
     assert "no space left" in exit_line(capsys, config, dataset, tmp_path)
 
 

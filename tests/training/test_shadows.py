@@ -1,6 +1,5 @@
 """Shadow models: who sees what, three ways to the same models, and sets that outlive a killed run."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -16,6 +15,7 @@ from configs import default
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
+from osp_jax.integrity import read_piece
 from osp_jax.models.layers import conv2d
 from osp_jax.training import shadows
 from osp_jax.training.model_epochs import epochs_of_all
@@ -202,7 +202,7 @@ def test_a_killed_run_loses_at_most_an_interval_and_ends_to_the_bit_like_one_tha
     assert epochs == [3]
     undisturbed = finished[1] if way == "in turn" else train(tmp_path / "undisturbed")
     assert_equal(resumed, undisturbed)
-    record = json.loads(next((tmp_path / "killed").glob("*/record.json")).read_text())
+    record = read_piece(next((tmp_path / "killed").glob("*/record.json")))
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
 
 
