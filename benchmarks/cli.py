@@ -1,6 +1,5 @@
 """What every benchmark shares: its flag, its table, its JSON."""
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,12 +9,31 @@ from typing import Any
 import jax
 import numpy as np
 
+from osp_jax.arguments import Parser, path
+from osp_jax.data.memory import image_bytes, require_memory
+from osp_jax.errors import exit_on_input_error, unknown
+from osp_jax.models import MODELS
 
-def parser(description: str) -> argparse.ArgumentParser:
+
+def run(main: Callable[[], None]) -> None:
+    """Calls `main()`; what it cannot use ends in one line and exit code 2, as in every command."""
+    exit_on_input_error(main)
+
+
+def parser(description: str) -> Parser:
     """With the flag `--json=FILE` that every benchmark has."""
-    made = argparse.ArgumentParser(description=description.splitlines()[0])
-    made.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write the table there, as JSON")
+    made = Parser(description=description.splitlines()[0])
+    made.add_argument(
+        "--json", type=path("file"), default=None, metavar="FILE", help="also write the table there, as JSON"
+    )
     return made
+
+
+def network(text: str) -> str:
+    """A parser of names of networks."""
+    if text not in MODELS:
+        raise unknown("model", text, MODELS)
+    return text
 
 
 def seconds_per_call(call: Callable[[], Any], calls: int) -> list[float]:
@@ -45,6 +63,7 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[s
 
 def random_images(count: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 `(count, size, size, 3)`, and labels int32 that name each class equally often."""
+    require_memory(image_bytes(count, size, size, 3), "the images", "take fewer or smaller ones")
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
     return images, (np.arange(count) % classes).astype(np.int32)
 

@@ -18,6 +18,7 @@ from flax import linen as nn
 from benchmarks import cli
 from configs import default
 from osp_jax.activations import adder, no_images
+from osp_jax.arguments import several, whole
 from osp_jax.data.augment import Preparation
 from osp_jax.distributed import make_mesh, using
 from osp_jax.errors import InputError
@@ -31,15 +32,15 @@ _BYTES = {"f64": 8, "f32": 4, "bf16": 2, "f16": 2, "s64": 8, "s32": 4, "u32": 4,
 
 def main() -> None:
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--model", default="resnet50")
-    arguments.add_argument("--classes", default="1000,10000,21841")
+    arguments.add_argument("--model", type=cli.network, default="resnet50")
+    arguments.add_argument("--classes", type=several(whole(2, 10**6)), default="1000,10000,21841")
     arguments.add_argument("--stem", default="imagenet")
-    arguments.add_argument("--size", type=int, default=224, help="pixels a side")
-    arguments.add_argument("--batch", type=int, default=64)
+    arguments.add_argument("--size", type=whole(1, 4096), default=224, help="pixels a side")
+    arguments.add_argument("--batch", type=whole(1, 65536), default=64)
     flags = arguments.parse_args()
     rows = []
     with using(make_mesh()):
-        for classes in map(int, flags.classes.split(",")):
+        for classes in flags.classes:
             model = create_model(flags.model, classes, (flags.size, flags.size, 3), stem=flags.stem)
             programs = lowered_programs(model, classes, flags.size, flags.batch)
             for what, (lowered, parameters, channels) in programs.items():
@@ -98,4 +99,4 @@ def _size(dtype: str, dimensions: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -69,4 +69,4 @@ def _median(function: Any, arrays: tuple[jax.Array, ...]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks import cli
 from benchmarks.latency import random_statistics
+from osp_jax.arguments import whole
 from osp_jax.audit.evaluate_all import evaluate_all
 from osp_jax.data.sources import Split, load_dataset
 from osp_jax.forward import predict_logits
@@ -40,10 +41,12 @@ CASES = (
 def main() -> None:
     arguments = cli.parser(__doc__)
     arguments.add_argument("--data", default="cifar10", help="whose test images are judged, or 'random'")
-    arguments.add_argument("--images", type=int, default=2000)
-    arguments.add_argument("--batch_size", type=int, default=500)
-    arguments.add_argument("--calls", type=int, default=5)
-    arguments.add_argument("--in_turn", type=int, default=3, help="requests timed one after another; scaled to all")
+    arguments.add_argument("--images", type=whole(1, 10000000), default=2000)
+    arguments.add_argument("--batch_size", type=whole(1, 65536), default=500)
+    arguments.add_argument("--calls", type=whole(1, 1000000), default=5)
+    arguments.add_argument(
+        "--in_turn", type=whole(1, 1000000), default=3, help="requests timed one after another; scaled to all"
+    )
     flags = arguments.parse_args()
     test = Split(*cli.random_images(flags.images, 32, 10)) if flags.data == "random" else load_dataset(flags.data).test
     indices, shape = np.arange(min(flags.images, len(test.labels))), test.images.shape[1:]
@@ -97,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

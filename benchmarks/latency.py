@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks import cli
 from osp_jax.activations import ClassStatistics, Moments, Statistics
+from osp_jax.arguments import whole
 from osp_jax.models import count_parameters, create_model, init_variables
 from osp_jax.models.channels import Channels, channels_of
 from osp_jax.unlearning import osp
@@ -50,9 +51,9 @@ def next_to_nothing(masked: Any, layers: Any, vector: jax.Array) -> Any:
 
 def main() -> None:
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--model", default="resnet18")
-    arguments.add_argument("--classes", type=int, default=10)
-    arguments.add_argument("--calls", type=int, default=500)
+    arguments.add_argument("--model", type=cli.network, default="resnet18")
+    arguments.add_argument("--classes", type=whole(2, 1000000), default=10)
+    arguments.add_argument("--calls", type=whole(1, 1000000), default=500)
     flags = arguments.parse_args()
     model = create_model(flags.model, flags.classes, (32, 32, 3))
     variables = init_variables(model, (32, 32, 3), jax.random.key(0))
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

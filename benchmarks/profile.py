@@ -18,6 +18,7 @@ import jax
 
 from benchmarks import cli
 from benchmarks.throughput import compiled_step
+from osp_jax.arguments import path, several, whole
 
 _STEPS = 3
 # By what an operation, or the operations that XLA fused into it, do; the first that fits. Winograd's convolutions and
@@ -33,13 +34,13 @@ _NO_WORK = {"parameter", "constant", "bitcast", "reshape", "broadcast", "iota", 
 
 def main() -> None:
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--models", default="resnet8,resnet18")
-    arguments.add_argument("--batch", type=int, default=128)
-    arguments.add_argument("--keep", type=Path, default=None, metavar="FOLDER")
+    arguments.add_argument("--models", type=several(cli.network), default="resnet8,resnet18")
+    arguments.add_argument("--batch", type=whole(1, 65536), default=128)
+    arguments.add_argument("--keep", type=path("folder"), default=None, metavar="FOLDER")
     flags = arguments.parse_args()
     images, labels = cli.random_images(flags.batch, 32, 10)
     rows = []
-    for model in flags.models.split(","):
+    for model in flags.models:
         step, state, given = compiled_step(model, "float32", images, labels)
         kinds = kinds_of(step.as_text())
         state, _ = jax.block_until_ready(step(state, *given))
@@ -106,4 +107,4 @@ def own_times(events: list[dict[str, Any]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import cli
 from benchmarks.latency import random_statistics
 from osp_jax.activations import collect_statistics
+from osp_jax.arguments import path, whole
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.distributed import make_mesh, using
@@ -30,8 +31,8 @@ _WIDTHS = (8, 16, 32, 64, 128)
 
 def main() -> None:
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--plot", type=Path, default=None, metavar="FILE", help="also draw the fits there")
-    arguments.add_argument("--calls", type=int, default=100)
+    arguments.add_argument("--plot", type=path("file"), default=None, metavar="FILE", help="also draw the fits there")
+    arguments.add_argument("--calls", type=whole(1, 1000000), default=100)
     flags = arguments.parse_args()
     devices = [n for n in (1, 2, 4, 8, 16) if n <= jax.device_count()]
     curves = {
@@ -127,4 +128,4 @@ def plot(curves: dict[tuple[str, str], list[tuple[int, float]]], file: Path) -> 
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

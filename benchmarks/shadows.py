@@ -6,7 +6,6 @@ The same recipe, the same start and the same orders of images each way, in one p
 that compiles and warms up. `choose_way` in `osp_jax/training/model_epochs.py` goes by what this prints.
 """
 
-import importlib.util
 import statistics
 import time
 
@@ -14,7 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cli
+from osp_jax.arguments import whole
+from osp_jax.config_files import load_config
 from osp_jax.data.sources import load_dataset
+from osp_jax.settings import validated
 from osp_jax.training.loop import training_indices
 from osp_jax.training.model_epochs import choose_way, epochs_of_all
 from osp_jax.training.recipe import penalty_weight
@@ -25,14 +27,13 @@ def main() -> None:
     arguments = cli.parser(__doc__)
     arguments.add_argument("--config", default="configs/digits.py", help="the recipe; a Python file")
     arguments.add_argument("--data_dir", default="", help="the TFDS folder")
-    arguments.add_argument("--number", type=int, default=8, help="of shadow models")
-    arguments.add_argument("--epochs", type=int, default=3, help="that are timed; the median counts")
+    arguments.add_argument("--number", type=whole(4, 4096), default=8, help="of shadow models")
+    arguments.add_argument("--epochs", type=whole(1, 1000000), default=3, help="that are timed; the median counts")
     flags = arguments.parse_args()
-    spec = importlib.util.spec_from_file_location("recipe", flags.config)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    dataset = load_dataset(config.data.name, flags.data_dir or config.data.dir, config.data.image_size)
+    config = validated(load_config(flags.config))
+    dataset = load_dataset(
+        config.data.name, flags.data_dir or config.data.dir, config.data.image_size, config.data.stream
+    )
     pool = shadow_pool(dataset, training_indices(config, dataset)[0])
     keep = draw_keep(pool.labels, flags.number, config.seed)
     start = start_shadows(config, pool, dataset.num_classes, keep)
@@ -61,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

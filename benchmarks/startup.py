@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 from benchmarks import cli
+from osp_jax.arguments import whole
 
 _IMPORTS = ("jax", "osp_jax", "osp_jax.unlearning", "osp_jax.training.loop")
 
 
 def main() -> None:
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--calls", type=int, default=5)
+    arguments.add_argument("--calls", type=whole(1, 1000000), default=5)
     flags = arguments.parse_args()
     root = Path(__file__).parents[1]
     files = sorted((root / "experiments").glob("*.py"))
@@ -37,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import cli
 from osp_jax.activations import collect_statistics
+from osp_jax.arguments import several, whole
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.forward import predict_logits
@@ -23,16 +24,16 @@ _MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 
 def main() -> None:
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--models", default="resnet8,resnet18,cifarnet")
-    arguments.add_argument("--classes", type=int, default=10)
-    arguments.add_argument("--images", type=int, default=1024)
-    arguments.add_argument("--batch", type=int, default=256)
-    arguments.add_argument("--passes", type=int, default=9)
+    arguments.add_argument("--models", type=several(cli.network), default="resnet8,resnet18,cifarnet")
+    arguments.add_argument("--classes", type=whole(2, 1000000), default=10)
+    arguments.add_argument("--images", type=whole(1, 10000000), default=1024)
+    arguments.add_argument("--batch", type=whole(1, 65536), default=256)
+    arguments.add_argument("--passes", type=whole(1, 1000000), default=9)
     flags = arguments.parse_args()
     split = Split(*cli.random_images(flags.images, 32, flags.classes))
     indices = np.arange(flags.images)
     rows = []
-    for name in flags.models.split(","):
+    for name in flags.models:
         model = create_model(name, flags.classes, (32, 32, 3))
         variables = init_variables(model, (32, 32, 3), jax.random.key(0))
         forward = partial(predict_logits, model, variables, split, indices, batch_size=flags.batch, **_MOMENTS)
@@ -58,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import cli
 from configs import default
+from osp_jax.arguments import several, whole
 from osp_jax.data.augment import Preparation
 from osp_jax.distributed import on_cpu
 from osp_jax.models import MODELS, create_model
@@ -27,15 +28,15 @@ _RATE, _MOMENTUM, _DECAY = 0.01, 0.9, 5e-4
 
 def main() -> None:
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--models", default="resnet8,resnet18")
-    arguments.add_argument("--batch", type=int, default=128)
+    arguments.add_argument("--models", type=several(cli.network), default="resnet8,resnet18")
+    arguments.add_argument("--batch", type=whole(1, 65536), default=128)
     arguments.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    arguments.add_argument("--size", type=int, default=32, help="pixels a side")
-    arguments.add_argument("--steps", type=int, default=20)
+    arguments.add_argument("--size", type=whole(1, 4096), default=32, help="pixels a side")
+    arguments.add_argument("--steps", type=whole(1, 1000000), default=20)
     flags = arguments.parse_args()
     images, labels = cli.random_images(flags.batch, flags.size, _CLASSES)
     rows = []
-    for model in flags.models.split(","):
+    for model in flags.models:
         programs = {
             "osp_jax": jax_step(model, flags.dtype, images, labels),
             "PyTorch": torch_step(model, flags.dtype, images, labels),
@@ -134,4 +135,4 @@ def torch_resnet(stage_sizes: tuple[int, ...], width: int) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -25,6 +25,7 @@ def main() -> None:
     from osp_jax.comparison.plan import parse_methods, parse_requests
     from osp_jax.comparison.run import check_comparison, collect, compare
     from osp_jax.data.sources import load_dataset
+    from osp_jax.errors import printable
     from osp_jax.overwriting import check_results
     from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
     from osp_jax.settings import Comparison, completed
@@ -49,9 +50,9 @@ def main() -> None:
     with terminal_bar("training", -1, pieces) as (progress, task):
 
         def on_work(text: str) -> None:
-            progress.update(task, advance=1, text=text)
+            progress.update(task, advance=1, text=printable(text))
             if not progress.console.is_terminal:
-                print(text, file=sys.stderr, flush=True)
+                print(printable(text), file=sys.stderr, flush=True)
 
         compare(config, dataset, workdir, methods, requests, seeds, on_work)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from osp_jax.arguments import check_printable
 from osp_jax.errors import InputError, exit_on_input_error, printable
 from osp_jax.limits import require_open_files
 from osp_jax.paths import check_path
@@ -101,6 +102,8 @@ class _ConfigFile(flags.ArgumentParser):
         self.name = name
 
     def parse(self, argument: Any) -> Any:
+        from osp_jax.config_files import load_config
+
         config = load_config(argument, f"--{self.name}")
         config.lock()
         return config
@@ -110,44 +113,13 @@ class _ConfigFile(flags.ArgumentParser):
 
 
 def guarded(flag: flags.FlagHolder) -> flags.FlagHolder:
-    """A flag of `config_flags.DEFINE_config_file`, required, its file loaded by `load_config`.
+    """A flag of `config_flags.DEFINE_config_file`, required, its file loaded by `config_files.load_config`.
 
     It may have no default: that would be loaded where the flag is defined, before an error can be answered.
     """
     flags.mark_flag_as_required(flag.name)
     flags.FLAGS[flag.name].parser = _ConfigFile(flag.name)
     return flag
-
-
-def load_config(path: str, flag: str = "--config") -> Any:
-    """The `ConfigDict` that `get_config()` of a Python file returns; `FILE:TEXT` calls `get_config(TEXT)`.
-
-    Raises:
-      InputError: no such file, it raises an exception, or returns something else.
-    """
-    import importlib.util
-    from importlib.machinery import SourceFileLoader
-
-    from ml_collections import ConfigDict
-
-    file, colon, argument = path.partition(":")
-    remedy = "give a Python file such as configs/digits.py"
-    check_path(file, flag, "file")
-    if not os.path.exists(file):
-        raise InputError(f"the config file cannot be loaded: {file} does not exist; {remedy}")
-    loader = SourceFileLoader("given_config", os.path.abspath(file))
-    try:
-        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-        loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        config = get_config(*([argument] if colon else [])) if callable(get_config) else None
-    except (Exception, SystemExit) as error:  # it is the user's program, and may raise anything
-        raise InputError(f"the config file cannot be loaded: {file}: {type(error).__name__}: {error}") from error
-    if get_config is None:
-        raise InputError(f"{file} has no function get_config; {remedy}")
-    if not isinstance(config, ConfigDict):
-        raise InputError(f"get_config of {file} returns {type(config).__name__}, not a ConfigDict; {remedy}")
-    return config
 
 
 def config_of(flag: flags.FlagHolder, kind: str = "training") -> Any:
@@ -221,10 +193,7 @@ class Printable(io.TextIOBase):
 
 def _parse(argv: list[str]) -> None:
     for argument in argv[1:]:
-        if printable(argument) != argument:
-            raise InputError(
-                f"the argument {argument!r} holds control characters or bytes that are not UTF-8; use printable text"
-            )
+        check_printable(argument)
     if "--help" in argv:
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     try:

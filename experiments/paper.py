@@ -31,11 +31,12 @@ def main() -> None:
     from configs.paper.default import get_config
     from osp_jax.comparison.paper import finished, run_steps, steps_of
     from osp_jax.errors import unknown
+    from osp_jax.settings import Study, validated
     from osp_jax.workdir import check_writable, replacing
 
     if _DATA_DIR.value:
         os.environ["TFDS_DATA_DIR"] = _DATA_DIR.value  # of the commands that follow
-    config, workdir = get_config(), Path(_WORKDIR.value)
+    config, workdir = validated(get_config(), Study, "configs/paper/default.py"), Path(_WORKDIR.value)
     names = _ENTRIES.value or [name for name in config.entries if not name.endswith("cifarnet")]
     for name in names:
         if name not in config.entries:

@@ -1,0 +1,3 @@
+from osp_jax import signals
+
+signals.catch_for("osp_jax.data.prepare")

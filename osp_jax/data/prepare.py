@@ -6,7 +6,6 @@ versions, features and record order, so that a folder from here and one from TFD
 Any other name is left to TFDS, which prepares it if it can do so without TensorFlow.
 """
 
-import argparse
 import contextlib
 import difflib
 import io
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from osp_jax.arguments import Parser
 from osp_jax.data.archives import OFFICIAL, Content, read_archive
 from osp_jax.data.download import cause_of, check_official, find_archive, open_url, require_space, sha256_of
 from osp_jax.data.folder import read_format
@@ -89,7 +89,11 @@ def prepare(
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m osp_jax.data.prepare", description=__doc__.partition(":")[0] + ".")
+    exit_on_input_error(_run)
+
+
+def _run() -> None:
+    parser = Parser(prog="python -m osp_jax.data.prepare", description=__doc__.partition(":")[0] + ".")
     parser.add_argument("name", help=f"{', '.join(OFFICIAL)}, or another TFDS name")
     parser.add_argument("--archive", metavar="FILE", help="the official archive, instead of downloading it")
     parser.add_argument(
@@ -98,12 +102,8 @@ def main() -> None:
     default_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     parser.add_argument("--dir", default=default_dir, help="the TFDS data folder (default: %(default)s)")
     args = parser.parse_args()
-
-    def run() -> None:
-        require_open_files()
-        print(prepare(args.name, args.dir, args.archive, accept_unknown_archive=args.accept_unknown_archive))
-
-    exit_on_input_error(run)
+    require_open_files()
+    print(prepare(args.name, args.dir, args.archive, accept_unknown_archive=args.accept_unknown_archive))
 
 
 def _is_prepared(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from osp_jax.errors import InputError, Stopped, unknown
 from osp_jax.forward import predict_logits
 from osp_jax.settings import validated
 from osp_jax.training.epoch import epoch_order, make_epoch, make_loop
+from osp_jax.training.memory import check_memory
 from osp_jax.training.orthogonality import gram_errors
 from osp_jax.training.progress import progress_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
@@ -82,6 +83,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
         )
 
     model = build_model(config, dataset.num_classes, dataset.image_shape)
+    check_memory(model, dataset.image_shape, settings.batch_size)
     mean, std = image_moments(config, dataset.train.images, train_indices)
     recipe = make_recipe(config, model, dataset.image_shape, preparation_of(config, mean, std), steps)
     state = recipe.start

@@ -34,7 +34,12 @@ class _Meter:
 def terminal_bar(text: str, done: int, total: int) -> Iterator[tuple[Progress, Any]]:
     """A bar and its task, whose field `text` stands beside the count; it draws only on a terminal."""
     console = Console(file=sys.stderr)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress, progress.add_task("", total=total, completed=done, text=text)
 

@@ -29,6 +29,7 @@ from osp_jax.provenance import provenance
 from osp_jax.replacing import discard
 from osp_jax.settings import validated
 from osp_jax.training.loop import check_settings
+from osp_jax.training.memory import check_memory
 from osp_jax.training.model_epochs import choose_way, epochs_of_all, stacked
 from osp_jax.training.progress import terminal_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
@@ -262,6 +263,7 @@ def start_shadows(
             "model; each has half of the pool, so take a smaller batch"
         )
     model = build_model(config, num_classes, image_shape)
+    check_memory(model, image_shape, config.training.batch_size, len(keep))
     recipe = make_recipe(config, model, image_shape, shadow_preparation(config, pool), steps)
     base = jax.random.fold_in(jax.random.key(config.seed), _SHADOW_KEYS)
     by_model = [jax.random.fold_in(base, number) for number in range(len(keep))]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from osp_jax.errors import InputError, unknown
+from osp_jax.errors import InputError, shown, unknown
 from osp_jax.unlearning import (
     bad_teacher,
     boundary_expand,
@@ -45,6 +45,9 @@ from osp_jax.unlearning import (
     subspace,
     unsir,
 )
+
+_KINDS = {bool: "bool (True or False)", int: "int", float: "finite float", str: "text"}
+_LARGEST = {bool: 1, int: 2**31 - 1, float: 1e30}  # what JAX's integers and floats of 32 bits hold
 
 
 class Method(NamedTuple):
@@ -117,9 +120,9 @@ def parse_options(method: Method, assignments: Sequence[str]) -> Any:
         kind = type(defaults[name])
         try:
             values[name] = text if kind is str else kind(_literal(text, kind))
-        except (ValueError, SyntaxError, TypeError, OverflowError) as error:
+        except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
             raise InputError(
-                f"option {name}={text!r} is not a {kind.__name__}; its default is {defaults[name]!r}"
+                f"option {name}={shown(text)} is not a {_KINDS[kind]}; its default is {defaults[name]!r}"
             ) from error
     return method.options(**values)
 
@@ -129,5 +132,7 @@ def _literal(text: str, kind: type) -> Any:
     if not isinstance(value, (int, float)) or isinstance(value, bool) != (kind is bool):
         raise ValueError(text)
     if kind is int and value != int(value):
+        raise ValueError(text)
+    if not abs(value) <= _LARGEST[kind]:  # nan is not
         raise ValueError(text)
     return value
