@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from osp_jax import checkpoint, records, settings
 from osp_jax.data.sources import Dataset
+from osp_jax.data.splits import parse_classes
 from osp_jax.distributed import is_first, wait_for_all
 from osp_jax.errors import InputError
 from osp_jax.integrity import SUMS, check_sums, read_sums, write_sums
@@ -36,6 +37,14 @@ class TrainedModel(NamedTuple):
     model: nn.Module
     variables: dict[str, Any]
     record: dict[str, Any]
+
+    @property
+    def forgotten(self) -> tuple[int, ...]:
+        """All classes that are gone: those that earlier requests forgot, and those that training left out; sorted."""
+        excluded = parse_classes(
+            self.record["config"]["data"].get("exclude", ""), self.record["dataset"]["class_names"]
+        )
+        return tuple(sorted({*self.record.get("forgotten", ()), *excluded}))
 
 
 def write_json(path: Path, content: Any) -> None:
