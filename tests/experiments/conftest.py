@@ -1,9 +1,12 @@
 """A small trained model, and a way to run commands as a user does: with arguments, for an exit code and two streams."""
 
+import atexit
 import json
 import os
+import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,53 +19,61 @@ TINY = [
     "--config.statistics.features=200",
 ]
 
-# Many command lines in one process: importing JAX for each would take most of the suite's time.
-_DRIVER = """
-import contextlib, importlib, io, json, sys
-from absl import flags
-from absl.testing import flagsaver
-from experiments import cli
-command, cases = sys.argv[1], json.loads(sys.argv[2])
-main = importlib.import_module(command).main
-results = []
-for arguments in cases:
-    saved = flagsaver.save_flag_values()
-    flags.FLAGS.unparse_flags()
-    sys.argv = [command, *arguments]
-    stderr, code = io.StringIO(), 0
-    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            cli.run(main)
-        except SystemExit as error:
-            code = error.code
-    flagsaver.restore_flag_values(saved)
-    results.append([code, stderr.getvalue()])
-print(json.dumps(results))
-"""
-
 
 def environment(devices: int = 1) -> dict[str, str]:
     """Ours, with nothing that would send a command to data or a network outside the test."""
-    given = {key: value for key, value in os.environ.items() if key != "TFDS_DATA_DIR"}
+    given = {key: value for key, value in os.environ.items() if key not in ("TFDS_DATA_DIR", "PYTEST_CURRENT_TEST")}
     return given | {"JAX_NUM_CPU_DEVICES": str(devices)}
 
 
-def run_command(module: str, *arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
-    """`python -m module arguments`, in the repository."""
+def run_process(module: str, *arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
+    """`python -m module arguments` in a process of its own, in the repository."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(
         command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=300, check=False
     )
 
 
+class Server:
+    """A process with one device that runs the commands of all tests (`tests/experiments/server.py`)."""
+
+    def __init__(self) -> None:
+        self.environment = environment()
+        self._process: subprocess.Popen | None = None
+
+    def run(self, module: str, arguments: Sequence[object], seconds: float) -> subprocess.CompletedProcess:
+        if self._process is None or self._process.poll() is not None:
+            command = [sys.executable, "-m", "tests.experiments.server"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self.environment, **pipes)
+        print(json.dumps([module, [*map(str, arguments)]]), file=self._process.stdin, flush=True)
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            self.stop()
+            raise subprocess.TimeoutExpired(module, seconds)
+        answer = self._process.stdout.readline()
+        assert answer, f"{module} {arguments} ended its process with exit code {self._process.wait()}"
+        return subprocess.CompletedProcess(arguments, *json.loads(answer))
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+_SERVER = Server()
+atexit.register(_SERVER.stop)
+
+
+def run_command(module: str, *arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
+    """`python -m module arguments`, in the repository; in a process that other commands ran in where that can be."""
+    if devices > 1 or environment() != _SERVER.environment:
+        return run_process(module, *arguments, devices=devices)
+    return _SERVER.run(module, arguments, seconds=300)
+
+
 def run_cases(module: str, cases: list[list[str]]) -> list[tuple[int, str]]:
     """(exit code, stderr) of `module` for each list of arguments."""
-    command = [sys.executable, "-c", _DRIVER, module, json.dumps(cases)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return [(code, stderr) for code, stderr in json.loads(done.stdout.splitlines()[-1])]
+    return [(done.returncode, done.stderr) for done in (run_command(module, *arguments) for arguments in cases)]
 
 
 def assert_one_line_error(code: int, stderr: str, *words: str) -> None:

@@ -272,7 +272,7 @@ def test_unlearn_answers_bad_input_in_one_line_and_leaves_all_as_it_was(trained,
         ([f"--workdir={other}", "--forget=3", out], [str(other), "another model"]),
         ([f"--workdir={trained}", "--forget=3", f"--out={existing}"], ["--overwrite"]),
         ([f"--workdir={trained}", "--forget=3", "--out=/proc/nowhere/out"], ["cannot write", "/proc/nowhere"]),
-        ([*good, "--forget=3", "--coordinator=head:1"], ["in one process"]),
+        ([*good, "--forget=3", "--coordinator=head:1"], ["--num_processes"]),
     ]
     for (arguments, words), (code, stderr) in zip(
         cases, run_cases("experiments.unlearn", [arguments for arguments, _ in cases]), strict=True

@@ -8,13 +8,13 @@ from tests.experiments.conftest import assert_one_line_error, run_cases, run_com
 
 
 def test_shadow_models_are_trained_by_the_recipe_of_a_workdir_and_once_only(trained, tmp_path):
-    def run(*more: str) -> list[str]:
+    def run(*more: str, devices: int = 1) -> list[str]:
         arguments = [f"--workdir={trained}", "--number=4", "--epochs=1", f"--out={tmp_path / 'sets'}"]
-        done = run_command("experiments.shadows", *arguments, *more, devices=8)
+        done = run_command("experiments.shadows", *arguments, *more, devices=devices)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    every, without = run("--forget=3")
+    every, without = run("--forget=3", devices=2)
     assert "4 shadow models of all classes" in every
     assert "all but 3" in without
     folders = {path.name: read_piece(path / "record.json") for path in (tmp_path / "sets").iterdir()}
@@ -45,6 +45,7 @@ def test_shadows_answers_bad_input_in_one_line_and_writes_nothing(trained, tmp_p
         ([good, out, "--forget="], ["no class to forget"]),
         ([good, forget, out, "--epochs=-1"], ["--epochs=-1"]),
         ([good, forget], ["--out"]),
+        ([good, forget, out, "--coordinator=head:1"], ["in one process"]),
         ([f"--workdir={tmp_path / 'nothing'}", forget, out], ["does not exist"]),
         ([copy("started", "training", "start_from", "elsewhere"), forget, out], ["training.start_from"]),
         ([copy("large", "training", "batch_size", 1000), forget, out], ["batch_size 1000", "smallest shadow model"]),
