@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     config.data.std = ()
     config.data.validation = 0.0  # share of the training images, the same of each class, never trained on
     config.data.exclude = ""  # classes to leave out of training, as in "3,5" or "cat": the retrained reference
-    config.data.pad = 1  # random crop after reflecting so many pixels
+    config.data.pad = 1  # random crop after padding by so many pixels
+    config.data.pad_mode = "reflect"  # or "zeros": black, as torchvision's RandomCrop pads
     config.data.flip = False  # random horizontal flip
     config.data.cutout = 0  # side of a random square set to the mean colour; 0: none
 
@@ -37,6 +38,7 @@ def get_config() -> ConfigDict:
     config.training.start_from = ""  # a workdir whose variables to start from; empty: random ones
     config.training.epochs = 15
     config.training.batch_size = 64
+    config.training.last_batch = "drop"  # or "keep": an epoch ends in a smaller batch of the images left over
     config.training.learning_rate = 0.2  # the peak
     config.training.schedule = "one-cycle"  # or "cosine"
     config.training.warmup = 0.2  # share of the steps in which the rate rises

@@ -6,7 +6,7 @@ are completed with it.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from ml_collections import ConfigDict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
@@ -80,6 +80,7 @@ class Data(Section):
     validation: Share = 0.0
     exclude: Text = ""
     pad: int = Field(1, ge=0, le=16384)
+    pad_mode: Literal["reflect", "zeros"] = Field("reflect", description="'reflect' or 'zeros'")
     flip: bool = False
     cutout: int = Field(0, ge=0, le=16384)
 
@@ -95,6 +96,7 @@ class Training(Section):
     start_from: Place = ""
     epochs: int = Field(15, ge=1, le=10**6)
     batch_size: int = Field(64, ge=1, le=10**6)
+    last_batch: Literal["drop", "keep"] = Field("drop", description="'drop' or 'keep'")
     learning_rate: float = Field(0.2, ge=0)
     schedule: Name = "one-cycle"
     warmup: float = Field(0.2, gt=0, lt=1)

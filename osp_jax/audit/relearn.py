@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from osp_jax.audit.measure import Measure, half_width, measure, never
 from osp_jax.audit.subject import Images, Subject, recognised
-from osp_jax.data.augment import Preparation, augment, normalise
+from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.draws import host_generator
 from osp_jax.models.channels import channels_of
 from osp_jax.training.descent import Loss, Optimiser, trajectory
@@ -161,8 +161,7 @@ def _frozen_norm_loss(model: nn.Module, augmentation: Preparation, part: tuple[s
         return leaf if inside else jax.lax.stop_gradient(leaf)
 
     def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
-        pad, flip, cutout = augmentation.pad, augmentation.flip, augmentation.cutout
-        inputs = augment(normalise(batch["images"], mean, std), key, pad=pad, flip=flip, cutout=cutout)
+        inputs = augmentation.changed(normalise(batch["images"], mean, std), key, mean, std)
         params = jax.tree_util.tree_map_with_path(held, params)
         logits = model.apply({"params": params, "batch_stats": batch_stats}, inputs, False)
         return cross_entropy(logits, batch["labels"]), batch_stats

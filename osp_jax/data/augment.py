@@ -16,6 +16,7 @@ class Preparation(NamedTuple):
     pad: int = 0
     flip: bool = False
     cutout: int = 0
+    pad_mode: str = "reflect"  # or "zeros"
 
     def without_augmentation(self) -> "Preparation":
         """The normalisation alone."""
@@ -31,7 +32,12 @@ class Preparation(NamedTuple):
 
     def augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
         """uint8 `(batch, h, w, c)` -> normalised and randomly changed as in training, float32."""
-        return augment(self.plain(images), key, pad=self.pad, flip=self.flip, cutout=self.cutout)
+        return self.changed(self.plain(images), key, *self.moments())
+
+    def changed(self, images: jax.Array, key: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+        """Images normalised by `mean` and `std` `(c,)`, randomly changed as in training."""
+        black = None if self.pad_mode == "reflect" else -mean / std
+        return augment(images, key, pad=self.pad, flip=self.flip, cutout=self.cutout, border=black)
 
 
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -66,17 +72,31 @@ def channel_moments(images, indices=None) -> tuple[tuple[float, ...], tuple[floa
     return mean, std
 
 
-def augment(images: jax.Array, key: jax.Array, *, pad: int = 0, flip: bool = False, cutout: int = 0) -> jax.Array:
-    """Random crop after reflecting `pad` pixels, horizontal flip, and a square of `cutout` pixels set to 0.
+def augment(
+    images: jax.Array,
+    key: jax.Array,
+    *,
+    pad: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+    border: jax.Array | None = None,
+) -> jax.Array:
+    """Random crop after padding by `pad` pixels, horizontal flip, and a square of `cutout` pixels set to 0.
 
     Args:
       images: `(batch, h, w, c)`, any dtype; normalised images make the cut-out the mean colour.
       key: a random key; each image draws its own crop, flip and square.
+      border: the colour of the padding, `(c,)`, in the units of `images`; None reflects the image.
     """
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     batch, height, width, channels = images.shape
     if pad:
-        padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+        widths = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        if border is None:
+            padded = jnp.pad(images, widths, mode="reflect")
+        else:
+            inside = jnp.pad(jnp.ones((1, height, width, 1), bool), widths)
+            padded = jnp.where(inside, jnp.pad(images, widths), border.astype(images.dtype))
         offsets = jax.random.randint(crop_key, (batch, 2), 0, 2 * pad + 1)
         crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (height, width, channels)))
         images = crop(padded, offsets)

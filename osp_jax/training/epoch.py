@@ -6,7 +6,7 @@ On CPUs a convolution with gradients inside `lax.scan` runs about twenty times s
 (github.com/jax-ml/jax/issues/12868). This is the one place that chooses.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -85,8 +85,54 @@ def _never() -> bool:
     return False
 
 
+def run_parts(
+    run: RunEpoch,
+    state: TrainState,
+    parts: Sequence[Any],
+    *arguments: Any,
+    first: int = 0,
+    on_step: Callable = _ignore,
+    stop: Callable = _never,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """An epoch whose last batch may be smaller: `run`, as `make_epoch` gives it, over each of `parts`.
+
+    Each part `(steps, batch)` has a program of its own. The epoch begins with its step `first`.
+    """
+    histories = []
+    for order in parts:
+        begin, first = min(first, len(order)), max(first - len(order), 0)
+        if begin < len(order) or len(parts) == 1:
+            state, metrics = run(state, order[begin:], *arguments, on_step=on_step, stop=stop)
+            histories.append(metrics)
+            if len(next(iter(metrics.values()), ())) < len(order) - begin:
+                break  # stopped
+    if len(histories) < 2:
+        return state, histories[0] if histories else {}
+    return state, jax.tree.map(lambda *values: np.concatenate(jax.device_get(values)), *histories)
+
+
 def epoch_order(indices: jax.Array, key: jax.Array, epoch: int, batch_size: int) -> jax.Array:
     """A random order of `indices` as int32 `(steps, batch_size)`; what does not fill a batch is left out."""
+    return epoch_parts(indices, key, epoch, batch_size)[0]
+
+
+def epoch_parts(
+    indices: jax.Array, key: jax.Array, epoch: int, batch_size: int, last_batch: str = "drop"
+) -> list[jax.Array]:
+    """A random order of `indices` in parts int32 `(steps, batch)`: the full batches, then, if `last_batch` is 'keep',
+    one smaller batch of those left over, where there are any."""
     shuffled = jax.random.permutation(jax.random.fold_in(key, epoch), indices)
-    steps = len(indices) // batch_size
-    return shuffled[: steps * batch_size].reshape(steps, batch_size)
+    return in_batches(shuffled, batch_size, last_batch)
+
+
+def in_batches(order: Any, batch_size: int, last_batch: str = "drop") -> list[Any]:
+    """An array `(n,)` in its order as the parts of `epoch_parts`."""
+    full = len(order) // batch_size * batch_size
+    parts = [order[:full].reshape(full // batch_size, batch_size)]
+    return [*parts, order[full:][None]] if last_batch == "keep" and full < len(order) else parts
+
+
+def batch_sizes(count: int, batch_size: int, last_batch: str = "drop") -> np.ndarray:
+    """The number of images in each batch of an epoch over `count`, int `(steps,)`."""
+    full, left = divmod(count, batch_size)
+    return np.array([batch_size] * full + [left] * (last_batch == "keep" and left > 0), int)

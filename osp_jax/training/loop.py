@@ -23,7 +23,7 @@ from osp_jax.distributed import check_same, data_devices, is_first, place, termi
 from osp_jax.errors import InputError, Stopped, unknown
 from osp_jax.forward import predict_logits
 from osp_jax.settings import validated
-from osp_jax.training.epoch import epoch_order, make_epoch, make_loop
+from osp_jax.training.epoch import batch_sizes, epoch_order, epoch_parts, make_epoch, make_loop, run_parts
 from osp_jax.training.memory import check_memory
 from osp_jax.training.orthogonality import gram_errors
 from osp_jax.training.progress import progress_bar
@@ -73,13 +73,19 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     check_settings(config, dataset.image_shape)
     settings = config.training
     train_indices, validation_indices = training_indices(config, dataset)
-    steps = len(train_indices) // settings.batch_size
+    sizes = batch_sizes(len(train_indices), settings.batch_size, settings.last_batch)
+    steps = len(sizes)
     if not steps:
         raise InputError(f"training.batch_size {settings.batch_size} exceeds the {len(train_indices)} training images")
 
     if settings.batch_size % (devices := data_devices()):
         raise InputError(
             f"training.batch_size {settings.batch_size} cannot be split over {devices} devices; choose a multiple"
+        )
+    if sizes[-1] % devices:
+        raise InputError(
+            f"the last batch of an epoch, of {sizes[-1]} images, cannot be split over {devices} devices; "
+            "set training.last_batch to 'drop'"
         )
 
     model = build_model(config, dataset.num_classes, dataset.image_shape)
@@ -119,7 +125,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                 if first + taken < steps:
                     checkpoint.save_stop(workdir, state, epoch, history)
                     raise Stopped(f"stopped in epoch {epoch}; the same command goes on from there")
-                metrics = {name: float(values.mean()) for name, values in history.items()}
+                metrics = {name: _mean(values, sizes) for name, values in history.items()}
                 _check_finite(state, metrics["loss"], epoch, checkpoints)
                 metrics |= {"penalty_weight": weight, "learning_rate": float(recipe.rate(state.step - 1))}
                 if len(validation_indices):
@@ -128,7 +134,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                     right = logits.argmax(-1) == split.labels[validation_indices]
                     metrics["validation_accuracy"] = float(right.mean())
                 metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}
-                metrics |= {"images_per_second": taken * settings.batch_size / seconds, "seconds": seconds}
+                metrics |= {"images_per_second": int(sizes[first:].sum()) / seconds, "seconds": seconds}
                 log += _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
                 last, stopping = epoch == settings.epochs, asked()
                 attached = {"config.json": record, "metrics.jsonl": log}
@@ -144,11 +150,11 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
 def _in_memory(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, recipe: Recipe) -> Callable[..., Any]:
     """`run(state, epoch, first, penalty_weight, on_step, stop)`: an epoch from its step `first` on, as `make_epoch`."""
     images, labels, indices = place((dataset.train.images, dataset.train.labels, train_indices))
-    run = make_epoch(recipe.step)
+    run, settings = make_epoch(recipe.step), config.training
 
     def run_epoch(state: TrainState, epoch: int, first: int, weight: jax.Array, **hooks: Callable) -> Any:
-        order = epoch_order(indices, recipe.order_key, epoch, config.training.batch_size)
-        return run(state, order[first:], images, labels, recipe.step_key, weight, **hooks)
+        parts = epoch_parts(indices, recipe.order_key, epoch, settings.batch_size, settings.last_batch)
+        return run_parts(run, state, parts, images, labels, recipe.step_key, weight, first=first, **hooks)
 
     return run_epoch
 
@@ -173,6 +179,10 @@ def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> Non
     if config.data.pad >= min(image_shape[:2]):
         raise InputError(f"data.pad is {config.data.pad}; the images have {image_shape[0]}x{image_shape[1]} pixels")
     _check_streaming(config.data, image_shape)
+    if config.data.stream and config.training.last_batch == "keep":
+        raise InputError(
+            "training.last_batch 'keep' needs images in memory; leave data.stream out, or set it to 'drop'"
+        )
     piecewise(config.orthogonality.schedule, 0)
 
 
@@ -189,6 +199,11 @@ def _check_streaming(data: ConfigDict, image_shape: tuple[int, int, int]) -> Non
             raise InputError(f"data.{name} is {data[name]}; give a number for each of {image_shape[2]} channels, or ()")
     if bool(data.mean) != bool(data.std):
         raise InputError("data.mean and data.std go together; give both, or neither")
+
+
+def _mean(values: np.ndarray, sizes: np.ndarray) -> float:
+    """The mean over the images of the steps `(steps,)`."""
+    return float(values.mean() if sizes[-1] == sizes[0] else np.average(values, weights=sizes))
 
 
 def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> None:

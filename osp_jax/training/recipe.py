@@ -39,7 +39,8 @@ class Recipe(NamedTuple):
 
 def preparation_of(config: ConfigDict, mean: tuple[float, ...], std: tuple[float, ...]) -> Preparation:
     """The normalisation, and the augmentation that `config.data` asks for."""
-    return Preparation(mean, std, config.data.pad, config.data.flip, config.data.cutout)
+    data = config.data
+    return Preparation(mean, std, data.pad, data.flip, data.cutout, data.pad_mode)
 
 
 def image_moments(config: ConfigDict, images: Any, indices: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

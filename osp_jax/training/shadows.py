@@ -28,9 +28,10 @@ from osp_jax.models import init_variables, variable_shapes
 from osp_jax.provenance import provenance
 from osp_jax.replacing import discard
 from osp_jax.settings import validated
+from osp_jax.training.epoch import batch_sizes, in_batches
 from osp_jax.training.loop import check_settings
 from osp_jax.training.memory import check_memory
-from osp_jax.training.model_epochs import choose_way, epochs_of_all, stacked
+from osp_jax.training.model_epochs import RunEpochs, choose_way, epochs_of_all, stacked
 from osp_jax.training.progress import terminal_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.state import TrainState
@@ -168,8 +169,8 @@ def train_shadows(
             for epoch in range(done + 1, epochs + 1):
                 begun = time.perf_counter()
                 weight = jnp.float32(penalty_weight(config, epoch))
-                orders = epoch_orders(start, epoch, config.training.batch_size)
-                states, metrics = run_epochs(states, orders, start.step_keys, weight)
+                parts = order_parts(start, epoch, config.training.batch_size, config.training.last_batch)
+                states, metrics = _run(run_epochs, states, parts, start.step_keys, weight)
                 _check_finite([metrics["loss"]], epoch)
                 seconds = time.perf_counter() - begun
                 means = {name: float(metrics[name].mean()) for name in ("loss", "accuracy")}
@@ -256,7 +257,7 @@ def start_shadows(
         raise InputError("no image is left to train shadow models on; leave out fewer classes")
     members = [np.flatnonzero(row & allowed).astype(np.int32) for row in keep]
     smallest = min(map(len, members))
-    steps = smallest // config.training.batch_size
+    steps = len(batch_sizes(smallest, config.training.batch_size, config.training.last_batch))
     if not steps:
         raise InputError(
             f"training.batch_size {config.training.batch_size} exceeds the {smallest} images of the smallest shadow "
@@ -277,11 +278,27 @@ def start_shadows(
 
 def epoch_orders(start: Start, epoch: int, batch_size: int) -> np.ndarray:
     """int32 `(N, steps, batch)`: each model's own images in its own random order, as many as all have."""
-    orders = []
+    return order_parts(start, epoch, batch_size, "drop")[0]
+
+
+def order_parts(start: Start, epoch: int, batch_size: int, last_batch: str) -> list[np.ndarray]:
+    """The same as parts of an epoch: the full batches and, if `last_batch` is 'keep', one of the images left over."""
+    most, orders = min(map(len, start.members)), []
     for key, members in zip(start.order_keys, start.members, strict=True):
-        shuffled = host_generator(jax.random.fold_in(key, epoch)).permutation(members)
-        orders.append(shuffled[: start.steps * batch_size].reshape(start.steps, batch_size))
-    return np.stack(orders)
+        shuffled = host_generator(jax.random.fold_in(key, epoch)).permutation(members)[:most]
+        orders.append(in_batches(shuffled, batch_size, last_batch))
+    return [np.stack(part) for part in zip(*orders, strict=True) if len(part[0])]
+
+
+def _run(run: RunEpochs, states: TrainState, parts: list[np.ndarray], *arguments: Any) -> Any:
+    """One epoch of all models over `parts`; the metrics `(N,)` are means over their images."""
+    found, weights = [], [part[0].size for part in parts]
+    for part in parts:
+        states, metrics = run(states, part, *arguments)
+        found.append(metrics)
+    return states, found[0] if len(found) == 1 else {
+        name: np.average([metrics[name] for metrics in found], axis=0, weights=weights) for name in found[0]
+    }
 
 
 # What a set is known by.
@@ -306,6 +323,10 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
     """The part of a config that a shadow model depends on."""
     fields = json.loads(json.dumps(config.to_dict()))
     fields["data"].pop("dir")  # where the data lie may change; the pool itself is part of the key
+    # A setting of before its existence has no place in the key: finished sets keep theirs.
+    for section, name, default in (("data", "pad_mode", "reflect"), ("training", "last_batch", "drop")):
+        if fields[section].get(name) == default:
+            del fields[section][name]
     return {name: fields[name] for name in ("seed", "data", "model", "training", "orthogonality")}
 
 

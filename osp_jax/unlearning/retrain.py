@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
 from osp_jax.errors import InputError
-from osp_jax.training.epoch import RunEpoch, epoch_order, make_epoch
+from osp_jax.training.epoch import RunEpoch, batch_sizes, epoch_parts, make_epoch, run_parts
 from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight
 from osp_jax.unlearning.data import RequestData
 
@@ -50,16 +50,17 @@ def unlearn(
             "the original started from another network (training.start_from), so its config is not its whole recipe; "
             "repeat each of its trainings by python -m experiments.train with --config.data.exclude"
         )
-    steps = len(indices) // settings.training.batch_size
+    batch_size, last_batch = settings.training.batch_size, settings.training.get("last_batch", "drop")
+    steps = len(batch_sizes(len(indices), batch_size, last_batch))
     if not steps:
         raise InputError(f"{len(indices)} retained images do not fill a batch of the recipe; raise retain_per_class")
     key = json.dumps(settings.to_dict(), sort_keys=True)
     recipe, run_epoch = _program(key, model, data.images.shape[1:], data.preparation, steps)
     state = jax.tree.map(jnp.copy, recipe.start)  # an epoch gives its state away
     for epoch in range(1, settings.training.epochs + 1):
-        order = epoch_order(indices, recipe.order_key, epoch, settings.training.batch_size)
+        parts = epoch_parts(indices, recipe.order_key, epoch, batch_size, last_batch)
         weight = jnp.float32(penalty_weight(settings, epoch))
-        state, _ = run_epoch(state, order, data.images, data.labels, recipe.step_key, weight)
+        state, _ = run_parts(run_epoch, state, parts, data.images, data.labels, recipe.step_key, weight)
     return state.variables
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from osp_jax.activations import Statistics
 from osp_jax.models.channels import Channels
+from osp_jax.training.epoch import batch_sizes
 from osp_jax.training.schedules import learning_rate
 from osp_jax.unlearning.osp_fit import head_of
 
@@ -22,7 +23,8 @@ def recipe_level(recipe: Any, statistics: Statistics, inputs: jax.Array, retaine
     """How far below the log-sum of the others the logit of a class without images ends, log(1 + S |f|^2)."""
     training = ConfigDict(recipe).training
     count = float(next(iter(statistics.layers.values())).count.sum())
-    steps = max(int(count // training.batch_size), 1) * training.epochs
+    each = len(batch_sizes(int(count), training.batch_size, training.get("last_batch", "drop")))
+    steps = max(each, 1) * training.epochs
     rate = learning_rate(training.schedule, training.learning_rate, steps, training.warmup)
     total = jnp.sum(jax.vmap(rate)(jnp.arange(steps))) / (1 - training.momentum)
     size = jnp.sum(retained * (jnp.sum(inputs**2, -1) + 1)) / retained.sum()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from osp_jax.data.augment import augment, channel_moments, normalise
+from osp_jax.data.augment import Preparation, augment, channel_moments, normalise
 
 SHAPE = (64, 8, 6, 3)
 
@@ -15,10 +15,10 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).uniform(1, 2, SHAPE).astype(np.float32)
 
 
-def windows(image: np.ndarray, pad: int) -> list[np.ndarray]:
-    """All crops of the image's own size out of the image reflected at its edges."""
+def windows(image: np.ndarray, pad: int, mode: str = "reflect") -> list[np.ndarray]:
+    """All crops of the image's own size out of the image reflected, or black, beyond its edges."""
     height, width, _ = image.shape
-    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=mode)
     return [padded[y : y + height, x : x + width] for y in range(2 * pad + 1) for x in range(2 * pad + 1)]
 
 
@@ -35,6 +35,23 @@ def test_crops_are_windows_of_the_reflected_image(images, key):
     assert len(set(chosen)) > 15  # of 25, in 64 draws
     assert min(chosen) < 5  # the first and the last row are drawn too
     assert max(chosen) >= 20
+
+
+def test_crops_padded_by_zeros_are_windows_of_the_image_on_black_before_it_is_normalised(key):
+    images = np.random.default_rng(0).integers(1, 256, SHAPE).astype(np.uint8)
+    preparation = Preparation((0.1, 0.5, 0.9), (0.2, 0.3, 1.0), pad=2, pad_mode="zeros")
+    chosen = []
+    for image, crop in zip(images, np.asarray(preparation.augmented(jnp.asarray(images), key)), strict=True):
+        every = np.asarray(preparation.plain(jnp.asarray(np.stack(windows(image, 2, "constant")))))
+        matches = np.flatnonzero(np.isclose(every, crop, rtol=1e-5, atol=1e-6).all((1, 2, 3)))
+        assert len(matches) == 1
+        chosen += matches.tolist()
+    assert len(set(chosen)) > 15
+    reflected = preparation._replace(pad_mode="reflect").augmented(jnp.asarray(images), key)
+    assert (np.asarray(reflected) != preparation.augmented(jnp.asarray(images), key)).any()
+    np.testing.assert_array_equal(
+        reflected, augment(preparation.plain(jnp.asarray(images)), key, pad=2)
+    )  # what was done before there was a choice
 
 
 def test_flips_are_left_to_right_and_of_about_half_the_images(images, key):

@@ -1,5 +1,6 @@
 """Whole runs: reproducible, resumable, and clear about what they cannot do."""
 
+import contextlib
 import errno
 import json
 import shutil
@@ -13,7 +14,8 @@ from ml_collections import ConfigDict
 from configs import default
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset, Split
-from osp_jax.errors import InputError, exit_on_input_error
+from osp_jax.errors import InputError, Stopped, exit_on_input_error
+from osp_jax.integrity import write_sums
 from osp_jax.models import variable_shapes
 from osp_jax.training import loop
 from osp_jax.training.loop import train
@@ -300,3 +302,70 @@ def test_images_of_one_colour_do_not_break_the_normalisation(config, dataset, tm
     config.training.epochs = 1
     train(config, Dataset("blank", "blank", dataset.class_names, blank, dataset.test), tmp_path)
     assert np.isfinite(metrics_of(tmp_path)[0]["loss"])
+
+
+@pytest.fixture
+def small(monkeypatch, small_net, config) -> ConfigDict:
+    """A run of two epochs with a network that compiles in no time; 72 images make 2 full batches and 8 more images."""
+    monkeypatch.setattr(loop, "build_model", lambda *_: small_net)
+    config.training.last_batch = "keep"
+    return config
+
+
+def test_a_kept_last_batch_is_a_step_of_its_own(small, dataset, tmp_path):
+    train(small, dataset, tmp_path / "kept")
+    assert [line["step"] for line in metrics_of(tmp_path / "kept")] == [3, 6]
+    small.training.last_batch = "drop"
+    train(small, dataset, tmp_path / "dropped")
+    assert [line["step"] for line in metrics_of(tmp_path / "dropped")] == [2, 4]
+
+
+def test_fewer_images_than_a_batch_are_trained_on_where_the_last_batch_is_kept(small, dataset, tmp_path):
+    small.training.batch_size = 1000
+    train(small, dataset, tmp_path / "kept")
+    assert [line["step"] for line in metrics_of(tmp_path / "kept")] == [1, 2]
+
+
+def test_a_kept_last_batch_stands_in_the_mean_by_its_images():
+    values = np.float32([1, 1, 4])
+    assert loop._mean(values, np.array([4, 4, 4])) == float(values.mean())
+    assert loop._mean(values, np.array([4, 4, 1])) == pytest.approx(12 / 9)
+
+
+@pytest.mark.parametrize("steps", [1, 5])  # in the first epoch, and in the second
+def test_a_run_with_a_kept_last_batch_goes_on_after_a_stop_to_the_same_end(
+    steps, small, dataset, tmp_path, monkeypatch
+):
+    whole, wanted = tmp_path / "whole", []
+    wanted = train(small, dataset, whole)
+    asked = []
+
+    @contextlib.contextmanager
+    def stopped():
+        yield lambda: asked.append(None) or len(asked) == steps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "termination", stopped)
+        with pytest.raises(Stopped, match="stopped in epoch"):
+            train(small, dataset, tmp_path / "run")
+    assert_equal(train(small, dataset, tmp_path / "run"), wanted)
+    assert metrics_of(tmp_path / "run") == metrics_of(whole)
+
+
+def test_streamed_images_have_no_kept_last_batch(small, dataset, tmp_path):
+    small.data.stream = True
+    with pytest.raises(InputError, match="last_batch 'keep' needs images in memory"):
+        train(small, dataset, tmp_path / "run")
+
+
+def test_a_run_of_before_these_settings_goes_on(small, dataset, tmp_path):
+    small.training.last_batch = "drop"
+    wanted = train(small, dataset, tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["config"]["data"]["pad_mode"], record["config"]["training"]["last_batch"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    write_sums(tmp_path, ["config.json"])
+    assert_equal(train(small, dataset, tmp_path), wanted)
+    small.data.pad_mode = "zeros"
+    with pytest.raises(InputError, match=r"other settings .*data\.pad_mode"):
+        train(small, dataset, tmp_path)

@@ -23,6 +23,7 @@ from osp_jax.training.shadows import (
     draw_keep,
     epoch_orders,
     find_shadows,
+    order_parts,
     seconds_per_shadow,
     shadow_folder,
     shadow_pool,
@@ -131,6 +132,37 @@ def test_a_model_is_trained_on_its_own_images_only_and_on_none_left_out(pool, ke
         assert (pool.labels[order] != 1).all()
         assert len(np.unique(order)) == order.size
     assert (orders[0] != epoch_orders(start, 2, 16)[0]).any()
+
+
+def test_a_kept_last_batch_shows_each_model_as_many_of_its_images_as_all_have(pool, keep):
+    start, most = start_shadows(small_config(), pool, 3, keep), keep.sum(1).min()
+    parts = order_parts(start, 1, 10, "keep")
+    assert [part.shape for part in parts] == [(NUMBER, most // 10, 10), (NUMBER, 1, most % 10)]
+    assert_equal(parts[0], order_parts(start, 1, 10, "drop")[0])
+    for row, *orders in zip(keep, *parts, strict=True):
+        shown = np.concatenate([order.ravel() for order in orders])
+        assert row[shown].all()
+        assert len(np.unique(shown)) == most
+
+
+def test_shadow_models_with_a_kept_last_batch_take_a_step_more(pool, keep, tmp_path):
+    config = small_config()
+    config.training.epochs, config.training.batch_size = 1, 20
+    dropped = shadow_folder(config, pool, keep, tmp_path)
+    config.training.last_batch = "keep"
+    assert shadow_folder(config, pool, keep, tmp_path) != dropped
+    assert start_shadows(config, pool, 3, keep).steps == -(-keep.sum(1).min() // 20) == 3
+    variables = train_shadows(config, pool, 3, keep, tmp_path)
+    config.training.last_batch = "drop"
+    other = train_shadows(config, pool, 3, keep, tmp_path)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(other), strict=True))
+
+
+def test_settings_of_later_versions_leave_the_key_of_a_set_as_it_was(pool, keep, tmp_path):
+    config = small_config()
+    found = shadow_folder(config, pool, keep, tmp_path)
+    del config.data["pad_mode"], config.training["last_batch"]
+    assert shadow_folder(config, pool, keep, tmp_path) == found
 
 
 def test_every_model_starts_from_parameters_of_its_own(pool, keep):

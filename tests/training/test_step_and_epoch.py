@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from osp_jax.data.augment import Preparation
-from osp_jax.training.epoch import epoch_order, make_epoch
+from osp_jax.training.epoch import batch_sizes, epoch_order, epoch_parts, make_epoch, run_parts
 from osp_jax.training.loop import training_indices
 from osp_jax.training.state import create_optimiser, create_state
 from osp_jax.training.step import gathering, make_batch_step
@@ -112,6 +112,50 @@ def test_an_epoch_shows_each_image_once_and_drops_what_fills_no_batch(key):
     assert len(set(shown)) == 6
     assert set(shown) <= set(indices.tolist())
     assert sorted(epoch_order(indices, key, 0, 4).ravel().tolist()) == indices.tolist()
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(3, [3, 3, 2]), (4, [4, 4]), (9, [8]), (8, [8])])
+def test_a_kept_last_batch_shows_each_image_once(batch, sizes, key):
+    indices = jnp.array([3, 5, 8, 13, 21, 34, 55, 89])
+    parts = epoch_parts(indices, key, 0, batch, "keep")
+    assert [row.size for part in parts for row in part] == sizes == batch_sizes(8, batch, "keep").tolist()
+    assert sorted(np.concatenate([part.ravel() for part in parts]).tolist()) == indices.tolist()
+    assert same(parts[0], epoch_order(indices, key, 0, batch))  # the full batches stay what they were
+    assert batch_sizes(8, batch).tolist() == [size for size in sizes if size == batch]
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_an_epoch_in_parts_is_its_steps_one_by_one(scan, small_net, optimiser, state, small_variables, data, key):
+    step = step_with(small_net, optimiser, pad=1)
+    parts = epoch_parts(jnp.arange(40), key, 1, 16, "keep")  # 16, 16 and 8 images
+    run, given = make_epoch(step, scan=scan), (*data, key, jnp.float32(0.01))
+    calls, expected = [], create_state(jax.tree.map(jnp.copy, small_variables), optimiser)
+    after, metrics = run_parts(run, state, parts, *given, on_step=calls.append)
+    for row in [row for part in parts for row in part]:
+        expected, _ = jax.jit(step)(expected, row, *given)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), after.variables, expected.variables)
+    assert {name: values.shape for name, values in metrics.items()} == dict.fromkeys(metrics, (3,))
+    assert sum(call["loss"].size for call in calls) == 3
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_an_epoch_in_parts_stops_and_goes_on_at_any_step(done, small_net, optimiser, small_variables, data, key):
+    parts = epoch_parts(jnp.arange(40), key, 1, 16, "keep")
+    run, given = make_epoch(step_with(small_net, optimiser), scan=False), (*data, key, jnp.float32(0))
+
+    def start():
+        return create_state(jax.tree.map(jnp.copy, small_variables), optimiser)
+
+    whole, history = run_parts(run, start(), parts, *given)
+    calls, begun, before = [], start(), {}
+    if done:
+        begun, before = run_parts(run, begun, parts, *given, on_step=calls.append, stop=lambda: len(calls) == done)
+        if done == 2:  # between the parts nothing asks again
+            assert len(before["loss"]) == 3
+            return
+    ended, rest = run_parts(run, begun, parts, *given, first=done)
+    assert same(ended.variables, whole.variables)
+    assert same({name: np.concatenate([before.get(name, v[:0]), v]) for name, v in rest.items()}, history)
 
 
 def test_the_order_differs_by_epoch_and_follows_from_the_key(key):

@@ -1,5 +1,7 @@
 """Retraining as a method is the training command without the class."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from configs import default
 from osp_jax.data.augment import channel_moments
 from osp_jax.data.sources import Dataset, Split, load_dataset
 from osp_jax.errors import InputError
+from osp_jax.training import loop
 from osp_jax.training.loop import train
 from osp_jax.training.recipe import preparation_of
 from osp_jax.unlearning.data import request_data
 from osp_jax.unlearning.retrain import Options, unlearn
 from osp_jax.workdir import build_model
+from tests.training.conftest import SmallNet
 
 
 def small_config() -> ConfigDict:
@@ -48,6 +52,21 @@ def test_it_ends_bit_for_bit_where_training_with_the_class_excluded_ends(tmp_pat
     expected = train(config, dataset, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
     assert data.seen() == {str(c): int((dataset.train.labels == c).sum()) for c in (0, 2)}
+
+
+def test_it_keeps_the_last_batch_where_the_original_did(tmp_path, monkeypatch):
+    config, dataset, network = small_config(), first_classes(3), SmallNet()
+    for module in (loop, sys.modules[__name__]):
+        monkeypatch.setattr(module, "build_model", lambda *_: network)
+    config.training.last_batch = "keep"
+    kept = dataset.train.labels != 1
+    assert kept.sum() % config.training.batch_size
+    variables, _ = retrained(config, dataset, (1,), *channel_moments(dataset.train.images[kept]))
+    config.data.exclude = "1"
+    jax.tree.map(np.testing.assert_array_equal, variables, train(config, dataset, tmp_path))
+    config.training.last_batch = "drop"
+    other, _ = retrained(config, dataset, (1,), *channel_moments(dataset.train.images[kept]))
+    assert (other["params"]["head"]["kernel"] != variables["params"]["head"]["kernel"]).any()
 
 
 def test_a_budget_that_fills_no_batch_is_an_input_error():
