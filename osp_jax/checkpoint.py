@@ -52,6 +52,7 @@ def training_checkpoints(workdir: Path, every: int, keep: int) -> Iterator[Check
         folder.mkdir(parents=True, exist_ok=True)
         remove_all_leftovers(folder)
         _remove_unfinished(folder)
+        _prune(folder, keep)
     wait_for_all("the checkpoints are tidied up")
     with _disk_errors(folder), ThreadPoolExecutor(1) as worker:
         checkpoints = Checkpoints(folder, every, keep, worker)
@@ -86,8 +87,7 @@ def save_state(
             for name, text in attached.items():
                 write_text(content / name, text)
             write_sums(content)
-        for old in _epochs(checkpoints.folder)[: -checkpoints.keep]:
-            discard(checkpoints.folder / str(old))
+        _prune(checkpoints.folder, checkpoints.keep)
 
     checkpoints.pending = checkpoints.worker.submit(complete)
 
@@ -167,6 +167,12 @@ def _finish(checkpoints: Checkpoints) -> None:
 def _epochs(folder: Path) -> list[int]:
     """Sorted numbers that are names in `folder`: of checkpoints, or of steps."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal()) if folder.is_dir() else []
+
+
+def _prune(folder: Path, keep: int) -> None:
+    """Removes all checkpoints but the newest `keep`."""
+    for epoch in _epochs(folder)[:-keep]:
+        discard(folder / str(epoch))
 
 
 def _remove_unfinished(folder: Path) -> None:

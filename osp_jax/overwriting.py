@@ -82,6 +82,8 @@ def check_results(folder: Path, names: Sequence[str], overwrite: bool = True) ->
       InputError: one exists and is not listed in the `SHA256SUMS` of `folder`, nor beside results of an older version;
         or it is no file; or results exist, and `overwrite` is not set.
     """
+    if folder.is_dir():
+        remove_leftovers(folder.resolve())
     existing = [name for name in names if os.path.lexists(folder / name)]
     if not existing:
         return

@@ -133,10 +133,10 @@ def remove_all_leftovers(folder: Path, name: str | None = None) -> None:
         matches = [_TEMPORARY.fullmatch(entry.name) for entry in entries]
     for match in matches:
         if match and name in (None, match[1]):
-            _remove_leftover(folder / match[0])
+            _remove_leftover(folder / match[0], match[1])
 
 
-def _remove_leftover(leftover: Path) -> None:
+def _remove_leftover(leftover: Path, name: str) -> None:
     with suppress(FileNotFoundError):  # another process removes it too
         if leftover.is_symlink():
             return
@@ -146,9 +146,12 @@ def _remove_leftover(leftover: Path) -> None:
         elif not any(leftover.iterdir()):
             leftover.rmdir()
         elif (leftover / MARKER).is_file() and _is_free(leftover / MARKER):
-            target = leftover.with_name((leftover / MARKER).read_text(encoding="utf-8") or leftover.name)
-            if (leftover / "old").exists() and not os.path.lexists(target):
-                os.rename(leftover / "old", target)
+            # The marker is empty where the process was killed before it wrote its target's name.
+            target = (leftover / MARKER).read_bytes().decode(errors="replace") or name
+            if _short(target) != name:
+                return
+            if (leftover / "old").exists() and not os.path.lexists(leftover.with_name(target)):
+                os.rename(leftover / "old", leftover.with_name(target))
             _remove(leftover)
 
 
@@ -163,13 +166,13 @@ def _make(holder: Path, target: str) -> int:
 
 def _remove(holder: Path) -> None:
     """The marker goes last, so that a removal that is killed can be finished."""
-    for name in ("content", "old"):
-        shutil.rmtree(holder / name, ignore_errors=True)
-    for leftover in holder.iterdir():
-        if leftover.name != MARKER:  # what a library was writing under a name of its own
-            shutil.rmtree(leftover, ignore_errors=True)
-    (holder / MARKER).unlink(missing_ok=True)
-    holder.rmdir()
+    for path in list(holder.iterdir()):
+        if path.name == "old" or path.name.startswith("content"):  # Orbax appends to the name while it writes
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # what is not ours stays
+        if os.listdir(holder) == [MARKER]:
+            (holder / MARKER).unlink()
+        holder.rmdir()
 
 
 def _swap(content: Path, path: Path, overwrite: bool) -> None:

@@ -25,7 +25,7 @@ from osp_jax.errors import InputError
 from osp_jax.integrity import SUMS, check_sums, read_sums, write_sums
 from osp_jax.models import create_model, variable_shapes
 from osp_jax.provenance import provenance
-from osp_jax.replacing import building, updating, write_text
+from osp_jax.replacing import building, remove_all_leftovers, updating, write_text
 
 EVALUATION = ("eval.json", "report.md", "report.html")
 """What `experiments.eval` writes into a workdir."""
@@ -98,6 +98,8 @@ def claim_workdir(
 def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any], complete: Callable[[Any], Any]) -> None:
     path = workdir / "config.json"
     wanted = json.loads(json.dumps({"config": config.to_dict(), "dataset": dataset}))
+    if is_first():
+        remove_all_leftovers(workdir)
     if path.exists():
         checked = (workdir / SUMS).exists()
         if checked:

@@ -18,10 +18,10 @@ from osp_jax import checkpoint, records
 from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, scaled_confidence, u_lira
 from osp_jax.data.splits import split_by_class
-from osp_jax.distributed import place
 from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
 from osp_jax.integrity import read_piece, write_piece
+from osp_jax.replacing import remove_all_leftovers
 from osp_jax.training.shadows import Shadows
 from osp_jax.unlearning import get_method
 from osp_jax.unlearning.data import request_data
@@ -119,6 +119,8 @@ def unlearn_shadows(
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, shadows.folder / "statistics"):
+        remove_all_leftovers(place)
     write_piece(folder / "record.json", what)
     on_device = place((shadows.pool.images, shadows.pool.labels))
     found = []

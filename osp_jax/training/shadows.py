@@ -26,7 +26,7 @@ from osp_jax.errors import InputError
 from osp_jax.integrity import read_piece, write_piece
 from osp_jax.models import init_variables, variable_shapes
 from osp_jax.provenance import provenance
-from osp_jax.replacing import discard
+from osp_jax.replacing import discard, remove_all_leftovers
 from osp_jax.settings import validated
 from osp_jax.training.epoch import batch_sizes, in_batches
 from osp_jax.training.loop import check_settings
@@ -155,6 +155,9 @@ def train_shadows(
     config = validated(config)
     here = shadow_folder(config, pool, keep, folder, exclude)
     if _is_finished(here):
+        discard(here / "checkpoints")  # of a run that was killed before it could
+        for place in (here, here / "models" / "checkpoints"):
+            remove_all_leftovers(place)
         return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep)))
     start = start_shadows(config, pool, num_classes, keep, exclude)
     way = way or choose_way(len(keep))

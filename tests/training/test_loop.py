@@ -155,6 +155,31 @@ def test_a_damaged_newest_checkpoint_is_told_instead_of_trained_over(finished, d
     assert_equal(load_workdir(workdir).variables, finished[1])
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_run_that_goes_on_notices_or_heals_a_flipped_byte(whole, finished, dataset, tmp_path, stop_before_save):
+    if not whole:
+        stop_before_save(3, RuntimeError("power failure"))
+        with pytest.raises(RuntimeError, match="power failure"):
+            train(three_epochs(), dataset, tmp_path / "stopped")
+        stop_before_save(None, None)
+    source, rng = finished[0] if whole else tmp_path / "stopped", np.random.default_rng(0)
+    newest = f"checkpoints/{3 if whole else 2}"
+    arrays = max((source / newest / "variables" / "d").iterdir(), key=lambda path: path.stat().st_size)
+    names = ["config.json", "metrics.jsonl", "SHA256SUMS", f"{newest}/SHA256SUMS", f"{newest}/metrics.jsonl"]
+    for name in [*names, arrays.relative_to(source)]:
+        workdir = shutil.copytree(source, tmp_path / "run")
+        content = bytearray((workdir / name).read_bytes())
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        (workdir / name).write_bytes(content)
+        if name == "metrics.jsonl":
+            assert_equal(train(three_epochs(), dataset, workdir), finished[1])
+            assert metrics_of(workdir) == metrics_of(finished[0])
+        else:
+            with pytest.raises(InputError, match=r"is damaged"):
+                train(three_epochs(), dataset, workdir)
+        shutil.rmtree(workdir)
+
+
 def test_only_the_newest_checkpoints_are_kept_and_the_last_epoch_always(config, dataset, tmp_path):
     config.training.epochs, config.checkpoint.every, config.checkpoint.keep = 5, 2, 2
     train(config, dataset, tmp_path)
