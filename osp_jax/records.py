@@ -73,6 +73,8 @@ class Request(Record):
     options: dict[str, int | float | str | bool] = Field(description="the options of the method")
     forget: Classes = Field(min_length=1, description="numbers of classes")
     original: str = Field(min_length=1, max_length=4096)
+    forgotten: Classes | None = Field(None, description="numbers of classes")
+    trained: str | None = Field(None, min_length=1, max_length=4096)
     channels: dict[str, Any] = Field({}, description="an object")
     budget: Budget = Budget()
 
@@ -198,7 +200,8 @@ def config_of(fields: dict[str, Any], path: Path) -> dict[str, Any]:
 def request(content: Any, path: Path, classes: int) -> dict[str, Any]:
     """`unlearn.json` of a model of so many classes."""
     record = checked(content, Request, path, "was it written by experiments.unlearn?")
-    check_classes(record["forget"], classes, path, "forget")
+    for name in ("forget", "forgotten"):
+        check_classes(record.get(name) or [], classes, path, name)
     return record
 
 

@@ -229,6 +229,10 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
       InputError: not a workdir, no checkpoint, a damaged one, or one of another model; or its training is not finished.
     """
     record = read_record(workdir, unread)
+    if "forgotten" not in record and (workdir / "unlearn.json").exists():
+        # Older versions kept what was forgotten in unlearn.json only.
+        request, classes = read_json(workdir / "unlearn.json"), len(record["dataset"]["class_names"])
+        record["forgotten"] = records.request(request, workdir / "unlearn.json", classes)["forget"]
     shape = tuple(record["dataset"]["image_shape"])
     model = build_model(ConfigDict(record["config"]), len(record["dataset"]["class_names"]), shape)
     check_finished(workdir, record)
