@@ -24,7 +24,7 @@ _STALL_SECONDS = 30  # for each block after that
 
 def find_archive(official: Archive, downloads: Path, archive: str | os.PathLike | None) -> Path:
     """The path of the archive: the one given, else the one in `downloads`, where it is downloaded to if need be."""
-    path = downloads / official.file if archive is None else user_path(archive, "--archive")
+    path = downloads / official.file if archive is None else user_path(archive, "--archive", "file")
     if archive is not None and not path.is_file():
         raise InputError(f"{path} is not a file; --archive must name {official.file}, from {official.url}")
     if not path.is_file():

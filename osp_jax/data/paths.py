@@ -4,11 +4,12 @@ import os
 import re
 from pathlib import Path
 
-from osp_jax.errors import InputError
+from osp_jax.errors import InputError, shown
+from osp_jax.paths import check_path
 
 # As TFDS writes them: name, name/config, name:version, name/config:version.
 _NAME = re.compile(r"[a-zA-Z_][\w-]*(/[\w.+-]*[\w+-])?(:(\d+|\*)(\.(\d+|\*)){0,2})?", re.ASCII)
-_LONGEST_NAME, _LONGEST_PATH = 200, 4096
+_LONGEST_NAME = 200
 
 
 def check_name(name: object) -> None:
@@ -19,49 +20,42 @@ def check_name(name: object) -> None:
         raise InputError(f"the name of the data set has {len(name)} characters; give at most {_LONGEST_NAME}")
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"unknown data set {name!a}; give digits, cifar10 or another name of "
+            f"unknown data set {shown(name)}; give digits, cifar10 or another name of "
             "https://www.tensorflow.org/datasets/catalog"
         )
 
 
-def user_path(text: str | os.PathLike, what: str) -> Path:
-    """The path that a user gave, with `~` expanded.
+def user_path(text: str | os.PathLike, what: str, kind: str = "folder") -> Path:
+    """The path that a user gave, with `~` expanded; it need not exist.
 
     Args:
       what: the setting or flag it comes from, for the message.
+      kind: 'folder' or 'file'.
 
     Raises:
-      InputError: no path at all, one that no file system can hold, or one in an unknown home.
+      InputError: as `osp_jax.paths.check_path`, or the path begins in a home folder that is not known.
     """
-    given = os.fspath(text)
-    if not isinstance(given, str):
-        raise InputError(f"{what} is of type {type(given).__name__}; give a path as text")
-    if not given.strip():
-        raise InputError(f"{what} is empty; give a path")
-    if "\0" in given or len(os.fsencode(given)) >= _LONGEST_PATH:
-        raise InputError(f"{what} is not a path that this system can hold ({len(given)} characters); give another")
+    check_path(text, what, kind)
     try:
-        return Path(given).expanduser()
+        return Path(text).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{what} is {given!a}, but that home folder is not known; give a path without ~") from error
+        raise InputError(
+            f"{what} is {shown(os.fspath(text))}, but that home folder is not known; give a path without ~"
+        ) from error
 
 
 def check_data_dir(folder: Path) -> None:
-    """Raises `InputError` where `folder` can be no data folder: a file, a broken or circular link, or forbidden."""
+    """Raises `InputError` where `folder`, checked by `user_path`, is a link to nothing or may not be read."""
+    if folder.is_symlink() and not folder.exists():
+        raise InputError(f"the data folder {folder} is a link to nothing; correct data.dir or TFDS_DATA_DIR")
     try:
-        folder.stat()
-        if folder.is_dir():
-            os.scandir(folder).close()
-            return
+        os.scandir(folder).close()
     except FileNotFoundError:
-        if not folder.is_symlink():
-            return
-        raise InputError(f"the data folder {folder} is a link to nothing; correct data.dir or TFDS_DATA_DIR") from None
+        return
     except OSError as error:
         raise InputError(
             f"the data folder {folder} cannot be read ({error.strerror}); correct data.dir or TFDS_DATA_DIR"
         ) from error
-    raise InputError(f"the data folder {folder} is a file; correct data.dir or TFDS_DATA_DIR")
 
 
 def check_readable(path: Path) -> None:

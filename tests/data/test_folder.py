@@ -365,14 +365,14 @@ def test_a_data_folder_that_is_none_is_refused(tmp_path, monkeypatch):
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
     for name, message in (
-        (tmp_path / "file", "is a file"),
-        (tmp_path / "file" / "in_it", "Not a directory"),
-        (tmp_path / "circle", "cannot be read"),
-        (tmp_path / "circle" / "in_it", "cannot be read"),
+        (tmp_path / "file", "which is a file; give a folder"),
+        (tmp_path / "file" / "in_it", "a part of it is a file"),
+        (tmp_path / "circle", "lead in a circle"),
+        (tmp_path / "circle" / "in_it", "lead in a circle"),
         (tmp_path / "broken", "a link to nothing"),
-        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / ("x" * 300), "too long for the file system"),
         ("~nobody_of_this_name", "home folder is not known"),
-        ("a\0b", "not a path"),
+        ("a\0b", "without control characters"),
         (" ", "is empty"),
     ):
         with pytest.raises(InputError, match=message):

@@ -468,16 +468,16 @@ def test_whatever_bytes_are_changed_an_archive_is_read_or_refused_in_one_line(na
     ids=["empty", "NUL", "with NUL", "unknown home", "too long", "not UTF-8"],
 )
 def test_a_path_that_can_be_none_is_refused(given, tmp_path):
-    with pytest.raises(InputError, match=r"--archive|is not a file"):
+    with pytest.raises(InputError, match=r"--archive"):
         prepare("cifar10", tmp_path, given)
-    with pytest.raises(InputError, match="the data folder is"):
+    with pytest.raises(InputError, match="the data folder"):
         prepare("cifar10", given)
 
 
 def test_an_archive_that_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(InputError, match="is not a file"):
+        with pytest.raises(InputError, match=r"is not a file|is a folder; give a file"):
             prepare("cifar10", tmp_path, path)
     (tmp_path / "downloads").mkdir(exist_ok=True)
     (tmp_path / "pipe").rename(tmp_path / "downloads" / "cifar-10-binary.tar.gz")

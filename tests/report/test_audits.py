@@ -92,7 +92,9 @@ def test_the_command_writes_both_files_and_refuses_what_does_not_belong_together
     other = folder / "other"
     for name, evaluation in {"a": audited(evaluate(), "osp", 3), "b": audited(evaluate(), "unsir", 3)}.items():
         (other / name).mkdir(parents=True)
-        (other / name / "eval.json").write_text(json.dumps(evaluation | ({"model": {"name": "vgg11", "parameters": 1}} if name == "b" else {})))
+        (other / name / "eval.json").write_text(
+            json.dumps(evaluation | ({"model": {"name": "vgg11", "parameters": 1}} if name == "b" else {}))
+        )
     (folder / "empty").mkdir()
     (folder / "alone").mkdir()
     alone = {name: value for name, value in audited(evaluate(), "osp", 3).items() if name != "retrained"}
