@@ -17,6 +17,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out
 
 
 def main() -> None:
+    from osp_jax import records
     from osp_jax.errors import InputError
     from osp_jax.overwriting import check_results
     from osp_jax.report.audits import audits_markdown, condensed, frontier_figure
@@ -37,6 +38,7 @@ def main() -> None:
     for path, evaluation in audited.items():
         if "retrained" not in evaluation:
             raise InputError(f"{path} has no retrained model to compare with; run experiments.eval with --reference")
+        records.checked(evaluation, records.Audited, path)
         for what in ("dataset", "model"):
             if evaluation[what] != audited[first][what]:
                 raise InputError(f"{path} is of another {what} than {first}; put them into folders of their own")

@@ -178,14 +178,15 @@ def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[s
 
     from osp_jax.audit.shadow_statistics import ShadowRequest, ShadowSets
     from osp_jax.training.shadows import find_shadows, shadow_pool
-    from osp_jax.unlearning import get_method
+    from osp_jax.unlearning import get_method, parse_options
 
     config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
     forget = tuple(next(iter(requests.values()))["forget"])
     sets = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
     answers = {}
     for name, request in requests.items():
-        options = get_method(request["method"]).options(**request["options"])
+        given = [f"{option}={value}" for option, value in request["options"].items()]
+        options = parse_options(get_method(request["method"]), given)
         answers[name] = ShadowRequest(request["method"], options, forget, request.get("budget", {}))
     return ShadowSets(*sets, answers)
 

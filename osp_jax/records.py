@@ -66,6 +66,13 @@ class Budget(Record):
     forget_per_class: Count | None = Field(None, description="a number of images, or null")
 
 
+class Change(Record):
+    """Factors of the channels of a layer, and the scores that they follow from."""
+
+    score: list[float] | None = None
+    factor: list[float] = Field(description="a number for each channel")
+
+
 class Request(Record):
     """`unlearn.json`."""
 
@@ -75,8 +82,13 @@ class Request(Record):
     original: str = Field(min_length=1, max_length=4096)
     forgotten: Classes | None = Field(None, description="numbers of classes")
     trained: str | None = Field(None, min_length=1, max_length=4096)
-    channels: dict[str, Any] = Field({}, description="an object")
+    channels: dict[str, Change] = Field(description="what changed, by layer")
     budget: Budget = Budget()
+    forget_names: list[str] = Field([], description="names of classes")
+    masked_channels: dict[str, Count] = Field({}, description="numbers of channels by layer")
+    data_seen: dict[str, dict[str, dict[str, Count]]] = Field({}, description="numbers of images")
+    seconds: dict[str, float | None] = Field({}, description="seconds by what took them")
+    provenance: dict[str, Any] = Field({}, description="what made it")
 
 
 class Epoch(Record):
@@ -95,18 +107,32 @@ class AuditRecord(Record):
     settings: dict[str, Any] = Field(description="the settings of the audit")
 
 
+class EvaluatedData(Record):
+    name: str = Field(max_length=200)
+    class_names: list[str] | None = Field(None, description="names of classes")
+
+
+class Measure(Record):
+    """An answer of an audit to one question; null where there was none."""
+
+    value: float | None = None
+    ci95: list[float | None] | None = None
+    n: Count | None = None
+    leak: str | None = None
+
+
 class Judged(Record):
     """The accuracies of a model in `eval.json`."""
 
     test_retain_accuracy: Share | None = Field(None, description="a share from 0 to 1, or null")
     test_forget_accuracy: Share | None = Field(None, description="a share from 0 to 1, or null")
-    measures: dict[str, dict[str, Any]] = Field({}, description="the measures of the audit")
+    measures: dict[str, dict[str, Measure]] = Field({}, description="the measures of the audit")
 
 
 class Evaluation(Record):
     """`eval.json`."""
 
-    dataset: Named
+    dataset: EvaluatedData
     model: Named
     forget: Classes = Field(description="numbers of classes")
     method: str | None = Field(description="the name of a method, or null")
@@ -114,6 +140,35 @@ class Evaluation(Record):
     unlearned: Judged | None = None
     retrained: Judged | None = None
     audit: AuditRecord | None = None
+
+
+class AuditedData(EvaluatedData):
+    variant: str
+
+
+class AuditedModel(Named):
+    parameters: Count
+
+
+class AuditedRequest(Record):
+    forget_names: list[str] = Field(min_length=1, description="names of classes")
+    options: dict[str, Any] = Field(description="the options of the method")
+    data_seen: dict[str, Any] = Field(description="the images that were seen")
+    seconds: dict[str, float | None] = Field(description="seconds by what took them")
+    provenance: dict[str, Any] = Field(description="what made it")
+
+
+class Audited(Evaluation):
+    """`eval.json` with an audit of an unlearned model beside a retrained one."""
+
+    dataset: AuditedData
+    model: AuditedModel
+    method: str = Field(max_length=200)
+    unlearned: Judged
+    retrained: Judged
+    audit: AuditRecord
+    unlearn: AuditedRequest
+    provenance: dict[str, Any] = Field(description="what made it")
 
 
 class Row(Record):
@@ -202,6 +257,14 @@ def request(content: Any, path: Path, classes: int) -> dict[str, Any]:
     record = checked(content, Request, path, "was it written by experiments.unlearn?")
     for name in ("forget", "forgotten"):
         check_classes(record.get(name) or [], classes, path, name)
+    return record
+
+
+def evaluation(content: Any, path: Path) -> dict[str, Any]:
+    """`eval.json`."""
+    record = checked(content, Evaluation, path, "was it written by experiments.eval?")
+    if names := record["dataset"].get("class_names"):
+        check_classes(record["forget"], len(names), path, "forget")
     return record
 
 

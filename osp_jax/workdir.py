@@ -243,7 +243,7 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
 def load_evaluation(workdir: Path) -> dict[str, Any]:
     """The content of `eval.json`, after the evaluation's files were compared with their checksums."""
     check_sums(workdir, _remedy(workdir), only=EVALUATION, required=("eval.json",))
-    return records.checked(read_json(workdir / "eval.json"), records.Evaluation, workdir / "eval.json")
+    return records.evaluation(read_json(workdir / "eval.json"), workdir / "eval.json")
 
 
 def check_finished(workdir: Path, record: dict[str, Any]) -> None:

@@ -37,6 +37,15 @@ EVALUATION = {
     "original": {"test_retain_accuracy": 0.5, "test_forget_accuracy": 1.0, "measures": {}},
     "audit": {"level": "quick", "settings": {}},
 }
+MEASURES = {"membership": {"a_auc": {"value": 0.5, "ci95": [0.4, 0.6], "n": 30, "leak": "high"}}}
+AUDITED = EVALUATION | {
+    "dataset": {"name": "digits", "variant": "digits", "class_names": ["cat", "dog", "bird"]},
+    "model": {"name": "resnet8", "parameters": 10},
+    "unlearned": {"measures": MEASURES},
+    "retrained": {"measures": MEASURES},
+    "unlearn": {"forget_names": ["dog"], "options": {}, "data_seen": {}, "seconds": {"cold": 0.5}, "provenance": {}},
+    "provenance": {},
+}
 SHADOWS = {"number": 4, "config": CONFIG, "epochs": [{"epoch": 1, "seconds": 0.5}]}
 ROW = {"name": "cat", "original": {"forget_accuracy": 0.5, "retain_accuracy": None}}
 CELL = {"seed": 0, "request": "cat", "kind": "single", "method": "osp", "forget": [1]}
@@ -105,7 +114,8 @@ def at(record: Any, name: str, value: object) -> Any:
 READERS = {
     "trained": (TRAINED, lambda content: records.trained(content, PATH)),
     "request": (REQUEST, lambda content: records.request(content, PATH, classes=3)),
-    "evaluation": (EVALUATION, lambda content: records.checked(content, records.Evaluation, PATH)),
+    "evaluation": (EVALUATION, lambda content: records.evaluation(content, PATH)),
+    "audited": (AUDITED, lambda content: records.checked(content, records.Audited, PATH)),
     "shadows": (SHADOWS, lambda content: records.checked(content, records.ShadowSet, PATH)),
     "row": (ROW, lambda content: records.checked(content, records.Row, PATH)),
     "cell": (CELL, lambda content: records.checked(content, records.Cell, PATH)),
@@ -162,11 +172,20 @@ def test_another_shape_is_refused_with_the_file(reader, content):
         ("request", "options", {"amount": [1]}),
         ("request", "original", ""),
         ("request", "channels", []),
+        ("request", "channels", {"conv": 3}),
+        ("request", "channels", {"conv": {"factor": ["a"]}}),
+        ("request", "channels", ...),
         ("evaluation", "forget", [-1]),
         ("evaluation", "original", None),
         ("evaluation", "original.test_retain_accuracy", 1.5),
         ("evaluation", "audit", []),
         ("evaluation", "dataset", "digits"),
+        ("audited", "retrained", None),
+        ("audited", "unlearn", None),
+        ("audited", "unlearn.forget_names", 3),
+        ("audited", "unlearned.measures", {"membership": {"a_auc": {"value": "high"}}}),
+        ("audited", "unlearned.measures", {"membership": {"a_auc": {"value": 0.5, "n": -1}}}),
+        ("audited", "provenance", 3),
         ("shadows", "number", "4"),
         ("shadows", "epochs", [{"epoch": 1}]),
         ("shadows", "epochs", {}),
