@@ -31,7 +31,7 @@ test: $(BIN)/.installed
 	$(PYTEST) -m "not slow"
 
 test-all: $(BIN)/.installed
-	$(PYTEST)
+	XLA_FLAGS= $(PYTEST)
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ def test_a_forgotten_image_follows_the_random_network_and_a_retained_one_the_ori
     np.testing.assert_allclose(value, np.mean(np.exp(target) * (target - output)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 7)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 7), marks=pytest.mark.slow)])
 def test_it_forgets_and_keeps_the_others(digits, forget):
     before = digits.accuracies(digits.variables, forget)
     variables, _ = digits.forget("bad-teacher", forget, **SMALL)

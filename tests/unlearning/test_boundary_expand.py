@@ -47,7 +47,7 @@ def test_the_loss_is_the_cross_entropy_with_the_added_class(layer, use_bias):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 7)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 7), marks=pytest.mark.slow)])
 def test_it_forgets_keeps_most_of_the_others_and_sees_forgotten_images_alone(digits, forget):
     before = digits.accuracies(digits.variables, forget)
     variables, data = digits.forget("boundary-expand", forget, **SMALL)

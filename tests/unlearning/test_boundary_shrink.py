@@ -60,7 +60,7 @@ def test_the_loss_is_the_cross_entropy_of_the_images_with_the_labels_of_the_batc
     assert np.array_equal(statistics["bn1"]["mean"], state[1]["bn1"]["mean"]) != train
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 7)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 7), marks=pytest.mark.slow)])
 def test_it_forgets_keeps_most_of_the_others_and_sees_forgotten_images_alone(digits, forget):
     before = digits.accuracies(digits.variables, forget)
     variables, data = digits.forget("boundary-shrink", forget, **SMALL)

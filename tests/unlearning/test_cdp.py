@@ -89,7 +89,7 @@ def test_a_score_by_hand(options, scores):
     np.testing.assert_allclose(discrimination(means, 0, Options(**options)), scores)
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 5)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 5), marks=pytest.mark.slow)])
 def test_it_forgets_the_digits_and_what_is_pruned_stays_so_in_the_fine_tuning(digits, forget):
     before = digits.accuracies(digits.variables, forget)
     pruned, data = digits.forget("cdp", forget, epochs=0)

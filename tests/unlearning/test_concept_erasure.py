@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge
 
 from configs.default import get_config
 from osp_jax.activations import collect_statistics
@@ -253,10 +253,11 @@ def test_the_digits_forget_a_class_keep_the_others_and_a_new_head_reads_it_less(
         given = {"num_classes": 10, "keep_features": len(test.labels), **moments}
         found = collect_statistics(digits.model, variables, batches, **given)
         features, truth = np.asarray(found.features), np.asarray(found.labels) == 3
-        probe = LogisticRegression(class_weight="balanced", max_iter=2000).fit(features[::2], truth[::2])
-        right = probe.predict(features[1::2]) == truth[1::2]
-        return (right[truth[1::2]].mean() + right[~truth[1::2]].mean()) / 2
+        weights = np.where(truth, 1 / truth.sum(), 1 / (~truth).sum())
+        return Ridge(alpha=1e-3).fit(features, truth, sample_weight=weights).score(features, truth, weights)
 
+    # The share of the variance of "is it a 3?" that the best linear head explains: 0.87 before and 0.67 afterwards,
+    # 0.02 to 0.04 more or less where rounding or a few images give another network to start from.
     assert read(variables) < read(digits.variables) - 0.05
 
 

@@ -44,7 +44,7 @@ def test_the_rate_rises_and_falls_linearly(epochs, expected):
     np.testing.assert_allclose(msg.epoch_rates(0.2, epochs), 0.2 * np.array(expected))
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 8)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 8), marks=pytest.mark.slow)])
 def test_it_forgets_the_digits_and_keeps_the_others(digits, forget):
     variables, data = digits.forget("msg", forget, learning_rate=0.1)
     forgotten, retained = digits.accuracies(variables, forget)

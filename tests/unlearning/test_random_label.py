@@ -60,7 +60,7 @@ def test_mixed_epochs_have_both_kinds_in_a_batch(digits):
     assert (share < 0.3).all()
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 8)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 8), marks=pytest.mark.slow)])
 def test_it_forgets_the_digits_and_keeps_the_others(digits, forget):
     options = {"epochs": 5, "learning_rate": 0.03, "batch_size": 64}
     variables, data = digits.forget("random-label", forget, **options)

@@ -33,7 +33,7 @@ def test_free_are_the_parameters_with_the_largest_gradient_of_the_forgotten_imag
     np.testing.assert_array_equal(changed, size >= np.sort(size)[-7])
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 8)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 8), marks=pytest.mark.slow)])
 def test_it_forgets_the_digits_and_leaves_half_of_the_parameters_exactly(digits, forget):
     variables, data = digits.forget("salun", forget, **TINY)
     forgotten, retained = digits.accuracies(variables, forget)

@@ -49,7 +49,7 @@ def test_the_first_epochs_begin_with_the_forgotten_images_and_the_rate_falls_aft
     np.testing.assert_allclose(steps["rate"], [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
 
 
-@pytest.mark.parametrize("forget", [(3,), (3, 7)])
+@pytest.mark.parametrize("forget", [(3,), pytest.param((3, 7), marks=pytest.mark.slow)])
 def test_it_forgets_and_keeps_the_others(digits, forget):
     before = digits.accuracies(digits.variables, forget)
     variables, data = digits.forget("scrub", forget, **SMALL)
