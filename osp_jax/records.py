@@ -6,7 +6,7 @@ the file, the field and what to do. Fields that are not listed are kept as they 
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -178,14 +178,25 @@ class Row(Record):
     original: dict[str, float | None] = Field(description="the figures of the original")
 
 
+class Accuracies(Record):
+    test_retain_accuracy: Share | None
+    test_forget_accuracy: Share | None
+
+
 class Cell(Record):
-    """A method and a request of a comparison."""
+    """A method and a request of a comparison: its figures, or its error."""
 
     seed: Count
     request: str
     kind: str
     method: str = Field(max_length=200)
     forget: Classes = Field(description="numbers of classes")
+    accuracy: Accuracies | None = None
+    error: str | None = None
+    options: dict[str, Any] = Field({}, description="the options of the method")
+    seconds: dict[str, float | None] = Field({}, description="seconds by what took them")
+    seen: dict[str, Count] = Field({}, description="numbers of images by class")
+    peak_bytes: float | None = None
 
 
 class Trial(Record):
@@ -280,6 +291,24 @@ def checked(content: Any, kind: type[Record], path: Path, remedy: str = "was it 
 def trials(content: Any, path: Path) -> list[dict[str, Any]]:
     """The settings that a comparison tried for a method."""
     return checked({"trials": content}, Trials, path)["trials"]
+
+
+def row(content: Any, path: Path, methods: Iterable[str]) -> dict[str, Any]:
+    """A class of a sweep, with the figures of the original and of each method."""
+    again = "delete it, and its class is done again."
+    found = checked(content, Row, path, again)
+    for method in methods:
+        checked({"name": "", "original": found.get(method)}, Row, path, again)
+    return found
+
+
+def cell(content: Any, path: Path) -> dict[str, Any]:
+    """A method and a request of a comparison."""
+    again = "delete it, and it is done again."
+    found = checked(content, Cell, path, again)
+    if found.get("accuracy") is None and found.get("error") is None:
+        _refuse(path, "has neither accuracy nor error", again)
+    return found
 
 
 def numbers(content: Any, path: Path, count: int) -> list[float]:

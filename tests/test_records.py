@@ -47,8 +47,10 @@ AUDITED = EVALUATION | {
     "provenance": {},
 }
 SHADOWS = {"number": 4, "config": CONFIG, "epochs": [{"epoch": 1, "seconds": 0.5}]}
-ROW = {"name": "cat", "original": {"forget_accuracy": 0.5, "retain_accuracy": None}}
+FIGURES = {"forget_accuracy": 0.5, "retain_accuracy": None}
+ROW = {"name": "cat", "original": FIGURES, "osp": FIGURES}
 CELL = {"seed": 0, "request": "cat", "kind": "single", "method": "osp", "forget": [1]}
+CELL |= {"accuracy": {"test_forget_accuracy": 0.0, "test_retain_accuracy": 0.9}, "seconds": {"cold": None}}
 
 
 def refusal(work: Any) -> str:
@@ -117,8 +119,8 @@ READERS = {
     "evaluation": (EVALUATION, lambda content: records.evaluation(content, PATH)),
     "audited": (AUDITED, lambda content: records.checked(content, records.Audited, PATH)),
     "shadows": (SHADOWS, lambda content: records.checked(content, records.ShadowSet, PATH)),
-    "row": (ROW, lambda content: records.checked(content, records.Row, PATH)),
-    "cell": (CELL, lambda content: records.checked(content, records.Cell, PATH)),
+    "row": (ROW, lambda content: records.row(content, PATH, ["osp"])),
+    "cell": (CELL, lambda content: records.cell(content, PATH)),
     "epoch": ({"epoch": 1, "step": 3}, lambda content: records.checked(content, records.Epoch, PATH)),
     "trials": ([{"options": {}, "score": 0.5}], lambda content: records.trials(content, PATH)),
     "numbers": ([0.5, 1, -2.5], lambda content: records.numbers(content, PATH, 3)),
@@ -191,6 +193,9 @@ def test_another_shape_is_refused_with_the_file(reader, content):
         ("shadows", "epochs", {}),
         ("cell", "forget", ...),
         ("cell", "seed", -1),
+        ("cell", "accuracy", ...),
+        ("cell", "accuracy", {"test_forget_accuracy": "low"}),
+        ("cell", "seconds", {"cold": "long"}),
         ("row", "original", [1]),
         ("epoch", "epoch", "1"),
     ],
@@ -200,6 +205,10 @@ def test_a_field_that_cannot_be_is_refused_with_file_and_name(reader, name, valu
     message = refusal(lambda: read(at(content, name, value)))
     assert str(PATH) in message
     assert name in message
+
+
+def test_a_row_of_a_sweep_has_figures_of_every_method():
+    assert "original is None" in refusal(lambda: records.row(ROW, PATH, ["osp", "unsir"]))
 
 
 def test_fields_of_another_version_are_kept():

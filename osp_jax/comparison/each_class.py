@@ -95,7 +95,7 @@ def forget_each_class(
     for forgotten, class_name in enumerate(dataset.class_names):
         path = folder / f"{forgotten}.json"
         if path.exists():
-            yield records.checked(read_piece(path), records.Row, path, "delete it, and its class is done again.")
+            yield records.row(read_piece(path), path, options)
             continue
         row = {"class": forgotten, "name": class_name, "original": judged(trained.variables, before, forgotten)}
         for name, chosen in options.items():
