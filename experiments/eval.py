@@ -117,9 +117,13 @@ def main() -> None:
 
 def _request(workdir: Path) -> dict[str, Any] | None:
     """What `experiments.unlearn` wrote of it; None for a trained model."""
+    from osp_jax.unlearning import get_method
     from osp_jax.workdir import read_request
 
-    return read_request(workdir)
+    request = read_request(workdir)
+    if request:
+        get_method(request["method"])
+    return request
 
 
 def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> None:

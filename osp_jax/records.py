@@ -79,7 +79,7 @@ class Request(Record):
     method: str = Field(max_length=200)
     options: dict[str, int | float | str | bool] = Field(description="the options of the method")
     forget: Classes = Field(min_length=1, description="numbers of classes")
-    original: str = Field(min_length=1, max_length=4096)
+    original: settings.Place = Field(min_length=1)
     forgotten: Classes | None = Field(None, description="numbers of classes")
     trained: str | None = Field(None, min_length=1, max_length=4096)
     channels: dict[str, Change] = Field(description="what changed, by layer")

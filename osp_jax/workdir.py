@@ -5,6 +5,7 @@ While a training is under way, `SHA256SUMS` lists `config.json` alone; each chec
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -216,7 +217,7 @@ def read_record(workdir: Path, unread: Collection[str] = ()) -> dict[str, Any]:
 def read_request(workdir: Path) -> dict[str, Any] | None:
     """`unlearn.json`, what `experiments.unlearn` wrote of a model; None for a trained one. Raises as `read_record`."""
     path = workdir / "unlearn.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     classes = read_record(workdir, EVALUATION)["dataset"]["class_names"]
     return records.request(read_json(path), path, len(classes))

@@ -173,6 +173,7 @@ def test_another_shape_is_refused_with_the_file(reader, content):
         ("request", "options", []),
         ("request", "options", {"amount": [1]}),
         ("request", "original", ""),
+        ("request", "original", "a\x00b"),
         ("request", "channels", []),
         ("request", "channels", {"conv": 3}),
         ("request", "channels", {"conv": {"factor": ["a"]}}),
@@ -231,6 +232,12 @@ def test_a_run_from_before_a_setting_whose_default_is_not_falsy_goes_on(tmp_path
     claim_workdir(tmp_path, config, {})
     config.training.norm_bias_rate = 2.0
     assert "training.norm_bias_rate" in refusal(lambda: claim_workdir(tmp_path, config, {}))
+
+
+def test_a_request_behind_a_circle_of_links_is_not_taken_for_none(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TRAINED))
+    (tmp_path / "unlearn.json").symlink_to("unlearn.json")
+    assert "unlearn.json" in refusal(lambda: read_request(tmp_path))
 
 
 def test_the_classes_of_a_request_are_those_of_its_model(tmp_path):
