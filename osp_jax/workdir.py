@@ -210,7 +210,10 @@ def read_record(workdir: Path, unread: Collection[str] = ()) -> dict[str, Any]:
       InputError: as `read_json`, and where a file is damaged or a field cannot be used.
     """
     if (workdir / "config.json").exists() or (workdir / SUMS).exists():
-        check_sums(workdir, _remedy(workdir), skip=unread, required=("config.json",))
+        # Of a workdir of an older version an evaluation lists its own files only.
+        listed = set(read_sums(workdir, _remedy(workdir)) or ())
+        required = () if listed and listed <= set(EVALUATION) else ("config.json",)
+        check_sums(workdir, _remedy(workdir), skip=unread, required=required)
     return records.trained(read_json(workdir / "config.json"), workdir / "config.json")
 
 

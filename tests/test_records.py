@@ -11,7 +11,8 @@ from configs import default
 from osp_jax import records
 from osp_jax.errors import InputError
 from osp_jax.settings import completed
-from osp_jax.workdir import claim_workdir, read_json, read_record, read_request
+from osp_jax.workdir import EVALUATION as FILES
+from osp_jax.workdir import adding, claim_workdir, read_json, read_record, read_request
 
 PATH = Path("runs/model/file.json")
 CONFIG = json.loads(json.dumps(completed({})))
@@ -232,6 +233,14 @@ def test_a_run_from_before_a_setting_whose_default_is_not_falsy_goes_on(tmp_path
     claim_workdir(tmp_path, config, {})
     config.training.norm_bias_rate = 2.0
     assert "training.norm_bias_rate" in refusal(lambda: claim_workdir(tmp_path, config, {}))
+
+
+def test_a_workdir_of_an_older_version_is_read_after_it_was_evaluated(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TRAINED))
+    with adding(tmp_path, FILES) as place:
+        for name in FILES:
+            (place / name).write_text("{}")
+    assert read_record(tmp_path) == TRAINED
 
 
 def test_a_request_behind_a_circle_of_links_is_not_taken_for_none(tmp_path):
