@@ -18,7 +18,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from osp_jax.activations import REDUCTIONS, ClassStatistics, Statistics
-from osp_jax.errors import InputError
+from osp_jax.errors import InputError, shown
 from osp_jax.masks import (
     SELECTIONS,
     STRENGTHS,
@@ -35,6 +35,7 @@ from osp_jax.unlearning.options import check_choices, check_options
 
 AGAINST = ("mean", "max")
 PLACES = ("gate", "kernel", "head")
+_AMOUNTS = {"fraction": (0, 1), "top-k": (1, 2**31 - 1), "threshold": (-1e6, 1e6)}  # by `select`
 SEARCH = {"amount": (0.1, 0.15, 0.25, 0.4), "strength": ("rank", "hard"), "against": AGAINST}
 
 
@@ -47,7 +48,7 @@ class Options:
     standardised: bool = False
     against: str = "mean"
     select: str = "fraction"
-    amount: float = 0.25
+    amount: float = 0.25  # of 'fraction' a share of the channels, of 'top-k' their number, of 'threshold' a score
     strength: str = "rank"
     constant: float = 0.5  # the strength, where `strength` is 'constant'
     place: str = "gate"  # 'gate' where the channel is produced, 'kernel' literally, 'head' in the rows of the head
@@ -56,6 +57,11 @@ class Options:
     def __post_init__(self) -> None:
         check_options(self, constant=(0, 1))
         check_choices(self, reduction=REDUCTIONS, against=AGAINST, select=SELECTIONS, strength=STRENGTHS, place=PLACES)
+        if self.select == "top-k" and (self.amount < 1 or self.amount != int(self.amount)):
+            raise InputError(
+                f"option amount is {self.amount}; with select=top-k give a number of channels, such as amount=4"
+            )
+        check_options(self, amount=_AMOUNTS[self.select])
         if self.place == "head" and self.layers != "last":
             raise InputError("only the last group feeds the head; with place=head use layers=last")
 
@@ -106,9 +112,9 @@ def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
     try:
         chosen = tuple(name for name in names if re.search(layers, name))
     except re.error as error:
-        raise InputError(f"layers {layers!r} is not a regular expression: {error}") from error
+        raise InputError(f"layers {shown(layers)} is not a regular expression: {error}") from error
     if not chosen:
-        raise InputError(f"layers {layers!r} matches no channel group; there are: {', '.join(names)}")
+        raise InputError(f"layers {shown(layers)} matches no channel group; there are: {', '.join(names)}")
     return chosen
 
 

@@ -42,7 +42,7 @@ class Options:
     erase: bool = False  # zero the kernels of fully masked channels
 
     def __post_init__(self) -> None:
-        positive = ("steps", "learning_rate", "forget_weight")
+        positive = ("steps", "learning_rate", "forget_weight", "margin")
         check_options(self, draws=(1, None), **{name: (0, None) for name in positive})
         check_choices(self, source=SOURCES, place=PLACES)
 

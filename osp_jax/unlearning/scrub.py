@@ -23,7 +23,7 @@ from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
-from osp_jax.errors import InputError
+from osp_jax.errors import InputError, shown
 from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
 from osp_jax.training.loss import cross_entropy, train_logits
 from osp_jax.unlearning.data import RequestData
@@ -61,7 +61,7 @@ class Options:
         try:
             return [int(epoch) for epoch in self.decay_after.split(",") if epoch.strip()]
         except ValueError as error:
-            raise InputError(f"option decay_after is {self.decay_after!r}; give epochs such as 3,5,9") from error
+            raise InputError(f"option decay_after is {shown(self.decay_after)}; give epochs such as 3,5,9") from error
 
 
 def unlearn(

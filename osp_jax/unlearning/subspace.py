@@ -33,7 +33,7 @@ from jax import lax
 
 from osp_jax.activations import Statistics
 from osp_jax.data.augment import Preparation
-from osp_jax.errors import InputError
+from osp_jax.errors import InputError, shown
 from osp_jax.layer_inputs import Layer, input_rows, layer_inputs
 from osp_jax.unlearning.data import RequestData
 from osp_jax.unlearning.moments import matmul, second_moment, sum_over_batches
@@ -66,7 +66,7 @@ class Options:
         try:
             re.compile(self.layers)
         except re.error as error:
-            raise InputError(f"option layers {self.layers!r} is not a regular expression: {error}") from error
+            raise InputError(f"option layers {shown(self.layers)} is not a regular expression: {error}") from error
 
 
 class Sampling(NamedTuple):
@@ -112,7 +112,7 @@ def check(params: Any, channels: Any, config: Options) -> None:
 
 
 def _unmatched(layers: str) -> InputError:
-    return InputError(f"layers {layers!r} matches no convolution or dense layer; use layers='' for all")
+    return InputError(f"layers {shown(layers)} matches no convolution or dense layer; use layers='' for all")
 
 
 def input_moments(

@@ -95,7 +95,33 @@ def test_an_unknown_option_is_an_input_error_that_lists_the_options(method, know
         parse_options(method, ["strenght=hard"])
 
 
-@given(st.floats(-1e30, 1e30), st.integers(0, 2**31 - 1))
+WRONG = {
+    bool: [1, "True", None],
+    int: [float("nan"), float("inf"), -float("inf"), -(10**30), 1.5, "1", None, True],
+    float: [float("nan"), float("inf"), -float("inf"), -1e30, "1", None, True],
+    str: ["x" * 100_000, 3, None],
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_option_of_another_type_or_out_of_range_is_refused_in_one_short_line(name):
+    options = METHODS[name].Options
+    for field in dataclasses.fields(options):
+        for value in WRONG[type(field.default)]:
+            with pytest.raises(InputError, match=field.name) as raised:
+                options(**{field.name: value})
+            assert len(str(raised.value)) < 300
+            assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("amount", [0.25, 0, -1, 1.5])
+def test_top_k_without_a_number_of_channels_is_refused(amount):
+    with pytest.raises(InputError, match="with select=top-k give a number of channels, such as amount=4"):
+        OSP.options(select="top-k", amount=amount)
+    assert OSP.options(select="top-k", amount=4).amount == 4
+
+
+@given(st.floats(0, 1), st.integers(0, 2**31 - 1))
 def test_numbers_survive_as_text(amount, steps):
     assert parse_options(OSP, [f"amount={amount!r}"]).amount == amount
     assert parse_options(FIT, [f"steps={steps}"]).steps == steps
