@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -115,7 +116,7 @@ def unlearn_shadows(
     method, forget = get_method(request.method), request.forget
     indices = forgotten_images(shadows, forget)
     what = request._asdict() | {"options": dataclasses.asdict(request.options), "budget": dict(request.budget)}
-    what |= {"forget": list(map(int, forget)), "seed": seed}
+    what |= {"forget": list(map(int, forget)), "seed": seed, "statistics": _statistics_settings(shadows)}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,9 +155,21 @@ def _statistic(shadows: Shadows, variables: dict[str, Any], indices: np.ndarray)
     return scaled_confidence(logits, shadows.pool.labels[indices])
 
 
+def statistics_folder(shadows: Shadows) -> Path:
+    """Where the class statistics of the models of a set lie, for these `config.statistics`."""
+    key = hashlib.sha256(json.dumps(_statistics_settings(shadows), sort_keys=True).encode()).hexdigest()[:12]
+    return shadows.folder / f"statistics-{key}"
+
+
+def _statistics_settings(shadows: Shadows) -> dict[str, Any]:
+    """What class statistics depend on beside the model and its images."""
+    return shadows.config.statistics.to_dict()
+
+
 def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], members: np.ndarray) -> Statistics:
-    """Over the model's own images, as a workdir's; the same for every method, so collected once."""
-    path = shadows.folder / "statistics" / str(i)
+    """Over the model's own images, as a workdir's; the same for every method, so collected once for each
+    `config.statistics`."""
+    path = statistics_folder(shadows) / str(i)
     if path.exists():
         return checkpoint.load_statistics(path)
     settings, preparation = shadows.config, shadows.preparation

@@ -8,7 +8,7 @@ left out. It is trained once; a run that was killed goes on from its newest chec
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,7 +207,7 @@ def find_shadows(
         record = records.checked(read_piece(path), records.ShadowSet, path)
         record["config"] = records.config_of(record["config"], path)
         epochs = record["config"]["training"]["epochs"]
-        if _is_finished(path.parent) and _settings(ConfigDict(record["config"])) == _settings(_lasting(config, epochs)):
+        if _is_finished(path.parent) and _settings(record["config"]) == _settings(_lasting(config, epochs)):
             found.add((record["number"], epochs))
     for number, epochs in sorted(found, reverse=True):
         settings = _lasting(config, epochs)
@@ -229,9 +229,18 @@ def find_shadows(
 
 
 def shadow_folder(config: ConfigDict, pool: Split, keep: np.ndarray, folder: Path, exclude: Sequence[int] = ()) -> Path:
-    """Where the set of this recipe, pool, `keep` and `exclude` lies under `folder`, whether it is there or not."""
-    what = {"settings": _settings(config), "exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
-    return folder / hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    """Where the set of this recipe, pool, `keep` and `exclude` lies under `folder`, whether it is there or not.
+
+    Names of before left out `config.features`, so sets of different recipes had one name: such a set is taken only if
+    its record says that it has this recipe.
+    """
+    what = {"exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
+    settings = _settings(config)
+    old = folder / _digest_of(what | {"settings": {k: v for k, v in settings.items() if k != "features"}})
+    record = old / "record.json"
+    if record.exists() and _settings(read_piece(record)["config"]) == settings:
+        return old
+    return folder / _digest_of(what | {"settings": settings})
 
 
 def seconds_per_shadow(folder: Path) -> float:
@@ -322,15 +331,20 @@ def _check_finite(values: Sequence[Any], epoch: int) -> None:
         )
 
 
-def _settings(config: ConfigDict) -> dict[str, Any]:
+def _settings(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that a shadow model depends on."""
-    fields = json.loads(json.dumps(config.to_dict()))
-    fields["data"].pop("dir")  # where the data lie may change; the pool itself is part of the key
+    fields = json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else config))
+    fields["data"].pop("dir", None)  # where the data lie may change; the pool itself is part of the key
     # A setting of before its existence has no place in the key: finished sets keep theirs.
     for section, name, default in (("data", "pad_mode", "reflect"), ("training", "last_batch", "drop")):
         if fields[section].get(name) == default:
             del fields[section][name]
-    return {name: fields[name] for name in ("seed", "data", "model", "training", "orthogonality")}
+    fields.setdefault("features", {"penalty": "none", "weight": 0.0})  # recipes of before had no such penalty
+    return {name: fields[name] for name in ("seed", "data", "model", "training", "orthogonality", "features")}
+
+
+def _digest_of(what: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _lasting(config: ConfigDict, epochs: int) -> ConfigDict:

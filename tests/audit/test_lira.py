@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 from scipy import stats
 from scipy.special import softmax
 
@@ -14,7 +15,7 @@ from configs import default
 from osp_jax.audit import lira as attacks
 from osp_jax.audit import shadow_statistics
 from osp_jax.audit.lira import lira, lira_offline, retrained_control, scaled_confidence, u_lira
-from osp_jax.audit.shadow_statistics import ShadowRequest, forgotten_images, unlearn_shadows
+from osp_jax.audit.shadow_statistics import ShadowRequest, forgotten_images, statistics_folder, unlearn_shadows
 from osp_jax.audit.shadow_statistics import shadow_statistics as statistics_of
 from osp_jax.data.sources import Split, load_dataset
 from osp_jax.errors import InputError
@@ -277,7 +278,7 @@ def test_each_model_forgets_its_own_images_once(overfitted, monkeypatch):
 
 def test_two_audits_of_the_same_shadow_models_do_not_disturb_each_other(overfitted, monkeypatch):
     every, _ = overfitted
-    request, folder = ShadowRequest("osp", get_method("osp").options(), (2,)), every.folder / "statistics"
+    request, folder = ShadowRequest("osp", get_method("osp").options(), (2,)), statistics_folder(every)
     shutil.rmtree(folder, ignore_errors=True)
     alone = unlearn_shadows(every, request)
     kept, take = shutil.copytree(folder, every.folder / "kept"), shadow_statistics.statistics_over
@@ -292,6 +293,19 @@ def test_two_audits_of_the_same_shadow_models_do_not_disturb_each_other(overfitt
     monkeypatch.setattr(shadow_statistics, "statistics_over", taken_by_both)
     np.testing.assert_array_equal(unlearn_shadows(every, request), alone)
     assert sorted(path.name for path in folder.iterdir()) == list("01234567")
+
+
+def test_statistics_of_other_settings_are_not_taken(overfitted):
+    every, _ = overfitted
+    config = ConfigDict(every.config.to_dict())
+    config.statistics.features += 1
+    other = every._replace(config=config)
+    assert statistics_folder(other) != statistics_folder(every)
+    request = ShadowRequest("logit-mask", get_method("logit-mask").options(), (2,))
+    before = len(list((every.folder / "unlearned").glob("logit-mask-*")))
+    for one in (every, other, other):
+        unlearn_shadows(one, request)
+    assert len(list((every.folder / "unlearned").glob("logit-mask-*"))) == max(before, 1) + 1
 
 
 def test_a_masked_class_is_caught_by_u_lira_though_it_hides_membership(overfitted):

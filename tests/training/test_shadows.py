@@ -270,13 +270,33 @@ def test_the_folder_of_a_set_follows_from_what_its_models_depend_on_and_from_not
     others = [
         shadow_folder(changed(seed=1), pool, keep, Path()),
         shadow_folder(changed(training__epochs=9), pool, keep, Path()),
+        shadow_folder(changed(features__penalty="decorrelation", features__weight=0.1), pool, keep, Path()),
         shadow_folder(small_config(), pool, ~keep, Path()),
         shadow_folder(small_config(), Split(pool.images, pool.labels[::-1]), keep, Path()),
         shadow_folder(small_config(), pool, keep, Path(), (0,)),
         shadow_folder(small_config(), pool, keep, Path(), (0, 1)),
     ]
-    assert len({home, *others}) == 7
+    assert len({home, *others}) == 8
     assert shadow_folder(small_config(), pool, keep, Path(), (1, 0)) == others[-1]
+
+
+def test_a_set_of_before_is_taken_for_its_own_recipe_only(pool, keep, tmp_path, monkeypatch):
+    """Names of before left out the penalty on features, so that sets of two recipes had one."""
+    trained = small_config()
+    trained.update_from_flattened_dict({"features.penalty": "decorrelation", "features.weight": 0.1})
+    with monkeypatch.context() as patch:
+        whole = shadows._settings
+        patch.setattr(shadows, "_settings", lambda c: {k: v for k, v in whole(c).items() if k != "features"})
+        old = shadow_folder(trained, pool, keep, tmp_path)
+        assert shadow_folder(small_config(), pool, keep, tmp_path) == old
+    old.mkdir()
+    (old / "record.json").write_text(json.dumps({"config": trained.to_dict()}))
+    assert shadow_folder(trained, pool, keep, tmp_path) == old
+    assert shadow_folder(small_config(), pool, keep, tmp_path) != old
+    without = small_config().to_dict()
+    del without["features"]  # of a version that had no such penalty
+    (old / "record.json").write_text(json.dumps({"config": without}))
+    assert shadow_folder(small_config(), pool, keep, tmp_path) == old
 
 
 def test_a_pair_of_sets_is_found_by_its_recipe(finished, pool, keep):
