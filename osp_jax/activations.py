@@ -1,6 +1,6 @@
 """Class statistics of post-ReLU channel activations, collected in one pass over the training images.
 
-They are sums, so statistics of a union of image sets are the sum of the sets' statistics, and those of the
+They are sums, so statistics of a union of image sets are the sum of the sets' statistics (`merged`), and those of the
 retained classes follow from the rows of the retained classes.
 """
 
@@ -28,10 +28,33 @@ REDUCTIONS = ("mean", "max")
 
 @struct.dataclass
 class Moments:
-    """`sum` and `sum_of_squares` over images, float32 `(classes, channels)`."""
+    """`sum`, `sum_of_squares` and `deviations` over images, float32 `(classes, channels)`.
+
+    `deviations` are the squares of the distances from the class's own mean, summed. In float32 they cannot be had from
+    the other two where the mean is large against the spread. None in statistics that an older version stored.
+    """
 
     sum: jax.Array
     sum_of_squares: jax.Array
+    deviations: jax.Array | None = None
+
+    def class_variance(self, count: jax.Array) -> jax.Array:
+        """Over the images of each class, float32 `(classes, channels)`; `count` float32 `(classes,)`."""
+        return self._deviations(count) / jnp.maximum(count, 1)[:, None]
+
+    def variance(self, count: jax.Array) -> jax.Array:
+        """Over the images of all classes, float32 `(channels,)`."""
+        total = jnp.maximum(count.sum(), 1)
+        means = self.sum / jnp.maximum(count, 1)[:, None]
+        # From the first class that has images: where all means are alike, their differences are exact.
+        shifted = jnp.where((count > 0)[:, None], means - means[jnp.argmax(count > 0)], 0)
+        centre = count @ shifted / total
+        return (self._deviations(count).sum(0) + count @ (shifted - centre) ** 2) / total
+
+    def _deviations(self, count: jax.Array) -> jax.Array:
+        if self.deviations is not None:
+            return self.deviations
+        return jnp.maximum(self.sum_of_squares - self.sum**2 / jnp.maximum(count, 1)[:, None], 0)
 
 
 @struct.dataclass
@@ -70,18 +93,46 @@ def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int
     flat = activations.astype(jnp.float32).reshape(activations.shape[0], -1, activations.shape[-1])  # b (h w) c
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
-    def moments(values: jax.Array) -> Moments:  # b c -> classes c
-        total = partial(jnp.matmul, one_hot.T, precision=jax.lax.Precision.HIGHEST)
-        return Moments(total(values), total(values**2))
+    count = one_hot.sum(0)
+    total = partial(jnp.matmul, one_hot.T, precision=jax.lax.Precision.HIGHEST)
 
-    return ClassStatistics(one_hot.sum(0), moments(flat.mean(1)), moments(flat.max(1)))
+    def moments(values: jax.Array) -> Moments:  # b c -> classes c
+        sums = total(values)
+        means = sums / jnp.maximum(count, 1)[:, None]
+        own = jnp.matmul(one_hot, means, precision=jax.lax.Precision.HIGHEST)
+        return Moments(sums, total(values**2), total((values - own) ** 2))
+
+    return ClassStatistics(count, moments(flat.mean(1)), moments(flat.max(1)))
+
+
+def merged(first: ClassStatistics, second: ClassStatistics) -> ClassStatistics:
+    """Of the images of both, which share none; jittable."""
+    return jax.tree.map(jnp.add, first, increment(first, second))
+
+
+def increment(total: ClassStatistics, batch: ClassStatistics) -> ClassStatistics:
+    """What the images of `batch` add to the sums of `total`.
+
+    Deviations by Chan, Golub and LeVeque (The American Statistician 1983): those within the batch, and that of the two
+    means.
+    """
+    weight = total.count * batch.count / jnp.maximum(total.count + batch.count, 1)
+
+    def moments(old: Moments, new: Moments) -> Moments:
+        old_mean, new_mean = (
+            of.sum / jnp.maximum(count, 1)[:, None] for of, count in ((old, total.count), (new, batch.count))
+        )
+        between = weight[:, None] * (new_mean - old_mean) ** 2
+        return Moments(new.sum, new.sum_of_squares, new.deviations + between)
+
+    return ClassStatistics(batch.count, moments(total.mean, batch.mean), moments(total.max, batch.max))
 
 
 def no_images(num_classes: int, channels: int) -> ClassStatistics:
     """The sums over no image yet, float32 zeros."""
 
     def moments() -> Moments:
-        return Moments(jnp.zeros((num_classes, channels)), jnp.zeros((num_classes, channels)))
+        return Moments(*(jnp.zeros((num_classes, channels)) for _ in range(3)))
 
     return ClassStatistics(jnp.zeros(num_classes), moments(), moments())
 
@@ -179,7 +230,10 @@ def adder(model: nn.Module, channels: Channels, num_classes: int) -> Any:
         std: jax.Array,
     ) -> Any:
         _, activations, head_input = capture(model, variables, normalise(images, mean, std), channels)
-        layers = {name: layer_statistics(value, labels, num_classes) for name, value in activations.items()}
+        layers = {
+            name: increment(total[name], layer_statistics(value, labels, num_classes))
+            for name, value in activations.items()
+        }
         if head_input.ndim > 2:
             head_input = head_input.mean(axis=tuple(range(1, head_input.ndim - 1)))  # b h w c -> b c
         return everywhere((*compensated_add(total, error, layers), head_input.astype(jnp.float32)))

@@ -276,6 +276,7 @@ def load_statistics(path: Path) -> Statistics:
             for group in metadata["channels"]["groups"]
         )
         layers = {
+            # Statistics of older versions have no deviations: these follow from the sums, as far as float32 has them.
             name: ClassStatistics(layer["count"], Moments(**layer["mean"]), Moments(**layer["max"]))
             for name, layer in tree["layers"].items()
         }

@@ -38,8 +38,6 @@ def class_difference(
         retain_mean = jnp.where(seen_and_kept, class_means, 0).max(axis=0)  # post-ReLU means are never below 0
     score = forget_mean - retain_mean
     if standardised:
-        total = jnp.maximum(statistics.count.sum(), 1)
-        mean = moments.sum.sum(0) / total
-        variance = jnp.maximum(moments.sum_of_squares.sum(0) / total - mean**2, 0)
+        variance = moments.variance(statistics.count)
         score = jnp.where(variance > 0, score / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
     return score

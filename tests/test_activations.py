@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osp_jax.activations import collect_statistics, compensated_add, layer_statistics
+from osp_jax.activations import (
+    Moments,
+    collect_statistics,
+    compensated_add,
+    increment,
+    layer_statistics,
+    merged,
+    no_images,
+)
 from osp_jax.data.augment import normalise
 from tests.networks import CLASSES, assert_close, case, relu_after, sown
 
@@ -53,12 +61,42 @@ def test_statistics_equal_numpy_on_the_recorded_activations(name):
             of_class = [value[c == LABELS] for c in range(CLASSES)]
             assert_close(moments.sum, [v.sum(0) for v in of_class])
             assert_close(moments.sum_of_squares, [(v**2).sum(0) for v in of_class])
+            assert_close(moments.deviations, [v.var(0) * len(v) if len(v) else 0 * v.sum(0) for v in of_class])
 
 
 def test_statistics_of_two_shards_add_up_to_the_whole(in_batches_of_4):
     first, second = collect("allcnn", IMAGES[:4], LABELS[:4]), collect("allcnn", IMAGES[4:], LABELS[4:])
-    added = jax.tree.map(jnp.add, first.layers, second.layers)
+    added = {name: merged(layer, second.layers[name]) for name, layer in first.layers.items()}
     jax.tree.map(assert_close, added, in_batches_of_4.layers)
+
+
+def test_a_variance_that_is_small_beside_the_mean_does_not_cancel():
+    """In float32, E[x^2] - E[x]^2 of these has no digit right."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 2], 60)
+    values = (1000 + 0.1 * rng.normal(size=(120, 4)) + 0.3 * labels[:, None]).astype(np.float32)
+    total = error = no_images(4, 4)
+    for start in range(0, 120, 30):
+        rows = slice(start, start + 30)
+        batch = layer_statistics(jnp.asarray(values[rows]), jnp.asarray(labels[rows]), 4)
+        total, error = compensated_add(total, error, increment(total, batch))
+    exact = values.astype(np.float64)
+    for moments in (total.mean, total.max):
+        np.testing.assert_allclose(moments.variance(total.count), exact.var(0), rtol=1e-3)
+        by_class = moments.class_variance(total.count)
+        np.testing.assert_allclose(by_class[0], exact[:60].var(0), rtol=1e-3)
+        np.testing.assert_allclose(by_class[2], exact[60:].var(0), rtol=1e-3)
+        np.testing.assert_array_equal(by_class[1], 0)
+    cancelled = total.mean.sum_of_squares[0] / 60 - (total.mean.sum[0] / 60) ** 2
+    assert np.any(np.abs(cancelled / exact[:60].var(0) - 1) > 1)
+
+
+def test_statistics_of_older_versions_have_the_variance_of_their_sums():
+    values, count = RNG.exponential(size=(9, 3)), jnp.array([4.0, 5.0, 0.0])
+    parts = values[:4], values[4:], values[:0]
+    old = Moments(*(jnp.array([(v**power).sum(0) for v in parts], jnp.float32) for power in (1, 2)))
+    np.testing.assert_allclose(old.variance(count), values.var(0), rtol=1e-4)
+    np.testing.assert_allclose(old.class_variance(count)[1], values[4:].var(0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [11, 3])

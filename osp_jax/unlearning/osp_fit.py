@@ -101,7 +101,7 @@ def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tu
     """
     count = jnp.maximum(statistics.count, 1)[:, None]
     mean = statistics.mean.sum / count
-    deviation = jnp.sqrt(jnp.maximum(statistics.mean.sum_of_squares / count - mean**2, 0))
+    deviation = jnp.sqrt(statistics.mean.class_variance(statistics.count))
     noise = jax.random.normal(rng, (draws, *mean.shape))
     features = jnp.maximum(mean + deviation * noise, 0)  # draws classes channels
     labels = jnp.where(statistics.count > 0, jnp.arange(mean.shape[0]), -1)
