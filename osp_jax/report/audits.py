@@ -6,8 +6,9 @@ from typing import Any
 
 from osp_jax.report.formats import NOTHING, duration, markdown_table, percent, points
 from osp_jax.report.measure_words import shown
+from osp_jax.report.method_names import method_name
 from osp_jax.report.svg import RULE, svg
-from osp_jax.report.verdicts import MORE, verdict
+from osp_jax.report.verdicts import MORE, SAME_EFFORT, SAME_SHARE, verdict
 
 Value = Callable[[dict[str, Any]], float | None]  # of a model
 
@@ -88,13 +89,14 @@ def audits_markdown(results: dict[str, Any]) -> str:
         markdown_table(MEANS, means(results)),
         "## On how many measures more is left than in the retrained model",
         "",
-        "All requests together. Only measures on which the two differ beyond their intervals are counted; those on "
-        "which even the untouched original shows no more cannot accuse anyone.",
+        "All requests together. Only measures whose difference has a 95% interval on one side of 0 that reaches beyond "
+        f"the margin ({100 * SAME_SHARE:.0f} points or {SAME_SHARE:g}; of steps {SAME_EFFORT:.0%}) are counted; those "
+        "on which even the untouched original shows no more cannot accuse anyone.",
         "",
         markdown_table(["Model", *_SHORT.values()], summary(results)),
     ]
     for name, request in results["requests"].items():
-        lines += [f"## {name}", "", markdown_table(["Model", *COLUMNS], _figures(request["models"]))]
+        lines += [f"## {name}", "", markdown_table(["Model", *COLUMNS], _figures(results, request["models"]))]
     lines += [
         "Steps: of training with 50 images a class, all layers, until 95% of the original's accuracy on unseen images "
         "of the class is reached. Probe: balanced accuracy on the values before the head, 50% is guessing. Best "
@@ -123,7 +125,7 @@ def means(results: dict[str, Any]) -> list[list[str]]:
         best = [v for v in (_best(mine) for mine, *_ in found) if v is not None]
         rows.append(
             [
-                name,
+                _shown(results, name),
                 percent(mean([mine["test_forget_accuracy"] for mine, *_ in found])),
                 NOTHING if name == "original" else gap(retain_accuracy, "original"),
                 f"{mean(auc):.3f}" if auc else NOTHING,
@@ -149,8 +151,8 @@ def frontier_figure(results: dict[str, Any]) -> str:
     def label(name: str) -> str:
         made = [answer.get("seconds") for answer in results["methods"].get(name, {}).values()]
         if not made or None in made:
-            return name
-        return f"{name}, {duration(median(seconds['warm_median'] for seconds in made))}"
+            return _shown(results, name)
+        return f"{_shown(results, name)}, {duration(median(seconds['warm_median'] for seconds in made))}"
 
     def paint(figure: Any) -> None:
         panels = figure.subplots(1, 2, sharey=True)
@@ -186,11 +188,17 @@ def summary(results: dict[str, Any]) -> list[list[str]]:
             ]
             found = [one for one in found if one != NOTHING]
             cells.append(f"{sum(one == MORE for one in found)} of {len(found)}" if found else NOTHING)
-        rows.append([model, *cells])
+        rows.append([_shown(results, model), *cells])
     return rows
 
 
-def _figures(models: dict[str, Any]) -> list[list[str]]:
+def _shown(results: dict[str, Any], name: str) -> str:
+    """A model's name, with the version of the method that was run."""
+    options = [answer.get("options") for answer in results["methods"].get(name, {}).values()]
+    return method_name(name, next(filter(None, options), None))
+
+
+def _figures(results: dict[str, Any], models: dict[str, Any]) -> list[list[str]]:
     before = models["original"]["test_retain_accuracy"]
     rows = []
     for name in _ordered(models):
@@ -199,7 +207,7 @@ def _figures(models: dict[str, Any]) -> list[list[str]]:
         change = "" if name == "original" else f" ({points(retain, before)})"
         rows.append(
             [
-                name,
+                _shown(results, name),
                 percent(model["test_forget_accuracy"]),
                 f"{percent(retain)}{change}",
                 _cell(measures, "membership", "u_lira_auc"),

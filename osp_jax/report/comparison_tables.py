@@ -7,6 +7,7 @@ import numpy as np
 
 from osp_jax.audit.measure import half_width
 from osp_jax.report.formats import NOTHING, duration
+from osp_jax.report.method_names import method_name
 
 Rows = list[list[str]]
 
@@ -96,13 +97,15 @@ def kinds(results: dict[str, Any]) -> list[str]:
 def tables(results: dict[str, Any], kind: str) -> tuple[Rows, Rows]:
     """Accuracies and costs of one group of requests, a row a method, the header first."""
     accuracy, cost = [ACCURACY], [COST]
+    options = {cell["method"]: cell.get("options") for cell in results["cells"]}
     for method, figures in summarise(results, kind).items():
+        shown = method_name(method, options.get(method))
         if figures["forget"] is None and figures["retain"] is None:
-            accuracy.append([method, "failed", *[NOTHING] * (len(ACCURACY) - 2)])
+            accuracy.append([shown, "failed", *[NOTHING] * (len(ACCURACY) - 2)])
             continue
         own = method in ("original", YARDSTICK)
         accuracy.append([
-            method,
+            shown,
             _percent(figures["forget"]),
             f"{100 * max(figures['forget'].values):.2f}%" if figures["forget"] else NOTHING,
             _percent(figures["retain"]),
@@ -112,7 +115,7 @@ def tables(results: dict[str, Any], kind: str) -> tuple[Rows, Rows]:
         ])  # fmt: skip
         if method != "original":
             cost.append([
-                method,
+                shown,
                 f"{figures['seen'].mean:,.0f}" if figures["seen"] else NOTHING,
                 duration(figures["cold"]),
                 duration(figures["warm"]),
@@ -142,7 +145,8 @@ def settings(results: dict[str, Any]) -> Rows:
         scores = [trial.get("score") for trial in tried]
         best = [trial.get("score") for trial in tried if trial["options"] == chosen[method]]
         known = [f"{s:.4f}" if s is not None else "failed" for s in (*scores[:1], *best[:1])]
-        rows.append([method, ", ".join(changed) or NOTHING, str(len(tried) or NOTHING), *(known or [NOTHING] * 2)])
+        name = method_name(method, chosen[method])
+        rows.append([name, ", ".join(changed) or NOTHING, str(len(tried) or NOTHING), *(known or [NOTHING] * 2)])
     return rows
 
 

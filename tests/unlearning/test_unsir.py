@@ -60,6 +60,13 @@ def test_as_released_the_noise_moves_the_running_statistics_and_as_intended_noth
     assert not np.allclose(released["batch_stats"]["bn1"]["mean"], digits.variables["batch_stats"]["bn1"]["mean"])
 
 
+def test_the_paper_is_the_default_and_not_what_the_released_notebook_makes_of_it(digits):
+    config = Options(noise_images=32, noise_steps=0)
+    noise, variables = optimised_noise(digits.model, digits.variables, (3,), (8, 8, 3), config, jax.random.key(0))
+    assert noise.shape[1] == 32
+    jax.tree.map(np.testing.assert_array_equal, variables, digits.variables)
+
+
 @pytest.mark.parametrize(("settings", "learnt"), [("as_intended", 32), ("as_released", 3)])
 def test_as_released_only_as_much_noise_is_learnt_as_an_image_has_channels(digits, settings, learnt):
     config = Options(settings=settings, noise_images=32, noise_steps=0)
