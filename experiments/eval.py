@@ -89,7 +89,7 @@ def main() -> None:
         results["logit_masked"] = [(without_logits(logits, forget), labels) for logits, labels in results["original"]]
     reports = {name: accuracy_report(*splits, forget) for name, splits in results.items()}
     audited, record = (
-        _audit(models, dataset, train, forget, shadows) if unlearn and _AUDIT.value != "none" else ({}, None)
+        _audit(models, dataset, train, forget, shadows, results) if unlearn and _AUDIT.value != "none" else ({}, None)
     )
     evaluations = {}
     for name, folder, request in zip(names, folders, requests, strict=True):
@@ -195,7 +195,9 @@ def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[s
     return ShadowSets(*sets, answers)
 
 
-def _audit(models: Any, dataset: Any, train: Any, forget: tuple[int, ...], shadows: Any) -> tuple[dict, dict]:
+def _audit(
+    models: Any, dataset: Any, train: Any, forget: tuple[int, ...], shadows: Any, answers: Any
+) -> tuple[dict, dict]:
     """(measures and curves by model, the record of the audit)"""
     from osp_jax.audit.run import LEVELS, audit, pieces, settings_of
     from osp_jax.audit.subject import images_of
@@ -212,7 +214,7 @@ def _audit(models: Any, dataset: Any, train: Any, forget: tuple[int, ...], shado
         def on_work(text: str) -> None:
             progress.update(task, advance=1, text=text)
 
-        found, seconds = audit(subjects, images, level, shadows, on_work)
+        found, seconds = audit(subjects, images, level, shadows, on_work, answers)
     record = {
         "level": _AUDIT.value,
         "models": len(subjects),

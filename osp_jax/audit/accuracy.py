@@ -8,6 +8,12 @@ import numpy as np
 from osp_jax.audit.measure import Measure, measure
 
 
+def predictions_of(logits: np.ndarray) -> np.ndarray:
+    """The class of the largest of logits `(n, classes)`, int64 `(n,)`; -1, which is always wrong, where that is not
+    finite."""
+    return np.where(np.isfinite(logits.max(-1)), logits.argmax(-1), -1)
+
+
 def accuracy(predictions: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> float | None:
     """Share of the images in the boolean mask `chosen` that are predicted right; None where there is none.
 
@@ -17,8 +23,10 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray, chosen: np.ndarray) ->
 
 
 def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts `(classes, classes)`, int64: rows are true classes, columns predicted ones."""
-    counts = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    """Counts `(classes, classes)`, int64: rows are true classes, columns predicted ones; predictions of -1, of a
+    network that gave none, are in no column."""
+    given = predictions >= 0
+    counts = np.bincount(labels[given] * num_classes + predictions[given], minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
@@ -34,27 +42,29 @@ def accuracy_report(
     num_classes = test[0].shape[1]
     report: dict[str, Any] = {}
     for split, (logits, labels) in (("train", train), ("test", test)):
-        predictions, forgotten = logits.argmax(-1), np.isin(labels, list(forget))
+        predictions, forgotten = predictions_of(logits), np.isin(labels, list(forget))
         report[f"{split}_retain_accuracy"] = accuracy(predictions, labels, ~forgotten)
         report[f"{split}_forget_accuracy"] = accuracy(predictions, labels, forgotten)
-    predictions, labels = test[0].argmax(-1), test[1]
+    predictions, labels = predictions_of(test[0]), test[1]
     confusion = confusion_matrix(predictions, labels, num_classes)
     report["per_class"] = [accuracy(predictions, labels, labels == c) for c in range(num_classes)]
     report["confusion"] = confusion.tolist()
     report["forgotten_predictions"] = {
-        str(c): {str(to): float(confusion[c, to] / confusion[c].sum()) for to in np.flatnonzero(confusion[c])}
+        str(c): {str(to): float(confusion[c, to] / np.sum(labels == c)) for to in np.flatnonzero(confusion[c])}
         for c in forget
     }
     report["measures"] = {}
     return report
 
 
-def closeness(mine: Mapping[str, float], retrained: Mapping[str, float], gaps: Sequence[float]) -> dict[str, Measure]:
+def closeness(
+    mine: Mapping[str, float], retrained: Mapping[str, float], gaps: Sequence[float | None]
+) -> dict[str, Measure]:
     """How near a model's accuracies are to those of the retrained one.
 
     Args:
       mine, retrained: accuracies on the parts 'train_forget', 'train_retain' and 'test_retain'.
-      gaps: differences in other fractions that the average gap counts too.
+      gaps: differences in other fractions that the average gap counts too; with None among them it has no value.
 
     Returns:
       `tug_of_war` (Zhao et al., NeurIPS 2024, arXiv 2406.01257): the product of one minus each difference, 1 is
@@ -63,7 +73,7 @@ def closeness(mine: Mapping[str, float], retrained: Mapping[str, float], gaps: S
     differences = [abs(mine[part] - retrained[part]) for part in ("train_forget", "train_retain", "test_retain")]
     return {
         "tug_of_war": measure(float(np.prod([1 - d for d in differences]))),
-        "average_gap": measure(float(np.mean([*differences, *map(abs, gaps)]))),
+        "average_gap": measure(None if None in gaps else float(np.mean([*differences, *map(abs, gaps)]))),
     }
 
 

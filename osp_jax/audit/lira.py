@@ -261,7 +261,8 @@ def _over_targets(values: list[float] | None, n: int) -> Measure:
     if values is None:
         return measure(None, None, n, leak="high")
     mean, half = np.mean(values), half_width(values)
-    return measure(mean, (max(0.0, mean - half), min(1.0, mean + half)), n, leak="high")
+    ends = max(0.0, mean - half), min(1.0, mean + half)
+    return measure(mean, ends, n, leak="high", parts=[np.asarray(values, np.float64)])
 
 
 def _check(statistics: np.ndarray, keep: np.ndarray, variance: str, *, both: bool) -> None:

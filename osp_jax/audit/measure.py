@@ -11,17 +11,32 @@ import numpy as np
 from scipy import stats
 
 Measure = dict[str, Any]
+# What a value is made of, for `differences`: arrays `(n,)`, one for each sample of images, whose means add up to the
+# value but for a constant. It stands under `PARTS` until `differences` has compared it, and is never written.
+Parts = Sequence[np.ndarray]
 
+PARTS = "parts"
 RATES = {"1_percent": 0.01, "0_1_percent": 0.001}  # of false positives, at which the true ones are told
 
 
 def measure(
-    value: float | None, ci95: Sequence[float] | None = None, n: int | None = None, *, leak: str | None = None
+    value: float | None,
+    ci95: Sequence[float] | None = None,
+    n: int | None = None,
+    *,
+    leak: str | None = None,
+    parts: Parts | None = None,
 ) -> Measure:
-    """JSON-ready; `value` None where there was nothing to measure."""
+    """`value` None where there was nothing to measure; JSON-ready without `parts`."""
     known = value is not None and np.isfinite(value)
     ends = [float(end) for end in ci95] if known and ci95 is not None else None
-    return {"value": float(value) if known else None, "ci95": ends, "n": n, "leak": leak}
+    found = {"value": float(value) if known else None, "ci95": ends, "n": n, "leak": leak}
+    return {**found, PARTS: tuple(parts)} if known and parts is not None else found
+
+
+def no_value(why: str, *, leak: str | None = None) -> Measure:
+    """Of something that cannot be measured; `why` is a few words, as "the logits are not finite"."""
+    return {**measure(None, leak=leak), "why": why}
 
 
 def never(limit: int, n: int | None = None, *, leak: str | None = None) -> Measure:
@@ -39,15 +54,19 @@ def share(hits: np.ndarray, *, leak: str | None = None) -> Measure:
     """The share of `hits`, bool `(n,)`, with its Wilson interval."""
     if not len(hits):
         return measure(None, None, 0, leak=leak)
-    return measure(float(np.mean(hits)), wilson(np.sum(hits), len(hits)), len(hits), leak=leak)
+    parts = [np.asarray(hits, bool)]
+    return measure(float(np.mean(hits)), wilson(np.sum(hits), len(hits)), len(hits), leak=leak, parts=parts)
 
 
 def mean(values: np.ndarray, *, leak: str | None = None) -> Measure:
-    """The mean of `values` `(n,)` with a normal interval."""
+    """The mean of `values` `(n,)` with a normal interval; a single value has none."""
     if not len(values):
         return measure(None, None, 0, leak=leak)
-    value, half = np.mean(values), 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return measure(value, (value - half, value + half), len(values), leak=leak)
+    value = np.mean(values)
+    if len(values) == 1:
+        return measure(value, None, 1, leak=leak)
+    half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values))
+    return measure(value, (value - half, value + half), len(values), leak=leak, parts=[values])
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -69,7 +88,9 @@ def auc(members: np.ndarray, others: np.ndarray, *, leak: str | None = "high") -
     value = above.mean()
     variance = sum(part.var(ddof=1) / len(part) for part in (above, below) if len(part) > 1)
     half = 1.96 * np.sqrt(variance)
-    return measure(value, (max(0.0, value - half), min(1.0, value + half)), m + k, leak=leak)
+    ends = max(0.0, value - half), min(1.0, value + half)
+    # The structural components of DeLong et al.: their covariance is that of two areas on the same images.
+    return measure(value, ends, m + k, leak=leak, parts=[above, below])
 
 
 def bootstrap(
@@ -91,7 +112,8 @@ def balanced(members: np.ndarray, others: np.ndarray, *, leak: str | None = "hig
         return (a.mean() + b.mean()) / 2
 
     ends = bootstrap(value, members, others)
-    return measure(value(members, others), ends, len(members) + len(others), leak=leak)
+    parts = [np.asarray(members, bool), np.asarray(others, bool)]
+    return measure(value(members, others), ends, len(members) + len(others), leak=leak, parts=parts)
 
 
 def roc_points(members: np.ndarray, others: np.ndarray, most: int = 200) -> dict[str, list[float]]:

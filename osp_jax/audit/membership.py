@@ -13,21 +13,40 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from osp_jax.audit.measure import RATES, Measure, auc, balanced, measure, roc_points, share
+from osp_jax.audit.measure import RATES, Measure, auc, balanced, measure, no_value, roc_points, share
 from osp_jax.errors import InputError
 
+NOT_FINITE = "the logits are not finite"
 Answers = tuple[np.ndarray, np.ndarray]  # logits (n, classes), labels (n,)
 
 FOLDS = 5
+_LEAKS: dict[str, str] = {
+    **{f"{score}_auc": "high" for score in ("confidence", "entropy", "modified_entropy", "loss")},
+    "loss_balanced_accuracy": "high",
+    **{f"loss_tpr_at_{label}_fpr": "high" for label in RATES},
+    **{f"{name}_{what}": "high" for name in ("logistic", "svc") for what in ("auc", "balanced_accuracy")},
+    **{"kodge_svc_non_members": "low", "salun_svc_non_members": "low", "ssd_entropy_members": "high"},
+}  # of what `membership` measures
 _FLOOR = -50.0  # of log-probabilities that a classifier reads: a masked class has minus infinity
 
 
-def membership(answers: Mapping[str, Answers], *, seed: int = 0, most: int = 1000) -> tuple[dict[str, Measure], Any]:
+def membership(
+    answers: Mapping[str, Answers],
+    *,
+    whole: Mapping[str, Answers] | None = None,
+    seed: int = 0,
+    most: int = 1000,
+    most_of_all: int | None = None,
+) -> tuple[dict[str, Measure], Any]:
     """Measures by name, and the ROC curve of each attack.
+
+    Of a model whose logits are not finite (`usable`) no measure has a value, and each says why.
 
     Args:
       answers: of one model, on the parts 'train_forget', 'test_forget', 'train_retain' and 'test_retain'.
-      most: images a side that the classifiers are fitted on.
+      whole: on all images of these parts, in the order of the data set, for `protocols`; None: `answers`.
+      most: images a side that our classifiers are fitted on.
+      most_of_all: as for `protocols`.
 
     Raises:
       InputError: too few images of the forgotten classes for a split.
@@ -39,6 +58,9 @@ def membership(answers: Mapping[str, Answers], *, seed: int = 0, most: int = 100
                 f"{number} {which} images of the forgotten classes are too few to split; a membership attack needs "
                 f"{2 * FOLDS}, so use --audit=none"
             )
+    whole = answers if whole is None else whole
+    if not all(usable(logits).all() for of in (answers, whole) for logits, _ in of.values()):
+        return {name: no_value(NOT_FINITE, leak=leak) for name, leak in _LEAKS.items()}, {}
     rng = np.random.default_rng(seed)
     members, others = scores(*answers["train_forget"]), scores(*answers["test_forget"])
     measures = {f"{name}_auc": auc(members[name], others[name]) for name in members}
@@ -49,7 +71,13 @@ def membership(answers: Mapping[str, Answers], *, seed: int = 0, most: int = 100
     for name, found in _classifiers(answers["train_forget"], answers["test_forget"], most, rng).items():
         measures |= {f"{name}_auc": auc(*found), f"{name}_balanced_accuracy": balanced(found[0] > 0, found[1] <= 0)}
         roc[name] = roc_points(*found)
-    return measures | protocols(answers, rng, most), roc
+    return measures | protocols(whole, most_of_all), roc
+
+
+def usable(logits: np.ndarray) -> np.ndarray:
+    """Which rows of logits `(n, classes)` are an answer, bool `(n,)`: no NaN, and a largest one that is finite. Minus
+    infinity, of a class that is masked out, is one."""
+    return np.isfinite(logits.max(-1))
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -130,16 +158,23 @@ def _classifiers(
     return found
 
 
-def protocols(answers: Mapping[str, Answers], rng: np.random.Generator, most: int = 1000) -> dict[str, Measure]:
+def protocols(answers: Mapping[str, Answers], most_of_all: int | None = None) -> dict[str, Measure]:
     """The membership figures of other groups, as their released code takes them.
+
+    What they tell depends on how many images of each side are fitted on, so `answers` are to be on all images, in the
+    order of the data set: with as many retained as forgotten ones, the first is another figure.
 
     `kodge_svc_non_members` (Kodge et al., TMLR 2024): an SVC on the probability of the true class, fitted on retained
     against forgotten training images; the share of forgotten test images that it takes for the latter.
     `salun_svc_non_members` (SalUn, ICLR 2024, and l1-sparse, NeurIPS 2023: MIA efficacy by confidence): fitted on
-    retained training against retained test images; the share of forgotten training images taken for test images.
+    the first retained training images, as many as there are retained test images, against the latter; the share of
+    forgotten training images taken for test images.
     `ssd_entropy_members` (SSD, AAAI 2024; bad teacher, AAAI 2023): logistic regression on the entropy, retained
     training against test images; the share of forgotten training images taken for training images.
-    Up to `most` images a side are fitted on, where the released code takes all.
+
+    Args:
+      most_of_all: images that an SVC is fitted on, both sides together, where the released code takes all. What is more
+        is left out by one common fraction, which keeps their ratio: an even spread over the order of the data set.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import SVC
@@ -152,26 +187,32 @@ def protocols(answers: Mapping[str, Answers], rng: np.random.Generator, most: in
     tests = answers["test_retain"], answers["test_forget"]
 
     def taken(classifier: Any, members: np.ndarray, others: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        sides = [side[rng.permutation(len(side))[:most]] for side in (members, others)]
-        classifier.fit(np.concatenate(sides), np.repeat([1, 0], [len(side) for side in sides]))
+        classifier.fit(np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)]))
         return classifier.predict(asked) == 1
 
-    def svc() -> Any:
-        return SVC(C=3, gamma="auto", kernel="rbf")
+    def by_svc(members: np.ndarray, others: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        total = len(members) + len(others)
+        fraction = 1.0 if most_of_all is None else min(1.0, most_of_all / total)
+        svc = SVC(C=3, gamma="auto", kernel="rbf", cache_size=1000)
+        return taken(svc, *(_spread(side, fraction) for side in (members, others)), asked)
 
     p = {part: values(part, "loss") for part in answers}
     entropy = LogisticRegression(class_weight="balanced")
     return {
-        "kodge_svc_non_members": share(
-            ~taken(svc(), p["train_retain"], p["train_forget"], p["test_forget"]), leak="low"
-        ),
+        "kodge_svc_non_members": share(~by_svc(p["train_retain"], p["train_forget"], p["test_forget"]), leak="low"),
         "salun_svc_non_members": share(
-            ~taken(svc(), p["train_retain"], p["test_retain"], p["train_forget"]), leak="low"
+            ~by_svc(p["train_retain"][: len(p["test_retain"])], p["test_retain"], p["train_forget"]), leak="low"
         ),
         "ssd_entropy_members": share(
             taken(entropy, *(values(part, "entropy") for part in ("train_retain", "test", "train_forget"))), leak="high"
         ),
     }
+
+
+def _spread(side: np.ndarray, fraction: float) -> np.ndarray:
+    """A fraction of the rows of `(n, 1)`, at even distances."""
+    number = max(round(len(side) * fraction), 1)
+    return side[np.arange(number) * len(side) // number]
 
 
 def _some(side: Answers, most: int, rng: np.random.Generator) -> Answers:

@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from osp_jax.audit.accuracy import predictions_of
 from osp_jax.audit.measure import Measure, share
 from osp_jax.audit.relearn import frozen_norm_loss
 from osp_jax.audit.subject import Images, Subject, recognised
@@ -173,8 +174,8 @@ def inversion(subject: Subject, images: Images, judge: Subject, settings: Settin
         )
         pixels = np.asarray(found) * np.float32(subject.preparation.std) + np.float32(subject.preparation.mean)
         inputs = (np.clip(pixels, 0, 1) - np.float32(judge.preparation.mean)) / np.float32(judge.preparation.std)
-        logits = judge.model.apply(judge.variables, inputs, False)
-        hits.append(np.asarray(logits).argmax(-1) == number)
+        logits = np.asarray(judge.model.apply(judge.variables, inputs, False))
+        hits.append(predictions_of(logits) == number)
     return share(np.concatenate(hits), leak="high")
 
 

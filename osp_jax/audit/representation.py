@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
+from scipy import stats
 from scipy.special import softmax
 
-from osp_jax.audit.measure import Measure, bootstrap, mean, measure
+from osp_jax.audit.measure import Measure, mean, measure
 from osp_jax.audit.subject import Look
 
 
@@ -38,7 +39,7 @@ def representation(
         high, low = ("high", "low") if name == "original" else (None, None)
         similarities[name] = {s: cka(look.features[s], other.features[s]) for s in look.features}
         pair = look.features[stage], other.features[stage]
-        measures[f"cka_to_{name}_{stage}"] = _with_interval(*pair, leak=high)
+        measures[f"cka_to_{name}_{stage}"] = similarity(*pair, leak=high)
         measures[f"activation_distance_to_{name}"] = mean(activation_distance(look.logits, other.logits), leak=low)
         measures[f"js_divergence_to_{name}"] = mean(js_divergence(look.logits, other.logits), leak=low)
     divergence = mean(1 - js_divergence(look.logits, random.logits), leak="low")
@@ -54,14 +55,16 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
     By the unbiased estimate of HSIC (Song et al., JMLR 2012, eq. 5), for which n may be smaller than c; n > 3. It may
     fall a little below 0. 0 where one side does not vary.
     """
-    kernels = []
-    for features in (x, y):
-        features = np.asarray(features, np.float64)
-        kernel = features @ features.T
-        np.fill_diagonal(kernel, 0)
-        kernels.append(kernel)
+    kernels = [_kernel(features) for features in (x, y)]
     own = [_hsic(k, k) for k in kernels]
     return float(_hsic(*kernels) / np.sqrt(own[0] * own[1])) if min(own) > 1e-12 else 0.0
+
+
+def _kernel(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, np.float64)
+    kernel = features @ features.T
+    np.fill_diagonal(kernel, 0)
+    return kernel
 
 
 def _hsic(k: np.ndarray, m: np.ndarray) -> float:
@@ -102,13 +105,33 @@ def weight_distances(variables: Mapping[str, Any], others: Mapping[str, Any]) ->
     return found
 
 
-def _with_interval(x: np.ndarray, y: np.ndarray, *, leak: str | None) -> Measure:
-    def similarity(rows: np.ndarray) -> float:
-        rows = np.unique(rows)  # a repeated image would be taken for agreement
-        return cka(x[rows], y[rows]) if len(rows) > 3 else 0.0
+def similarity(x: np.ndarray, y: np.ndarray, *, leak: str | None = None) -> Measure:
+    """`cka` with an interval by the jackknife over images; None with fewer than 5 images.
 
-    if len(x) < 4:
+    A bootstrap would not do: an image that is drawn twice is taken for agreement, and without the second draw the
+    samples are smaller than the one whose spread is asked for.
+    """
+    if len(x) < 5:
         return measure(None, None, len(x), leak=leak)
-    ends = bootstrap(similarity, np.arange(len(x)), draws=100)
-    value = cka(x, y)
-    return measure(value, (min(ends[0], value), max(ends[1], value)), len(x), leak=leak)
+    value, without = cka(x, y), cka_without_each(x, y)
+    pseudo = len(x) * value - (len(x) - 1) * without
+    half = stats.t.ppf(0.975, len(x) - 1) * np.std(pseudo, ddof=1) / np.sqrt(len(x))
+    return measure(value, (value - half, value + half), len(x), leak=leak, parts=[pseudo])
+
+
+def cka_without_each(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`cka` of all images but one, `(n,)`, for each; x `(n, c)`, y `(n, d)`, n > 4."""
+    k, m = (_kernel(features) for features in (x, y))
+    own = [_hsic_without_each(kernel, kernel) for kernel in (k, m)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.minimum(*own) > 1e-12, _hsic_without_each(k, m) / np.sqrt(own[0] * own[1]), 0.0)
+
+
+def _hsic_without_each(k: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """`_hsic` without the row and column i, for each i, from the sums over all: O(n^2) in all."""
+    n, rows, columns = len(k) - 1, k.sum(1), m.sum(1)
+    both = (k * m).sum(1)
+    inner = both.sum() - 2 * both
+    totals = (rows.sum() - 2 * rows) * (columns.sum() - 2 * columns)
+    products = rows @ columns - rows * columns - k @ columns - m @ rows + both
+    return (inner + totals / ((n - 1) * (n - 2)) - 2 * products / (n - 2)) / (n * (n - 3))

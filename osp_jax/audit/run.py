@@ -1,7 +1,7 @@
 """All questions of an audit, asked of the original, the unlearned and the retrained model alike."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -9,13 +9,15 @@ import jax
 import numpy as np
 
 from osp_jax.audit import recovery, relearn
-from osp_jax.audit.accuracy import closeness
-from osp_jax.audit.measure import Measure, mean
-from osp_jax.audit.membership import membership, scores
+from osp_jax.audit.accuracy import closeness, predictions_of
+from osp_jax.audit.difference import with_differences
+from osp_jax.audit.measure import Measure, mean, no_value
+from osp_jax.audit.membership import NOT_FINITE, Answers, membership, scores, usable
 from osp_jax.audit.probes import probes
 from osp_jax.audit.representation import representation
 from osp_jax.audit.shadow_statistics import ShadowSets, ratio_attacks
 from osp_jax.audit.subject import Images, Look, Subject, look
+from osp_jax.forward import predict_logits
 from osp_jax.models import init_variables
 from osp_jax.models.channels import channels_of
 
@@ -24,13 +26,17 @@ MAP_POINTS = 1000
 
 
 class Level(NamedTuple):
-    """How much is asked: `images` a part, the settings of each question, and whether every stage is probed."""
+    """How much is asked: `images` a part, the settings of each question, and whether every stage is probed.
+
+    `protocol_images`: that an SVC of other groups' membership protocols is fitted on; None: all, as they do.
+    """
 
     images: int
     every_stage: bool
     relearning: relearn.Settings
     recovery: recovery.Settings
     training: bool  # recovery by attacks that train
+    protocol_images: int | None = None
 
 
 LEVELS = {
@@ -40,6 +46,7 @@ LEVELS = {
         relearning=relearn.Settings(counts=(50,), layers=("all_layers",), steps=100),
         recovery=recovery.Settings(),
         training=False,
+        protocol_images=10_000,
     ),
     "full": Level(
         images=1000,
@@ -57,12 +64,18 @@ def audit(
     level: Level,
     shadows: ShadowSets | None = None,
     on_work: Callable[[str], None] = lambda _: None,
+    answers: Mapping[str, Sequence[Answers]] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """By model `measures` (by question and name) and `curves`, and the seconds that each question took.
+
+    Each measure has its `difference` to that of the retrained model, where there is one (`difference.py`). A network
+    that answers something that is not finite has measures without a value, which say why.
 
     Args:
       subjects: 'original', 'retrained' where it is known, and any number of unlearned models under names of their own.
       shadows: for the likelihood-ratio attacks; `requests` has the names of the unlearned models.
+      answers: by model its (logits, labels) on all images of `images.train` and on all test images, where they are
+        known; the membership protocols of other groups ask for all. None: they are taken here.
       on_work: is called with a few words for each piece of work, of which there are `pieces(subjects, shadows)`.
 
     Raises:
@@ -86,13 +99,17 @@ def audit(
     stages = list(looks["original"]["test_forget"].features)
     last = _last_stage(subjects["original"], images, stages)
     right = {name: {part: _accuracy(found) for part, found in of_model.items()} for name, of_model in looks.items()}
-    axes = _axes(looks["original"], last)
+    finite = {name: _all_finite(of_model) for name, of_model in looks.items()}
+    axes = _axes(looks["original"], last) if finite["original"] else None
 
     for name, subject in subjects.items():
         mine = looks[name]
         with asking("membership", name) as (measures, curves):
-            answers = {part: (mine[part].logits, mine[part].labels) for part in PARTS}
-            measures["membership"], curves["roc"] = membership(answers)
+            sample = {part: (mine[part].logits, mine[part].labels) for part in PARTS}
+            of_all = answers[name] if answers else _answers(subject, images)
+            measures["membership"], curves["roc"] = membership(
+                sample, whole=_by_part(of_all, images.forget), most_of_all=level.protocol_images
+            )
         with asking("relearning", name) as (measures, curves):
             settings = level.relearning
             measures["relearning"], curves["relearning"] = relearn.relearning(
@@ -100,13 +117,24 @@ def audit(
             )
         with asking("probes", name) as (measures, curves):
             probed = [*(s for s in stages if s != last), last] if level.every_stage else [last]
-            measures["probes"] = probes(mine, probed)
-            curves["map"] = _map(mine, last, axes)
+            if finite[name]:
+                measures["probes"] = probes(mine, probed)
+            else:
+                measures["probes"] = _without_values(found, "probes")
+            if finite[name] and axes is not None:
+                curves["map"] = _map(mine, last, axes)
         with asking("representation", name) as (measures, curves):
-            others = {other: (looks[other]["test_forget"], subjects[other].variables) for other in _others(subjects)}
-            measures["representation"], curves["cka"] = representation(
-                mine["test_forget"], subject.variables, others, random, last
-            )
+            others = {
+                other: (looks[other]["test_forget"], subjects[other].variables)
+                for other in _others(subjects)
+                if finite[other]
+            }
+            if finite[name] and "original" in others:
+                measures["representation"], curves["cka"] = representation(
+                    mine["test_forget"], subject.variables, others, random, last
+                )
+            else:
+                measures["representation"] = _without_values(found, "representation")
         with asking("recovery", name) as (measures, _):
             measures["recovery"] = recovery.recovery(
                 subject, images, subjects["original"], level.recovery, training=level.training
@@ -126,8 +154,10 @@ def audit(
             yardstick = found["retrained"]["measures"]
             measures["relearning"] |= relearn.anamnesis(measures["relearning"], yardstick["relearning"])
             members = [m["membership"]["salun_svc_non_members"]["value"] for m in (measures, yardstick)]
-            measures["accuracy"] |= closeness(right[name], right["retrained"], [members[0] - members[1]])
-    return found, seconds
+            gap = None if None in members else members[0] - members[1]
+            measures["accuracy"] |= closeness(right[name], right["retrained"], [gap])
+    compared = with_differences({name: of_model["measures"] for name, of_model in found.items()})
+    return {name: {**of_model, "measures": compared[name]} for name, of_model in found.items()}, seconds
 
 
 def pieces(subjects: Mapping[str, Subject], shadows: ShadowSets | None = None) -> int:
@@ -138,7 +168,7 @@ def pieces(subjects: Mapping[str, Subject], shadows: ShadowSets | None = None) -
 def settings_of(level: Level, shadows: ShadowSets | None = None) -> dict[str, Any]:
     """The settings of an audit by question, JSON-ready."""
     return {
-        "images": {"a part": level.images},
+        "images": {"a part": level.images, "of the protocols": level.protocol_images or "all"},
         "relearning": level.relearning._asdict(),
         "recovery": level.recovery._asdict() if level.training else {},
         **({"shadow models": {"number": len(shadows.every.keep)}} if shadows else {}),
@@ -150,7 +180,43 @@ def _others(subjects: Mapping[str, Subject]) -> list[str]:
 
 
 def _accuracy(found: Look) -> float:
-    return float((found.logits.argmax(-1) == found.labels).mean())
+    return float((predictions_of(found.logits) == found.labels).mean())
+
+
+def _all_finite(looks: Mapping[str, Look]) -> bool:
+    """Whether a model's logits, but for masked ones, and its features are."""
+    return all(
+        usable(look.logits).all() and all(np.isfinite(features).all() for features in look.features.values())
+        for look in looks.values()
+    )
+
+
+def _without_values(found: Mapping[str, dict[str, Any]], question: str) -> dict[str, Measure]:
+    """The measures of a question that another model was asked, without values."""
+    named = next((of["measures"][question] for of in found.values() if of["measures"].get(question)), {})
+    return {name: no_value(NOT_FINITE, leak=measure["leak"]) for name, measure in named.items()}
+
+
+def _answers(subject: Subject, images: Images) -> list[Answers]:
+    """(logits, labels) on all training images and on all test images."""
+    moments = {"mean": subject.preparation.mean, "std": subject.preparation.std}
+    asked = (
+        (images.dataset.train, images.train),
+        (images.dataset.test, np.arange(len(images.dataset.test.labels), dtype=np.int32)),
+    )
+    return [
+        (predict_logits(subject.model, subject.variables, split, indices, **moments), split.labels[indices])
+        for split, indices in asked
+    ]
+
+
+def _by_part(answers: Sequence[Answers], forget: tuple[int, ...]) -> dict[str, Answers]:
+    parts = {}
+    for split, (logits, labels) in zip(("train", "test"), answers, strict=True):
+        gone = np.isin(labels, list(forget))
+        for side, chosen in (("forget", gone), ("retain", ~gone)):
+            parts[f"{split}_{side}"] = logits[chosen], labels[chosen]
+    return parts
 
 
 def _random(original: Subject, images: Images) -> Look:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from osp_jax.report.formats import NOTHING
 from osp_jax.report.measure_words import label, shown
-from osp_jax.report.verdicts import LESS, MORE, SAME, Measure, excess, value_of, verdict
+from osp_jax.report.verdicts import LESS, MORE, SAME, UNTOLD, Measure, excess, value_of, verdict
 
 
 class Question(NamedTuple):
@@ -113,28 +113,37 @@ def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
     if not found:
         return Answer(_DESCRIBES)
     more = [name for name, which in found.items() if which == MORE]
-    less = sum(which == LESS for which in found.values())
+    less, untold = (sum(which == one for which in found.values()) for one in (LESS, UNTOLD))
     most = max(more, key=lambda name: excess(question, mine[name], retrained[name]), default="")
     saw = "a model that never saw the " + ("class" if len(evaluation["forget"]) == 1 else "classes")
-    counted = _counted(more, len(found), most, saw)
+    counted = _counted(more, len(found), most, saw, untold)
     # A measure that even the untouched original passes could not have caught anything.
-    weak = sum(verdict(question, original.get(name), retrained[name]) in (SAME, LESS) for name in found)
+    weak = sum(verdict(question, original.get(name), retrained[name]) in (SAME, LESS, UNTOLD) for name in found)
     if weak == len(found) and not more:
         return Answer(f"{counted} But here even the original shows no more, so this proves little.", _less(less, weak))
     which = "that one proves" if weak == 1 else "those prove"
+    few = _untold(untold, len(found)) if more or untold < len(found) else ""
     doubt = f"On {weak} even the original shows no more than such a model: {which} little." if weak else ""
-    return Answer(counted, " ".join(filter(None, (_less(less, len(found)), doubt))))
+    return Answer(counted, " ".join(filter(None, (_less(less, len(found)), few, doubt))))
 
 
-def _counted(more: list[str], of: int, most: str, saw: str) -> str:
+def _counted(more: list[str], of: int, most: str, saw: str, untold: int) -> str:
+    if untold == of:
+        where = "the one measure" if of == 1 else f"any of {of} measures"
+        return f"Not known: on {where} too few images or runs were asked to tell it from {saw}."
     if of == 1:
         word, none = ("Yes", "") if more else ("No", "no ")
         return f"{word}: on the one measure {none}more is left than in {saw}."
     if not more:
-        return f"No: on none of {of} measures is more left than in {saw}."
+        word = "Not found" if untold else "No"
+        return f"{word}: on none of {of} measures is more left than in {saw}."
     word, on = ("Yes", f"all {of}") if len(more) == of else ("Partly", f"{len(more)} of {of}")
     where = f"{'most of all ' if len(more) > 1 else ''}in “{label(most)}”"
     return f"{word}: on {on} measures more is left than in {saw}, {where}."
+
+
+def _untold(untold: int, of: int) -> str:
+    return f"On {untold} of {of} too few images or runs were asked to tell." if untold else ""
 
 
 def _less(less: int, of: int) -> str:

@@ -11,9 +11,12 @@ from osp_jax.report.verdicts import SAME_EFFORT, SAME_SHARE
 _INTRODUCTION = (
     "What is left can show in ways that accuracy does not. The yardstick is a model retrained without the forgotten "
     "images: it never saw them, and yet it has some of these abilities. In brackets the 95% interval; n is how many "
-    "images or runs a value comes from. “As the retrained”: the two intervals overlap (without intervals: the gap is "
-    f"at most {100 * SAME_SHARE:.0f} points or {SAME_SHARE:g}, of steps {SAME_EFFORT:.0%}). Then no difference was "
-    "found, which is no proof that there is none. Without a verdict a value only describes, or cannot be compared."
+    "images or runs a value comes from. The verdict is about the difference of the two models and its 95% interval, "
+    "taken image by image where both were asked about the same images. “As the retrained”: the interval lies within "
+    f"{100 * SAME_SHARE:.0f} points (or {SAME_SHARE:g}; of steps {SAME_EFFORT:.0%} of the retrained model's) on both "
+    "sides of 0. “More” or “less is left”: it lies on one side of 0 and reaches further. “Not told apart”: neither, so "
+    "that the n images or runs are too few to say. Without an interval, as of a single run, a difference beyond these "
+    "bounds counts as more or less. Without a verdict a value only describes, or cannot be compared."
 )
 
 

@@ -9,7 +9,7 @@ from osp_jax.report.answers import asked, measures
 from osp_jax.report.formats import NOTHING, duration, percent, text
 from osp_jax.report.measure_words import attack_label, gap, label, only_describes_a_layer, shown
 from osp_jax.report.tables import MODELS, Rows
-from osp_jax.report.verdicts import verdict
+from osp_jax.report.verdicts import in_words, verdict
 
 COMPARED = ("original", "unlearned", "retrained")
 RATES = (0.001, 0.01, 0.1)
@@ -25,7 +25,7 @@ def evidence(evaluation: dict[str, Any], question: str) -> Rows:
             continue
         found = [named[key].get(name) for key in COMPARED]
         counts = dict.fromkeys(f"{m['n']:,}" for m in found if m and m.get("n") is not None)
-        compared = gap(name, *found[1:]), verdict(question, *found[1:])
+        compared = gap(name, *found[1:]), in_words(verdict(question, *found[1:]), found[1])
         rows.append([label(name), *(shown(name, m) for m in found), *compared, " / ".join(counts)])
     return rows if len(rows) > 1 else []
 

@@ -107,7 +107,7 @@ def shown(name: str, measure: Measure | None, *, ends: bool = True) -> str:
         return f"never ({measure['never']:,} {'images' if '_fewest_images_' in name else 'steps'})"
     value, bounds = value_of(measure), ends_of(measure) if ends else None
     if value is None:
-        return NOTHING
+        return f"no value: {measure['why']}" if (measure or {}).get("why") else NOTHING
     if is_share(name):
         return percent(value) + (f" ({DASH.join(f'{100 * end:.1f}' for end in bounds)})" if bounds else "")
     return _number(name, value) + (f" ({DASH.join(_number(name, end) for end in bounds)})" if bounds else "")

@@ -12,7 +12,7 @@ from osp_jax.report.formats import DASH, duration, markdown_text, percent, right
 from osp_jax.report.outline import NUMBERS, Section
 from osp_jax.report.sentences import forgotten_names, opening
 from osp_jax.report.skeleton import PAGE
-from osp_jax.report.verdicts import LESS, MORE, SAME
+from osp_jax.report.verdicts import LESS, MORE, SAME, UNTOLD
 
 _INTERVAL = re.compile(rf" (\([^()]*\d{DASH}[-\d][^()]*\)|(?<=^never )\([^()]*\))$")
 
@@ -117,6 +117,6 @@ def html_table(rows: tables.Rows) -> str:
 
 def _cell(text: str) -> str:
     """Escaped; an interval stands on a line of its own, a verdict in one piece, stressed where more is left."""
-    if text in (SAME, MORE, LESS):
+    if text in (SAME, MORE, LESS) or text.startswith(UNTOLD):
         return f"<span class=one-line>{f'<strong>{text}</strong>' if text == MORE else text}</span>"
     return _INTERVAL.sub(r" <span class=interval>\1</span>", escape(text))

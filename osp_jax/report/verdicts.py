@@ -1,13 +1,16 @@
 """When more is left of a class than in a model that never saw it: the report's one rule.
 
-A measure is judged by its gap to the retrained model, never by its value: such a model, too, has some of these
-abilities. The gap is signed so that a positive one means that more is left.
+A measure is judged by its difference to the retrained model, never by its value: such a model, too, has some of these
+abilities. The difference is signed so that a positive one means that more is left, and judged by its 95% interval,
+which an audit takes from the images that both models were asked about (`audit/difference.py`). Evaluations of before
+have none: there it follows from the intervals of the two values, as if these were independent, which is wider.
 
-- Both values have a 95% interval and the intervals overlap: "as the retrained". No difference was found, which is no
-  proof that there is none.
-- One of them has no interval: a gap within `SAME_SHARE` (absolute), for relearning within `SAME_EFFORT` (of the
-  retrained model's value), is "as the retrained".
-- Otherwise the sign decides.
+- The interval lies within `margin(question)` on both sides of 0: "as the retrained". The two are equal for all that
+  matters, even where a smaller difference is certain. (A test of equivalence at a level of 2.5%.)
+- Otherwise, where it excludes 0, the sign decides: "more is left", "less is left".
+- Otherwise: "not told apart". No difference was found, and too few images were asked to rule one out.
+- A difference without an interval, as of a single run, cannot be tested: beyond the margin the sign decides, within it
+  the two are "not told apart".
 - What never happened within the limit means less than whatever did happen, in either direction; never and never are
   alike.
 - A measure that only describes (`leak` is None), or without a value or a retrained model, has no verdict.
@@ -17,15 +20,21 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from osp_jax.audit.difference import independent_interval
 from osp_jax.report.formats import NOTHING
 
-SAME_SHARE = 0.02
-SAME_EFFORT = 0.2
-SAME, MORE, LESS = "as the retrained", "more is left", "less is left"
+SAME_SHARE = 0.02  # in the measure's unit: of shares, areas and likenesses 2 points
+SAME_EFFORT = 0.2  # of relearning: a share of the retrained model's value
+SAME, MORE, LESS, UNTOLD = "as the retrained", "more is left", "less is left", "not told apart"
 _SIGNS = {"high": 1, "low": -1}
 _SLACK = 1e-9  # of a sum of floats: 0.52 - 0.5 is within 0.02
 
 Measure = Mapping[str, Any]
+
+
+def margin(question: str) -> float:
+    """Up to where a difference does not matter; for relearning a share of the retrained model's value."""
+    return SAME_EFFORT if question == "relearning" else SAME_SHARE
 
 
 def value_of(measure: Measure | None) -> float | None:
@@ -50,27 +59,52 @@ def excess(question: str, mine: Measure | None, retrained: Measure | None) -> fl
 
     In the measure's unit, for relearning as a share of the retrained model's value.
     """
-    leak = (mine or {}).get("leak") or (retrained or {}).get("leak")
+    sign = _sign(mine, retrained)
     values = value_of(mine), value_of(retrained)
-    if leak not in _SIGNS or any(v is None and not never(m) for v, m in zip(values, (mine, retrained), strict=True)):
+    if not sign or any(v is None and not never(m) for v, m in zip(values, (mine, retrained), strict=True)):
         return None
     if None in values:
         return 0.0 if values == (None, None) else -math.inf if values[0] is None else math.inf
-    gap = _SIGNS[leak] * (values[0] - values[1])
-    return gap / (abs(values[1]) or 1.0) if question == "relearning" else gap
+    return sign * (values[0] - values[1]) / _unit(question, values[1])
+
+
+def excess_ends(question: str, mine: Measure | None, retrained: Measure | None) -> tuple[float, float] | None:
+    """The 95% interval of `excess`; None where it is not known."""
+    sign = _sign(mine, retrained)
+    if not sign or None in (value_of(mine), value_of(retrained)):
+        return None
+    stored = ends_of(mine.get("difference"))
+    ends = stored or independent_interval(mine, retrained)
+    if ends is None:
+        return None
+    unit = _unit(question, value_of(retrained))
+    return tuple(sorted(sign * end / unit for end in ends))
 
 
 def verdict(question: str, mine: Measure | None, retrained: Measure | None) -> str:
-    """`SAME`, `MORE`, `LESS` or a dash."""
+    """`SAME`, `MORE`, `LESS`, `UNTOLD` or a dash."""
     gap = excess(question, mine, retrained)
     if gap is None:
         return NOTHING
-    ends = ends_of(mine), ends_of(retrained)
-    if math.isfinite(gap):
-        if None in ends:
-            alike = abs(gap) <= (SAME_EFFORT if question == "relearning" else SAME_SHARE) + _SLACK
-        else:
-            alike = max(ends[0][0], ends[1][0]) <= min(ends[0][1], ends[1][1])
-        if alike or gap == 0:
-            return SAME
-    return MORE if gap > 0 else LESS
+    if never(mine) or never(retrained):
+        return SAME if gap == 0 else MORE if gap > 0 else LESS
+    ends, most = excess_ends(question, mine, retrained), margin(question) + _SLACK
+    if ends is None:
+        return UNTOLD if abs(gap) <= most else MORE if gap > 0 else LESS
+    if -most <= ends[0] and ends[1] <= most:
+        return SAME
+    return MORE if ends[0] > 0 else LESS if ends[1] < 0 else UNTOLD
+
+
+def in_words(said: str, mine: Measure | None) -> str:
+    """A verdict for a table: one that found nothing says from how many images or runs."""
+    number = (mine or {}).get("n")
+    return f"{said}, n = {number:,}" if said == UNTOLD and number is not None else said
+
+
+def _sign(mine: Measure | None, retrained: Measure | None) -> int:
+    return _SIGNS.get((mine or {}).get("leak") or (retrained or {}).get("leak"), 0)
+
+
+def _unit(question: str, retrained: float) -> float:
+    return (abs(retrained) or 1.0) if question == "relearning" else 1.0

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from osp_jax.audit.accuracy import accuracy, accuracy_report, closeness, confusion_matrix, without_logits
+from osp_jax.audit.accuracy import (
+    accuracy,
+    accuracy_report,
+    closeness,
+    confusion_matrix,
+    predictions_of,
+    without_logits,
+)
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 PREDICTIONS = np.array([0, 0, 0, 1, 1, 2, 0, 0])
@@ -82,3 +89,14 @@ def test_closeness_is_taken_from_the_differences_to_the_retrained_model():
     assert found["average_gap"]["value"] == pytest.approx((0.1 + 0.1 + 0.0 + 0.2) / 4)
     perfect = closeness(retrained, retrained, [0.0])
     assert (perfect["tug_of_war"]["value"], perfect["average_gap"]["value"]) == (1, 0)
+
+
+def test_an_answer_that_is_not_finite_is_wrong_and_of_no_class():
+    logits = np.array([[np.nan, 0.0], [2.0, 1.0], [np.nan, np.nan], [-np.inf, 1.0], [np.inf, 0.0]])
+    np.testing.assert_array_equal(predictions_of(logits), [-1, 0, -1, 1, -1])
+    labels = np.array([0, 0, 0, 1, 0])
+    report = accuracy_report((logits, labels), (logits, labels), forget=(0,))
+    assert report["test_forget_accuracy"] == 0.25
+    assert report["test_retain_accuracy"] == 1.0
+    assert report["confusion"] == [[1, 0], [0, 1]]
+    assert report["forgotten_predictions"] == {"0": {"0": 0.25}}

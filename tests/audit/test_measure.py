@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
-from osp_jax.audit.measure import auc, balanced, bootstrap, mean, measure, never, roc_points, share, wilson
+from osp_jax.audit.measure import auc, balanced, bootstrap, mean, measure, never, no_value, roc_points, share, wilson
 
 scores = arrays(np.float64, st.integers(2, 30), elements=st.integers(-5, 5).map(float))
 
@@ -48,6 +48,15 @@ def test_nothing_measured_is_none_and_not_a_crash():
     for found in (share(empty), mean(empty), auc(empty, empty), balanced(empty, empty), measure(float("nan"), (0, 1))):
         assert found["value"] is None
         assert found["ci95"] is None
+
+
+def test_one_value_has_no_interval():
+    found = mean(np.array([0.3]))
+    assert (found["value"], found["ci95"], found["n"]) == (0.3, None, 1)
+
+
+def test_what_has_no_value_says_why():
+    assert no_value("so", leak="low") == {"value": None, "ci95": None, "n": None, "leak": "low", "why": "so"}
 
 
 def test_never_is_a_value():

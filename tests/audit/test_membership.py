@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.svm import SVC
 
-from osp_jax.audit.membership import membership, scores
+from osp_jax.audit.membership import NOT_FINITE, membership, protocols, scores
 from osp_jax.errors import InputError
 
 
@@ -71,3 +73,65 @@ def test_a_rate_that_so_few_images_cannot_tell_is_left_open():
 def test_too_few_images_are_an_input_error():
     with pytest.raises(InputError, match="too few to split"):
         membership(answers(1.0, n=9))
+
+
+def unequal_answers() -> dict:
+    """Nine retained classes and a forgotten one, as many images of each, in the order of a data set."""
+    rng = np.random.default_rng(1)
+
+    def part(labels, extra):
+        logits = rng.normal(size=(len(labels), 10))
+        logits[np.arange(len(labels)), labels] += extra + rng.normal(size=len(labels))
+        return logits, labels
+
+    retained = rng.integers(1, 10, 1800)
+    return {
+        "train_retain": part(retained, 5.0),
+        "train_forget": part(np.zeros(200, int), 3.0),
+        "test_retain": part(retained[:450], 4.0),
+        "test_forget": part(np.zeros(80, int), 2.0),
+    }
+
+
+def fitted_share(members, others, asked) -> float:
+    """The protocol of the authors, straight with scikit-learn: the share of `asked` taken for the others."""
+    classifier = SVC(C=3, gamma="auto", kernel="rbf")
+    classifier.fit(np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)]))
+    return 1 - classifier.predict(asked).mean()
+
+
+def of_the_true_class(logits, labels) -> np.ndarray:
+    return softmax(logits, -1)[np.arange(len(labels)), labels][:, None]
+
+
+def test_the_protocols_of_others_are_theirs_at_nine_retained_images_to_one():
+    given = unequal_answers()
+    p = {part: of_the_true_class(*answer) for part, answer in given.items()}
+    found = protocols(given)
+    kodge = fitted_share(p["train_retain"], p["train_forget"], p["test_forget"])
+    assert found["kodge_svc_non_members"]["value"] == pytest.approx(kodge)
+    salun = fitted_share(p["train_retain"][:450], p["test_retain"], p["train_forget"])
+    assert found["salun_svc_non_members"]["value"] == pytest.approx(salun)
+    # As many of each side, which was the default, is another figure.
+    assert abs(fitted_share(p["train_retain"][:200], p["train_forget"], p["test_forget"]) - kodge) > 0.1
+
+
+def test_a_cap_keeps_the_ratio_of_the_sides_and_draws_nothing():
+    given = unequal_answers()
+    found = protocols(given, most_of_all=1000)
+    p = {part: of_the_true_class(*answer) for part, answer in given.items()}
+    by_hand = fitted_share(p["train_retain"][::2], p["train_forget"][::2], p["test_forget"])
+    assert found["kodge_svc_non_members"]["value"] == pytest.approx(by_hand)
+    measures, _ = membership({part: (x[:80], y[:80]) for part, (x, y) in given.items()}, whole=given, seed=3)
+    assert measures["kodge_svc_non_members"]["value"] == protocols(given)["kodge_svc_non_members"]["value"]
+
+
+@pytest.mark.parametrize("where", ["train_forget", "test_retain"])
+def test_a_network_that_answers_nan_has_no_value_and_says_why(where):
+    broken, whole = answers(1.0), membership(answers(1.0))[0]
+    broken[where][0][5, 2] = np.nan
+    measures, roc = membership(broken)
+    assert measures.keys() == whole.keys()
+    assert roc == {}
+    for name, found in measures.items():
+        assert (found["value"], found["why"], found["leak"]) == (None, NOT_FINITE, whole[name]["leak"]), name

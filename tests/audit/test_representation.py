@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osp_jax.audit.representation import activation_distance, cka, js_divergence, representation, weight_distances
+from osp_jax.audit.representation import (
+    activation_distance,
+    cka,
+    cka_without_each,
+    js_divergence,
+    representation,
+    similarity,
+    weight_distances,
+)
 from osp_jax.audit.subject import Look
 
 
@@ -30,6 +38,29 @@ def test_features_that_have_nothing_in_common_have_none_however_many_channels_th
 
 def test_features_that_do_not_vary_are_like_nothing():
     assert cka(np.zeros((10, 3)), features(0, 10)) == 0
+
+
+def test_leaving_out_each_image_equals_doing_it_by_hand():
+    x, y = features(0, 12, 4), features(1, 12, 5)
+    by_hand = [cka(np.delete(x, i, 0), np.delete(y, i, 0)) for i in range(12)]
+    np.testing.assert_allclose(cka_without_each(x, y), by_hand, rtol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.3, 2.0])
+def test_the_interval_of_a_similarity_covers_the_truth_about_as_often_as_it_says(noise):
+    rng = np.random.default_rng(0)
+    turn = rng.normal(size=(4, 6))
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        x = np.maximum(rng.normal(size=(n, 4)) * [2, 1, 1, 0.5], 0)
+        return x, x @ turn + noise * rng.normal(size=(n, 6))
+
+    truth = np.mean([cka(*draw(1500)) for _ in range(4)])
+    hits = 0
+    for _ in range(300):
+        low, high = similarity(*draw(100))["ci95"]
+        hits += low <= truth <= high
+    assert 0.9 <= hits / 300 <= 0.99
 
 
 def test_outputs_that_agree_are_at_no_distance_and_opposite_ones_at_the_largest():

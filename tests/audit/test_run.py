@@ -2,9 +2,12 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from osp_jax.audit import recovery, relearn
+from osp_jax.audit.membership import NOT_FINITE
 from osp_jax.audit.run import Level, audit, pieces, settings_of
 
 LEVEL = Level(
@@ -18,7 +21,15 @@ LEVEL = Level(
 
 @pytest.fixture(scope="module")
 def found(controls):
-    subjects = {"original": controls.original, "unlearned": controls.original, "retrained": controls.retrained}
+    broken = controls.original._replace(
+        variables=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), controls.original.variables)
+    )
+    subjects = {
+        "original": controls.original,
+        "unlearned": controls.original,
+        "broken": broken,
+        "retrained": controls.retrained,
+    }
     worked = []
     models, seconds = audit(subjects, controls.images, LEVEL, on_work=worked.append)
     assert len(worked) == pieces(subjects)
@@ -49,8 +60,36 @@ def test_every_measure_says_what_it_is_and_all_is_json(found):
     assert text["original"]["measures"].keys() == text["retrained"]["measures"].keys()
 
 
+def test_measures_of_images_have_a_paired_difference_to_the_retrained_model(found):
+    left, its = found["unlearned"]["measures"], found["retrained"]["measures"]
+    for question, name in (
+        ("membership", "loss_auc"),
+        ("membership", "kodge_svc_non_members"),
+        ("probes", "new_head_forget_accuracy"),
+        ("recovery", "int8_forget_accuracy"),
+        ("representation", "zrf"),
+    ):
+        mine, other = left[question][name], its[question][name]
+        difference = mine["difference"]
+        assert difference["paired"], name
+        assert difference["value"] == pytest.approx(mine["value"] - other["value"])
+        assert difference["ci95"][0] <= difference["value"] <= difference["ci95"][1]
+        assert "difference" not in other
+    assert left["recovery"]["int8_forget_accuracy"]["difference"]["ci95"][0] > 0.5
+
+
+def test_a_network_that_answers_nan_is_wrong_everywhere_and_has_measures_without_a_value(found):
+    broken, whole = found["broken"]["measures"], found["original"]["measures"]
+    for question in ("membership", "probes", "representation"):
+        assert broken[question].keys() == whole[question].keys()
+        for name, measure in broken[question].items():
+            assert (measure["value"], measure["why"]) == (None, NOT_FINITE), name
+    assert all(measure["value"] == 0 for measure in broken["recovery"].values())
+    assert broken["accuracy"]["average_gap"]["value"] is None
+
+
 def test_figures_have_their_points(found):
-    for model in found.values():
+    for model in (found[name] for name in ("original", "unlearned", "retrained")):
         curves = model["curves"]
         assert len(curves["map"]["x"]) == len(curves["map"]["y"]) == len(curves["map"]["forgotten"])
         assert any(curves["map"]["forgotten"])

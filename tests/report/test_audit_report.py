@@ -52,6 +52,22 @@ def test_one_measure_is_spoken_of_as_one():
         assert answer(evaluation({"a": value}, {"a": 0.5}), "membership").short == short
 
 
+def test_too_few_images_are_no_answer():
+    measures = evaluation({"a": 0.51, "b": 0.8}, {"a": 0.5, "b": 0.5}, {"a": 0.9, "b": 0.9})
+    for name in ("a", "b"):
+        for model in ("original", "unlearned", "retrained"):
+            one = measures[model]["measures"]["membership"][name]
+            one["ci95"] = [one["value"] - 0.05, one["value"] + 0.05]
+    assert answer(measures, "membership").rest == "On 1 of 2 too few images or runs were asked to tell."
+    del measures["unlearned"]["measures"]["membership"]["b"]
+    said = answer(measures, "membership").short
+    assert said.startswith("Not known: on the one measure too few images or runs were asked to tell it from a model")
+
+
+def test_a_measure_without_a_value_says_why():
+    assert shown("a_auc", {"value": None, "why": "the logits are not finite"}) == "no value: the logits are not finite"
+
+
 def test_less_than_in_the_retrained_model_is_said():
     assert "On 1 less is left" in answer(evaluation({"a": 0.3, "b": 0.5}, {"a": 0.5, "b": 0.5}), "membership").rest
 
