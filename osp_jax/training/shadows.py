@@ -237,9 +237,11 @@ def shadow_folder(config: ConfigDict, pool: Split, keep: np.ndarray, folder: Pat
     what = {"exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
     settings = _settings(config)
     old = folder / _digest_of(what | {"settings": {k: v for k, v in settings.items() if k != "features"}})
-    record = old / "record.json"
-    if record.exists() and _settings(read_piece(record)["config"]) == settings:
-        return old
+    path = old / "record.json"
+    if path.exists():
+        record = records.checked(read_piece(path), records.ShadowSet, path)
+        if _settings(records.config_of(record["config"], path)) == settings:
+            return old
     return folder / _digest_of(what | {"settings": settings})
 
 

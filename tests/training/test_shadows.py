@@ -15,7 +15,7 @@ from configs import default
 from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
-from osp_jax.integrity import read_piece
+from osp_jax.integrity import read_piece, write_piece
 from osp_jax.models.layers import conv2d
 from osp_jax.training import shadows
 from osp_jax.training.model_epochs import epochs_of_all
@@ -290,12 +290,13 @@ def test_a_set_of_before_is_taken_for_its_own_recipe_only(pool, keep, tmp_path, 
         old = shadow_folder(trained, pool, keep, tmp_path)
         assert shadow_folder(small_config(), pool, keep, tmp_path) == old
     old.mkdir()
-    (old / "record.json").write_text(json.dumps({"config": trained.to_dict()}))
+    record = {"number": NUMBER, "exclude": [], "seed": 0, "images": len(pool.labels), "epochs": []}
+    write_piece(old / "record.json", record | {"config": trained.to_dict()})
     assert shadow_folder(trained, pool, keep, tmp_path) == old
     assert shadow_folder(small_config(), pool, keep, tmp_path) != old
     without = small_config().to_dict()
     del without["features"]  # of a version that had no such penalty
-    (old / "record.json").write_text(json.dumps({"config": without}))
+    write_piece(old / "record.json", record | {"config": without})
     assert shadow_folder(small_config(), pool, keep, tmp_path) == old
 
 
