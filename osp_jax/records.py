@@ -112,13 +112,23 @@ class EvaluatedData(Record):
     class_names: list[str] | None = Field(None, description="names of classes")
 
 
+class Difference(Record):
+    """Of a measure to that of the retrained model."""
+
+    value: float
+    ci95: list[float | None] | None = None
+    paired: bool = False
+
+
 class Measure(Record):
-    """An answer of an audit to one question; null where there was none."""
+    """An answer of an audit to one question; null where there was none, for the reason `why`."""
 
     value: float | None = None
     ci95: list[float | None] | None = None
     n: Count | None = None
     leak: str | None = None
+    difference: Difference | None = None
+    why: str | None = None
 
 
 class Judged(Record):
