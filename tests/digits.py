@@ -46,7 +46,9 @@ def trained_digits(
     dataset = load_dataset("digits")
     preparation = Preparation(*channel_moments(dataset.train.images), pad=pad)
     model = DigitsNet()
-    determined_by = f"{_sources()} {jax.__version__} {os.environ.get('XLA_FLAGS')} {(*exclude,)} {images} {epochs} {pad}"
+    determined_by = (
+        f"{_sources()} {jax.__version__} {os.environ.get('XLA_FLAGS')} {(*exclude,)} {images} {epochs} {pad}"
+    )
     file = CACHE / f"{hashlib.sha256(determined_by.encode()).hexdigest()[:24]}.npz"
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(file.with_suffix(".lock"), "w") as lock:

@@ -68,7 +68,9 @@ def test_single_images_do_not_care_for_their_order():
     assert not np.allclose(*(params["head"]["kernel"] for params in mixed), rtol=1e-3)
 
 
-@pytest.mark.parametrize(("forget", "alpha", "lost"), [((3,), 50.0, 0.05), pytest.param((3, 8), 20.0, 0.4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("forget", "alpha", "lost"), [((3,), 50.0, 0.05), pytest.param((3, 8), 20.0, 0.4, marks=pytest.mark.slow)]
+)
 def test_it_forgets_the_digits_and_keeps_the_others(digits, forget, alpha, lost):
     variables, data = digits.forget("ssd", forget, shuffled=True, alpha=alpha)
     forgotten, retained = digits.accuracies(variables, forget)
