@@ -1,0 +1,41 @@
+"""What the trials came to, as tables."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+HEADER = ["Fault", "Where", "Trials", "Bad", "Outcomes", "Slowest s"]
+
+
+def rows(trials: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A row for each kind and place; `good` is None for a trial that did not hit, and is not counted."""
+    hit = [trial for trial in trials if trial["good"] is not None]
+    found = []
+    for kind in dict.fromkeys(trial["kind"] for trial in hit):
+        of_kind = [trial for trial in hit if trial["kind"] == kind]
+        for place in dict.fromkeys(map(place_of, of_kind)):
+            found.append(_row(kind, place, [trial for trial in of_kind if place_of(trial) == place]))
+        found.append(_row(kind, "all", of_kind))
+    return found
+
+
+def place_of(trial: dict[str, Any]) -> str:
+    return trial["name"].split("/")[1]
+
+
+def _row(kind: str, place: str, trials: Sequence[dict[str, Any]]) -> list[str]:
+    outcomes = Counter(trial["outcome"] for trial in trials)
+    seconds = [trial["seconds"] for trial in trials if trial.get("seconds") is not None]
+    bad = sum(not trial["good"] for trial in trials)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
+    return [kind, place, str(len(trials)), str(bad), told, f"{max(seconds):.1f}" if seconds else "-"]
+
+
+def text(trials: Sequence[dict[str, Any]]) -> str:
+    """The table and the bad trials, for a terminal."""
+    lines = [" | ".join(row) for row in [HEADER, *rows(trials)]]
+    for trial in trials:
+        if trial["good"] is False:
+            lines.append(f"BAD {trial['name']}: {trial['outcome']}: {trial.get('command', '')[:300]}")
+            lines.append(f"    {trial.get('message', '')[:300]!r}")
+    return "\n".join(lines)
