@@ -39,3 +39,26 @@ def text(trials: Sequence[dict[str, Any]]) -> str:
             lines.append(f"BAD {trial['name']}: {trial['outcome']}: {trial.get('command', '')[:300]}")
             lines.append(f"    {trial.get('message', '')[:300]!r}")
     return "\n".join(lines)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table of `docs/reliability.md`, from what `--json` wrote."""
+    from osp_jax.report.tables import markdown_table
+
+    made = results["provenance"]
+    commits = sorted({trial["commit"][:12] + "+" * trial["commit"].endswith("+") for trial in results["trials"]})
+    unfinished = "" if results["complete"] else " Not all trials were made."
+    return (
+        f"On {made['device']}, commit {', '.join(commits)}, `{made['command']}`:{unfinished}\n\n"
+        + markdown_table(HEADER, rows(results["trials"]))
+        + "\n"
+        + _bad(results["trials"])
+    )
+
+
+def _bad(trials: Sequence[dict[str, Any]]) -> str:
+    bad = [trial for trial in trials if trial["good"] is False]
+    if not bad:
+        return "No outcome is bad."
+    told = [f"- `{trial['name']}`: {trial['outcome']}" for trial in bad]
+    return f"Bad outcomes ({len(bad)}):\n\n" + "\n".join(told)
