@@ -19,7 +19,6 @@ _FILES = {
     "returns None": "def get_config():\n    return None\n",
     "returns a dict": "def get_config():\n    return {'seed': 0}\n",
     "returns a string": "def get_config():\n    return 'digits'\n",
-    "returns an empty config": "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n",
     "returns a class": "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict\n",
     "empty": "",
     "long line of raise": "def get_config():\n    raise ValueError('x' * 100000)\n",

@@ -53,10 +53,17 @@ def cases() -> list[Case]:
         for kilobytes in (16, 128) if may_mount else ():
             fits = kilobytes > 16 and command in ("sweep", "audits")
             title = f"machine/{command}: a disk of {kilobytes} KB"
-            found.append(Case(title, command, arguments, start, _closed, _full(kilobytes), may_work=fits))
+            found.append(Case(title, command, arguments, start, _closed, _full(kilobytes), may_work=fits, late=True))
         if command not in ("paper", "prepare"):
             found.append(
-                Case(f"machine/{command}: files of at most 512 bytes", command, arguments, start, before=_size(512))
+                Case(
+                    f"machine/{command}: files of at most 512 bytes",
+                    command,
+                    arguments,
+                    start,
+                    before=_size(512),
+                    late=True,
+                )
             )
             found.append(
                 Case(
@@ -66,6 +73,7 @@ def cases() -> list[Case]:
                     start,
                     before=_size(4096),
                     may_work=command in ("sweep", "audits"),
+                    late=True,
                 )
             )
     for command, folder in (("unlearn", "model"), ("sweep", "model"), ("shadows", "model")):
@@ -76,7 +84,14 @@ def cases() -> list[Case]:
     arguments = ("--workdir=unlearned", "--audit=none")
     found.append(Case("machine/eval: no right to write", "eval", arguments, ("model", "unlearned"), before=_as_nobody))
     found.append(
-        Case("machine/eval: files of at most 512 bytes", "eval", arguments, ("model", "unlearned"), before=_size(512))
+        Case(
+            "machine/eval: files of at most 512 bytes",
+            "eval",
+            arguments,
+            ("model", "unlearned"),
+            before=_size(512),
+            late=True,
+        )
     )
     found.append(
         Case(

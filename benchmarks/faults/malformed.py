@@ -12,6 +12,7 @@ from benchmarks.faults.trees import harm, snapshot
 
 SECONDS = 10.0  # the most that an answer may take
 
+_PROGRESS = ("epoch ", "class statistics in ")
 _OUTPUTS = ("--out=", "--dir=")  # of every command; --workdir= of those that write one
 
 
@@ -24,6 +25,7 @@ class Case:
       spoil: changes the folder of the trial before.
       before: called in the child before the command, for limits and rights.
       may_work: the command may also do its work, without harm: a user without a home, for example.
+      late: it fails amid its work, so that lines of progress may come before the one line.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Case:
     spoil: Callable[[Path], None] | None = None
     before: Callable[[], None] | None = None
     may_work: bool = False
+    late: bool = False
 
 
 def cases() -> list[Case]:
@@ -61,7 +64,7 @@ def one_case(case: Case, template: Path, folder: Path, call: server.Call = serve
         case.spoil(place)
     before = snapshot(place)
     ended = call(module_of(case.command), case.arguments, place, case.before)
-    outcome, good = malformed_outcome(ended, harm(before, snapshot(place), outputs(case)), case.may_work)
+    outcome, good = malformed_outcome(ended, harm(before, snapshot(place), outputs(case)), case)
     line = " ".join([case.command, *(argument[:200] for argument in case.arguments)])
     line = line.encode("utf-8", "backslashreplace").decode()
     return {"command": line, "outcome": outcome, "good": good, "seconds": ended.seconds, "message": ended.stderr[-500:]}
@@ -73,9 +76,11 @@ def outputs(case: Case) -> list[str]:
     return [a.partition("=")[2] for a in case.arguments if a.startswith(flags) and a.partition("=")[2]]
 
 
-def malformed_outcome(ended: server.Ended, harmed: list[str], may_work: bool = False) -> tuple[str, bool]:
+def malformed_outcome(ended: server.Ended, harmed: list[str], case: Case) -> tuple[str, bool]:
     """(outcome, whether it is good)."""
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    if case.late:
+        lines = [line for line in lines if not line.startswith(_PROGRESS)]
     if ended.code is None:
         return "hangs", False
     if harmed:
@@ -83,7 +88,7 @@ def malformed_outcome(ended: server.Ended, harmed: list[str], may_work: bool = F
     if "Traceback" in ended.stderr:
         return "traceback", False
     if ended.code == 0:
-        return ("works", True) if may_work else ("accepted", False)
+        return ("works", True) if case.may_work else ("accepted", False)
     if ended.code != 2:
         return f"exit code {ended.code}", False
     if len(lines) != 1:

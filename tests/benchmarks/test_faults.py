@@ -138,7 +138,7 @@ def test_every_file_is_flipped_and_one_byte_of_it(tmp_path):
     ],
 )
 def test_what_malformed_input_does_is_told(ended, outcome):
-    assert malformed.malformed_outcome(ended, []) == outcome
+    assert malformed.malformed_outcome(ended, [], malformed.Case("fake", "unlearn", ())) == outcome
 
 
 @pytest.mark.parametrize(
