@@ -1,5 +1,8 @@
 """Speed and memory; `python -m benchmarks.NAME --help` says what each one measures."""
 
+import sys
+
 from osp_jax import signals
 
-signals.catch_for("benchmarks.")
+if "benchmarks.faults" not in sys.orig_argv:  # it forks, and may have no thread
+    signals.catch_for("benchmarks.")

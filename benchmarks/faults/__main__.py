@@ -7,6 +7,7 @@ where an outcome is bad.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,4 +113,7 @@ def _write(path: str, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on")

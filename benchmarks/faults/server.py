@@ -181,6 +181,9 @@ def _end(run: Callable[[], int]) -> None:
 
 
 def _as_main(module: str, arguments: Sequence[str]) -> int:
+    from osp_jax import signals
+
+    signals.catch()
     sys.argv = [module, *arguments]
     sys.modules.pop(module, None)
     warnings.simplefilter("ignore", DeprecationWarning)
