@@ -19,6 +19,7 @@ from osp_jax import checkpoint, records
 from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, scaled_confidence, u_lira
 from osp_jax.data.splits import split_by_class
+from osp_jax.distributed import place
 from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
 from osp_jax.integrity import read_piece, write_piece
@@ -120,8 +121,8 @@ def unlearn_shadows(
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    for place in (folder, shadows.folder / "statistics"):
-        remove_all_leftovers(place)
+    for each in (folder, statistics_folder(shadows)):
+        remove_all_leftovers(each)
     write_piece(folder / "record.json", what)
     on_device = place((shadows.pool.images, shadows.pool.labels))
     found = []
