@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM end a command in one line, at any moment and whatever swallows exceptions.
 
-The first signal raises `Ended` in the main thread, so that files are closed and children end. Python loses an exception
-that is raised within a callback of C++ code or of the garbage collector; therefore a thread ends the process a few
-seconds later if it is still there. A second signal ends it at once, and so does one that comes before the command has
-begun or after it has ended. A training takes SIGTERM itself, to save its state (`distributed.termination`).
+The first signal raises `Ended` in the main thread, so that files are closed and children end; from then on nothing is
+written to stderr. Python loses an exception that is raised within a callback of C++ code or of the garbage collector:
+it is raised again, and a thread ends the process a few seconds later if it is still there. A second signal ends it at
+once, and so does one that comes before the command has begun or after it has ended. A training takes SIGTERM itself, to
+save its state (`distributed.termination`).
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,7 +21,7 @@ _GRACE = 5.0  # seconds for what has to be closed
 _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)  # a signal that the caller has us ignore stays ignored
 
 _came: list[int] = []
-_may_raise = threading.Event()
+_may_raise, _lost = threading.Event(), threading.Event()
 
 
 class Ended(KeyboardInterrupt):
@@ -40,6 +42,7 @@ def catch() -> None:
     for number in CODES:
         if signal.getsignal(number) in _UNTOUCHED:
             signal.signal(number, _on_signal)
+    sys.unraisablehook = _raise_again
     read, write = os.pipe()
     os.set_blocking(write, False)
     # The main thread may be within a program that XLA compiles, where no handler of Python runs.
@@ -65,10 +68,26 @@ def leave_if_one_came() -> None:
 
 def _on_signal(number: int, frame: Any) -> None:
     del frame
-    if _came or not _may_raise.is_set():
+    again = _lost.is_set()
+    _lost.clear()
+    if not _may_raise.is_set() or (_came and not again):
         _leave(number)
-    _came.append(number)
+    if not again:
+        _say(number)
+        _came.append(number)
     raise Ended(_WORDS[signal.Signals(number)])
+
+
+def _raise_again(lost: Any) -> None:
+    """`sys.unraisablehook`: of exceptions that Python cannot raise where they came up."""
+    if not isinstance(lost.exc_value, Ended):
+        sys.__unraisablehook__(lost)
+    elif _came:
+        _lost.set()
+        # A little later: within this function the exception would be lost again.
+        again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, _came[0]))
+        again.daemon = True
+        again.start()
 
 
 def _end_late(read: int) -> None:
@@ -80,8 +99,14 @@ def _end_late(read: int) -> None:
 
 
 def _leave(number: int) -> None:
-    kind = signal.Signals(number)
-    try:
-        os.write(2, f"{_WORDS[kind]}\n".encode())
-    finally:
-        os._exit(CODES[kind])
+    if not _came:
+        _say(number)
+    os._exit(CODES[signal.Signals(number)])
+
+
+def _say(number: int) -> None:
+    """Writes the line, and lets nobody write another to stderr: libraries print what they catch."""
+    with contextlib.suppress(OSError):
+        cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
+        os.write(2, f"{cursor}{_WORDS[signal.Signals(number)]}\n".encode())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

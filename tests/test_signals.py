@@ -49,6 +49,32 @@ PROGRAMS = {
                 raise InputError("damaged; delete it")
         exit_on_input_error(main)
     """,
+    "a callback, which loses the exception": """
+        import gc
+        def callback(phase, info):
+            global ready
+            if not ready:
+                ready = True
+                print("ready", flush=True)
+                time.sleep(60)
+        ready = False
+        def main():
+            gc.callbacks.append(callback)
+            gc.collect()
+            time.sleep(60)
+        exit_on_input_error(main)
+    """,
+    "somebody who prints what it catches": """
+        def main():
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                raise
+        exit_on_input_error(main)
+    """,
     "threads that would be waited for": """
         def main():
             threading.Thread(target=time.sleep, args=(60,)).start()
