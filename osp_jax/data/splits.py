@@ -19,7 +19,7 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
     for word in (w.strip() for w in text.split(",")):
         if word in class_names:
             classes.add(list(class_names).index(word))
-        elif word.isdecimal() and int(word) < len(class_names):
+        elif word.isdecimal() and len(word) < 20 and int(word) < len(class_names):  # Python refuses thousands of digits
             classes.add(int(word))
         elif word:
             some = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
