@@ -149,10 +149,9 @@ def frontier_figure(results: dict[str, Any]) -> str:
     readers = {"linear probe": linear_probe, "new last layer": new_head}
 
     def label(name: str) -> str:
-        made = [answer.get("seconds") for answer in results["methods"].get(name, {}).values()]
-        if not made or None in made:
-            return _shown(results, name)
-        return f"{_shown(results, name)}, {duration(median(seconds['warm_median'] for seconds in made))}"
+        made = [answer.get("seconds") or {} for answer in results["methods"].get(name, {}).values()]
+        warm = [seconds["warm_median"] for seconds in made if seconds.get("warm_median") is not None]
+        return f"{_shown(results, name)}, {duration(median(warm))}" if warm else _shown(results, name)
 
     def paint(figure: Any) -> None:
         panels = figure.subplots(1, 2, sharey=True)

@@ -3,7 +3,7 @@
 from statistics import mean, median_high
 from typing import Any
 
-from osp_jax.report.formats import commit, markdown_table
+from osp_jax.report.formats import NOTHING, commit, markdown_table
 
 SUMMARY_HEADER = [
     "Method",
@@ -41,24 +41,26 @@ def sweep_summary(results: dict[str, Any]) -> list[list[str]]:
                 f"{found['forget_worst']:.2%}",
                 f"{100 * found['change']:+.2f}",
                 f"{100 * found['change_worst']:+.2f}",
-                f"{1e3 * found['warm']:.2f} ms",
+                NOTHING if found["warm"] is None else f"{1e3 * found['warm']:.2f} ms",
                 *(f"{100 * change:+.1f}" for change in readable),
             ]
         )
     return rows
 
 
-def swept(results: dict[str, Any], method: str) -> dict[str, float]:
-    """Over classes: `forget` accuracy and `change` of the retained one, mean and worst, and median `warm` seconds."""
+def swept(results: dict[str, Any], method: str) -> dict[str, float | None]:
+    """Over classes: `forget` accuracy and `change` of the retained one, mean and worst, and median `warm` seconds, None
+    where no request was repeated."""
     of_class = [(row[method], row["original"]) for row in results["classes"]]
     forget = [after["forget_accuracy"] for after, _ in of_class]
     change = [after["retain_accuracy"] - before["retain_accuracy"] for after, before in of_class]
+    warm = [after["warm_seconds"] for after, _ in of_class if after["warm_seconds"] is not None]
     return {
         "forget": mean(forget),
         "forget_worst": max(forget),
         "change": mean(change),
         "change_worst": min(change),
-        "warm": median_high(after["warm_seconds"] for after, _ in of_class),
+        "warm": median_high(warm) if warm else None,
     }
 
 

@@ -61,6 +61,17 @@ def test_the_figure_names_every_method_that_was_probed_with_its_time(evaluate):
     assert "esc, 250 ms" not in drawn
 
 
+def test_the_figure_leaves_out_a_time_that_was_not_measured(evaluate):
+    evaluation = audited(evaluate(), "osp", 3)
+    evaluation["unlearn"] = evaluation["unlearn"] | {"seconds": {"cold": 0.5, "warm_median": None}}
+    for model in ("original", "unlearned", "retrained"):
+        probes = {"linear_last": value(0.8), "new_head_forget_accuracy": value(0.8)}
+        evaluation = with_measures(evaluation, model, "probes", probes)
+    drawn = frontier_figure(condensed([evaluation]))
+    assert "osp" in drawn
+    assert "osp," not in drawn
+
+
 def test_means_are_over_requests_and_gaps_to_the_retrained_model(evaluate):
     found = []
     for forget, probe in ((3, 0.9), (5, 0.8)):

@@ -21,6 +21,13 @@ def test_the_summary_has_means_worst_classes_and_the_median_time():
     assert sweep_summary(results()) == [["osp", "5.00%", "10.00%", "-0.67", "-3.00", "2.00 ms"]]
 
 
+def test_a_method_that_was_not_repeated_has_a_dash_for_its_time():
+    found = results()
+    for row in found["classes"]:
+        row["osp"]["warm_seconds"] = None
+    assert sweep_summary(found)[0][-1] == "\N{EN DASH}"
+
+
 def test_what_was_asked_of_the_features_is_told_as_a_mean_change_to_the_original():
     found = results()
     for row, before, after in zip(found["classes"], (0.9, 0.8, 0.7), (0.8, 0.8, 0.4), strict=True):
