@@ -2,7 +2,9 @@
 
 import statistics as stats
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.distributed import count_compilations, peak_memory
+from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
 from osp_jax.unlearning import Method
 from osp_jax.unlearning.data import RequestData, request_data
@@ -116,12 +119,28 @@ def validation_score(original: Original, variables: dict[str, Any], forget: tupl
     return {"retain_accuracy": retain, "forget_accuracy": lost, "score": score}
 
 
-def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` returns, or `{'error': ...}`: a method that fails leaves a row that says so, and the rest goes on."""
+def attempt(work: Callable[[], dict[str, Any]], log: Path) -> dict[str, Any]:
+    """What `work` returns, or `{'error': ...}`, so that the other methods of a comparison still run.
+
+    Settings that a method refuses, numbers that are not finite and memory that runs out are results. Any other error
+    is a fault of the code: its traceback is appended to the file `log`, which the row names.
+    """
     try:
         return work()
     except Exception as error:
-        return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if _is_result(error):
+            return {"error": words}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)) + "\n")
+        return {"error": f"{words} (traceback in {log.name})"}
+
+
+def _is_result(error: Exception) -> bool:
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, InputError | MemoryError | FloatingPointError)
 
 
 def _data(original: Original, indices: np.ndarray, forget: tuple[int, ...]) -> RequestData:

@@ -19,7 +19,7 @@ from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, vali
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
 from osp_jax.distributed import place
-from osp_jax.errors import InputError
+from osp_jax.errors import InputError, shown
 from osp_jax.integrity import read_piece, write_piece
 from osp_jax.loading import indices_of, moments_of, record_for_report, statistics_of
 from osp_jax.models import variable_shapes
@@ -90,12 +90,22 @@ def tune(
     """The best of `number` settings by `validation_score` over `requests`; every trial is kept in the file `path`.
 
     A trial holds what its first call took, too: where it compiled, later calls of this process will not.
+
+    Raises:
+      InputError: the file holds trials of other options than those that would be tried now.
     """
     method = get_method(name)
     done = records.trials(read_piece(path), path) if path.exists() else []
     candidates = trials(name, method, options, number)
     if len(candidates) < 2:
         return options
+    for trial, candidate in zip(done, map(dataclasses.asdict, candidates), strict=False):
+        # Options that did not exist yet had the values that are now their defaults.
+        if dataclasses.asdict(method.options()) | trial["options"] != candidate:
+            raise InputError(
+                f"{path} holds trials of other options of {name} ({shown(trial['options'])}); delete it and the "
+                f"cells of {name}, or choose another --workdir"
+            )
 
     def scores(candidate: Any) -> dict[str, Any]:
         answers = [timed_answer(original, method, candidate, request, rng, 0.0)[0] for request in requests]
@@ -105,7 +115,9 @@ def tune(
         return {key: float(np.mean([f[key] for f in found])) for key in found[0]} | call
 
     for candidate in candidates[len(done) :]:
-        done.append({"options": dataclasses.asdict(candidate), **attempt(partial(scores, candidate))})
+        done.append(
+            {"options": dataclasses.asdict(candidate), **attempt(partial(scores, candidate), path.with_suffix(".log"))}
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_piece(path, done)
     best = max(range(len(candidates)), key=lambda i: (done[i].get("score", -1.0), -i))
@@ -113,20 +125,32 @@ def tune(
 
 
 def run_cell(
-    original: Original, name: str, options: Any, request: Request, rng: jax.Array, config: ConfigDict, folder: Path
+    original: Original,
+    name: str,
+    options: Any,
+    request: Request,
+    rng: jax.Array,
+    config: ConfigDict,
+    folder: Path,
+    log: Path,
 ) -> dict[str, Any]:
-    """A method's settings, accuracies, times and images seen, or its error; a retrained network is kept in `folder`."""
+    """A method's settings, accuracies, times and images seen, or its error, whose traceback goes to the file `log`.
+
+    A retrained network is kept in `folder`; it is trained once, whatever `config.timing` says.
+    """
     if name == RETRAIN:  # the yardstick has all retained images, whatever the budget of the others
         original = original._replace(budget=dict.fromkeys(original.budget))
 
+    limit = 0.0 if name == RETRAIN else config.timing.limit
+
     def work() -> dict[str, Any]:
-        result, seconds = timed_answer(original, get_method(name), options, request, rng, config.timing.limit)
+        result, seconds = timed_answer(original, get_method(name), options, request, rng, limit)
         if name == RETRAIN:
             _keep(folder, request, result.variables)
         accuracies = audit(original, result.variables, request.forget, config.audit.train_images)
         return {"accuracy": accuracies, "seconds": seconds, "seen": result.seen, "peak_bytes": result.peak_bytes}
 
-    return {"options": dataclasses.asdict(options), **attempt(work)}
+    return {"options": dataclasses.asdict(options), **attempt(work, log)}
 
 
 def compare(
@@ -164,7 +188,8 @@ def compare(
                 on_work(f"{name}: {request.name}")
                 path = cells / f"{name}.json"
                 if not path.exists():
-                    result = run_cell(original, name, options, request, jax.random.key(seed), config, folder)
+                    log, key = path.with_suffix(".log"), jax.random.key(seed)
+                    result = run_cell(original, name, options, request, key, config, folder, log)
                     write_piece(path, {**about, "method": name, **result, "commit": commit})
 
 

@@ -7,16 +7,18 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 from configs.benchmark import default
-from osp_jax.comparison.plan import parse_methods, parse_requests
-from osp_jax.comparison.run import check_comparison, collect, compare
+from osp_jax.comparison.cell import attempt
+from osp_jax.comparison.plan import parse_methods, parse_requests, trials
+from osp_jax.comparison.run import check_comparison, collect, compare, tune
 from osp_jax.data.sources import load_dataset
 from osp_jax.errors import InputError
 from osp_jax.integrity import read_piece, write_piece
 from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
 from osp_jax.report.comparison_tables import summarise
-from osp_jax.unlearning import METHODS
+from osp_jax.unlearning import METHODS, get_method
 from osp_jax.workdir import load_workdir
 
 
@@ -85,17 +87,17 @@ def test_a_comparison_holds_every_method_on_every_request_and_says_what_failed(c
     for request in ("3", "1, 2", "4 then 5"):
         for method in ("logit-mask", "shrink-head"):
             assert cells[request, method]["accuracy"]["test_forget_accuracy"] == 0
-        assert cells[request, "crash"]["error"] == "RuntimeError: out of memory"
+        assert cells[request, "crash"]["error"] == "RuntimeError: out of memory (traceback in crash.log)"
         assert cells[request, "osp"]["seconds"]["warm"] > 0
         assert cells[request, "osp"]["seen"] == {}
     assert "3" not in cells["3", "look"]["seen"]
     assert cells["4 then 5", "look"]["seen"].keys() == {str(c) for c in range(10)} - {"4"}  # it had the 5 at first
 
     assert results["tuning"]["osp"][0]["cold"] > cells["3", "osp"]["seconds"]["warm"]
-    trials = results["tuning"]["shrink-head"]
-    assert trials[0]["options"] == {"factor": 0.0}
-    assert {trial["options"]["factor"] for trial in trials} == {0.0, -1.0, 100.0}
-    best = max(trials, key=lambda trial: trial["score"])["options"]
+    tried = results["tuning"]["shrink-head"]
+    assert tried[0]["options"] == {"factor": 0.0}
+    assert {trial["options"]["factor"] for trial in tried} == {0.0, -1.0, 100.0}
+    best = max(tried, key=lambda trial: trial["score"])["options"]
     assert cells["3", "shrink-head"]["options"] == best != {"factor": 100.0}
 
     markdown, html, tex = comparison_markdown(results), comparison_html(results), comparison_tex(results)
@@ -127,10 +129,53 @@ def test_what_is_finished_is_not_run_again_and_what_is_missing_is(config, datase
     assert {c["request"] for c in results["cells"]} == {"3", "4"}
 
 
-def test_retraining_as_a_method_is_kept_and_never_saw_the_class(config, dataset, methods, tmp_path):
-    only = {"retrain": methods["retrain"]}
+@pytest.mark.parametrize(
+    "error",
+    [InputError("no layer"), MemoryError(), FloatingPointError("nan"), JaxRuntimeError("RESOURCE_EXHAUSTED: 9")],
+)
+def test_a_result_that_is_an_error_is_a_row_without_a_log(tmp_path, error):
+    def work():
+        raise error
+
+    words = f"{type(error).__name__}: {error}".strip()
+    assert attempt(work, tmp_path / "osp.log")["error"].strip() == words
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [TypeError("a bug"), JaxRuntimeError("INTERNAL: a bug")])
+def test_a_fault_of_the_code_keeps_its_traceback_beside_the_row(tmp_path, error):
+    def work_with_a_bug():
+        raise error
+
+    log = tmp_path / "cells" / "osp.log"
+    assert attempt(work_with_a_bug, log)["error"] == f"{type(error).__name__}: {error} (traceback in osp.log)"
+    assert "in work_with_a_bug" in log.read_text()
+
+
+def test_trials_of_options_that_were_renamed_since_are_refused(tmp_path):
+    options = get_method("osp-fit").options()
+    old = {"gap" if name == "margin" else name: value for name, value in dataclasses.asdict(options).items()}
+    write_piece(tmp_path / "osp-fit.json", [{"options": old, "score": 0.5}])
+    with pytest.raises(InputError, match="trials of other options of osp-fit"):
+        tune(None, "osp-fit", options, [], 2, tmp_path / "osp-fit.json", None)
+
+
+def test_trials_of_before_an_option_existed_count(tmp_path):
+    options = get_method("osp-fit").options()
+    tried = [dataclasses.asdict(candidate) for candidate in trials("osp-fit", get_method("osp-fit"), options, 2)]
+    done = [{"options": {k: v for k, v in t.items() if k != "erase"}, "score": i} for i, t in enumerate(tried)]
+    write_piece(tmp_path / "osp-fit.json", done)
+    chosen = tune(None, "osp-fit", options, [], 2, tmp_path / "osp-fit.json", None)
+    assert dataclasses.asdict(chosen) == tried[1]
+
+
+def test_retraining_as_a_method_is_kept_and_never_saw_the_class(config, dataset, methods, tmp_path, monkeypatch):
+    only, trainings, retrain = {"retrain": methods["retrain"]}, [], METHODS["retrain"]
+    unlearn = retrain.unlearn
+    monkeypatch.setattr(retrain, "unlearn", lambda *a, **k: trainings.append(1) or unlearn(*a, **k))
     _, results = run(config, dataset, tmp_path, only, ["3"])
     (cell,) = (c for c in results["cells"] if c["method"] == "retrain")
+    assert len(trainings) == 1
     assert "3" not in cell["seen"]
     assert cell["accuracy"]["train_forget_accuracy"] == 0
     kept = load_workdir(tmp_path / "seed0" / "retrained" / "3")
