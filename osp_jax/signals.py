@@ -67,15 +67,23 @@ def leave_if_one_came() -> None:
 
 
 def _on_signal(number: int, frame: Any) -> None:
-    del frame
     again = _lost.is_set()
     _lost.clear()
-    if not _may_raise.is_set() or (_came and not again):
+    if not _may_raise.is_set() or (_came and not again) or _is_importing(frame):
         _leave(number)
     if not again:
         _say(number)
         _came.append(number)
     raise Ended(_WORDS[signal.Signals(number)])
+
+
+def _is_importing(frame: Any) -> bool:
+    """Whether a module is being imported: there is nothing to close yet, and extensions crash on an exception."""
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raise_again(lost: Any) -> None:

@@ -75,6 +75,19 @@ PROGRAMS = {
                 raise
         exit_on_input_error(main)
     """,
+    "an import of what crashes on exceptions, as extensions do": """
+        import os, tempfile
+        def main():
+            with tempfile.TemporaryDirectory() as folder:
+                with open(os.path.join(folder, "slow_to_import.py"), "w") as file:
+                    file.write("import time; print('ready', flush=True); time.sleep(60)")
+                sys.path.insert(0, folder)
+                try:
+                    import slow_to_import
+                except BaseException:
+                    os.abort()
+        exit_on_input_error(main)
+    """,
     "threads that would be waited for": """
         def main():
             threading.Thread(target=time.sleep, args=(60,)).start()
