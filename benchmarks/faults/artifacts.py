@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults import server
+from benchmarks.faults.trees import remove
 
 CONFIG = """from configs import digits
 
@@ -132,7 +133,7 @@ def write_tfds(data_dir: str) -> None:
 
 def copy_of(template: Path, folder: Path, names: Iterable[str]) -> Path:
     """A fresh `folder` with the entries `names` of the template, and the config."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True)
     for name in ("tiny.py", *names):
         source, target = template / name, folder / name

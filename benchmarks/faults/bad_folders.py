@@ -132,6 +132,8 @@ def _swapped() -> list[Case]:
         "statistics",
         "SHA256SUMS",
     )
+    results = tuple(f"model/{name}" for name in ("SHA256SUMS", "eval.json", "report.md", "report.html"))
+    own = {"unlearn": (), "sweep": (), "eval": results, "train": ("model/SHA256SUMS", "model/metrics.jsonl")}
     changes = {"gone": _deletes, "a file": _files, "a folder": _folders, "a circle": _circles}
     for command, arguments in readers.items():
         for name in names:
@@ -139,14 +141,13 @@ def _swapped() -> list[Case]:
                 folder = not name.endswith(("json", "jsonl", "SUMS"))
                 if (what, folder) in (("a file", False), ("a folder", True)):
                     continue
-                # Statistics can be collected anew, an older checkpoint be gone on from, and old folders have no sums.
-                may_work = name in ("statistics", "SHA256SUMS", "metrics.jsonl", "checkpoints/2") and (
-                    what == "gone" or command == "train"
+                title, spoil = f"swapped/{command}: {name} is {what}", _changes(f"model/{name}", change)
+                # Statistics are collected anew, a training goes on from what there is, old folders have no sums.
+                may_work = what in ("gone", "a circle") and (
+                    name in ("statistics", "SHA256SUMS")
+                    or (name in ("metrics.jsonl", "checkpoints/2", "checkpoints") and command == "train")
                 )
-                title = f"swapped/{command}: {name} is {what}"
-                found.append(
-                    Case(title, command, arguments, ("model",), _changes(f"model/{name}", change), may_work=may_work)
-                )
+                found.append(Case(title, command, arguments, ("model",), spoil, may_work=may_work, own=own[command]))
     for what in ("gone", "a folder", "a circle"):
         spoil = _changes("unlearned/unlearn.json", changes[what])
         found.append(

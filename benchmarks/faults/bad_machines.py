@@ -3,13 +3,14 @@
 import ctypes
 import os
 import resource
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.faults.artifacts import TRAIN
 from benchmarks.faults.malformed import Case
 
-_NOBODY = 65534
+_CAPABILITIES = 0x20080522  # the version of capset's arguments
 _NEW_MOUNTS, _PRIVATE = 0x20000, 0x44000  # CLONE_NEWNS; MS_REC | MS_PRIVATE
 _COMMANDS = {
     "train": ((*TRAIN, "--workdir=new/run"), ()),
@@ -25,7 +26,9 @@ _COMMANDS = {
 def cases() -> list[Case]:
     found, may_mount = [], _may_mount()
     for command, (arguments, start) in _COMMANDS.items():
-        found.append(Case(f"machine/{command}: no right to write", command, arguments, start, _closed, _as_nobody))
+        found.append(
+            Case(f"machine/{command}: no right to write", command, arguments, start, _closed, _without_privileges)
+        )
         found.append(
             Case(
                 f"machine/{command}: 16 open files",
@@ -80,9 +83,18 @@ def cases() -> list[Case]:
         arguments, start = _COMMANDS[command]
         for name in ("", "/config.json", "/checkpoints", "/SHA256SUMS"):
             title = f"machine/{command}: no right to read {folder}{name}"
-            found.append(Case(title, command, arguments, start, _unreadable(f"{folder}{name}"), _as_nobody))
+            found.append(Case(title, command, arguments, start, _unreadable(f"{folder}{name}"), _without_privileges))
     arguments = ("--workdir=unlearned", "--audit=none")
-    found.append(Case("machine/eval: no right to write", "eval", arguments, ("model", "unlearned"), before=_as_nobody))
+    found.append(
+        Case(
+            "machine/eval: no right to write",
+            "eval",
+            arguments,
+            ("model", "unlearned"),
+            _closed_result,
+            _without_privileges,
+        )
+    )
     found.append(
         Case(
             "machine/eval: files of at most 512 bytes",
@@ -100,20 +112,28 @@ def cases() -> list[Case]:
             (*TRAIN, "--workdir=new"),
             (),
             _unreadable("tiny.py"),
-            _as_nobody,
+            _without_privileges,
         )
     )
-    return found if os.getuid() == 0 else [case for case in found if case.before is not _as_nobody]
+    return found
 
 
 def _closed(folder: Path) -> None:
-    (folder / "new").mkdir(mode=0o755)
+    (folder / "new").mkdir()
+    (folder / "new").chmod(0o555)
 
 
-def _as_nobody() -> None:
-    os.setgroups([])
-    os.setgid(_NOBODY)
-    os.setuid(_NOBODY)
+def _closed_result(folder: Path) -> None:
+    (folder / "unlearned").chmod(0o555)
+    folder.chmod(0o555)
+
+
+def _without_privileges() -> None:
+    """Takes from root what lets it read and write everything; the modes of files bind it then, as they do others."""
+    if os.getuid() == 0:
+        header, nothing = struct.pack("Ii", _CAPABILITIES, 0), bytes(24)
+        if ctypes.CDLL(None).capset(header, nothing):
+            raise OSError("cannot drop the privileges of root")
 
 
 def _unreadable(name: str) -> Callable[[Path], None]:
