@@ -1,6 +1,8 @@
 """On eight devices every program gives what it gives on one."""
 
+import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -9,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import multihost_utils
 
 from configs.default import get_config
 from osp_jax.activations import collect_statistics
 from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
-from osp_jax.distributed import everywhere, make_mesh, on_one_device, split_rows, using
+from osp_jax.distributed import check_same, everywhere, make_mesh, on_one_device, split_rows, using
 from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
 from osp_jax.models import create_model, init_variables
@@ -80,6 +83,19 @@ def test_replicas_that_do_not_divide_the_devices_are_refused():
     with pytest.raises(InputError, match="divisor"):
         make_mesh(model=3)
     assert dict(make_mesh(model=2).shape) == {"data": 4, "model": 2}
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(("others", "refused"), [("train --x=1", False), ("train --x=2", True)])
+def test_processes_that_run_different_commands_are_refused(others, refused, monkeypatch):
+    mine = "train --x=1"
+    digests = [np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.uint32) for text in (mine, others)]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.stack([own, digests[1]]))
+    with pytest.raises(InputError, match="different commands") if refused else nullcontext():
+        check_same(mine, "commands")
 
 
 # Equal results.

@@ -15,7 +15,7 @@ import pytest
 from osp_jax import checkpoint
 from osp_jax.workdir import load_workdir
 from tests.data.small_records import write_records
-from tests.experiments.conftest import ROOT, environment
+from tests.experiments.conftest import ROOT, assert_one_line_error, environment, run_command
 from tests.trees import relative
 
 SMALL = (
@@ -203,6 +203,7 @@ def assert_one_line_each(done: Sequence[tuple[int, str, str]], *words: str) -> N
         assert all(word in lines[0] for word in words), lines
 
 
+@pytest.mark.slow
 def test_processes_of_different_settings_say_so_on_each(tmp_path):
     others = [["--config.seed=1"], ["--config.seed=2"]]
     done = finish(start_together(2, *SMALL, f"--workdir={tmp_path / 'model'}", extra=others))
@@ -210,25 +211,23 @@ def test_processes_of_different_settings_say_so_on_each(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_devices_that_do_not_divide_a_batch_are_told_on_each(tmp_path):
     arguments = [*SMALL, f"--workdir={tmp_path / 'model'}", "--config.training.batch_size=30"]
     done = finish(start_together(2, *arguments, devices=2))
     assert_one_line_each(done, "batch_size 30", "4 devices")
 
 
-def test_a_process_whose_coordinator_does_not_come_gives_up(tmp_path):
-    arguments = ["--coordinator=localhost:1", "--num_processes=2", "--process_id=1", "--patience=3"]
-    done = finish([start([*SMALL, f"--workdir={tmp_path / 'model'}", *arguments], devices=1)], seconds=60)
-    assert_one_line_each(done, "localhost:1", "--patience")
-
-
-def test_a_coordinator_that_is_none_is_refused(tmp_path):
-    arguments = ["--coordinator=head", "--num_processes=2", "--process_id=1"]
-    done = finish([start([*SMALL, f"--workdir={tmp_path / 'model'}", *arguments], devices=1)], seconds=60)
-    assert_one_line_each(done, "HOST:PORT")
-
-
-def test_numbers_that_cannot_be_are_refused(tmp_path):
-    arguments = ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"]
-    done = finish([start([*SMALL, f"--workdir={tmp_path / 'model'}", *arguments], devices=1)], seconds=60)
-    assert_one_line_each(done, "--process_id")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--coordinator=localhost:1", "--process_id=1", "--patience=1"], ["localhost:1", "--patience"]),
+        (["--coordinator=head", "--process_id=1"], ["HOST:PORT"]),
+        (["--coordinator=localhost:1", "--process_id=2"], ["--process_id"]),
+    ],
+    ids=["no coordinator comes", "none is named", "numbers do not fit"],
+)
+def test_a_process_that_cannot_join_says_so(arguments, words, tmp_path):
+    done = run_command("experiments.train", *SMALL, f"--workdir={tmp_path / 'model'}", "--num_processes=2", *arguments)
+    assert_one_line_error(done.returncode, done.stderr, *words)
+    assert not (tmp_path / "model").exists()

@@ -126,8 +126,12 @@ def test_captured_activations_are_the_recorded_ones(name):
     assert_close(head_input, last if name == "allcnn" else last.mean((1, 2)), 1e-6)
 
 
-@given(hnp.arrays(np.float32, st.tuples(*[st.integers(2, 7)] * 4), elements=st.integers(-9, 9).map(float)))
-@settings(deadline=None)
+@given(
+    st.sampled_from([(2, 2, 2, 1), (1, 4, 7, 3), (3, 5, 6, 2)]).flatmap(
+        lambda shape: hnp.arrays(np.float32, shape, elements=st.integers(-9, 9).map(float))
+    )
+)
+@settings(deadline=None, max_examples=30)
 def test_the_pool_is_flax_s_and_a_gradient_of_one_goes_to_the_largest_of_each_window(x):
     pooled = max_pool(jnp.asarray(x))
     np.testing.assert_array_equal(pooled, nn.max_pool(jnp.asarray(x), (2, 2), (2, 2)))
