@@ -31,8 +31,9 @@ def main() -> None:
     from configs.paper.default import get_config
     from osp_jax.comparison.paper import finished, run_steps, steps_of
     from osp_jax.errors import unknown
+    from osp_jax.replacing import copy_anew, updating
     from osp_jax.settings import Study, validated
-    from osp_jax.workdir import check_writable, replacing
+    from osp_jax.workdir import check_writable
 
     if _DATA_DIR.value:
         os.environ["TFDS_DATA_DIR"] = _DATA_DIR.value  # of the commands that follow
@@ -60,8 +61,8 @@ def main() -> None:
             print(f"{name} is not finished; the same command goes on")
             return
         (workdir / "results").mkdir(exist_ok=True)
-        with replacing(workdir / "results" / name) as folder:
-            shutil.copytree(workdir / name / "results", folder, dirs_exist_ok=True)
+        with updating(workdir / "results" / name) as folder:
+            shutil.copytree(workdir / name / "results", folder, dirs_exist_ok=True, copy_function=copy_anew)
     print(f"all is done: {workdir / 'results'}")
 
 

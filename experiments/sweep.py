@@ -34,7 +34,7 @@ def main() -> None:
     from osp_jax.comparison.plan import parse_methods
     from osp_jax.errors import InputError
     from osp_jax.loading import dataset_of, indices_of, record_for_report
-    from osp_jax.overwriting import check_results
+    from osp_jax.overwriting import check_results, check_unfinished
     from osp_jax.provenance import provenance
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.workdir import adding, check_writable, claim_workdir, load_workdir, write_json, write_text
@@ -42,6 +42,7 @@ def main() -> None:
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     names = "results.json", "table.md"
     check_results(out, names, _OVERWRITE.value)
+    check_unfinished(out / "unfinished")
     options = parse_methods(_METHODS.value, _OPTION.value)
 
     trained = load_workdir(workdir)

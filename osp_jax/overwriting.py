@@ -100,6 +100,20 @@ def check_results(folder: Path, names: Sequence[str], overwrite: bool = True) ->
         raise InputError(f"{folder / existing[0]} exists; choose another --out or add --overwrite")
 
 
+def check_unfinished(folder: Path) -> None:
+    """Checks that `folder`, which a command removes when it is done, is new, empty, or was made by such a command.
+
+    Raises:
+      InputError: it holds something, but not the `config.json` that such a command writes first.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is no folder; move it away or choose another --out")
+    if folder.is_dir() and not (folder / "config.json").exists():
+        found = next((name for name in sorted(os.listdir(folder)) if not is_temporary(name)), None)
+        if found:
+            raise InputError(f"{folder} holds {found}, and not of this command; move it away or choose another --out")
+
+
 def _is_old_result(path: Path) -> bool:
     """Whether it holds results of some version: all of them name their data set."""
     try:

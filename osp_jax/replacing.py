@@ -103,6 +103,13 @@ def updating(folder: Path, drop: Collection[str] = ()) -> Iterator[Path]:
     wait_for_all("the folder is in its place")
 
 
+def copy_anew(source: str, path: str) -> None:
+    """As `shutil.copy2`, to a new file in the place of `path`, whose content may be shared with another folder."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    shutil.copy2(source, path)
+
+
 def discard(folder: Path) -> None:
     """Removes a folder, if it is there, so that it is never half there; of several processes the first does."""
     if is_first() and folder.is_dir():
@@ -137,7 +144,7 @@ def remove_all_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def _remove_leftover(leftover: Path, name: str) -> None:
-    with suppress(FileNotFoundError):  # another process removes it too
+    with suppress(OSError):  # another process removes it too, or it is of another user
         if leftover.is_symlink():
             return
         if not leftover.is_dir():

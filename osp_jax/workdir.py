@@ -166,6 +166,8 @@ def close_training(workdir: Path) -> None:
     listed = read_sums(workdir, _remedy(workdir)) or {}
     if listed:
         check_sums(workdir, _remedy(workdir), skip=EVALUATION)
+    if not listed and not any(workdir.glob(f"checkpoints/*/{SUMS}")):
+        return  # an older version trained it
     folders = sorted(path.parent.name for path in workdir.glob(f"checkpoints/*/{SUMS}") if path.parent.name.isdecimal())
     names = ["config.json", "metrics.jsonl", *(f"checkpoints/{name}/{SUMS}" for name in folders), f"statistics/{SUMS}"]
     write_sums(workdir, [name for name in names if name not in listed and (workdir / name).exists()])

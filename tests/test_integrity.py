@@ -19,7 +19,7 @@ from osp_jax.data.sources import Dataset, Split
 from osp_jax.errors import InputError
 from osp_jax.integrity import SUMS, check_sums, read_piece, write_piece, write_sums
 from osp_jax.models import init_variables
-from osp_jax.overwriting import check_out, check_results
+from osp_jax.overwriting import check_out, check_results, check_unfinished
 from osp_jax.replacing import write_text
 from osp_jax.workdir import (
     EVALUATION,
@@ -353,6 +353,31 @@ def test_results_of_somebody_are_not_overwritten(tmp_path):
     (tmp_path / "table.md").mkdir()
     with pytest.raises(InputError, match=r"table\.md is no file"):
         check_results(tmp_path, names)
+
+
+def test_an_unfinished_folder_of_somebody_is_not_removed(tmp_path):
+    folder = tmp_path / "unfinished"
+    check_unfinished(folder)
+    folder.mkdir()
+    (folder / ".config.json.0badf00d.osp_jax").touch()  # a killed command left it
+    check_unfinished(folder)
+    (folder / "mine").touch()
+    with pytest.raises(InputError, match="unfinished holds mine, and not of this command; move it away"):
+        check_unfinished(folder)
+    (folder / "config.json").touch()
+    check_unfinished(folder)
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path)
+    with pytest.raises(InputError, match="unfinished is no folder"):
+        check_unfinished(folder)
+
+
+def test_a_training_of_an_older_version_stays_without_checksums(trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    for path in list(copy.rglob(SUMS)):
+        path.unlink()
+    close_training(copy)
+    assert not (copy / SUMS).exists()
 
 
 @pytest.fixture(autouse=True)

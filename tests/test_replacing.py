@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from osp_jax import checkpoint, replacing
 from osp_jax.errors import InputError
 from osp_jax.integrity import SUMS, check_sums, read_piece, write_piece, write_sums
-from osp_jax.replacing import MARKER, building, discard, remove_leftovers, updating, write_text
+from osp_jax.replacing import MARKER, building, copy_anew, discard, remove_leftovers, updating, write_text
 from osp_jax.workdir import EVALUATION, adding, claim_workdir, close_training, open_training
 from osp_jax.workdir import replacing as replacing_out
 from tests.kills import contents, kills, run_killed_at
@@ -300,6 +300,30 @@ def test_files_that_cannot_be_linked_are_copied(tmp_path, monkeypatch):
     with updating(tmp_path / "model") as content:
         (content / "b").touch()
     assert contents(tmp_path / "model") == {"a": b"a", "b": b""}
+
+
+def test_results_that_are_copied_over_others_appear_all_at_once(tmp_path):
+    out, wanted = tmp_path / "out", {"a": b"new", "deep/b": b"new b", "mine": b"mine"}
+    (tmp_path / "new").mkdir()
+    write_all(tmp_path / "new", "new")
+
+    def prepare() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        write_all(out, "old")
+        (out / "mine").write_text("mine")
+
+    def copy() -> None:
+        with updating(out) as folder:
+            shutil.copytree(tmp_path / "new", folder, dirs_exist_ok=True, copy_function=copy_anew)
+
+    prepare()
+    old = contents(out)
+    for _ in kills(copy, prepare):
+        assert contents(out) in (old, wanted)
+        copy()
+        assert contents(out) == wanted
+        assert not strays(tmp_path)
 
 
 def test_a_discarded_folder_is_gone_at_once(tmp_path):
