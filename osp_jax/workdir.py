@@ -102,9 +102,10 @@ def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any], complete:
     if is_first():
         remove_all_leftovers(workdir)
     if path.exists():
-        checked = (workdir / SUMS).exists()
+        required = _required(workdir)
+        checked = bool(required) and (workdir / SUMS).exists()
         if checked:
-            check_sums(workdir, _remedy(workdir), only=("config.json",), required=("config.json",))
+            check_sums(workdir, _remedy(workdir), only=required, required=required)
         _check_same_run(workdir, wanted, complete)
         # Killed before the checksum was written: nothing follows from this file yet.
         if checked or any((workdir / name).exists() for name in _OF_RUNS):
@@ -166,7 +167,7 @@ def close_training(workdir: Path) -> None:
     listed = read_sums(workdir, _remedy(workdir)) or {}
     if listed:
         check_sums(workdir, _remedy(workdir), skip=EVALUATION)
-    if not listed and not any(workdir.glob(f"checkpoints/*/{SUMS}")):
+    if set(listed) <= set(EVALUATION) and not any(workdir.glob(f"checkpoints/*/{SUMS}")):
         return  # an older version trained it
     folders = sorted(path.parent.name for path in workdir.glob(f"checkpoints/*/{SUMS}") if path.parent.name.isdecimal())
     names = ["config.json", "metrics.jsonl", *(f"checkpoints/{name}/{SUMS}" for name in folders), f"statistics/{SUMS}"]
@@ -212,11 +213,14 @@ def read_record(workdir: Path, unread: Collection[str] = ()) -> dict[str, Any]:
       InputError: as `read_json`, and where a file is damaged or a field cannot be used.
     """
     if (workdir / "config.json").exists() or (workdir / SUMS).exists():
-        # Of a workdir of an older version an evaluation lists its own files only.
-        listed = set(read_sums(workdir, _remedy(workdir)) or ())
-        required = () if listed and listed <= set(EVALUATION) else ("config.json",)
-        check_sums(workdir, _remedy(workdir), skip=unread, required=required)
+        check_sums(workdir, _remedy(workdir), skip=unread, required=_required(workdir))
     return records.trained(read_json(workdir / "config.json"), workdir / "config.json")
+
+
+def _required(workdir: Path) -> tuple[str, ...]:
+    """What `SHA256SUMS` must list; of a workdir of an older version an evaluation lists its own files only."""
+    listed = set(read_sums(workdir, _remedy(workdir)) or ())
+    return () if listed and listed <= set(EVALUATION) else ("config.json",)
 
 
 def read_request(workdir: Path) -> dict[str, Any] | None:

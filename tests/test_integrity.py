@@ -378,6 +378,14 @@ def test_a_training_of_an_older_version_stays_without_checksums(trained, tmp_pat
         path.unlink()
     close_training(copy)
     assert not (copy / SUMS).exists()
+    with adding(copy, EVALUATION) as folder:
+        for name in EVALUATION:
+            write_text(folder / name, "new")
+    data = json.loads((copy / "config.json").read_text())["dataset"]
+    claim_workdir(copy, small_config(), data)
+    close_training(copy)
+    load_workdir(copy)
+    assert set((copy / SUMS).read_text().split()[1::2]) == set(EVALUATION)
 
 
 @pytest.fixture(autouse=True)
