@@ -75,7 +75,7 @@ def evaluated(trained, variables) -> Path:
         shutil.copy(trained / "metrics.jsonl", folder)
         checkpoint.save_variables(folder, variables)
         checkpoint.save_tree(folder / "statistics", {"a": jnp.arange(100.0)}, {"b": 1})
-        request = {"method": "osp", "options": {}, "forget": [0], "original": str(trained)}
+        request = {"method": "osp", "options": {}, "forget": [0], "original": str(trained), "channels": {}}
         write_json(folder / "unlearn.json", request)
     with adding(out, EVALUATION) as folder:
         judged = {"dataset": {"name": "animals"}, "model": {"name": "resnet8"}, "forget": [0], "method": "osp"}
