@@ -44,7 +44,8 @@ def _commit() -> str:
         # An installed copy may lie inside some other project's repository: only our own tree counts.
         if Path(git("rev-parse", "--show-toplevel")) != root.resolve():
             return "unknown"
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        # Without its lock: killed, git would leave it, and no commit could be made.
+        changed = git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -6,6 +6,7 @@ Each trial's outcome is kept in --scratch; the same command goes on with what is
 where an outcome is bad.
 """
 
+import fcntl
 import json
 import sys
 import time
@@ -35,6 +36,12 @@ def main() -> int:
     if unknown := sorted(set(kinds) - set(KINDS)):
         arguments.error(f"unknown kind {unknown[0]!r}; choose from {', '.join(KINDS)}")
     scratch = flags.scratch.absolute()
+    scratch.mkdir(parents=True, exist_ok=True)
+    lock = (scratch / "lock").open("w")  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        arguments.error(f"another process works in {scratch}; give another --scratch")
     server.start(scratch / "cache")
 
     from benchmarks.faults import artifacts, flips, kills, malformed, summary
