@@ -68,7 +68,7 @@ def main() -> int:
     if flags.json is not None:
         flags.json.parent.mkdir(parents=True, exist_ok=True)
         complete = len(found) == len(names)
-        server.ask(_write, Path.cwd(), str(flags.json), {"complete": complete, "trials": found})
+        server.ask(_write, Path.cwd(), str(flags.json), {"complete": complete, "trials": list(map(_short, found))})
     if len(found) < len(names):
         print(f"{len(names) - len(found)} trials are left; the same command goes on")
     return int(any(trial["good"] is False for trial in found))
@@ -104,6 +104,12 @@ class Kept:
         self.trials[name] = record
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def _short(trial: dict[str, Any]) -> dict[str, Any]:
+    """A trial as it is published: what a command said is kept where the outcome is bad."""
+    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in trial.items()}
+    return {key: value for key, value in rounded.items() if key != "message" or not trial["good"]}
 
 
 def _commit() -> str:
