@@ -21,7 +21,14 @@ _CHECK = flags.DEFINE_bool("check", False, "write nothing; fail if a part is out
 _ROOT = Path(__file__).parents[1]
 # Files of results/performance; a part of the same name shows each.
 _BENCHMARKS = ("evaluate_all", "throughput", "profile", "statistics_pass", "startup", "scaling", "collectives")
-_DOCUMENTS = ("README.md", "docs/architecture.md", "docs/findings.md", "docs/performance.md", "docs/pods.md")
+_DOCUMENTS = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/findings.md",
+    "docs/performance.md",
+    "docs/pods.md",
+    "docs/reliability.md",
+)
 
 
 def main() -> None:
@@ -201,6 +208,13 @@ def _cell(value: Any) -> str:
     return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
+def _reliability() -> str:
+    from benchmarks.faults.summary import markdown
+
+    name = "results/reliability.json"
+    return markdown(_read(name)) if (_ROOT / name).exists() else "Not measured yet."
+
+
 def _methods() -> str:
     from osp_jax.report.tables import markdown_table
     from osp_jax.unlearning import METHODS, get_method
@@ -227,6 +241,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "erasure_selection": partial(_selection, "results/erasure_selection"),
     "orthogonality": _orthogonality,
     "paper": _paper,
+    "reliability": _reliability,
     "requests": _requests,
     **{name: partial(_benchmark, name) for name in _BENCHMARKS},
 }
