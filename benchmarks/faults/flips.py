@@ -1,6 +1,7 @@
 """One byte changed in each file that a command reads: it is refused in one line, or made good with a warning."""
 
 import dataclasses
+import functools
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,6 @@ class Reader:
     scenario: Scenario
     damaged: str
     files: tuple[str, ...] = ("**/*",)
-    removed: tuple[str, ...] = ()
 
     def paths(self, folder: Path) -> list[Path]:
         found = {path for pattern in self.files for path in (folder / self.damaged).glob(pattern) if path.is_file()}
@@ -101,21 +101,17 @@ def trials(
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """(name, trial) of at least `number` flips: every file of every reader at least once, and the rest drawn."""
     each = -(-number // len(READERS))
+
+    @functools.cache
+    def reference(scenario: Scenario) -> dict[str, Any]:
+        return undamaged(scenario, template, folder, call, ask)
+
     for reader in READERS:
-        prepared: list[dict] = []
-
-        def reference(reader: Reader = reader, prepared: list = prepared) -> dict:
-            if not prepared:
-                prepared.append(undamaged(reader.scenario, template, folder, call, ask))
-            return prepared[0]
-
         for index, (path, offset, bits) in enumerate(places(reader.paths(template), each)):
-            name = os.path.relpath(path, template)
+            where = os.path.relpath(path, template), offset, bits
 
-            def trial(
-                name: str = name, offset: int = offset, bits: int = bits, reader=reader, reference=reference
-            ) -> dict[str, Any]:
-                return one_flip(reader.scenario, reference(), template, folder, name, offset, bits, call, ask)
+            def trial(where: tuple[str, int, int] = where, reader: Reader = reader) -> dict[str, Any]:
+                return one_flip(reader.scenario, reference(reader.scenario), template, folder, *where, call, ask)
 
             yield f"flips/{reader.scenario.name}/{index:03d}", trial
 

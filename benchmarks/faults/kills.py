@@ -6,6 +6,7 @@ Orbax's threads write.
 """
 
 import dataclasses
+import functools
 import mmap
 import os
 import random
@@ -110,18 +111,16 @@ def trials(
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """(name, trial) of about `number` kills, the same number in each scenario, from the template of `make_all`."""
     each = -(-number // len(SCENARIOS))
-    for scenario in SCENARIOS:
-        prepared: list[Reference] = []
 
-        def reference(scenario: Scenario = scenario, prepared: list = prepared) -> "Reference":
-            if not prepared:
-                prepared.append(undisturbed(scenario, template, folder, call, ask))
-            return prepared[0]
+    @functools.cache
+    def reference(scenario: Scenario) -> "Reference":
+        return undisturbed(scenario, template, folder, call, ask)
 
-        for index in range(each):
+    for index in range(each):
+        for scenario in SCENARIOS:
 
-            def trial(index: int = index, scenario: Scenario = scenario, reference: Callable = reference) -> dict:
-                known = reference()
+            def trial(index: int = index, scenario: Scenario = scenario) -> dict[str, Any]:
+                known = reference(scenario)
                 step, delay = moment(index, each, known.steps)
                 return kill(scenario, known, template, folder, step, delay, call, ask)
 
