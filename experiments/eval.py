@@ -61,12 +61,12 @@ def main() -> None:
         check_results(folder, EVALUATION)
     trained = {name: load_workdir(folder, unread=EVALUATION) for name, folder in zip(names, folders, strict=True)}
     first, unlearn = trained[names[0]], requests[0]
-    forget = tuple(unlearn["forget"]) if unlearn else ()
-    models = {"original": load_workdir(Path(_ORIGINAL.value or unlearn["original"])) if unlearn else first}
+    forget = _forgotten(unlearn)
+    models = {"original": _original(unlearn, forget) if unlearn else first}
     if unlearn:
         models |= trained
     if _REFERENCE.value:
-        models["retrained"] = _reference(first, forget)
+        models["retrained"] = _reference(models["original"], forget)
     full = unlearn and _AUDIT.value == "full"
     if full:
         _check_full(unlearn)
@@ -74,7 +74,7 @@ def main() -> None:
     dataset = dataset_of(first, _DATA_DIR.value)
     # Forgotten images too: what the retrained model was not shown is still asked of it.
     train, _ = indices_of(models["original"], dataset)
-    test = np.arange(len(dataset.test.labels))
+    test = np.flatnonzero(~np.isin(dataset.test.labels, models["original"].forgotten))
     shadows = _shadows(models["original"], dataset, train, dict(zip(names, requests, strict=True))) if full else None
 
     def answers(model: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -126,10 +126,32 @@ def _request(workdir: Path) -> dict[str, Any] | None:
     return request
 
 
+def _forgotten(request: dict[str, Any] | None) -> tuple[int, ...]:
+    """All classes that a model was made to forget, by this request and earlier ones."""
+    return tuple(request.get("forgotten") or request["forget"]) if request else ()
+
+
+def _trained(request: dict[str, Any]) -> str:
+    """The workdir of the network as it was trained, before all requests."""
+    return request.get("trained") or request["original"]
+
+
+def _original(request: dict[str, Any], forget: tuple[int, ...]) -> Any:
+    from osp_jax.errors import InputError
+    from osp_jax.workdir import load_workdir
+
+    folder = Path(_ORIGINAL.value or _trained(request))
+    original = load_workdir(folder)
+    if gone := set(original.forgotten) & set(forget):
+        names = ", ".join(original.record["dataset"]["class_names"][c] for c in sorted(gone))
+        raise InputError(f"{folder} does not know {names} either; give the network before all requests as --original")
+    return original
+
+
 def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> None:
     from osp_jax.errors import InputError
 
-    asked = [request and (request["forget"], request["original"]) for request in requests]
+    asked = [request and (_forgotten(request), _trained(request)) for request in requests]
     for folder, request in zip(folders[1:], asked[1:], strict=True):
         if request is None or request != asked[0]:
             raise InputError(
@@ -138,19 +160,20 @@ def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> N
             )
 
 
-def _reference(trained: Any, forget: tuple[int, ...]) -> Any:
+def _reference(original: Any, forget: tuple[int, ...]) -> Any:
     """The retrained model; it must differ from the original in the classes that it saw, and in nothing else."""
     from osp_jax.data.splits import parse_classes
     from osp_jax.errors import InputError
     from osp_jax.workdir import load_workdir
 
     reference = load_workdir(Path(_REFERENCE.value))
-    mine, its = trained.record, reference.record
+    mine, its = original.record, reference.record
     excluded = parse_classes(its["config"]["data"]["exclude"], mine["dataset"]["class_names"])
-    if its["dataset"]["name"] != mine["dataset"]["name"] or excluded != forget:
+    wanted = tuple(sorted({*forget, *original.forgotten}))
+    if its["dataset"]["name"] != mine["dataset"]["name"] or excluded != wanted:
         raise InputError(
             f"{_REFERENCE.value} was trained on {its['dataset']['name']} without classes {list(excluded)}; "
-            f"give one trained with --config.data.exclude={','.join(map(str, forget))}"
+            f"give one trained with --config.data.exclude={','.join(map(str, wanted))}"
         )
     if its["config"]["model"] != mine["config"]["model"]:
         raise InputError(
@@ -163,7 +186,7 @@ def _reference(trained: Any, forget: tuple[int, ...]) -> Any:
 def _check_full(unlearn: dict[str, Any]) -> None:
     from osp_jax.errors import InputError
 
-    classes = ",".join(map(str, unlearn["forget"]))
+    classes = ",".join(map(str, _forgotten(unlearn)))
     if not _REFERENCE.value:
         raise InputError(
             "a full audit compares with a retrained model; train one with experiments.train "
@@ -172,7 +195,7 @@ def _check_full(unlearn: dict[str, Any]) -> None:
     if not _SHADOWS.value:
         raise InputError(
             f"a full audit needs shadow models; train them: python -m experiments.shadows "
-            f"--workdir={unlearn['original']} --forget={classes} --out=SHADOWS, and add --shadows=SHADOWS, "
+            f"--workdir={_trained(unlearn)} --forget={classes} --out=SHADOWS, and add --shadows=SHADOWS, "
             "or use --audit=quick"
         )
 
@@ -185,14 +208,16 @@ def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[s
     from osp_jax.unlearning import get_method, parse_options
 
     config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
-    forget = tuple(next(iter(requests.values()))["forget"])
+    forget = _forgotten(next(iter(requests.values())))
     sets = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
-    answers = {}
-    for name, request in requests.items():
+
+    def shadow_request(request: dict[str, Any]) -> ShadowRequest:
         given = [f"{option}={value}" for option, value in request["options"].items()]
         options = parse_options(get_method(request["method"]), given)
-        answers[name] = ShadowRequest(request["method"], options, forget, request.get("budget", {}))
-    return ShadowSets(*sets, answers)
+        earlier = tuple(map(shadow_request, request.get("earlier") or []))
+        return ShadowRequest(request["method"], options, tuple(request["forget"]), request.get("budget", {}), earlier)
+
+    return ShadowSets(*sets, {name: shadow_request(request) for name, request in requests.items()})
 
 
 def _audit(

@@ -32,7 +32,7 @@ def main() -> None:
     trained = load_workdir(Path(_WORKDIR.value))
     names = trained.record["dataset"]["class_names"]
     forget = parse_classes(_FORGET.value, names)
-    check_forget(forget, len(names))
+    check_forget(forget, len(names), trained.forgotten, names)
     config = ConfigDict(trained.record["config"])
     if _EPOCHS.value:
         config.training.epochs = _EPOCHS.value

@@ -50,7 +50,8 @@ def main() -> None:
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
     held_out = indices_of(trained, dataset)[1]
-    indices = np.arange(len(split.labels)) if _SPLIT.value == "test" else held_out
+    known = np.flatnonzero(~np.isin(split.labels, trained.forgotten))
+    indices = known if _SPLIT.value == "test" else held_out
     if not len(indices):
         raise InputError(
             "the training held out no images; train with --config.data.validation=0.04, or use --split=test"

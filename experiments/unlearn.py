@@ -26,6 +26,7 @@ _RETAIN = flags.DEFINE_integer(
 _FORGET_IMAGES = flags.DEFINE_integer(
     "forget_per_class", None, "images of each class to forget, likewise", **cli.COUNTS
 )
+_TIME = flags.DEFINE_bool("time", False, "also repeat the request to measure what it takes once it is compiled")
 _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
 
 
@@ -38,8 +39,8 @@ def main() -> None:
     from osp_jax.overwriting import check_out
     from osp_jax.provenance import provenance
     from osp_jax.unlearning import get_method, parse_options
-    from osp_jax.unlearning.request import describe_change, images_seen, timed_request
-    from osp_jax.workdir import check_writable, load_workdir, replacing, write_json, write_text
+    from osp_jax.unlearning.request import describe_change, earlier_requests, images_seen, timed_request
+    from osp_jax.workdir import check_writable, load_workdir, read_request, replacing, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     method = get_method(_METHOD.value)
@@ -48,12 +49,13 @@ def main() -> None:
     trained = load_workdir(workdir)
     names = trained.record["dataset"]["class_names"]
     forget = parse_classes(_FORGET.value, names)
-    check_forget(forget, len(names))
+    check_forget(forget, len(names), trained.forgotten, names)
 
     stored = (workdir / "statistics").exists()
     dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
     start = time.perf_counter()
     statistics = checkpoint.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
+    statistics = statistics.without(trained.forgotten)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
     budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
@@ -64,16 +66,22 @@ def main() -> None:
         data = request_without_images(trained, forget)
 
     rng = jax.random.key(_SEED.value)
-    outcome = timed_request(method, trained.model, trained.variables, forget, statistics, options, rng, data=data)
+    given = method, trained.model, trained.variables, forget, statistics, options, rng
+    outcome = timed_request(*given, data=data, gone=trained.forgotten, warm_calls=100 if _TIME.value else 0)
+    before = read_request(workdir) or {}
+    forgotten = sorted({*trained.record["forgotten"], *forget})
     record = {
         "method": _METHOD.value,
         "options": dataclasses.asdict(options),
         "forget": list(forget),
         "forget_names": [names[c] for c in forget],
+        "forgotten": forgotten,
         "original": str(workdir),
+        "trained": before.get("trained", before.get("original", str(workdir))),
+        "earlier": earlier_requests(before),
         "seconds": {
             "statistics": seconds,
-            "compile": outcome.cold - outcome.warm_median,
+            "compile": outcome.cold - outcome.warm_median if _TIME.value else None,
             "cold": seconds + outcome.cold,
             "warm_median": outcome.warm_median,
             "warm_p95": outcome.warm_p95,
@@ -90,14 +98,16 @@ def main() -> None:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((outcome.variables, statistics)))
     check_writable(out.parent, 2 * size)
     with replacing(out, before=lambda: check_out(out, workdir, _OVERWRITE.value)) as folder:
-        write_json(folder / "config.json", trained.record)
+        write_json(folder / "config.json", {**trained.record, "forgotten": forgotten})
         if (workdir / "metrics.jsonl").exists():
             write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))
         checkpoint.save_variables(folder, outcome.variables)
         if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
-            checkpoint.save_statistics(folder / "statistics", statistics)
+            checkpoint.save_statistics(folder / "statistics", statistics.without(forgotten))
         write_json(folder / "unlearn.json", record)
-    times = f"cold {record['seconds']['cold'] * 1e3:.0f} ms, warm {outcome.warm_median * 1e3:.2f} ms (median)"
+    times = f"{record['seconds']['cold'] * 1e3:.0f} ms"
+    if _TIME.value:
+        times = f"cold {times}, warm {outcome.warm_median * 1e3:.2f} ms (median)"
     print(f"forgot {', '.join(record['forget_names'])} by {_METHOD.value}: {times}; written to {out}")
 
 

@@ -20,6 +20,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.distributed import everywhere
+from osp_jax.errors import InputError
 from osp_jax.models.channels import Channels, capture, find_channels
 from osp_jax.tail import tail_of
 
@@ -86,6 +87,22 @@ class Statistics:
     @property
     def num_classes(self) -> int:
         return next(iter(self.layers.values())).count.shape[0]
+
+    def classes_seen(self) -> np.ndarray:
+        """The classes that the statistics have images of, int `(k,)`; not within a jitted function."""
+        return np.flatnonzero(np.asarray(next(iter(self.layers.values())).count))
+
+    def without(self, classes: Iterable[int]) -> "Statistics":
+        """The statistics of the images of the other classes: sums of 0, and no stored features of `classes`."""
+        classes = list(classes)
+        if not classes:
+            return self
+        kept = np.ones(self.num_classes, np.float32)
+        kept[classes] = 0
+        layers = jax.tree.map(lambda sums: sums * kept.reshape(-1, *[1] * (sums.ndim - 1)), self.layers)
+        rows = np.flatnonzero(~np.isin(np.asarray(self.labels), classes))
+        tail = tuple(values[rows[rows < len(values)]] for values in self.tail)
+        return self.replace(layers=layers, features=self.features[rows], labels=self.labels[rows], tail=tail)
 
 
 def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int) -> ClassStatistics:
@@ -166,11 +183,14 @@ def collect_statistics(
       keep_tails: and of the first so many of these what is known in front of the last kernels.
 
     Raises:
-      InputError: no channel can be gated, or tails are asked for where no kernel alone writes the last features.
+      InputError: images that are not uint8, no channel can be gated, or tails are asked for where no kernel
+        alone writes the last features.
     """
     moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     batches = iter(batches)
     first = next(batches)
+    if first[0].dtype != np.uint8:
+        raise InputError(f"images are {first[0].dtype}; give uint8 values from 0 to 255, they are normalised here")
     shape = jax.ShapeDtypeStruct(first[0].shape, jnp.float32)
     channels = find_channels(model, variables, shape)
     add = adder(model, channels, num_classes)

@@ -42,12 +42,14 @@ def moments_of(trained: TrainedModel) -> dict[str, tuple[float, ...]]:
 
 
 def indices_of(trained: TrainedModel, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) indices of a workdir's training run."""
-    return training_indices(ConfigDict(trained.record["config"]), dataset)
+    """(train, validation) indices of a workdir's training run, without the classes that the model has forgotten."""
+    train, validation = training_indices(ConfigDict(trained.record["config"]), dataset)
+    known = ~np.isin(dataset.train.labels, trained.forgotten)
+    return train[known[train]], validation[known[validation]]
 
 
 def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
-    """Class statistics over the images a workdir was trained on."""
+    """Class statistics over the images a workdir was trained on, without those of classes that it has forgotten."""
     config, (train, _) = trained.record["config"], indices_of(trained, dataset)
     given = trained.model, trained.variables, dataset.train, train, config["statistics"], config["seed"]
     return statistics_over(*given, num_classes=dataset.num_classes, **moments_of(trained))
@@ -60,8 +62,8 @@ def request_data_of(
     budget: Mapping[str, int | None] | None = None,
     on_device: tuple[jax.Array, jax.Array] | None = None,
 ) -> RequestData:
-    """What a request to forget may see: the images that the workdir was trained on, as far as the `budget` goes, which
-    is that of `request_data`, as is `on_device`."""
+    """What a request to forget may see: the images of `indices_of`, as far as the `budget` goes, which is that of
+    `request_data`, as is `on_device`."""
     recipe = trained.record["config"]
     preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
     train, _ = indices_of(trained, dataset)

@@ -73,17 +73,23 @@ class Change(Record):
     factor: list[float] = Field(description="a number for each channel")
 
 
-class Request(Record):
-    """`unlearn.json`."""
+class Earlier(Record):
+    """A request that came before."""
 
     method: str = Field(max_length=200)
     options: dict[str, int | float | str | bool] = Field(description="the options of the method")
     forget: Classes = Field(min_length=1, description="numbers of classes")
+    budget: Budget = Budget()
+
+
+class Request(Earlier):
+    """`unlearn.json`."""
+
     original: settings.Place = Field(min_length=1)
     forgotten: Classes | None = Field(None, description="numbers of classes")
     trained: str | None = Field(None, min_length=1, max_length=4096)
+    earlier: list[Earlier] = Field([], description="the requests before this one")
     channels: dict[str, Change] = Field(description="what changed, by layer")
-    budget: Budget = Budget()
     forget_names: list[str] = Field([], description="names of classes")
     masked_channels: dict[str, Count] = Field({}, description="numbers of channels by layer")
     data_seen: dict[str, dict[str, dict[str, Count]]] = Field({}, description="numbers of images")

@@ -41,11 +41,10 @@ class TrainedModel(NamedTuple):
 
     @property
     def forgotten(self) -> tuple[int, ...]:
-        """All classes that are gone: those that earlier requests forgot, and those that training left out; sorted."""
-        excluded = parse_classes(
-            self.record["config"]["data"].get("exclude", ""), self.record["dataset"]["class_names"]
-        )
-        return tuple(sorted({*self.record.get("forgotten", ()), *excluded}))
+        """The classes that the model does not know, sorted: those it was made to forget, and those left out of its
+        training."""
+        names, excluded = self.record["dataset"]["class_names"], self.record["config"]["data"]["exclude"]
+        return tuple(sorted({*self.record.get("forgotten", ()), *parse_classes(excluded, names)}))
 
 
 def write_json(path: Path, content: Any) -> None:

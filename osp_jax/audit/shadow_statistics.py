@@ -30,12 +30,32 @@ from osp_jax.unlearning.data import request_data
 
 
 class ShadowRequest(NamedTuple):
-    """To forget `forget` by the method of a name, with its options, and with a data budget as in `request_data`."""
+    """To forget `forget` by the method of a name, with its options, and with a data budget as in `request_data`.
+
+    `earlier` are the requests that come before this one.
+    """
 
     method: str
     options: Any
     forget: tuple[int, ...]
     budget: Mapping[str, int | None] = {}
+    earlier: tuple["ShadowRequest", ...] = ()
+
+    @property
+    def steps(self) -> tuple["ShadowRequest", ...]:
+        """The earlier requests and this one."""
+        return (*self.earlier, self)
+
+    @property
+    def forgotten(self) -> tuple[int, ...]:
+        """All classes that are gone in the end."""
+        return tuple(sorted({c for step in self.steps for c in step.forget}))
+
+    def record(self) -> dict[str, Any]:
+        """What determines the request, JSON-ready."""
+        what = {"method": self.method, "options": dataclasses.asdict(self.options)}
+        what |= {"forget": list(map(int, self.forget)), "budget": dict(self.budget)}
+        return what | ({"earlier": [step.record() for step in self.earlier]} if self.earlier else {})
 
 
 class ShadowSets(NamedTuple):
@@ -114,10 +134,8 @@ def unlearn_shadows(
     Raises:
       InputError: an unknown method, one that cannot act on this network, or no image of these classes.
     """
-    method, forget = get_method(request.method), request.forget
-    indices = forgotten_images(shadows, forget)
-    what = request._asdict() | {"options": dataclasses.asdict(request.options), "budget": dict(request.budget)}
-    what |= {"forget": list(map(int, forget)), "seed": seed, "statistics": _statistics_settings(shadows)}
+    indices = forgotten_images(shadows, request.forgotten)
+    what = request.record() | {"seed": seed, "statistics": _statistics_settings(shadows)}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,21 +147,38 @@ def unlearn_shadows(
     for i, row in enumerate(shadows.keep):
         path = folder / f"{i}.json"
         if not path.exists():
-            variables, members = _member(shadows, i), np.flatnonzero(row).astype(np.int32)
-            given = shadows.pool, members, forget, shadows.preparation, shadows.config.to_dict()
-            unlearned = method.unlearn(
-                shadows.model,
-                variables,
-                forget,
-                data=request_data(*given, **request.budget, on_device=on_device) if method.sees else None,
-                statistics=_class_statistics(shadows, i, variables, members),
-                config=request.options,
-                rng=jax.random.fold_in(jax.random.key(seed), i),
-            )
+            rng = jax.random.fold_in(jax.random.key(seed), i)
+            unlearned = _unlearned(shadows, i, np.flatnonzero(row).astype(np.int32), request, on_device, rng)
             write_piece(path, _statistic(shadows, unlearned, indices).tolist())
         found.append(records.numbers(read_piece(path), path, len(indices)))
         on_shadow(i + 1)
     return np.array(found, np.float64)
+
+
+def _unlearned(
+    shadows: Shadows, i: int, members: np.ndarray, request: ShadowRequest, on_device: Any, rng: jax.Array
+) -> dict[str, Any]:
+    """Variables of shadow model i, which saw the images `members`, after all steps of a request."""
+    variables, gone = _member(shadows, i), ()
+    statistics = _class_statistics(shadows, i, variables, members)
+    for step in request.steps:
+        method = get_method(step.method)
+        members = members[~np.isin(shadows.pool.labels[members], gone)]
+        if gone and method.sees:  # as `experiments.unlearn` finds none stored with a network that was trained further
+            statistics = _collected(shadows, variables, members)
+        given = shadows.pool, members, step.forget, shadows.preparation, shadows.config.to_dict()
+        variables = method.unlearn(
+            shadows.model,
+            variables,
+            step.forget,
+            data=request_data(*given, **step.budget, on_device=on_device) if method.sees else None,
+            statistics=statistics,
+            config=step.options,
+            rng=rng,
+            gone=gone,
+        )
+        gone = (*gone, *step.forget)
+    return variables
 
 
 def _member(shadows: Shadows, i: int) -> dict[str, Any]:
@@ -173,10 +208,7 @@ def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], membe
     path = statistics_folder(shadows) / str(i)
     if path.exists():
         return checkpoint.load_statistics(path)
-    settings, preparation = shadows.config, shadows.preparation
-    given = shadows.model, variables, shadows.pool, members, settings.statistics, settings.seed
-    moments = {"mean": preparation.mean, "std": preparation.std}
-    statistics = statistics_over(*given, num_classes=shadows.num_classes, **moments)
+    statistics = _collected(shadows, variables, members)
     try:
         checkpoint.save_statistics(path, statistics)
     except OSError:
@@ -184,3 +216,10 @@ def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], membe
             raise
         # Another audit of these shadow models was first.
     return statistics
+
+
+def _collected(shadows: Shadows, variables: dict[str, Any], members: np.ndarray) -> Statistics:
+    settings, preparation = shadows.config, shadows.preparation
+    given = shadows.model, variables, shadows.pool, members, settings.statistics, settings.seed
+    moments = {"mean": preparation.mean, "std": preparation.std}
+    return statistics_over(*given, num_classes=shadows.num_classes, **moments)

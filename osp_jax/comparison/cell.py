@@ -70,7 +70,7 @@ def answer(original: Original, method: Method, options: Any, request: Request, r
         with peak_memory() as peak, count_compilations() as compiled:
             start = time.perf_counter()
             key = jax.random.fold_in(rng, number)
-            variables = method.unlearn(original.model, variables, step, **given, rng=key)
+            variables = method.unlearn(original.model, variables, step, **given, rng=key, gone=gone)
             jax.block_until_ready(variables)
             seconds += time.perf_counter() - start
         compilations += compiled()

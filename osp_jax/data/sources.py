@@ -32,6 +32,18 @@ class Split:
     images: np.ndarray | StoredImages
     labels: np.ndarray
 
+    def __post_init__(self) -> None:
+        """Raises `InputError` for arrays of another type or shape."""
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or len(images.shape) != 4:
+            found = f"{images.dtype} of shape {tuple(images.shape)}"
+            raise InputError(f"images are {found}; give uint8 (n, height, width, channels) with values from 0 to 255")
+        if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
+            found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise InputError(f"labels are {found}; give a class number for each of the {len(images)} images")
+        if len(labels) and labels.min() < 0:
+            raise InputError(f"a label is {labels.min()}; give class numbers from 0 on")
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from osp_jax.errors import InputError
+from osp_jax.errors import InputError, shown
 
 
 def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
@@ -29,11 +29,25 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(classes))
 
 
-def check_forget(forget: Sequence[int], num_classes: int) -> None:
-    """Raises `InputError` unless there is something to forget and something to keep."""
-    if not forget:
+def check_forget(
+    forget: Sequence[int], num_classes: int, gone: Sequence[int] = (), class_names: Sequence[str] = ()
+) -> None:
+    """Raises `InputError` unless `forget` names classes that exist and are not forgotten yet, and some are left.
+
+    Args:
+      gone: classes that are forgotten already.
+      class_names: for the message; the numbers if it is empty.
+    """
+    if not len(forget):
         raise InputError("no class to forget; name at least one, for example --forget=3 or --forget=3,5")
-    if len(set(forget)) >= num_classes:
+    if unknown := [c for c in forget if isinstance(c, bool) or not isinstance(c, int | np.integer)]:
+        raise InputError(f"{shown(unknown[0])} is no class number; give integers from 0 to {num_classes - 1}")
+    if unknown := [c for c in forget if not 0 <= c < num_classes]:
+        raise InputError(f"there is no class {shown(int(unknown[0]))}; give numbers from 0 to {num_classes - 1}")
+    if again := sorted(set(forget) & set(gone)):
+        name = f"{class_names[again[0]]} ({again[0]})" if class_names else again[0]
+        raise InputError(f"class {name} is forgotten already; name classes that the model still knows")
+    if len({*forget, *gone}) >= num_classes:
         raise InputError(f"all {num_classes} classes would be forgotten; leave at least one")
 
 

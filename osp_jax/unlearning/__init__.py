@@ -2,6 +2,9 @@
 
     unlearn(model, variables, forget, *, data, statistics, config, rng) -> variables
 
+`get_method(name).unlearn` takes `gone` too, the classes that were forgotten before; it checks what it is given and
+keeps those away from the method (`unlearning/door.py`).
+
 `forget` is a tuple of class numbers; `config` is the frozen `Options` of the method's file; `data` is what the method
 may see of the images (`unlearning/data.py`), and None for one that sees none. Beside these two a method's file may have
 `SEES`, which images it needs ('retain', 'forget'; none if it is not there), `SEARCH`, by the name of an option the
@@ -13,6 +16,7 @@ hold all that it would else take from images.
 import ast
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -26,6 +30,7 @@ from osp_jax.unlearning import (
     class_aware,
     concept_erasure,
     conv_transpose,
+    door,
     esc,
     euk,
     finetune,
@@ -51,7 +56,7 @@ _LARGEST = {bool: 1, int: 2**31 - 1, float: 1e30}  # what JAX's integers and flo
 
 
 class Method(NamedTuple):
-    """A method's file, read: see above."""
+    """A method's file, read: see above; `unlearn` is `door.answer` of that file."""
 
     unlearn: Callable[..., dict[str, Any]]
     options: type
@@ -102,7 +107,7 @@ def get_method(name: str) -> Method:
     file = METHODS[name]
     defaults = {"SEES": (), "SEARCH": {}, "check": None, "answers_from": None}
     optional = (getattr(file, name, default) for name, default in defaults.items())
-    return Method(file.unlearn, file.Options, *optional)
+    return Method(partial(door.answer, name, file), file.Options, *optional)
 
 
 def parse_options(method: Method, assignments: Sequence[str]) -> Any:

@@ -61,7 +61,7 @@ def unlearn(
 ) -> dict[str, Any]:
     """Variables of the student."""
     subset_key, teacher_key, order_key, step_key = jax.random.split(rng, 4)
-    counts = np.delete(np.asarray(next(iter(statistics.layers.values())).count), list(forget))
+    counts = np.asarray(next(iter(statistics.layers.values())).count)[np.setdiff1d(statistics.classes_seen(), forget)]
     forgotten = data.forget()
     retained = data.retain(math.ceil(config.retain_fraction * counts.mean()), subset_key)
     batches = epoch_batches(np.concatenate([forgotten, retained]), config.batch_size, config.epochs, order_key)

@@ -122,7 +122,7 @@ def _sample(
 ) -> tuple[Tail, list[list[jax.Array]], jax.Array, jax.Array]:
     """(the tail, what it starts from by batch, labels and 0/1 weights `(batches, batch)`) of stored or other images."""
     stored, keys = answers_from(statistics), jax.random.split(rng)
-    each = max(config.images // statistics.num_classes, 1)
+    each = max(config.images // len(statistics.classes_seen()), 1)
     if stored:
         labels, rows = statistics.labels, np.arange(len(statistics.tail[0]))
         host_labels = np.asarray(labels)

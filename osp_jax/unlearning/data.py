@@ -49,6 +49,11 @@ class RequestData:
         """The same of the images of the classes to forget."""
         return self._take("forget", per_class, rng)
 
+    def without(self, classes: Sequence[int]) -> "RequestData":
+        """The same data less the images of `classes`; what is taken from them counts as seen here, too."""
+        kept = {s: i[~np.isin(self._host_labels[i], list(classes))] for s, i in self._allowed.items()}
+        return dataclasses.replace(self, _allowed=kept)
+
     def seen(self) -> dict[str, int]:
         """How many different images of each class, by its number as text, were taken so far."""
         classes, counts = np.unique(self._host_labels[self._seen], return_counts=True)

@@ -4,15 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 
 from osp_jax.activations import Statistics
 from osp_jax.models.channels import Channels
-from osp_jax.unlearning.osp import merge, pruned
-
-# In effect minus infinity, but finite, so that losses and gradients of the masked model stay finite.
-_OUT_OF_REACH = -1e9
+from osp_jax.unlearning.osp import pruned
+from osp_jax.unlearning.out_of_reach import head_bias, put_out_of_reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Options:
 
 def check(params: Any, channels: Channels, config: Options) -> None:
     """Raises `InputError` for a head without a bias."""
-    pruned(params, (_bias(channels),))
+    pruned(params, (head_bias(channels),))
 
 
 def unlearn(
@@ -37,9 +34,4 @@ def unlearn(
 ) -> dict[str, Any]:
     """Variables with the head's bias of each forgotten class at -1e9."""
     del model, data, config, rng
-    head = pruned(variables["params"], (_bias(statistics.channels),))
-    return merge(variables, jax.tree.map(lambda bias: bias.at[np.array(forget)].set(_OUT_OF_REACH), head))
-
-
-def _bias(channels: Channels) -> tuple[str, ...]:
-    return (*channels.head.split("/"), "bias")
+    return put_out_of_reach(variables, statistics.channels, forget)

@@ -67,7 +67,7 @@ def unlearn(
     rng: jax.Array,
 ) -> dict[str, Any]:
     """Variables after `epochs` passes over the relabelled and the retained images."""
-    return descend_relabelled(model, variables, forget, data, statistics.num_classes, config, rng)
+    return descend_relabelled(model, variables, forget, data, statistics.classes_seen(), config, rng)
 
 
 def descend_relabelled(
@@ -75,14 +75,14 @@ def descend_relabelled(
     variables: dict[str, Any],
     forget: tuple[int, ...],
     data: RequestData,
-    num_classes: int,
+    classes: np.ndarray,
     config: Options,
     rng: jax.Array,
     mask: Any = None,
 ) -> dict[str, Any]:
-    """The same, with `mask` on the changes as in `descend`."""
+    """The same, with labels from `classes` and with `mask` on the changes as in `descend`."""
     order_key, step_key = jax.random.split(rng)
-    batches = relabelled_batches(data, forget, num_classes, config, order_key)
+    batches = relabelled_batches(data, forget, classes, config, order_key)
     return descend(
         relabelled_loss(model, data.preparation),
         variables,
@@ -96,12 +96,15 @@ def descend_relabelled(
 
 
 def relabelled_batches(
-    data: RequestData, forget: tuple[int, ...], num_classes: int, config: Options, rng: jax.Array
+    data: RequestData, forget: tuple[int, ...], classes: np.ndarray, config: Options, rng: jax.Array
 ) -> dict[str, np.ndarray]:
-    """`indices` and `labels` of all epochs, int32 `(steps, batch)`; each epoch draws new labels and a new order."""
+    """`indices` and `labels` of all epochs, int32 `(steps, batch)`; each epoch draws new labels and a new order.
+
+    Labels are drawn from `classes`.
+    """
     draw = host_generator(rng)
     retained, forgotten, labels = data.retain(), data.forget(), np.array(data.labels)
-    choices = np.setdiff1d(np.arange(num_classes), forget if config.labels == "retained" else ())
+    choices = np.setdiff1d(classes, forget if config.labels == "retained" else ())
     parts = [np.concatenate([forgotten, retained])] if config.mixed else [forgotten, retained]
     epochs = []
     for _ in range(config.epochs):

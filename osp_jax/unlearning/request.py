@@ -21,12 +21,13 @@ from osp_jax.unlearning.osp import forget_vector
 
 
 class Outcome(NamedTuple):
-    """New variables, and seconds: the first call, with compilation, and median and 95th percentile of warm ones."""
+    """New variables, and seconds: the first call, with compilation, and median and 95th percentile of warm ones, None
+    where there was none."""
 
     variables: dict[str, Any]
     cold: float
-    warm_median: float
-    warm_p95: float
+    warm_median: float | None = None
+    warm_p95: float | None = None
 
 
 def timed_request(
@@ -39,19 +40,31 @@ def timed_request(
     rng: jax.Array,
     *,
     data: RequestData | None = None,
-    warm_calls: int = 100,
+    gone: tuple[int, ...] = (),
+    warm_calls: int = 0,
     warm_seconds: float = 3.0,
+    limit: float = math.inf,
 ) -> Outcome:
-    """Runs a method once cold, then once warm, and again as often as fills `warm_seconds`, `warm_calls` at most."""
+    """Runs a method once, and times it.
+
+    Args:
+      gone: classes that were forgotten before.
+      warm_calls: further calls to time, at most; the first of them is made whatever it takes, others while they fit
+        into `warm_seconds`.
+      limit: seconds of the first call, above which there are no others.
+    """
 
     def call() -> tuple[dict[str, Any], float]:
         start = time.perf_counter()
-        new = method.unlearn(model, variables, forget, data=data, statistics=statistics, config=config, rng=rng)
+        given = {"data": data, "statistics": statistics, "config": config, "rng": rng}
+        new = method.unlearn(model, variables, forget, **given, gone=gone)
         jax.block_until_ready(new)
         return new, time.perf_counter() - start
 
     jax.block_until_ready((variables, statistics))
     new, cold = call()
+    if not said_by_first(warm_calls if cold <= limit else 0):
+        return Outcome(new, cold)
     warm = [call()[1]]
     calls = said_by_first(min(warm_calls, math.ceil(warm_seconds / warm[0])))
     warm += [call()[1] for _ in range(calls - 1)]
@@ -87,6 +100,14 @@ def describe_change(
         "parameters_changed": int(sum(mask.sum() for mask in changed.values())),
         "channels": channels,
     }
+
+
+def earlier_requests(before: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a model was asked before, the first request first, from the `unlearn.json` of the model; `{}`: nothing."""
+    if not before:
+        return []
+    asked = {name: before[name] for name in ("method", "options", "forget")}
+    return [*before.get("earlier", []), {**asked, "budget": before.get("budget", {})}]
 
 
 def images_seen(statistics: Statistics) -> Mapping[str, int]:

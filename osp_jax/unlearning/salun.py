@@ -50,7 +50,7 @@ def unlearn(
     batches = filled_batches(data.forget(), config.batch_size)
     term = loss_gradient(model, data.preparation)
     mask = saliency_mask(summed(term, variables, batches, data.images, data.labels), config.fraction)
-    return random_label.descend_relabelled(model, variables, forget, data, statistics.num_classes, config, rng, mask)
+    return random_label.descend_relabelled(model, variables, forget, data, statistics.classes_seen(), config, rng, mask)
 
 
 def saliency_mask(gradient: Any, fraction: float) -> Any:

@@ -88,7 +88,7 @@ def unlearn(
     rng: jax.Array,
 ) -> dict[str, Any]:
     """Variables with the kernel of every chosen layer projected; all moments are of the given variables."""
-    retained_classes = max(statistics.num_classes - len(forget), 1)
+    retained_classes = max(len(np.setdiff1d(statistics.classes_seen(), forget)), 1)
     draw_key, retain_key, forget_key = jax.random.split(rng, 3)
     retained = data.retain(max(config.samples // retained_classes, 1))  # the first of each class, as theirs
     forgotten = data.forget(max(config.samples // len(forget), 1), draw_key)  # a random draw, as theirs

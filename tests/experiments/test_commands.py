@@ -83,16 +83,37 @@ def test_unlearning_writes_what_it_did(trained, unlearned):
     assert list(record["masked_channels"].values()) == [sum(factor < 1 for factor in channels["factor"])]
 
 
-def test_requests_one_after_the_other_end_the_same_in_either_order(trained, tmp_path):
-    def forget(workdir: Path, name: str, out: Path) -> Path:
-        arguments = [f"--workdir={workdir}", f"--forget={name}", "--method=osp", f"--out={out}"]
-        assert run_command("experiments.unlearn", *arguments).returncode == 0
-        return out
+def test_a_second_request_knows_what_is_gone(trained, unlearned, retrained, tmp_path):
+    """The first request forgot 3. The second sees no image of it, and is evaluated for both."""
+    twice = tmp_path / "twice"
+    second = [f"--workdir={unlearned}", "--method=finetune", "--option=epochs=1", f"--out={twice}"]
+    done = run_command("experiments.unlearn", *second, "--forget=5")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((twice / "unlearn.json").read_text())
+    assert (record["forget"], record["forgotten"]) == ([5], [3, 5])
+    assert (record["original"], record["trained"]) == (str(unlearned), str(trained))
+    assert [step["method"] for step in record["earlier"]] == ["osp-fit"]
+    assert set(record["data_seen"]["request"]["train"]) == set("012346789") - {"3"}
+    assert record["data_seen"]["statistics"]["train"]["3"] == 0
+    assert json.loads((twice / "config.json").read_text())["forgotten"] == [3, 5]
+    assert load_workdir(twice).forgotten == (3, 5)
 
-    ends = [forget(forget(trained, a, tmp_path / a), b, tmp_path / (a + b)) for a, b in ("35", "53")]
-    first, second = (jax.tree.leaves(load_workdir(end).variables) for end in ends)
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    done = run_command("experiments.eval", f"--workdir={twice}", "--audit=none")
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((twice / "eval.json").read_text())
+    assert evaluation["forget"] == [3, 5]
+    assert evaluation["original"]["test_forget_accuracy"] > 0.5  # the network before both requests
+
+    done = run_command("experiments.eval", f"--workdir={twice}", f"--reference={retrained}", "--audit=none")
+    assert_one_line_error(done.returncode, done.stderr, "without classes [3]", "--config.data.exclude=3,5")
+    done = run_command("experiments.unlearn", *second[:-1], "--forget=3", f"--out={tmp_path / 'again'}")
+    assert_one_line_error(done.returncode, done.stderr, "class 3 (3) is forgotten already")
+
+
+def test_a_mask_leaves_no_statistics_of_the_class_behind(unlearned):
+    statistics = checkpoint.load_statistics(unlearned / "statistics")
+    assert 3 not in statistics.classes_seen()
+    assert 3 not in np.asarray(statistics.labels)
 
 
 def test_eval_reports_every_model_of_the_contract(unlearned, retrained, tmp_path):

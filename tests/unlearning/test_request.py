@@ -14,14 +14,14 @@ from tests.unlearning.conftest import request_of
 STREAM = "stage3_block1/bn_shortcut"
 
 
-def test_a_timed_request_gives_the_method_s_own_result_after_one_cold_and_one_warm_call(resnet8):
-    method, calls = get_method("osp"), []
+def timed(resnet8, calls, **limits):
+    method = get_method("osp")
 
     def counted(*args, **kwargs):
         calls.append(kwargs)
         return method.unlearn(*args, **kwargs)
 
-    outcome = timed_request(
+    return timed_request(
         Method(counted, method.options),
         resnet8.model,
         resnet8.variables,
@@ -29,8 +29,26 @@ def test_a_timed_request_gives_the_method_s_own_result_after_one_cold_and_one_wa
         resnet8.statistics,
         method.options(),
         jax.random.key(0),
-        warm_calls=0,
+        **limits,
     )
+
+
+def test_a_request_runs_its_method_once(resnet8):
+    outcome = timed(resnet8, calls := [])
+    assert len(calls) == 1
+    assert outcome.cold > 0
+    assert outcome.warm_median is None
+    assert outcome.warm_p95 is None
+    jax.tree.map(np.testing.assert_array_equal, outcome.variables, request_of("osp", resnet8, (1,)))
+
+
+def test_what_takes_longer_than_the_limit_is_not_repeated(resnet8):
+    assert timed(resnet8, calls := [], warm_calls=5, limit=0.0).warm_median is None
+    assert len(calls) == 1
+
+
+def test_a_timed_request_gives_the_method_s_own_result_after_one_cold_and_one_warm_call(resnet8):
+    outcome = timed(resnet8, calls := [], warm_calls=1)
     assert len(calls) == 2
     assert all(call["data"] is None for call in calls)
     assert min(outcome.cold, outcome.warm_median) > 0
