@@ -14,7 +14,9 @@ from osp_jax.unlearning.data import RequestData, request_data
 
 CLASSES, SHAPE = 3, (2, 3, 1)
 PREPARATION = Preparation((0.5,), (0.3,), pad=1, flip=True)
-STATISTICS: Any = SimpleNamespace(num_classes=CLASSES, channels=SimpleNamespace(head="head"))
+STATISTICS: Any = SimpleNamespace(
+    num_classes=CLASSES, classes_seen=lambda: np.arange(CLASSES), channels=SimpleNamespace(head="head")
+)
 
 
 class Linear(nn.Module):
