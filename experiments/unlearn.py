@@ -69,7 +69,7 @@ def main() -> None:
     given = method, trained.model, trained.variables, forget, statistics, options, rng
     outcome = timed_request(*given, data=data, gone=trained.forgotten, warm_calls=100 if _TIME.value else 0)
     before = read_request(workdir) or {}
-    forgotten = sorted({*trained.record["forgotten"], *forget})
+    forgotten = sorted({*trained.record.get("forgotten", ()), *forget})
     record = {
         "method": _METHOD.value,
         "options": dataclasses.asdict(options),

@@ -169,7 +169,7 @@ def test_a_folder_below_a_file_is_refused(tmp_path):
 
 def test_the_forgotten_classes_are_those_of_all_requests_and_those_left_out_of_training(workdir, record):
     assert load_workdir(workdir).forgotten == ()
-    request = {"method": "osp", "options": {}, "forget": [2], "original": "runs/animals"}
+    request = {"method": "osp", "options": {}, "forget": [2], "original": "runs/animals", "channels": {}}
     write_json(workdir / "unlearn.json", request)  # as older versions recorded it
     assert load_workdir(workdir).forgotten == (2,)
     config = record["config"] | {"data": record["config"]["data"] | {"exclude": "cat"}}
