@@ -311,7 +311,7 @@ def test_eval_answers_bad_input_in_one_line(trained, unlearned, retrained, tmp_p
     write_sums(rounded, ["config.json"])
     moved = shutil.copytree(unlearned, tmp_path / "moved")
     record = json.loads((moved / "unlearn.json").read_text())
-    write_json(moved / "unlearn.json", record | {"original": str(tmp_path / "gone")})
+    write_json(moved / "unlearn.json", record | dict.fromkeys(("original", "trained"), str(tmp_path / "gone")))
     write_sums(moved, ["unlearn.json"])
     shapes = shutil.copytree(trained, tmp_path / "shapes")
     record = json.loads((shapes / "config.json").read_text())
