@@ -112,8 +112,13 @@ def ended(process: subprocess.Popen, number: int, times: int = 1) -> tuple[int, 
 
 
 def started(*arguments: str) -> subprocess.Popen:
+    """A process that takes SIGINT, also where the tests run in the background of a shell, which has them ignore it."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment(), **pipes)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment(), **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", WORDS, ids=lambda number: number.name)
