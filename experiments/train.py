@@ -27,7 +27,9 @@ def main() -> None:
     data = config.data
     dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
     train(config, dataset, workdir)
-    if not (workdir / "statistics").exists():
+    if (workdir / "statistics").exists():
+        checkpoint.load_statistics(workdir / "statistics")  # raises where they are damaged
+    else:
         start = time.perf_counter()
         checkpoint.save_statistics(workdir / "statistics", statistics_of(load_workdir(workdir), dataset))
         close_training(workdir)

@@ -223,6 +223,8 @@ def _restore_metrics(path: Path, done: int, attached: str | None) -> str:
     if attached is None:  # no checkpoint yet, or one of an older version
         attached = "".join(_lines_until(done, found, path)) if done else ""
     if attached.encode() != found:
+        if is_first() and found and not found.startswith(attached.encode()):
+            print(f"warning: {path} is damaged; it is restored from the checkpoint of epoch {done}", file=sys.stderr)
         write_text(path, attached)
     return attached
 

@@ -62,6 +62,14 @@ def test_a_finished_training_does_nothing_when_run_again(trained):
     assert contents(trained) == before
 
 
+def test_damaged_statistics_of_a_finished_training_are_named(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "model")
+    file = max((workdir / "statistics").rglob("d/*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    done = run_command("experiments.train", f"--workdir={workdir}", *TINY)
+    assert_one_line_error(done.returncode, done.stderr, str(file), "is damaged", "delete")
+
+
 def test_statistics_of_training_cover_every_training_image(trained):
     statistics = checkpoint.load_statistics(trained / "statistics")
     for layer in statistics.layers.values():
