@@ -120,7 +120,13 @@ def places(paths: Sequence[Path], number: int) -> list[tuple[Path, int, int]]:
     """(file, offset, bits to turn over): each file once, and drawn ones until there are `number`."""
     drawn = random.Random(0)
     chosen = [*paths, *(drawn.choice(paths) for _ in range(number - len(paths)))]
-    return [(path, drawn.randrange(path.stat().st_size), drawn.randrange(1, 256)) for path in chosen]
+    return [(path, drawn.randrange(_bytes_read(path)), drawn.randrange(1, 256)) for path in chosen]
+
+
+def _bytes_read(path: Path) -> int:
+    """How much of a file is read: of a log, what its newest checkpoint holds, since a killed run drops the rest."""
+    copies = path.parent.glob("checkpoints/*/metrics.jsonl") if path.name == "metrics.jsonl" else ()
+    return min(path.stat().st_size, max((copy.stat().st_size for copy in copies), default=path.stat().st_size))
 
 
 def undamaged(

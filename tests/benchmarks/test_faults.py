@@ -215,3 +215,11 @@ def test_a_forked_command_ends_as_one_of_its_own(tmp_path, arguments):
     forked, real = json.loads(done.stdout.splitlines()[-1])
     assert forked == real
     assert forked[0] == 2
+
+
+def test_what_a_resumed_run_drops_of_a_log_is_not_flipped(tmp_path):
+    log, copy = tmp_path / "metrics.jsonl", tmp_path / "checkpoints/1/metrics.jsonl"
+    copy.parent.mkdir(parents=True)
+    log.write_bytes(bytes(1000))
+    copy.write_bytes(bytes(10))
+    assert all(offset < 10 for _, offset, _ in flips.places([log], 50))
