@@ -70,7 +70,7 @@ _OVERRIDES = {
     "data.std": ("(0.0,)", "(-1.0,)", "(nan,)"),
     "orthogonality.penalty": ("unknown", ""),
     "orthogonality.weight": ("nan", "inf", "-1"),
-    "orthogonality.schedule": ("((0,nan),)", "((-1,1.0),)", "((0,),)", "((0,1.0,2.0),)", "3", "x"),
+    "orthogonality.schedule": ("((0,nan),)", "((0,),)", "((0,1.0,2.0),)", "3", "x"),
     "orthogonality.layers": ("(", "no_such_layer", "*"),
     "features.penalty": ("unknown", ""),
     "features.weight": ("nan", "inf", "-1"),
