@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 
 from osp_jax import signals
@@ -90,6 +91,8 @@ def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
         if answer is None:
             raise
         code, line = answer
+        # Of what the failure left behind, as coroutines that nobody awaits any more: the line is to be the only one.
+        warnings.simplefilter("ignore")
     else:
         code, line = 0, ""
     signals.leave_if_one_came()

@@ -88,6 +88,8 @@ def _is_importing(frame: Any) -> bool:
 
 def _raise_again(lost: Any) -> None:
     """`sys.unraisablehook`: of exceptions that Python cannot raise where they came up."""
+    if _is_late_write(lost):
+        return
     if not isinstance(lost.exc_value, Ended):
         sys.__unraisablehook__(lost)
     elif _came:
@@ -96,6 +98,14 @@ def _raise_again(lost: Any) -> None:
         again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, _came[0]))
         again.daemon = True
         again.start()
+
+
+def _is_late_write(lost: Any) -> bool:
+    """Whether TensorStore reports a write to an event loop that Orbax closed when an earlier write failed.
+
+    The failure itself is raised in the main thread; these reports would bury its line.
+    """
+    return lost.object is None and isinstance(lost.exc_value, RuntimeError) and "loop is closed" in str(lost.exc_value)
 
 
 def _end_late(read: int) -> None:

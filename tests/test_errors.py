@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import warnings
 
 import pytest
 
@@ -116,3 +117,13 @@ def test_help_into_a_closed_pipe_ends_in_silence(monkeypatch):
         with pytest.raises(SystemExit) as leaving:
             exit_on_input_error(usage)
     assert leaving.value.code == 141
+
+
+def test_what_a_failure_leaves_behind_is_not_warned_of(recwarn):
+    def main():
+        raise InputError("no such file; give another")
+
+    with pytest.raises(SystemExit):
+        exit_on_input_error(main)
+    warnings.warn("coroutine was never awaited", RuntimeWarning, stacklevel=1)
+    assert not recwarn.list

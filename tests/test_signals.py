@@ -186,3 +186,17 @@ def test_a_closed_pipe_ends_a_command_without_a_traceback():
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(60) == 141
+
+
+def test_a_write_that_ends_after_another_failed_is_not_reported(capsys):
+    from types import SimpleNamespace
+
+    from osp_jax import signals
+
+    def lost(error):
+        return SimpleNamespace(exc_type=type(error), exc_value=error, exc_traceback=None, err_msg=None, object=None)
+
+    signals._raise_again(lost(RuntimeError("Event loop is closed")))
+    assert capsys.readouterr().err == ""
+    with pytest.raises(TypeError):  # the interpreter's own hook takes only arguments of the interpreter
+        signals._raise_again(lost(RuntimeError("something else")))
