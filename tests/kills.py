@@ -42,8 +42,8 @@ def run_killed_at(step: int, work: Callable[[], None]) -> bool:
         os._exit(1)
 
 
-def kills(work: Callable[[], None], prepare: Callable[[], None]) -> Iterator[int]:
-    """Yields after each kill of `work`, at its first step, its second, and so on, each after a `prepare()`."""
+def kills(work: Callable[[], None], prepare: Callable[[], None], every: int = 1) -> Iterator[int]:
+    """Yields after each kill of `work`, each after a `prepare()`: at its first step, and then at each `every`th one."""
     step = 0
     while True:
         prepare()
@@ -51,7 +51,7 @@ def kills(work: Callable[[], None], prepare: Callable[[], None]) -> Iterator[int
             assert step > 3, "the work has no steps"
             return
         yield step
-        step += 1
+        step += every
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -32,6 +32,10 @@ def way(request, monkeypatch) -> str:
     return request.param
 
 
+# A fork of a large process takes a while: by default a part of the steps.
+some_and_all = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+
+
 def strays(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*") if replacing.is_temporary(path.name)]
 
@@ -61,8 +65,9 @@ def tabulate(out: Path, word: str) -> None:
 # The writes of the commands.
 
 
+@some_and_all
 @pytest.mark.parametrize("write", [replace, evaluate, tabulate])
-def test_a_folder_is_all_old_or_all_new(write, way, tmp_path):
+def test_a_folder_is_all_old_or_all_new(write, way, every, tmp_path):
     out, model = tmp_path / "out", tmp_path / "model"
     model.mkdir()
     write_all(model, "old")
@@ -85,7 +90,7 @@ def test_a_folder_is_all_old_or_all_new(write, way, tmp_path):
 
     old = wanted[0] if write is not tabulate else before
     seen = set()
-    for _ in kills(partial(write, out, "new"), prepare):
+    for _ in kills(partial(write, out, "new"), prepare, every):
         if way == "rename":
             remove_leftovers(out)
         found = contents(out)
@@ -166,14 +171,15 @@ def plain_orbax(monkeypatch) -> None:
     monkeypatch.setattr(checkpoint.ocp, "save", save_plainly)
 
 
-def test_a_training_ends_the_same_wherever_it_is_killed(plain_orbax, monkeypatch, tmp_path):
+@some_and_all
+def test_a_training_ends_the_same_wherever_it_is_killed(every, plain_orbax, monkeypatch, tmp_path):
     monkeypatch.setattr("osp_jax.workdir.provenance", lambda seed: {"seed": seed})
     train_plainly(tmp_path / "undisturbed")
     wanted, run = contents(tmp_path / "undisturbed"), tmp_path / "run"
     assert sorted(os.listdir(run.with_name("undisturbed"))) == sorted(
         ["config.json", "metrics.jsonl", "checkpoints", "statistics", SUMS]
     )
-    for step in kills(lambda: train_plainly(run), lambda: shutil.rmtree(run, ignore_errors=True)):
+    for step in kills(lambda: train_plainly(run), lambda: shutil.rmtree(run, ignore_errors=True), every):
         if step % 3 == 0:  # killed a second time, further on
             run_killed_at(40, lambda: train_plainly(run))
         train_plainly(run)
@@ -302,7 +308,8 @@ def test_files_that_cannot_be_linked_are_copied(tmp_path, monkeypatch):
     assert contents(tmp_path / "model") == {"a": b"a", "b": b""}
 
 
-def test_results_that_are_copied_over_others_appear_all_at_once(tmp_path):
+@some_and_all
+def test_results_that_are_copied_over_others_appear_all_at_once(every, tmp_path):
     out, wanted = tmp_path / "out", {"a": b"new", "deep/b": b"new b", "mine": b"mine"}
     (tmp_path / "new").mkdir()
     write_all(tmp_path / "new", "new")
@@ -319,7 +326,7 @@ def test_results_that_are_copied_over_others_appear_all_at_once(tmp_path):
 
     prepare()
     old = contents(out)
-    for _ in kills(copy, prepare):
+    for _ in kills(copy, prepare, every):
         assert contents(out) in (old, wanted)
         copy()
         assert contents(out) == wanted

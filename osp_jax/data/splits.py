@@ -46,7 +46,9 @@ def check_forget(
         raise InputError(f"there is no class {shown(int(unknown[0]))}; give numbers from 0 to {num_classes - 1}")
     if again := sorted(set(forget) & set(gone)):
         name = f"{class_names[again[0]]} ({again[0]})" if class_names else again[0]
-        raise InputError(f"class {name} is forgotten already; name classes that the model still knows")
+        raise InputError(
+            f"class {name} is forgotten already, or was left out of the training; name classes that the model knows"
+        )
     if len({*forget, *gone}) >= num_classes:
         raise InputError(f"all {num_classes} classes would be forgotten; leave at least one")
 

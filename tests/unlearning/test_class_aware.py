@@ -7,11 +7,10 @@ from flax import linen as nn
 
 from osp_jax.data.sources import Split
 from osp_jax.errors import InputError
-from osp_jax.unlearning.class_aware import Options, check, class_needs
+from osp_jax.unlearning.class_aware import Options, check, class_needs, unlearn
 from osp_jax.unlearning.data import request_data
 from tests.networks import CLASSES as CASE_CLASSES
 from tests.networks import SHAPE, Encoder, case
-from tests.unlearning.conftest import request_of
 from tests.unlearning.two_convolutions import (
     CLASSES,
     IMAGES,
@@ -139,4 +138,12 @@ def test_layers_without_filters_are_an_input_error():
 
 def test_statistics_of_another_network_are_an_input_error(resnet8, flat_mlp):
     with pytest.raises(InputError, match="there is no"):
-        request_of("class-aware", resnet8, (1,), flat_mlp.variables)
+        unlearn(
+            resnet8.model,
+            flat_mlp.variables,
+            (1,),
+            data=None,
+            statistics=resnet8.statistics,
+            config=Options(),
+            rng=jax.random.key(0),
+        )
