@@ -4,5 +4,5 @@ import sys
 
 from osp_jax import signals
 
-if "benchmarks.faults" not in sys.orig_argv:  # it forks, and may have no thread
+if not any(argument.startswith("benchmarks.faults") for argument in sys.orig_argv):  # it forks, and may have no thread
     signals.catch_for("benchmarks.")

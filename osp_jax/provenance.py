@@ -29,7 +29,11 @@ def provenance(seed: int) -> dict[str, Any]:
 def _command() -> str:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    start = f"python -m {spec.name}" if spec and spec.name != "__main__" else f"python {Path(sys.argv[0]).name}"
+    start = (
+        f"python -m {spec.name.removesuffix('.__main__')}"
+        if spec and spec.name != "__main__"
+        else f"python {Path(sys.argv[0]).name}"
+    )
     return " ".join([start, *sys.argv[1:]])
 
 
