@@ -77,7 +77,7 @@ def main() -> None:
         "forget_names": [names[c] for c in forget],
         "forgotten": forgotten,
         "original": str(workdir),
-        "trained": before.get("trained", before.get("original", str(workdir))),
+        "trained": before.get("trained") or before.get("original") or str(workdir),
         "earlier": earlier_requests(before),
         "seconds": {
             "statistics": seconds,
