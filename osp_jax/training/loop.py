@@ -207,8 +207,13 @@ def _mean(values: np.ndarray, sizes: np.ndarray) -> float:
 
 
 def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> None:
-    """Raises `InputError` where the network to start from saw a class that this run leaves out."""
+    """Raises `InputError` where the network to start from saw a class that this run leaves out, or forgot one."""
     record = read_record(workdir)
+    if (workdir / "unlearn.json").exists():
+        raise InputError(
+            f"{workdir} was made to forget classes, which a training could bring back; start from a network that "
+            "experiments.train wrote (training.start_from)"
+        )
     check_finished(workdir, record)
     seen = record["config"]["data"]["exclude"]
     missing = set(parse_classes(exclude, class_names)) - set(parse_classes(seen, class_names))

@@ -98,6 +98,16 @@ def test_a_run_without_a_class_does_not_start_from_a_network_that_saw_it(finishe
     assert_equal(train(config, dataset, tmp_path / "second")["params"], variables["params"])
 
 
+def test_a_run_does_not_start_from_a_network_that_was_made_to_forget(finished, dataset, tmp_path):
+    unlearned = shutil.copytree(finished[0], tmp_path / "unlearned")
+    (unlearned / "unlearn.json").touch()
+    config = three_epochs()
+    config.training.start_from = str(unlearned)
+    with pytest.raises(InputError, match="was made to forget classes, which a training could bring back"):
+        train(config, dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_writes_what_later_commands_read(finished, dataset):
     workdir, variables = finished
     trained = load_workdir(workdir)
