@@ -2,7 +2,7 @@
 
 import sys
 
-from osp_jax import signals
+from osp_jax.runtime import signals
 
 if not any(argument.startswith("benchmarks.faults") for argument in sys.orig_argv):  # it forks, and may have no thread
     signals.catch_for("benchmarks.")

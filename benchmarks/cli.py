@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from osp_jax.arguments import Parser, path
 from osp_jax.data.memory import image_bytes, require_memory
-from osp_jax.errors import exit_on_input_error, unknown
-from osp_jax.models import MODELS
+from osp_jax.networks import MODELS
+from osp_jax.runtime.arguments import Parser, path
+from osp_jax.runtime.errors import exit_on_input_error, unknown
 
 
 def run(main: Callable[[], None]) -> None:
@@ -77,8 +77,8 @@ def report(rows: list[dict[str, Any]], json_file: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from osp_jax.provenance import provenance
-    from osp_jax.workdir import write_json
+    from osp_jax.runtime.provenance import provenance
+    from osp_jax.runtime.workdir import write_json
 
     table = Table(*rows[0])
     for row in rows:

@@ -17,13 +17,13 @@ from flax import linen as nn
 
 from benchmarks import cli
 from configs import default
-from osp_jax.activations import adder, no_images
-from osp_jax.arguments import several, whole
 from osp_jax.data.augment import Preparation
-from osp_jax.distributed import make_mesh, using
-from osp_jax.errors import InputError
-from osp_jax.models import count_parameters, create_model
-from osp_jax.models.channels import channels_of
+from osp_jax.networks import count_parameters, create_model
+from osp_jax.program.channels import channels_of
+from osp_jax.runtime.arguments import several, whole
+from osp_jax.runtime.distributed import make_mesh, using
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import adder, no_images
 from osp_jax.training.recipe import make_recipe
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")

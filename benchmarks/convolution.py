@@ -1,4 +1,4 @@
-"""3x3 convolutions forwards and backwards: XLA's own against those of `osp_jax.models.convolution`, side by side.
+"""3x3 convolutions forwards and backwards: XLA's own against those of `osp_jax.networks.cpu.convolution`, side by side.
 
 python -m benchmarks.convolution [--json=FILE]
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cli
-from osp_jax.models.convolution import conv_general_dilated
+from osp_jax.networks.cpu.convolution import conv_general_dilated
 
 _SHAPES = [
     (32, 16, 16),

@@ -15,13 +15,13 @@ import numpy as np
 
 from benchmarks import cli
 from benchmarks.latency import random_statistics
-from osp_jax.arguments import whole
 from osp_jax.audit.evaluate_all import evaluate_all
 from osp_jax.data.sources import Split, load_dataset
 from osp_jax.forward import predict_logits
-from osp_jax.models import create_model, init_variables
-from osp_jax.models.channels import channels_of
-from osp_jax.unlearning import osp
+from osp_jax.methods import osp
+from osp_jax.networks import create_model, init_variables
+from osp_jax.program.channels import channels_of
+from osp_jax.runtime.arguments import whole
 
 # Network, width (0: its usual one), classes, and the channel groups masked: those that the head reads ('last'), or all
 # of the last stage, behind whose first there is a convolution left.

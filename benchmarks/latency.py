@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cli
-from osp_jax.activations import ClassStatistics, Moments, Statistics
-from osp_jax.arguments import whole
-from osp_jax.models import count_parameters, create_model, init_variables
-from osp_jax.models.channels import Channels, channels_of
-from osp_jax.unlearning import osp
+from osp_jax.methods import osp
+from osp_jax.networks import count_parameters, create_model, init_variables
+from osp_jax.program.channels import Channels, channels_of
+from osp_jax.runtime.arguments import whole
+from osp_jax.statistics import ClassStatistics, Moments, Statistics
 
 
 def random_statistics(channels: Channels, num_classes: int, key: jax.Array) -> Statistics:

@@ -18,7 +18,7 @@ import jax
 
 from benchmarks import cli
 from benchmarks.throughput import compiled_step
-from osp_jax.arguments import path, several, whole
+from osp_jax.runtime.arguments import path, several, whole
 
 _STEPS = 3
 # By what an operation, or the operations that XLA fused into it, do; the first that fits. Winograd's convolutions and

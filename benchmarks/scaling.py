@@ -16,14 +16,14 @@ import numpy as np
 
 from benchmarks import cli
 from benchmarks.latency import random_statistics
-from osp_jax.activations import collect_statistics
-from osp_jax.arguments import path, whole
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
-from osp_jax.distributed import make_mesh, using
-from osp_jax.models import count_parameters, create_model, init_variables
-from osp_jax.models.channels import channels_of
-from osp_jax.unlearning import osp
+from osp_jax.methods import osp
+from osp_jax.networks import count_parameters, create_model, init_variables
+from osp_jax.program.channels import channels_of
+from osp_jax.runtime.arguments import path, whole
+from osp_jax.runtime.distributed import make_mesh, using
+from osp_jax.statistics import collect_statistics
 
 _SHAPE, _MOMENTS = (32, 32, 3), {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 _WIDTHS = (8, 16, 32, 64, 128)

@@ -3,7 +3,7 @@
 python -m benchmarks.shadows [--config=configs/digits.py] [--number=8] [--epochs=3] [--json=FILE]
 
 The same recipe, the same start and the same orders of images each way, in one process; each way first runs an epoch
-that compiles and warms up. `choose_way` in `osp_jax/training/model_epochs.py` goes by what this prints.
+that compiles and warms up. `choose_way` in `osp_jax/audit/shadow/model_epochs.py` goes by what this prints.
 """
 
 import statistics
@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cli
-from osp_jax.arguments import whole
-from osp_jax.config_files import load_config
+from osp_jax.audit.shadow.model_epochs import choose_way, epochs_of_all
+from osp_jax.audit.shadow.train import draw_keep, epoch_orders, shadow_pool, start_shadows
 from osp_jax.data.sources import load_dataset
-from osp_jax.settings import validated
+from osp_jax.runtime.arguments import whole
+from osp_jax.runtime.config_files import load_config
+from osp_jax.runtime.settings import validated
 from osp_jax.training.loop import training_indices
-from osp_jax.training.model_epochs import choose_way, epochs_of_all
 from osp_jax.training.recipe import penalty_weight
-from osp_jax.training.shadows import draw_keep, epoch_orders, shadow_pool, start_shadows
 
 
 def main() -> None:

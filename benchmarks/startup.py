@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from benchmarks import cli
-from osp_jax.arguments import whole
+from osp_jax.runtime.arguments import whole
 
-_IMPORTS = ("jax", "osp_jax", "osp_jax.unlearning", "osp_jax.training.loop")
+_IMPORTS = ("jax", "osp_jax", "osp_jax.methods", "osp_jax.training.loop")
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from benchmarks import cli
-from osp_jax.activations import collect_statistics
-from osp_jax.arguments import several, whole
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.forward import predict_logits
-from osp_jax.models import create_model, init_variables
+from osp_jax.networks import create_model, init_variables
+from osp_jax.runtime.arguments import several, whole
+from osp_jax.statistics import collect_statistics
 
 _MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from benchmarks import cli
 from configs import default
-from osp_jax.arguments import several, whole
 from osp_jax.data.augment import Preparation
-from osp_jax.distributed import on_cpu
-from osp_jax.models import MODELS, create_model
+from osp_jax.networks import MODELS, create_model
+from osp_jax.runtime.arguments import several, whole
+from osp_jax.runtime.distributed import on_cpu
 from osp_jax.training.recipe import make_recipe
 
 _CLASSES, _MEAN, _STD = 10, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -107,7 +107,7 @@ def torch_step(name: str, dtype: str, images: np.ndarray, labels: np.ndarray) ->
 
 
 def torch_resnet(stage_sizes: tuple[int, ...], width: int) -> Any:
-    """`osp_jax.models.resnet.ResNet` with basic blocks and the stem for small images."""
+    """`osp_jax.networks.resnet.ResNet` with basic blocks and the stem for small images."""
     from torch import nn
 
     class Block(nn.Module):

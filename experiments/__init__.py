@@ -1,5 +1,5 @@
 """The commands; `python -m experiments.NAME --help` says what each one does."""
 
-from osp_jax import signals
+from osp_jax.runtime import signals
 
 signals.catch_for("experiments.")

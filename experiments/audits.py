@@ -17,11 +17,11 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out
 
 
 def main() -> None:
-    from osp_jax import records
-    from osp_jax.errors import InputError
-    from osp_jax.overwriting import check_results
     from osp_jax.report.audits import audits_markdown, condensed, frontier_figure
-    from osp_jax.workdir import adding, check_writable, load_evaluation, write_json, write_text
+    from osp_jax.runtime import records
+    from osp_jax.runtime.errors import InputError
+    from osp_jax.runtime.overwriting import check_results
+    from osp_jax.runtime.workdir import adding, check_writable, load_evaluation, write_json, write_text
 
     folder, out = Path(_EVALUATIONS.value), Path(_OUT.value)
     names = "results.json", "table.md", "frontier.svg"

@@ -25,12 +25,12 @@ def main() -> None:
     from osp_jax.comparison.plan import parse_methods, parse_requests
     from osp_jax.comparison.run import check_comparison, collect, compare
     from osp_jax.data.sources import load_dataset
-    from osp_jax.errors import printable
-    from osp_jax.overwriting import check_results
     from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
-    from osp_jax.settings import Comparison, completed
+    from osp_jax.runtime.errors import printable
+    from osp_jax.runtime.overwriting import check_results
+    from osp_jax.runtime.settings import Comparison, completed
+    from osp_jax.runtime.workdir import adding, check_writable, claim_workdir, write_json, write_text
     from osp_jax.training.progress import terminal_bar
-    from osp_jax.workdir import adding, check_writable, claim_workdir, write_json, write_text
 
     config, workdir = cli.config_of(_CONFIG, "comparison"), Path(_WORKDIR.value)
     methods = parse_methods(_METHODS.value or config.methods, config.options)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _seeds() -> list[int]:
-    from osp_jax.errors import InputError
+    from osp_jax.runtime.errors import InputError
 
     given = _SEEDS.value or []
     if not all(seed.isdecimal() and len(seed) < 10 for seed in given):

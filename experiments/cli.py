@@ -11,10 +11,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from osp_jax.arguments import check_printable
-from osp_jax.errors import InputError, exit_on_input_error, printable
-from osp_jax.limits import require_open_files
-from osp_jax.paths import check_path
+from osp_jax.runtime.arguments import check_printable
+from osp_jax.runtime.errors import InputError, exit_on_input_error, printable
+from osp_jax.runtime.limits import require_open_files
+from osp_jax.runtime.paths import check_path
 
 SEEDS = {"lower_bound": 0, "upper_bound": 2**31 - 1}
 COUNTS = {"lower_bound": 0, "upper_bound": 10**9}
@@ -83,7 +83,7 @@ class _Names(flags.ListParser):
 def folder_flag(name: str, help_text: str, *, required: bool = False, several: bool = False) -> flags.FlagHolder:
     """A folder, which may exist or not; `several`: a list of folders, the flag given again for each.
 
-    At parsing, raises `InputError` as `osp_jax.paths.check_path`.
+    At parsing, raises `InputError` as `osp_jax.runtime.paths.check_path`.
     """
     define = flags.DEFINE_multi if several else flags.DEFINE
     given = _Path(name, "folder"), name, None, help_text
@@ -102,7 +102,7 @@ class _ConfigFile(flags.ArgumentParser):
         self.name = name
 
     def parse(self, argument: Any) -> Any:
-        from osp_jax.config_files import load_config
+        from osp_jax.runtime.config_files import load_config
 
         config = load_config(argument, f"--{self.name}")
         config.lock()
@@ -128,7 +128,7 @@ def config_of(flag: flags.FlagHolder, kind: str = "training") -> Any:
     Raises:
       InputError: a setting that is unknown, of the wrong type, out of range or not finite.
     """
-    from osp_jax import settings
+    from osp_jax.runtime import settings
 
     return settings.validated(flag.value, settings.KINDS[kind])
 
@@ -160,7 +160,7 @@ def _parse_and_call(main: Callable[[], None], computes: bool, several: bool) -> 
         if not computes:
             main()
             return
-        from osp_jax.distributed import check_same, is_first, join, using_all
+        from osp_jax.runtime.distributed import check_same, is_first, join, using_all
 
         if _COORDINATOR.value:
             join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _PATIENCE.value)

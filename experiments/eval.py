@@ -44,11 +44,11 @@ def main() -> None:
 
     from osp_jax.audit.accuracy import accuracy_report, without_logits
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import dataset_of, indices_of, moments_of, record_for_report
-    from osp_jax.overwriting import check_results
-    from osp_jax.provenance import provenance
+    from osp_jax.loading import TrainedModel, dataset_of, indices_of, load_workdir, moments_of, record_for_report
     from osp_jax.report.page import report_html, report_markdown
-    from osp_jax.workdir import EVALUATION, TrainedModel, adding, load_workdir, write_json, write_text
+    from osp_jax.runtime.overwriting import check_results
+    from osp_jax.runtime.provenance import provenance
+    from osp_jax.runtime.workdir import EVALUATION, adding, write_json, write_text
 
     folders = [Path(name) for name in dict.fromkeys(_WORKDIR.value)]
     requests = [_request(folder) for folder in folders]
@@ -117,8 +117,8 @@ def main() -> None:
 
 def _request(workdir: Path) -> dict[str, Any] | None:
     """What `experiments.unlearn` wrote of it; None for a trained model."""
-    from osp_jax.unlearning import get_method
-    from osp_jax.workdir import read_request
+    from osp_jax.methods import get_method
+    from osp_jax.runtime.workdir import read_request
 
     request = read_request(workdir)
     if request:
@@ -137,8 +137,8 @@ def _trained(request: dict[str, Any]) -> str:
 
 
 def _original(request: dict[str, Any], forget: tuple[int, ...]) -> Any:
-    from osp_jax.errors import InputError
-    from osp_jax.workdir import load_workdir
+    from osp_jax.loading import load_workdir
+    from osp_jax.runtime.errors import InputError
 
     folder = Path(_ORIGINAL.value or _trained(request))
     original = load_workdir(folder)
@@ -149,7 +149,7 @@ def _original(request: dict[str, Any], forget: tuple[int, ...]) -> Any:
 
 
 def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> None:
-    from osp_jax.errors import InputError
+    from osp_jax.runtime.errors import InputError
 
     asked = [request and (_forgotten(request), _trained(request)) for request in requests]
     for folder, request in zip(folders[1:], asked[1:], strict=True):
@@ -163,8 +163,8 @@ def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> N
 def _reference(original: Any, forget: tuple[int, ...]) -> Any:
     """The retrained model; it must differ from the original in the classes that it saw, and in nothing else."""
     from osp_jax.data.splits import parse_classes
-    from osp_jax.errors import InputError
-    from osp_jax.workdir import load_workdir
+    from osp_jax.loading import load_workdir
+    from osp_jax.runtime.errors import InputError
 
     reference = load_workdir(Path(_REFERENCE.value))
     mine, its = original.record, reference.record
@@ -184,7 +184,7 @@ def _reference(original: Any, forget: tuple[int, ...]) -> Any:
 
 
 def _check_full(unlearn: dict[str, Any]) -> None:
-    from osp_jax.errors import InputError
+    from osp_jax.runtime.errors import InputError
 
     classes = ",".join(map(str, _forgotten(unlearn)))
     if not _REFERENCE.value:
@@ -203,9 +203,9 @@ def _check_full(unlearn: dict[str, Any]) -> None:
 def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[str, Any]]) -> Any:
     from ml_collections import ConfigDict
 
-    from osp_jax.audit.shadow_statistics import ShadowRequest, ShadowSets
-    from osp_jax.training.shadows import find_shadows, shadow_pool
-    from osp_jax.unlearning import get_method, parse_options
+    from osp_jax.audit.shadow.statistics import ShadowRequest, ShadowSets
+    from osp_jax.audit.shadow.train import find_shadows, shadow_pool
+    from osp_jax.methods import get_method, parse_options
 
     config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
     forget = _forgotten(next(iter(requests.values())))

@@ -22,12 +22,12 @@ STRENGTHS = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 
 def main() -> None:
-    from osp_jax.errors import InputError
-    from osp_jax.loading import dataset_of
-    from osp_jax.overwriting import check_results
-    from osp_jax.provenance import provenance
+    from osp_jax.loading import dataset_of, load_workdir
     from osp_jax.report.orthogonality import orthogonality_markdown, tradeoff_figure
-    from osp_jax.workdir import adding, check_writable, load_workdir, write_json, write_text
+    from osp_jax.runtime.errors import InputError
+    from osp_jax.runtime.overwriting import check_results
+    from osp_jax.runtime.provenance import provenance
+    from osp_jax.runtime.workdir import adding, check_writable, write_json, write_text
 
     folder, out = Path(_MODELS.value), Path(_OUT.value)
     names = "results.json", "table.md", "tradeoff.svg"
@@ -62,16 +62,15 @@ def _measured(path: Path, dataset) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from osp_jax import checkpoint
-    from osp_jax.activations import collect_statistics
+    from osp_jax import statistics_files
+    from osp_jax.audit.specificity import feature_correlation, top_class_share, tradeoff
     from osp_jax.data.batches import index_batches
-    from osp_jax.errors import InputError
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import indices_of, moments_of, record_for_report
-    from osp_jax.specificity import feature_correlation, top_class_share, tradeoff
+    from osp_jax.loading import indices_of, load_workdir, moments_of, record_for_report
+    from osp_jax.methods.parts.head import head_of
+    from osp_jax.runtime.errors import InputError
+    from osp_jax.statistics import collect_statistics
     from osp_jax.training.orthogonality import gram_errors
-    from osp_jax.unlearning.osp_fit import head_of
-    from osp_jax.workdir import load_workdir
 
     trained = load_workdir(path)
     if trained.record["dataset"]["name"] != dataset.name:
@@ -81,7 +80,7 @@ def _measured(path: Path, dataset) -> dict:
         raise InputError(f"{path} held out no images; train with --config.data.validation=0.04")
     test, moments = np.arange(len(dataset.test.labels)), moments_of(trained)
     logits = predict_logits(trained.model, trained.variables, dataset.test, test, **moments)
-    statistics = checkpoint.load_statistics(path / "statistics")
+    statistics = statistics_files.load_statistics(path / "statistics")
     last = statistics.channels.last.name
     batches = index_batches(dataset.train, held_out, 256)
     given = {"num_classes": dataset.num_classes, "keep_features": len(held_out), **moments}

@@ -30,10 +30,10 @@ def main() -> None:
 
     from configs.paper.default import get_config
     from osp_jax.comparison.paper import finished, run_steps, steps_of
-    from osp_jax.errors import unknown
-    from osp_jax.replacing import copy_anew, updating
-    from osp_jax.settings import Study, validated
-    from osp_jax.workdir import check_writable
+    from osp_jax.runtime.errors import unknown
+    from osp_jax.runtime.replacing import copy_anew, updating
+    from osp_jax.runtime.settings import Study, validated
+    from osp_jax.runtime.workdir import check_writable
 
     if _DATA_DIR.value:
         os.environ["TFDS_DATA_DIR"] = _DATA_DIR.value  # of the commands that follow

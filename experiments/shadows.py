@@ -23,11 +23,10 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is no
 def main() -> None:
     from ml_collections import ConfigDict
 
+    from osp_jax.audit.shadow.train import draw_keep, seconds_per_shadow, shadow_folder, shadow_pool, train_shadows
     from osp_jax.data.splits import check_forget, parse_classes
-    from osp_jax.errors import InputError
-    from osp_jax.loading import dataset_of, indices_of
-    from osp_jax.training.shadows import draw_keep, seconds_per_shadow, shadow_folder, shadow_pool, train_shadows
-    from osp_jax.workdir import load_workdir
+    from osp_jax.loading import dataset_of, indices_of, load_workdir
+    from osp_jax.runtime.errors import InputError
 
     trained = load_workdir(Path(_WORKDIR.value))
     names = trained.record["dataset"]["class_names"]

@@ -29,15 +29,15 @@ def main() -> None:
     import numpy as np
     from ml_collections import ConfigDict
 
-    from osp_jax import checkpoint
+    from osp_jax import statistics_files
     from osp_jax.comparison.each_class import forget_each_class, predictor
     from osp_jax.comparison.plan import parse_methods
-    from osp_jax.errors import InputError
-    from osp_jax.loading import dataset_of, indices_of, record_for_report
-    from osp_jax.overwriting import check_results, check_unfinished
-    from osp_jax.provenance import provenance
+    from osp_jax.loading import dataset_of, indices_of, load_workdir, record_for_report
     from osp_jax.report.sweep import sweep_markdown
-    from osp_jax.workdir import adding, check_writable, claim_workdir, load_workdir, write_json, write_text
+    from osp_jax.runtime.errors import InputError
+    from osp_jax.runtime.overwriting import check_results, check_unfinished
+    from osp_jax.runtime.provenance import provenance
+    from osp_jax.runtime.workdir import adding, check_writable, claim_workdir, write_json, write_text
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     names = "results.json", "table.md"
@@ -46,7 +46,7 @@ def main() -> None:
     options = parse_methods(_METHODS.value, _OPTION.value)
 
     trained = load_workdir(workdir)
-    statistics = checkpoint.load_statistics(workdir / "statistics")
+    statistics = statistics_files.load_statistics(workdir / "statistics")
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
     held_out = indices_of(trained, dataset)[1]
@@ -88,7 +88,7 @@ def main() -> None:
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
     """With the defaults of options of methods that did not exist when the sweep began."""
-    from osp_jax.unlearning import METHODS
+    from osp_jax.methods import METHODS
 
     options = config.get("options")
     if not isinstance(options, dict):

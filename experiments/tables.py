@@ -32,8 +32,8 @@ _DOCUMENTS = (
 
 
 def main() -> None:
-    from osp_jax.errors import InputError
-    from osp_jax.workdir import write_text
+    from osp_jax.runtime.errors import InputError
+    from osp_jax.runtime.workdir import write_text
 
     for name in _DOCUMENTS:
         path = _ROOT / name
@@ -95,9 +95,9 @@ def _latency() -> str:
 
 
 def _selection(folder: str) -> str:
+    from osp_jax.methods import get_method
     from osp_jax.report.sweep import summary_header, sweep_summary
     from osp_jax.report.tables import markdown_table
-    from osp_jax.unlearning import get_method
 
     rows = []
     for path in sorted((_ROOT / folder).glob("*/results.json")):
@@ -216,8 +216,8 @@ def _reliability() -> str:
 
 
 def _methods() -> str:
+    from osp_jax.methods import METHODS, get_method
     from osp_jax.report.tables import markdown_table
-    from osp_jax.unlearning import METHODS, get_method
 
     rows = [
         [name, METHODS[name].__doc__.splitlines()[0], " and ".join(get_method(name).sees) or "none"] for name in METHODS
@@ -226,7 +226,7 @@ def _methods() -> str:
 
 
 def _read(name: Any) -> Any:
-    from osp_jax.workdir import read_json
+    from osp_jax.runtime.workdir import read_json
 
     return read_json(_ROOT / name)
 

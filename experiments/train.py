@@ -16,22 +16,22 @@ _WORKDIR = cli.folder_flag("workdir", "where the run is written, and resumed fro
 
 
 def main() -> None:
-    from osp_jax import checkpoint
+    from osp_jax import statistics_files
     from osp_jax.data.sources import load_dataset
-    from osp_jax.distributed import is_first
-    from osp_jax.loading import statistics_of
+    from osp_jax.loading import load_workdir, statistics_of
+    from osp_jax.runtime.distributed import is_first
+    from osp_jax.runtime.workdir import close_training
     from osp_jax.training.loop import train
-    from osp_jax.workdir import close_training, load_workdir
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
     data = config.data
     dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
     train(config, dataset, workdir)
     if (workdir / "statistics").exists():
-        checkpoint.load_statistics(workdir / "statistics")  # raises where they are damaged
+        statistics_files.load_statistics(workdir / "statistics")  # raises where they are damaged
     else:
         start = time.perf_counter()
-        checkpoint.save_statistics(workdir / "statistics", statistics_of(load_workdir(workdir), dataset))
+        statistics_files.save_statistics(workdir / "statistics", statistics_of(load_workdir(workdir), dataset))
         close_training(workdir)
         if is_first():
             print(f"class statistics in {time.perf_counter() - start:.1f} s", file=sys.stderr)

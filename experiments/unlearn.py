@@ -13,7 +13,7 @@ from experiments import cli
 
 _WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
 _FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
-_METHOD = flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.unlearning; an unknown one lists them")
+_METHOD = flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; an unknown one lists them")
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again")
 _OUT = cli.folder_flag("out", "where the new model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
@@ -33,14 +33,15 @@ _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", *
 def main() -> None:
     import jax
 
-    from osp_jax import checkpoint
+    from osp_jax import statistics_files
     from osp_jax.data.splits import check_forget, parse_classes
-    from osp_jax.loading import dataset_of, request_data_of, request_without_images, statistics_of
-    from osp_jax.overwriting import check_out
-    from osp_jax.provenance import provenance
-    from osp_jax.unlearning import get_method, parse_options
-    from osp_jax.unlearning.request import describe_change, earlier_requests, images_seen, timed_request
-    from osp_jax.workdir import check_writable, load_workdir, read_request, replacing, write_json, write_text
+    from osp_jax.loading import dataset_of, load_workdir, request_data_of, request_without_images, statistics_of
+    from osp_jax.methods import get_method, parse_options
+    from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
+    from osp_jax.runtime.overwriting import check_out
+    from osp_jax.runtime.provenance import provenance
+    from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json, write_text
+    from osp_jax.training import checkpoints as checkpoint
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     method = get_method(_METHOD.value)
@@ -54,7 +55,7 @@ def main() -> None:
     stored = (workdir / "statistics").exists()
     dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
     start = time.perf_counter()
-    statistics = checkpoint.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
+    statistics = statistics_files.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
     statistics = statistics.without(trained.forgotten)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
@@ -103,7 +104,7 @@ def main() -> None:
             write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))
         checkpoint.save_variables(folder, outcome.variables)
         if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
-            checkpoint.save_statistics(folder / "statistics", statistics.without(forgotten))
+            statistics_files.save_statistics(folder / "statistics", statistics.without(forgotten))
         write_json(folder / "unlearn.json", record)
     times = f"{record['seconds']['cold'] * 1e3:.0f} ms"
     if _TIME.value:

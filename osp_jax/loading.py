@@ -1,20 +1,59 @@
 """A workdir and the data that belong to it."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from osp_jax.activations import Statistics, statistics_over
 from osp_jax.audit.subject import Subject
 from osp_jax.data.sources import Dataset, Split, load_dataset
-from osp_jax.errors import InputError
+from osp_jax.data.splits import parse_classes
+from osp_jax.methods.parts.data import RequestData, request_data
+from osp_jax.networks import build_model, variable_shapes
+from osp_jax.runtime import records
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.workdir import read_json, read_record
+from osp_jax.statistics import Statistics, statistics_over
+from osp_jax.training.checkpoints import check_finished, load_variables
 from osp_jax.training.loop import training_indices
 from osp_jax.training.recipe import preparation_of
-from osp_jax.unlearning.data import RequestData, request_data
-from osp_jax.workdir import TrainedModel
+
+
+class TrainedModel(NamedTuple):
+    """A workdir, read: the module, its variables, and `record`, the content of `config.json`."""
+
+    model: nn.Module
+    variables: dict[str, Any]
+    record: dict[str, Any]
+
+    @property
+    def forgotten(self) -> tuple[int, ...]:
+        """The classes that the model does not know, sorted: those it was made to forget, and those left out of its
+        training."""
+        names, excluded = self.record["dataset"]["class_names"], self.record["config"]["data"]["exclude"]
+        return tuple(sorted({*self.record.get("forgotten", ()), *parse_classes(excluded, names)}))
+
+
+def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
+    """Reads the model of a workdir; `unread` as `read_record`.
+
+    Raises:
+      InputError: not a workdir, no checkpoint, a damaged one, or one of another model; or its training is not finished.
+    """
+    record = read_record(workdir, unread)
+    if "forgotten" not in record and (workdir / "unlearn.json").exists():
+        # Older versions kept what was forgotten in unlearn.json only.
+        request, classes = read_json(workdir / "unlearn.json"), len(record["dataset"]["class_names"])
+        record["forgotten"] = records.request(request, workdir / "unlearn.json", classes)["forget"]
+    shape = tuple(record["dataset"]["image_shape"])
+    model = build_model(ConfigDict(record["config"]), len(record["dataset"]["class_names"]), shape)
+    check_finished(workdir, record)
+    like = variable_shapes(model, shape)
+    return TrainedModel(model, load_variables(workdir, like), record)
 
 
 def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
@@ -87,7 +126,7 @@ def subject_of(trained: TrainedModel) -> Subject:
 
 def record_for_report(trained: TrainedModel) -> dict[str, Any]:
     """The data set and model entries of `eval.json`."""
-    from osp_jax.models import count_parameters
+    from osp_jax.networks import count_parameters
 
     dataset = {key: value for key, value in trained.record["dataset"].items() if key not in ("mean", "std")}
     name = trained.record["config"]["model"]["name"]

@@ -16,10 +16,10 @@ from flax import traverse_util
 
 from osp_jax.data.augment import Preparation, channel_moments
 from osp_jax.data.sources import Dataset, load_dataset
-from osp_jax.models import init_variables
-from osp_jax.models.layers import conv2d
+from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.networks import init_variables
+from osp_jax.networks.layers import conv2d
 from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
-from osp_jax.unlearning.finetune import retain_loss
 
 FILE = Path(__file__).with_name("digits.npz")
 VARIANTS = {"all": (), "without 3": (3,)}

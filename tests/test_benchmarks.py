@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.collectives import collectives
 from benchmarks.profile import kinds_of, own_times
 from benchmarks.scaling import exponent
-from osp_jax.distributed import everywhere, make_mesh, using
+from osp_jax.runtime.distributed import everywhere, make_mesh, using
 
 
 def test_a_sum_over_devices_exchanges_its_result():

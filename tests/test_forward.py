@@ -7,8 +7,9 @@ import pytest
 from flax import linen as nn
 
 from osp_jax.data.sources import Split
-from osp_jax.forward import compute_prefix, logits_from, predict_logits
-from osp_jax.models import init_variables
+from osp_jax.forward import predict_logits
+from osp_jax.networks import init_variables
+from osp_jax.program.prefix import compute_prefix, logits_from
 
 MEAN, STD = (0.4, 0.6), (0.2, 0.3)
 SPLIT = Split(np.random.default_rng(0).integers(0, 256, (10, 4, 4, 2), np.uint8), np.zeros(10, np.int32))

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from osp_jax.errors import InputError
 from osp_jax.masks import (
     STRENGTHS,
     apply_mask,
@@ -21,17 +20,10 @@ from osp_jax.masks import (
     channel_gains,
     compose_masks,
 )
-from osp_jax.models import MODELS
-from osp_jax.models.channels import capture
-from tests.networks import (
-    FOREIGN,
-    assert_close,
-    case,
-    gated_forward,
-    random_gains,
-    relu_after,
-    sown_forward,
-)
+from osp_jax.networks import MODELS
+from osp_jax.program.channels import capture
+from osp_jax.runtime.errors import InputError
+from tests.small_networks import FOREIGN, assert_close, case, gated_forward, random_gains, relu_after, sown_forward
 
 ALL = [*MODELS, *FOREIGN]
 ELEMENTS = st.floats(-10, 10, width=32, allow_subnormal=False)

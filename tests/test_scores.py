@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osp_jax.activations import ClassStatistics, Moments, layer_statistics
-from osp_jax.scores import class_difference
+from osp_jax.masks import class_difference
+from osp_jax.statistics import ClassStatistics, Moments, layer_statistics
 
 CLASSES, CHANNELS = 4, 5
 

@@ -113,14 +113,14 @@ def _short(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    from osp_jax.provenance import provenance
+    from osp_jax.runtime.provenance import provenance
 
     return provenance(0)["commit"]
 
 
 def _write(path: str, content: dict[str, Any]) -> None:
-    from osp_jax.provenance import provenance
-    from osp_jax.workdir import write_json
+    from osp_jax.runtime.provenance import provenance
+    from osp_jax.runtime.workdir import write_json
 
     write_json(Path(path), {**content, "provenance": provenance(0)})
 

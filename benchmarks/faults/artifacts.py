@@ -152,9 +152,10 @@ def contents_of(workdir: str) -> dict[str, Any]:
 
     {'absent': true} where there is nothing, {'unreadable': message} where the library refuses it.
     """
-    from osp_jax import checkpoint
-    from osp_jax.errors import InputError
-    from osp_jax.workdir import EVALUATION, load_evaluation, load_workdir
+    from osp_jax import statistics_files
+    from osp_jax.loading import load_workdir
+    from osp_jax.runtime.errors import InputError
+    from osp_jax.runtime.workdir import EVALUATION, load_evaluation
 
     folder = Path(workdir)
     if not folder.exists():
@@ -163,7 +164,7 @@ def contents_of(workdir: str) -> dict[str, Any]:
         trained = load_workdir(folder)
         found = {"variables": _digest(trained.variables), "config": without_times(trained.record)}
         if (folder / "statistics").exists():
-            found["statistics"] = _digest(checkpoint.load_statistics(folder / "statistics"))
+            found["statistics"] = _digest(statistics_files.load_statistics(folder / "statistics"))
         for name in ("metrics.jsonl", "unlearn.json"):
             if (folder / name).exists():
                 lines = (folder / name).read_text(encoding="utf-8")

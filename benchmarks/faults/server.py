@@ -24,17 +24,17 @@ LIMIT = 60.0  # seconds, after which a command counts as hanging
 
 # Imported before the first fork; the command modules themselves define flags and are imported by each child.
 _LIBRARIES = (
-    "osp_jax.checkpoint",
+    "osp_jax.training.checkpoints",
     "tensorflow_datasets",
     "sklearn.datasets",
     "sklearn.model_selection",
     "rich.progress",
     "experiments.cli",
-    "osp_jax.workdir",
+    "osp_jax.runtime.workdir",
     "osp_jax.loading",
     "osp_jax.training.loop",
-    "osp_jax.training.shadows",
-    "osp_jax.unlearning",
+    "osp_jax.audit.shadow.train",
+    "osp_jax.methods",
     "osp_jax.comparison.each_class",
     "osp_jax.comparison.run",
     "osp_jax.audit.run",
@@ -181,7 +181,7 @@ def _end(run: Callable[[], int]) -> None:
 
 
 def _as_main(module: str, arguments: Sequence[str]) -> int:
-    from osp_jax import signals
+    from osp_jax.runtime import signals
 
     signals.catch()
     sys.argv = [module, *arguments]

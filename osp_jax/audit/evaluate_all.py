@@ -20,8 +20,8 @@ from osp_jax.audit.accuracy import confusion_matrix
 from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
-from osp_jax.distributed import everywhere, on_cpu
-from osp_jax.split_program import split_program
+from osp_jax.program.split_program import split_program
+from osp_jax.runtime.distributed import everywhere, on_cpu
 
 # Requests at a time: caches of CPUs do not hold the activations of several, accelerators are idle with one.
 _ON_CPU, _ON_ACCELERATOR = 1, 10

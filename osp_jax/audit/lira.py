@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from osp_jax.audit.measure import RATES, Measure, half_width, measure, roc_points
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 # Scores and truth (1: member), `(k,)`, of one target, from Gaussians without it and without the shadow models given.
 Score = Callable[[int, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from osp_jax.audit.measure import RATES, Measure, auc, balanced, measure, no_value, roc_points, share
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 NOT_FINITE = "the logits are not finite"
 Answers = tuple[np.ndarray, np.ndarray]  # logits (n, classes), labels (n,)

@@ -20,8 +20,8 @@ from osp_jax.audit.relearn import frozen_norm_loss
 from osp_jax.audit.subject import Images, Subject, recognised
 from osp_jax.data.augment import normalise
 from osp_jax.data.draws import host_generator
-from osp_jax.distributed import everywhere
-from osp_jax.models.channels import channels_of
+from osp_jax.program.channels import channels_of
+from osp_jax.runtime.distributed import everywhere
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
 
 _UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these leave 1.5% of the old ones

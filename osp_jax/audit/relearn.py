@@ -19,10 +19,10 @@ from osp_jax.audit.measure import Measure, half_width, measure, never
 from osp_jax.audit.subject import Images, Subject, recognised
 from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.draws import host_generator
-from osp_jax.models.channels import channels_of
+from osp_jax.methods.parts.data import of_each_class
+from osp_jax.program.channels import channels_of
 from osp_jax.training.descent import Loss, Optimiser, trajectory
 from osp_jax.training.loss import cross_entropy
-from osp_jax.unlearning.data import of_each_class
 
 TARGETS = {"50": 0.5, "95": 0.95}
 LAYERS = ("all_layers", "head_only")

@@ -15,11 +15,11 @@ from osp_jax.audit.measure import Measure, mean, no_value
 from osp_jax.audit.membership import NOT_FINITE, Answers, membership, scores, usable
 from osp_jax.audit.probes import probes
 from osp_jax.audit.representation import representation
-from osp_jax.audit.shadow_statistics import ShadowSets, ratio_attacks
+from osp_jax.audit.shadow.statistics import ShadowSets, ratio_attacks
 from osp_jax.audit.subject import Images, Look, Subject, look
 from osp_jax.forward import predict_logits
-from osp_jax.models import init_variables
-from osp_jax.models.channels import channels_of
+from osp_jax.networks import init_variables
+from osp_jax.program.channels import channels_of
 
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
 MAP_POINTS = 1000

@@ -12,9 +12,9 @@ from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
-from osp_jax.distributed import everywhere
 from osp_jax.forward import predict_logits
-from osp_jax.models.channels import Channels, capture, channels_of
+from osp_jax.program.channels import Channels, capture, channels_of
+from osp_jax.runtime.distributed import everywhere
 
 
 class Subject(NamedTuple):

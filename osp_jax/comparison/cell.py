@@ -11,18 +11,18 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from osp_jax.activations import Statistics, collect_statistics
 from osp_jax.audit.accuracy import accuracy, accuracy_report
 from osp_jax.comparison.plan import Request
 from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
-from osp_jax.distributed import count_compilations, peak_memory
-from osp_jax.errors import InputError
 from osp_jax.forward import predict_logits
-from osp_jax.unlearning import Method
-from osp_jax.unlearning.data import RequestData, request_data
+from osp_jax.methods import Method
+from osp_jax.methods.parts.data import RequestData, request_data
+from osp_jax.runtime.distributed import count_compilations, peak_memory
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import Statistics, collect_statistics
 
 
 class Original(NamedTuple):

@@ -7,20 +7,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from osp_jax import records
-from osp_jax.activations import Statistics
 from osp_jax.audit.accuracy import accuracy
 from osp_jax.audit.evaluate_all import changed_leaves
 from osp_jax.audit.probes import probes
 from osp_jax.audit.subject import images_of, look_at
 from osp_jax.data.sources import Dataset, Split
-from osp_jax.distributed import place
-from osp_jax.forward import Prefix, compute_prefix, logits_from
-from osp_jax.integrity import read_piece, write_piece
-from osp_jax.loading import indices_of, moments_of, request_data_of, subject_of
-from osp_jax.unlearning import get_method
-from osp_jax.unlearning.request import timed_request
-from osp_jax.workdir import TrainedModel
+from osp_jax.loading import TrainedModel, indices_of, moments_of, request_data_of, subject_of
+from osp_jax.methods import get_method
+from osp_jax.methods.parts.request import timed_request
+from osp_jax.program.prefix import Prefix, compute_prefix, logits_from
+from osp_jax.runtime import records
+from osp_jax.runtime.distributed import place
+from osp_jax.runtime.integrity import read_piece, write_piece
+from osp_jax.statistics import Statistics
 
 _LIMIT = 60.0  # seconds: a request that takes longer is not repeated
 

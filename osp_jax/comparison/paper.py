@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 
 class Step(NamedTuple):

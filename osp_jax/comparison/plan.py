@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from osp_jax.data.splits import check_forget, parse_classes
-from osp_jax.errors import InputError
-from osp_jax.unlearning import METHODS, Method, get_method, parse_options
+from osp_jax.methods import METHODS, Method, get_method, parse_options
+from osp_jax.runtime.errors import InputError
 
 
 class Request(NamedTuple):

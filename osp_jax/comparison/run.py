@@ -14,22 +14,24 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from osp_jax import checkpoint, records
+from osp_jax import statistics_files
 from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, validation_score
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
-from osp_jax.distributed import place
-from osp_jax.errors import InputError, shown
-from osp_jax.integrity import read_piece, write_piece
-from osp_jax.loading import indices_of, moments_of, record_for_report, statistics_of
-from osp_jax.models import variable_shapes
-from osp_jax.models.channels import channels_of
-from osp_jax.provenance import provenance
-from osp_jax.settings import Comparison, validated
+from osp_jax.loading import indices_of, load_workdir, moments_of, record_for_report, statistics_of
+from osp_jax.methods import METHODS, get_method
+from osp_jax.networks import build_model, variable_shapes
+from osp_jax.program.channels import channels_of
+from osp_jax.runtime import records
+from osp_jax.runtime.distributed import place
+from osp_jax.runtime.errors import InputError, shown
+from osp_jax.runtime.integrity import read_piece, write_piece
+from osp_jax.runtime.provenance import provenance
+from osp_jax.runtime.settings import Comparison, validated
+from osp_jax.runtime.workdir import close_training, read_record, replacing, write_json
+from osp_jax.training import checkpoints as checkpoint
 from osp_jax.training.loop import check_settings, train
 from osp_jax.training.recipe import preparation_of
-from osp_jax.unlearning import METHODS, get_method
-from osp_jax.workdir import build_model, close_training, load_workdir, read_record, replacing, write_json
 
 RETRAIN = "retrain"
 
@@ -67,13 +69,13 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
     train(settings, dataset, workdir)
     trained = load_workdir(workdir)
     if not (workdir / "statistics").exists():
-        checkpoint.save_statistics(workdir / "statistics", statistics_of(trained, dataset))
+        statistics_files.save_statistics(workdir / "statistics", statistics_of(trained, dataset))
         close_training(workdir)
     indices, validation = indices_of(trained, dataset)
     return Original(
         model=trained.model,
         variables=trained.variables,
-        statistics=checkpoint.load_statistics(workdir / "statistics"),
+        statistics=statistics_files.load_statistics(workdir / "statistics"),
         dataset=dataset,
         preparation=preparation_of(settings, **moments_of(trained)),
         recipe=settings.to_dict(),

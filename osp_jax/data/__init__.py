@@ -1,3 +1,3 @@
-from osp_jax import signals
+from osp_jax.runtime import signals
 
 signals.catch_for("osp_jax.data.prepare")

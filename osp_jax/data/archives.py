@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from osp_jax.data.class_names import check_class_names
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 _DAMAGE = (
     tarfile.TarError,

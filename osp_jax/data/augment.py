@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from osp_jax.distributed import split_rows
+from osp_jax.runtime.distributed import split_rows
 
 
 class Preparation(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 _LONGEST = 200  # characters; WordNet's longest entry has 174
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from osp_jax.data.archives import Archive
 from osp_jax.data.paths import check_readable, user_path
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 _ANSWER_SECONDS = 6  # for name look-up, connection and first answer together
 _STALL_SECONDS = 30  # for each block after that

@@ -12,7 +12,7 @@ from typing import Any
 
 from osp_jax.data.class_names import check_class_names
 from osp_jax.data.paths import check_readable
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 _LARGEST_JSON = 64 << 20  # bytes
 _MOST_RECORDS = 1 << 31  # indices are int32

@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 
 def image_bytes(count: int, height: int, width: int, channels: int) -> int:

@@ -4,8 +4,8 @@ import os
 import re
 from pathlib import Path
 
-from osp_jax.errors import InputError, shown
-from osp_jax.paths import check_path
+from osp_jax.runtime.errors import InputError, shown
+from osp_jax.runtime.paths import check_path
 
 # As TFDS writes them: name, name/config, name:version, name/config:version.
 _NAME = re.compile(r"[a-zA-Z_][\w-]*(/[\w.+-]*[\w+-])?(:(\d+|\*)(\.(\d+|\*)){0,2})?", re.ASCII)
@@ -33,7 +33,7 @@ def user_path(text: str | os.PathLike, what: str, kind: str = "folder") -> Path:
       kind: 'folder' or 'file'.
 
     Raises:
-      InputError: as `osp_jax.paths.check_path`, or the path begins in a home folder that is not known.
+      InputError: as `osp_jax.runtime.paths.check_path`, or the path begins in a home folder that is not known.
     """
     check_path(text, what, kind)
     try:

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from osp_jax.arguments import Parser
 from osp_jax.data.archives import OFFICIAL, Content, read_archive
 from osp_jax.data.download import cause_of, check_official, find_archive, open_url, require_space, sha256_of
 from osp_jax.data.folder import read_format
 from osp_jax.data.paths import check_data_dir, check_name, make_folder, user_path
-from osp_jax.errors import InputError, exit_on_input_error
-from osp_jax.limits import require_open_files
-from osp_jax.system_errors import system_errors
+from osp_jax.runtime.arguments import Parser
+from osp_jax.runtime.errors import InputError, exit_on_input_error
+from osp_jax.runtime.limits import require_open_files
+from osp_jax.runtime.system_errors import system_errors
 
 _TEMPORARY = ".osp_jax_preparing."  # followed by the name of the data set and random letters
 _WAIT_SECONDS = 900  # for another process; a preparation takes some minutes

@@ -18,8 +18,8 @@ from osp_jax.data.folder import FolderInfo, read_folder
 from osp_jax.data.memory import image_bytes, require_memory
 from osp_jax.data.paths import check_data_dir, check_name, check_readable, user_path
 from osp_jax.data.stored import StoredImages, cut, image_of, read_labels, readable, record_of
-from osp_jax.errors import InputError
-from osp_jax.system_errors import system_errors
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.system_errors import system_errors
 
 _DIGITS, _DIGITS_TEST = 1797, 360
 _AT_A_TIME = 64  # images of a set in files that are in memory together, at least
@@ -256,3 +256,17 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
     return cut(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), size)
+
+
+def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    """The part of `config.json` that lets later commands do without the data."""
+    return {
+        "name": dataset.name,
+        "variant": dataset.variant,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.image_shape),
+        "num_train": len(dataset.train.labels),
+        "num_test": len(dataset.test.labels),
+        "mean": list(mean),
+        "std": list(std),
+    }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from osp_jax.errors import InputError, shown
+from osp_jax.runtime.errors import InputError, shown
 
 
 def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:

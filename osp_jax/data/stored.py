@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from osp_jax.data.memory import image_bytes, require_memory
-from osp_jax.errors import InputError
-from osp_jax.system_errors import code_of, system_errors
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.system_errors import code_of, system_errors
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the stored image
 Area = Callable[[int, int], Box]  # of an image, from its width and height

@@ -16,8 +16,8 @@ import numpy as np
 
 from osp_jax.data.sources import Split
 from osp_jax.data.stored import centre_square, random_area
-from osp_jax.distributed import own_rows, place_rows
-from osp_jax.errors import InputError
+from osp_jax.runtime.distributed import own_rows, place_rows
+from osp_jax.runtime.errors import InputError
 
 
 def require_grain() -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from osp_jax.data.draws import host_generator
-from osp_jax.distributed import everywhere, place
+from osp_jax.runtime.distributed import everywhere, place
 from osp_jax.training.epoch import RunEpoch, make_epoch
 from osp_jax.training.state import TrainState, create_state, is_kernel
 

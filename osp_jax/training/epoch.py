@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from osp_jax.distributed import on_cpu
+from osp_jax.runtime.distributed import on_cpu
 from osp_jax.training.state import TrainState
 from osp_jax.training.step import Step
 

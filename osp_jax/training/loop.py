@@ -14,15 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from osp_jax import checkpoint, records
 from osp_jax.data import stream
-from osp_jax.data.sources import Dataset
+from osp_jax.data.sources import Dataset, describe_dataset
 from osp_jax.data.splits import hold_out, parse_classes, split_by_class
 from osp_jax.data.stored import StoredImages
-from osp_jax.distributed import check_same, data_devices, is_first, place, termination
-from osp_jax.errors import InputError, Stopped, unknown
 from osp_jax.forward import predict_logits
-from osp_jax.settings import validated
+from osp_jax.networks import build_model
+from osp_jax.runtime import records
+from osp_jax.runtime.distributed import check_same, data_devices, is_first, place, termination
+from osp_jax.runtime.errors import InputError, Stopped, unknown
+from osp_jax.runtime.settings import validated
+from osp_jax.runtime.workdir import (
+    check_writable,
+    claim_workdir,
+    close_training,
+    open_training,
+    read_record,
+    write_text,
+)
+from osp_jax.training import checkpoints as checkpoint
+from osp_jax.training.checkpoints import check_finished
 from osp_jax.training.epoch import batch_sizes, epoch_order, epoch_parts, make_epoch, make_loop, run_parts
 from osp_jax.training.memory import check_memory
 from osp_jax.training.orthogonality import gram_errors
@@ -30,17 +41,6 @@ from osp_jax.training.progress import progress_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.schedules import piecewise
 from osp_jax.training.state import TrainState
-from osp_jax.workdir import (
-    build_model,
-    check_finished,
-    check_writable,
-    claim_workdir,
-    close_training,
-    describe_dataset,
-    open_training,
-    read_record,
-    write_text,
-)
 
 
 def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from osp_jax.data.memory import available_memory, require_memory
-from osp_jax.distributed import data_devices, on_cpu
-from osp_jax.models import variable_shapes
+from osp_jax.networks import variable_shapes
+from osp_jax.runtime.distributed import data_devices, on_cpu
 
 _COPIES = 4  # of the parameters: values, gradients, momentum, and what is being saved
 _NOTABLE = 1 / 4000  # share of the memory that a batch of images takes before its activations are looked at

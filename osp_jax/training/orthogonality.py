@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax import lax
 
-from osp_jax.errors import InputError, unknown
+from osp_jax.runtime.errors import InputError, unknown
 
 # Norms have no gradient at 0, where a perfectly orthogonal kernel would be.
 _EPSILON = 1e-12

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from osp_jax.data.augment import Preparation, channel_moments
 from osp_jax.data.stored import StoredImages
-from osp_jax.errors import unknown
-from osp_jax.models import init_variables
+from osp_jax.networks import init_variables
+from osp_jax.runtime.errors import unknown
 from osp_jax.training import feature_penalties
 from osp_jax.training.loss import FeaturePenalty
 from osp_jax.training.orthogonality import conv_kernels, penalty

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import optax
 
-from osp_jax.errors import InputError, unknown
+from osp_jax.runtime.errors import InputError, unknown
 
 SCHEDULES = ("one-cycle", "cosine")
 

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.distributed import everywhere
+from osp_jax.runtime.distributed import everywhere
 from osp_jax.training.loss import FeaturePenalty, training_loss
 from osp_jax.training.state import TrainState
 

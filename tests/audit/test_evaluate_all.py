@@ -20,8 +20,8 @@ from osp_jax.audit.evaluate_all import (
 from osp_jax.data.sources import Split
 from osp_jax.forward import predict_logits
 from osp_jax.masks import apply_mask, build_mask
-from osp_jax.models.channels import Channels
-from tests.networks import CLASSES, SHAPE, assert_close, case
+from osp_jax.program.channels import Channels
+from tests.small_networks import CLASSES, SHAPE, assert_close, case
 
 MOMENTS = {"mean": (0.5, 0.4, 0.6), "std": (0.2, 0.3, 0.25)}
 RNG = np.random.default_rng(0)

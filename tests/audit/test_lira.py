@@ -13,15 +13,15 @@ from scipy.special import softmax
 
 from configs import default
 from osp_jax.audit import lira as attacks
-from osp_jax.audit import shadow_statistics
 from osp_jax.audit.lira import lira, lira_offline, retrained_control, scaled_confidence, u_lira
-from osp_jax.audit.shadow_statistics import ShadowRequest, forgotten_images, statistics_folder, unlearn_shadows
-from osp_jax.audit.shadow_statistics import shadow_statistics as statistics_of
+from osp_jax.audit.shadow import statistics as shadow_statistics
+from osp_jax.audit.shadow import train as shadows
+from osp_jax.audit.shadow.statistics import ShadowRequest, forgotten_images, statistics_folder, unlearn_shadows
+from osp_jax.audit.shadow.statistics import shadow_statistics as statistics_of
+from osp_jax.audit.shadow.train import draw_keep, find_shadows, train_shadows
 from osp_jax.data.sources import Split, load_dataset
-from osp_jax.errors import InputError
-from osp_jax.training import shadows
-from osp_jax.training.shadows import draw_keep, find_shadows, train_shadows
-from osp_jax.unlearning import get_method, parse_options
+from osp_jax.methods import get_method, parse_options
+from osp_jax.runtime.errors import InputError
 
 NUMBER, IMAGES = 16, 300
 NAMES = ("auc", "balanced_accuracy", "tpr_at_1_percent_fpr", "tpr_at_0_1_percent_fpr")

@@ -6,7 +6,7 @@ from scipy.special import softmax
 from sklearn.svm import SVC
 
 from osp_jax.audit.membership import NOT_FINITE, membership, protocols, scores
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 
 def test_the_scores_of_two_classes_by_hand():

@@ -5,15 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from osp_jax.audit.recovery import (
-    Settings,
-    fine_tuned,
-    inversion,
-    quantised,
-    recovery,
-    rescaled,
-    with_batch_statistics,
-)
+from osp_jax.audit.recovery import Settings, fine_tuned, inversion, quantised, recovery, rescaled, with_batch_statistics
 
 SETTINGS = Settings(steps=20, inversion_images=8, inversion_steps=60)
 

@@ -8,8 +8,8 @@ import pytest
 
 from configs.paper.default import get_config
 from osp_jax.comparison.paper import Step, finished, run_steps, steps_of
-from osp_jax.errors import InputError
-from osp_jax.unlearning import METHODS
+from osp_jax.methods import METHODS
+from osp_jax.runtime.errors import InputError
 
 CONFIG = get_config()
 

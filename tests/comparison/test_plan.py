@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from osp_jax.comparison.plan import check_budget, parse_methods, parse_requests, trials
-from osp_jax.errors import InputError
-from osp_jax.unlearning import METHODS, Method, get_method
+from osp_jax.methods import METHODS, Method, get_method
+from osp_jax.runtime.errors import InputError
 
 NAMES = ("cat", "dog", "frog", "ship")
 

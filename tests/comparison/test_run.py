@@ -14,12 +14,12 @@ from osp_jax.comparison.cell import attempt
 from osp_jax.comparison.plan import parse_methods, parse_requests, trials
 from osp_jax.comparison.run import check_comparison, collect, compare, tune
 from osp_jax.data.sources import load_dataset
-from osp_jax.errors import InputError
-from osp_jax.integrity import read_piece, write_piece
+from osp_jax.loading import load_workdir
+from osp_jax.methods import METHODS, get_method
 from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
 from osp_jax.report.comparison_tables import summarise
-from osp_jax.unlearning import METHODS, get_method
-from osp_jax.workdir import load_workdir
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.integrity import read_piece, write_piece
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from osp_jax.data import download, memory
 from osp_jax.data import prepare as preparing
 from osp_jax.data.class_names import check_class_names
 from osp_jax.data.sources import load_dataset
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 from tests.data import small_archives
 
 

@@ -31,7 +31,7 @@ from osp_jax.data import archives as reading
 from osp_jax.data import download
 from osp_jax.data import prepare as module
 from osp_jax.data.prepare import OFFICIAL
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 from tests.data import small_archives as archives
 
 ROOT = Path(module.__file__).parents[2]

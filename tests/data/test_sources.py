@@ -13,7 +13,7 @@ from PIL import Image
 
 from osp_jax.data import prepare as preparing
 from osp_jax.data.sources import load_dataset
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 from tests.data import small_archives
 
 prepare = functools.partial(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from osp_jax.data.splits import check_forget, hold_out, parse_classes, per_class_sample, split_by_class
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 
 ANIMALS = ("cat", "dog", "bird", "fish")
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [40, 20, 10, 1])).astype(np.int32)

@@ -10,17 +10,18 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default, imagenet_resnet50
-from osp_jax.activations import statistics_over
 from osp_jax.data.sources import Dataset, load_dataset
 from osp_jax.data.stored import StoredImages, centre_square, random_area
 from osp_jax.data.stream import epoch_batches, pipeline
-from osp_jax.distributed import make_mesh, own_rows, using
-from osp_jax.errors import InputError, Stopped
+from osp_jax.loading import load_workdir
+from osp_jax.methods.parts.data import request_data
+from osp_jax.networks import build_model
+from osp_jax.runtime.distributed import make_mesh, own_rows, using
+from osp_jax.runtime.errors import InputError, Stopped
+from osp_jax.statistics import statistics_over
 from osp_jax.training import loop
 from osp_jax.training.loop import train
 from osp_jax.training.recipe import image_moments, make_recipe, preparation_of
-from osp_jax.unlearning.data import request_data
-from osp_jax.workdir import build_model, load_workdir
 from tests.data.small_records import CLASSES, TEST, TRAIN, write_records
 from tests.trees import relative
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from osp_jax import checkpoint
-from osp_jax.integrity import read_piece, write_piece, write_sums
-from osp_jax.workdir import load_workdir, write_json
+from osp_jax import statistics_files
+from osp_jax.loading import load_workdir
+from osp_jax.runtime.integrity import read_piece, write_piece, write_sums
+from osp_jax.runtime.workdir import write_json
 from tests.experiments.conftest import ROOT, TINY, assert_one_line_error, environment, run_cases, run_command
 
 COMPARISON = [
@@ -71,7 +72,7 @@ def test_damaged_statistics_of_a_finished_training_are_named(trained, tmp_path):
 
 
 def test_statistics_of_training_cover_every_training_image(trained):
-    statistics = checkpoint.load_statistics(trained / "statistics")
+    statistics = statistics_files.load_statistics(trained / "statistics")
     for layer in statistics.layers.values():
         assert layer.count.sum() == 1437
     assert statistics.features.shape == (200, 16)
@@ -119,7 +120,7 @@ def test_a_second_request_knows_what_is_gone(trained, unlearned, retrained, tmp_
 
 
 def test_a_mask_leaves_no_statistics_of_the_class_behind(unlearned):
-    statistics = checkpoint.load_statistics(unlearned / "statistics")
+    statistics = statistics_files.load_statistics(unlearned / "statistics")
     assert 3 not in statistics.classes_seen()
     assert 3 not in np.asarray(statistics.labels)
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from osp_jax.integrity import read_piece, write_sums
+from osp_jax.runtime.integrity import read_piece, write_sums
 from tests.experiments.conftest import assert_one_line_error, run_cases, run_command
 
 

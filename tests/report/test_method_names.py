@@ -1,7 +1,7 @@
 """Names of methods in tables."""
 
+from osp_jax.methods import get_method
 from osp_jax.report.method_names import VERSIONS, method_name
-from osp_jax.unlearning import get_method
 
 
 def test_a_table_says_whether_the_paper_or_the_released_code_was_run():

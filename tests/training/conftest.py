@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from osp_jax.data.sources import Dataset, Split, load_dataset
-from osp_jax.models import init_variables
+from osp_jax.networks import init_variables
 
 CLASSES = 3
 

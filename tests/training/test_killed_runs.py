@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from osp_jax import checkpoint
-from osp_jax.workdir import load_workdir
+from osp_jax import statistics_files
+from osp_jax.loading import load_workdir
 from tests.experiments.conftest import ROOT, environment
 
 EPOCHS = 6
@@ -80,6 +80,6 @@ def test_a_run_killed_again_and_again_ends_like_one_left_alone(tmp_path):
     assert losses(run) == losses(undisturbed)
     assert [epoch for epoch, _ in losses(run)] == list(range(1, EPOCHS + 1))
     assert sorted(names(run / "checkpoints")) == sorted(names(undisturbed / "checkpoints")) == ["5", "6"]
-    statistics = [checkpoint.load_statistics(workdir / "statistics") for workdir in (run, undisturbed)]
+    statistics = [statistics_files.load_statistics(workdir / "statistics") for workdir in (run, undisturbed)]
     jax.tree.map(np.testing.assert_array_equal, *statistics)
     assert statistics[0].channels == statistics[1].channels

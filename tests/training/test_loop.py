@@ -12,14 +12,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default
-from osp_jax import checkpoint
 from osp_jax.data.sources import Dataset, Split
-from osp_jax.errors import InputError, Stopped, exit_on_input_error
-from osp_jax.integrity import write_sums
-from osp_jax.models import variable_shapes
+from osp_jax.loading import load_workdir
+from osp_jax.networks import build_model, variable_shapes
+from osp_jax.runtime.errors import InputError, Stopped, exit_on_input_error
+from osp_jax.runtime.integrity import write_sums
+from osp_jax.training import checkpoints as checkpoint
 from osp_jax.training import loop
 from osp_jax.training.loop import train
-from osp_jax.workdir import build_model, load_workdir
 
 TIMES = ("seconds", "images_per_second")
 

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from osp_jax.data import memory as available
-from osp_jax.errors import InputError
-from osp_jax.models import count_parameters, create_model, variable_shapes
+from osp_jax.networks import count_parameters, create_model, variable_shapes
+from osp_jax.runtime.errors import InputError
 from osp_jax.training import memory
 
 SHAPE = (8, 8, 1)

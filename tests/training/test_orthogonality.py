@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 from osp_jax.training.orthogonality import PENALTIES, conv_kernels, gram_error, gram_errors, penalty
 
 WIDE = (3, 3, 2, 4)  # C_out < C_in * k * k

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from osp_jax.errors import InputError
+from osp_jax.runtime.errors import InputError
 from osp_jax.training.schedules import SCHEDULES, learning_rate, piecewise
 
 

@@ -1,0 +1,398 @@
+"""Shadow models: many models of one recipe, each on its own half of a pool of images, trained together.
+
+Attacks that know how a model answers on images it did and did not see need them (`osp_jax/audit/lira.py`). A set of
+them is kept in a folder of its own, named by what determines it: the recipe, the pool, who sees what, and the classes
+left out. It is trained once; a run that was killed goes on from its newest checkpoint.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from osp_jax.audit.shadow.model_epochs import RunEpochs, choose_way, epochs_of_all, stacked
+from osp_jax.data.augment import Preparation
+from osp_jax.data.draws import host_generator
+from osp_jax.data.sources import Dataset, Split
+from osp_jax.networks import build_model, init_variables, variable_shapes
+from osp_jax.runtime import records
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.integrity import read_piece, write_piece
+from osp_jax.runtime.provenance import provenance
+from osp_jax.runtime.replacing import discard, remove_all_leftovers
+from osp_jax.runtime.settings import validated
+from osp_jax.runtime.workdir import check_writable
+from osp_jax.training import checkpoints as checkpoint
+from osp_jax.training.epoch import batch_sizes, in_batches
+from osp_jax.training.loop import check_settings
+from osp_jax.training.memory import check_memory
+from osp_jax.training.progress import terminal_bar
+from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
+from osp_jax.training.state import TrainState
+
+_SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the same seed
+
+
+class Shadows(NamedTuple):
+    """A finished set: `variables` stacked along a leading axis N, and what they were made of.
+
+    Shadow model i was trained on the images `keep[i]` of `pool`, bool `(N, pool)`, less those of the classes `exclude`.
+    `folder` is where the set lies, and where what is derived from it may be kept too.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    config: ConfigDict
+    pool: Split
+    num_classes: int
+    keep: np.ndarray
+    exclude: tuple[int, ...]
+    preparation: Preparation
+    folder: Path
+
+
+class Start(NamedTuple):
+    """A set before its first epoch: stacked `states`, image numbers `members` by model, keys `(N,)`, steps an epoch."""
+
+    recipe: Recipe
+    states: TrainState
+    members: list[np.ndarray]
+    order_keys: jax.Array
+    step_keys: jax.Array
+    steps: int
+
+
+def shadow_pool(dataset: Dataset, train_indices: np.ndarray) -> Split:
+    """The images shadow models draw from: those the original was trained on, then the test images.
+
+    The latter stand for an attacker's own data; without them every image of a forgotten class would be one that the
+    original saw. Classes that the original was never trained on are left out.
+    """
+    train, test = dataset.train, dataset.test
+    known = np.isin(test.labels, np.unique(train.labels[train_indices]))
+    return Split(
+        np.concatenate([train.images[train_indices], test.images[known]]),
+        np.concatenate([train.labels[train_indices], test.labels[known]]),
+    )
+
+
+def draw_keep(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Which of `number` shadow models sees which image: bool `(number, images)`.
+
+    Every image is in exactly half of them; of each class every one has the same number of images, up to one. As in
+    Carlini et al. (S&P 2022), who draw a random half for each image, but balanced.
+
+    Args:
+      labels: `(images,)`.
+
+    Raises:
+      InputError: an odd number, or one below 4.
+    """
+    _check_number(number)
+    rng = np.random.default_rng(seed)
+    keep = rng.permuted(np.arange(number)[:, None] % 2 == np.zeros((1, len(labels))), axis=0)
+    for c in np.unique(labels):
+        members = np.flatnonzero(labels == c)
+        counts = keep[:, members].sum(1)
+        while counts.max() - counts.min() > 1:
+            fullest, emptiest = counts.argmax(), counts.argmin()
+            movable = members[keep[fullest, members] & ~keep[emptiest, members]]
+            moved = rng.choice(movable, (counts[fullest] - counts[emptiest]) // 2, replace=False)
+            keep[fullest, moved], keep[emptiest, moved] = False, True
+            counts[fullest] -= len(moved)
+            counts[emptiest] += len(moved)
+    return keep
+
+
+def shadow_preparation(config: ConfigDict, pool: Split) -> Preparation:
+    """Normalisation and augmentation of all shadow models on a pool; those without a class keep it, as `retrain`."""
+    return preparation_of(config, *image_moments(config, pool.images, np.arange(len(pool.images))))
+
+
+def train_shadows(
+    config: ConfigDict,
+    pool: Split,
+    num_classes: int,
+    keep: np.ndarray,
+    folder: Path,
+    *,
+    exclude: Sequence[int] = (),
+    way: str | None = None,
+    checkpoint_every: int = 5,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Trains a set of shadow models, goes on with it, or reads it where it is finished.
+
+    The set is kept in `shadow_folder(...)`, with a `record.json` that says what it is and what each epoch took. All
+    random numbers follow from `config.seed`, the number of the model, epoch and step, so the end does not depend on
+    interruptions; the way changes float rounding only.
+
+    Args:
+      keep: bool `(N, images)`, see `draw_keep`; row i holds the images of model i.
+      folder: of all sets.
+      exclude: classes that no model sees.
+      way: one of `model_epochs.WAYS`; None: `choose_way`.
+      checkpoint_every: epochs between checkpoints, which is what a killed run may lose.
+      on_epoch: called after each epoch with what `record.json` says of it.
+
+    Returns:
+      variables, stacked along a leading axis N.
+
+    Raises:
+      InputError: an odd number of models or one below 4, a batch size above the images of the smallest model, nothing
+        left to train on, settings that no training could use, a way that does not fit the devices, no space, or a loss
+        that is not finite.
+    """
+    if checkpoint_every < 1:
+        raise InputError(f"checkpoint_every is {checkpoint_every}; give a positive number of epochs")
+    config = validated(config)
+    here = shadow_folder(config, pool, keep, folder, exclude)
+    if _is_finished(here):
+        discard(here / "checkpoints")  # of a run that was killed before it could
+        for place in (here, here / "models" / "checkpoints"):
+            remove_all_leftovers(place)
+        return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep)))
+    start = start_shadows(config, pool, num_classes, keep, exclude)
+    way = way or choose_way(len(keep))
+    run_epochs = epochs_of_all(way, start.recipe.step, pool, len(keep))
+    check_writable(here, 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(start.states)))
+    record = _record(here, config, pool, keep, exclude)
+    states, epochs = start.states, config.training.epochs
+    with checkpoint.training_checkpoints(here, checkpoint_every, 2) as checkpoints:
+        done, states = checkpoint.restore_state(checkpoints, states)
+        del record["epochs"][done:]
+        with terminal_bar(f"{len(keep)} shadow models", done, epochs) as (progress, task):
+            for epoch in range(done + 1, epochs + 1):
+                begun = time.perf_counter()
+                weight = jnp.float32(penalty_weight(config, epoch))
+                parts = order_parts(start, epoch, config.training.batch_size, config.training.last_batch)
+                states, metrics = _run(run_epochs, states, parts, start.step_keys, weight)
+                _check_finite([metrics["loss"]], epoch)
+                seconds = time.perf_counter() - begun
+                means = {name: float(metrics[name].mean()) for name in ("loss", "accuracy")}
+                record["epochs"].append({"epoch": epoch, **means, "seconds": seconds, "way": way})
+                write_piece(here / "record.json", record)
+                if epoch % checkpoint_every == 0 or epoch == epochs:
+                    checkpoint.save_state(checkpoints, epoch, states, last=epoch == epochs)
+                progress.update(task, advance=1, text=f"loss {means['loss']:.3f}")
+                on_epoch(record["epochs"][-1])
+    _check_finite(jax.tree.leaves(states.variables), epochs)
+    variables = jax.tree.map(jnp.asarray, states.variables)
+    checkpoint.save_variables(here / "models", variables)
+    discard(here / "checkpoints")  # the optimiser's state is of no further use
+    return variables
+
+
+def find_shadows(
+    config: ConfigDict, pool: Split, num_classes: int, folder: Path, forget: Sequence[int]
+) -> tuple[Shadows, Shadows]:
+    """Finished sets under `folder` for a recipe: shadow models of every class, and those without `forget`.
+
+    Both have the `keep` that `draw_keep` draws by the seed of the recipe; they may have been trained for another number
+    of epochs than `config` says. Of several such pairs the one with the most models is taken, and among these the one
+    of the longest training.
+
+    Raises:
+      InputError: there is no such pair.
+    """
+    found = set()
+    for path in sorted(folder.glob("*/record.json")) if folder.is_dir() else []:
+        record = records.checked(read_piece(path), records.ShadowSet, path)
+        record["config"] = records.config_of(record["config"], path)
+        epochs = record["config"]["training"]["epochs"]
+        if _is_finished(path.parent) and _settings(record["config"]) == _settings(_lasting(config, epochs)):
+            found.add((record["number"], epochs))
+    for number, epochs in sorted(found, reverse=True):
+        settings = _lasting(config, epochs)
+        keep = draw_keep(pool.labels, number, settings.seed)
+        folders = [shadow_folder(settings, pool, keep, folder, exclude) for exclude in ((), forget)]
+        if all(map(_is_finished, folders)):
+            model = build_model(settings, num_classes, pool.images.shape[1:])
+            like, preparation = _like(settings, pool, num_classes, number), shadow_preparation(settings, pool)
+            every, without = (checkpoint.load_variables(here / "models", like) for here in folders)
+            return (
+                Shadows(model, every, settings, pool, num_classes, keep, (), preparation, folders[0]),
+                Shadows(model, without, settings, pool, num_classes, keep, tuple(forget), preparation, folders[1]),
+            )
+    classes = ",".join(map(str, forget))
+    raise InputError(
+        f"{folder} holds no finished shadow models of this recipe with and without the classes {classes}; "
+        f"train them: python -m experiments.shadows --workdir=... --forget={classes} --out={folder}"
+    )
+
+
+def shadow_folder(config: ConfigDict, pool: Split, keep: np.ndarray, folder: Path, exclude: Sequence[int] = ()) -> Path:
+    """Where the set of this recipe, pool, `keep` and `exclude` lies under `folder`, whether it is there or not.
+
+    Names of before left out `config.features`, so sets of different recipes had one name: such a set is taken only if
+    its record says that it has this recipe.
+    """
+    what = {"exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
+    settings = _settings(config)
+    old = folder / _digest_of(what | {"settings": {k: v for k, v in settings.items() if k != "features"}})
+    path = old / "record.json"
+    if path.exists():
+        record = records.checked(read_piece(path), records.ShadowSet, path)
+        if _settings(records.config_of(record["config"], path)) == settings:
+            return old
+    return folder / _digest_of(what | {"settings": settings})
+
+
+def seconds_per_shadow(folder: Path) -> float:
+    """What each model of the finished set in `folder` took to train, its share of compiling included."""
+    record = records.checked(read_piece(folder / "record.json"), records.ShadowSet, folder / "record.json")
+    return sum(epoch["seconds"] for epoch in record["epochs"]) / record["number"]
+
+
+# One set: its start, its epochs.
+
+
+def start_shadows(
+    config: ConfigDict, pool: Split, num_classes: int, keep: np.ndarray, exclude: Sequence[int] = ()
+) -> Start:
+    """Raises `InputError` as `train_shadows`."""
+    _check_number(len(keep))
+    if config.training.start_from:
+        raise InputError(
+            "the recipe starts from another network (training.start_from), so its config is not the whole of it; "
+            "take one that was trained from random parameters"
+        )
+    image_shape = pool.images.shape[1:]
+    check_settings(config, image_shape)
+    allowed = ~np.isin(pool.labels, list(exclude))
+    if not allowed.any():
+        raise InputError("no image is left to train shadow models on; leave out fewer classes")
+    members = [np.flatnonzero(row & allowed).astype(np.int32) for row in keep]
+    smallest = min(map(len, members))
+    steps = len(batch_sizes(smallest, config.training.batch_size, config.training.last_batch))
+    if not steps:
+        raise InputError(
+            f"training.batch_size {config.training.batch_size} exceeds the {smallest} images of the smallest shadow "
+            "model; each has half of the pool, so take a smaller batch"
+        )
+    model = build_model(config, num_classes, image_shape)
+    check_memory(model, image_shape, config.training.batch_size, len(keep))
+    recipe = make_recipe(config, model, image_shape, shadow_preparation(config, pool), steps)
+    base = jax.random.fold_in(jax.random.key(config.seed), _SHADOW_KEYS)
+    by_model = [jax.random.fold_in(base, number) for number in range(len(keep))]
+    init_keys, order_keys, step_keys = (
+        jnp.stack([jax.random.fold_in(key, purpose) for key in by_model]) for purpose in range(3)
+    )
+    # A fresh optimiser's state does not depend on the parameters.
+    states = [recipe.start.replace(**init_variables(model, image_shape, key)) for key in init_keys]
+    return Start(recipe, stacked(states), members, order_keys, step_keys, steps)
+
+
+def epoch_orders(start: Start, epoch: int, batch_size: int) -> np.ndarray:
+    """int32 `(N, steps, batch)`: each model's own images in its own random order, as many as all have."""
+    return order_parts(start, epoch, batch_size, "drop")[0]
+
+
+def order_parts(start: Start, epoch: int, batch_size: int, last_batch: str) -> list[np.ndarray]:
+    """The same as parts of an epoch: the full batches and, if `last_batch` is 'keep', one of the images left over."""
+    most, orders = min(map(len, start.members)), []
+    for key, members in zip(start.order_keys, start.members, strict=True):
+        shuffled = host_generator(jax.random.fold_in(key, epoch)).permutation(members)[:most]
+        orders.append(in_batches(shuffled, batch_size, last_batch))
+    return [np.stack(part) for part in zip(*orders, strict=True) if len(part[0])]
+
+
+def _run(run: RunEpochs, states: TrainState, parts: list[np.ndarray], *arguments: Any) -> Any:
+    """One epoch of all models over `parts`; the metrics `(N,)` are means over their images."""
+    found, weights = [], [part[0].size for part in parts]
+    for part in parts:
+        states, metrics = run(states, part, *arguments)
+        found.append(metrics)
+    return states, found[0] if len(found) == 1 else {
+        name: np.average([metrics[name] for metrics in found], axis=0, weights=weights) for name in found[0]
+    }
+
+
+# What a set is known by.
+
+
+def _check_number(number: int) -> None:
+    if number < 4 or number % 2:
+        raise InputError(f"{number} shadow models cannot see each image by halves; give an even number of at least 4")
+
+
+def _check_finite(values: Sequence[Any], epoch: int) -> None:
+    """Of arrays `(N, ...)`."""
+    broken = np.flatnonzero(np.any([~np.isfinite(v).reshape(len(v), -1).all(1) for v in map(np.asarray, values)], 0))
+    if len(broken):
+        raise InputError(
+            f"shadow model {broken[0]} is not finite in epoch {epoch}; lower training.learning_rate or "
+            "orthogonality.weight of the recipe"
+        )
+
+
+def _settings(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that a shadow model depends on."""
+    fields = json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else config))
+    fields["data"].pop("dir", None)  # where the data lie may change; the pool itself is part of the key
+    # A setting of before its existence has no place in the key: finished sets keep theirs.
+    for section, name, default in (("data", "pad_mode", "reflect"), ("training", "last_batch", "drop")):
+        if fields[section].get(name) == default:
+            del fields[section][name]
+    fields.setdefault("features", {"penalty": "none", "weight": 0.0})  # recipes of before had no such penalty
+    return {name: fields[name] for name in ("seed", "data", "model", "training", "orthogonality", "features")}
+
+
+def _digest_of(what: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _lasting(config: ConfigDict, epochs: int) -> ConfigDict:
+    changed = ConfigDict(config.to_dict())
+    changed.training.epochs = epochs
+    return changed
+
+
+def _digests(pool: Split, keep: np.ndarray) -> dict[str, str]:
+    def digest(*arrays: np.ndarray) -> str:
+        made = hashlib.sha256()
+        for array in arrays:
+            made.update(f"{array.shape}{array.dtype}".encode())
+            made.update(np.ascontiguousarray(array).data)
+        return made.hexdigest()[:16]
+
+    return {"pool": digest(pool.images, pool.labels), "keep": digest(keep)}
+
+
+def _like(config: ConfigDict, pool: Split, num_classes: int, number: int) -> dict[str, Any]:
+    """Shapes and dtypes of the stacked variables."""
+    image_shape = pool.images.shape[1:]
+    model = build_model(config, num_classes, image_shape)
+    one = variable_shapes(model, image_shape)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((number, *leaf.shape), leaf.dtype), one)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "models" / "checkpoints" / "0").is_dir()
+
+
+def _record(folder: Path, config: ConfigDict, pool: Split, keep: np.ndarray, exclude: Sequence[int]) -> dict[str, Any]:
+    """The content of `record.json`, as far as it is written."""
+    path = folder / "record.json"
+    if path.exists():
+        return records.checked(read_piece(path), records.ShadowSet, path)
+    record = {
+        "number": len(keep),
+        "exclude": sorted(map(int, exclude)),
+        "seed": config.seed,
+        "images": len(pool.labels),
+        **_digests(pool, keep),
+        "config": json.loads(json.dumps(config.to_dict())),
+        "provenance": provenance(config.seed),
+        "epochs": [],
+    }
+    write_piece(path, record)
+    return record

@@ -1,0 +1,104 @@
+"""Bad teaching: the forgotten images are learnt from a random network, the retained ones from the original.
+
+Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks using an
+Incompetent Teacher", AAAI 2023, arXiv 2205.08096. The student starts as the original and descends
+KL(teacher || student), the teacher being chosen by image: a network with fresh random weights, the incompetent one, or
+the original, the competent one. The student is in train mode, the teachers in eval mode, no image is augmented.
+
+Defaults are those of the authors' code (github.com/vikram2000b/bad-teaching-unlearning): its notebook forgets one of
+CIFAR-100's classes; the code of SSD (github.com/if-loops/selective-synaptic-dampening) has the same for whole classes.
+
+Ours: the retained images are drawn from each class alike, where the code draws from all at once.
+"""
+
+import dataclasses
+import math
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.targets import divergence
+from osp_jax.networks import init_variables
+from osp_jax.statistics import Statistics
+from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
+from osp_jax.training.loss import train_logits
+
+SEES = ("retain", "forget")
+SEARCH = {"learning_rate": (0.0001, 0.0003, 0.001, 0.003), "epochs": (1, 3, 10)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `bad-teacher`; the sources are the notebook and `blindspot_unlearner` of the authors' code."""
+
+    epochs: int = 1  # notebook: epochs
+    learning_rate: float = 0.0001  # notebook: lr, of Adam
+    batch_size: int = 256  # notebook: batch_size
+    temperature: float = 1.0  # notebook: KL_temperature
+    retain_fraction: float = 0.3  # notebook: the share of retained images in retain_train_subset
+
+    def __post_init__(self) -> None:
+        check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None))
+        check_options(self, temperature=(0.01, None), retain_fraction=(0, 1))
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables of the student."""
+    subset_key, teacher_key, order_key, step_key = jax.random.split(rng, 4)
+    counts = np.asarray(next(iter(statistics.layers.values())).count)[np.setdiff1d(statistics.classes_seen(), forget)]
+    forgotten = data.forget()
+    retained = data.retain(math.ceil(config.retain_fraction * counts.mean()), subset_key)
+    batches = epoch_batches(np.concatenate([forgotten, retained]), config.batch_size, config.epochs, order_key)
+    incompetent = init_variables(model, data.images.shape[1:], teacher_key)
+    return descend(
+        teachers_loss(model, data.preparation),
+        variables,
+        {"indices": batches, "forgotten": np.isin(batches, forgotten)},
+        np.full(len(batches), config.learning_rate),
+        step_key,
+        optimiser=Optimiser("adam"),
+        arguments=(data.images, variables, incompetent, config.temperature),
+    )
+
+
+@lru_cache(maxsize=16)
+def teachers_loss(model: nn.Module, preparation: Preparation) -> Loss:
+    """Divergence of each image from its teacher, the incompetent one where `batch['forgotten']`.
+
+    The mean is over images and classes, as in the authors' code, and there is no factor for the temperature.
+    """
+
+    def loss(
+        params: Any,
+        batch_stats: Any,
+        batch: Any,
+        key: jax.Array,
+        images: jax.Array,
+        competent: Any,
+        incompetent: Any,
+        temperature: jax.Array,
+    ) -> Any:
+        del key
+        inputs = preparation.plain(images[batch["indices"]])
+        good, bad = (model.apply(teacher, inputs, False) for teacher in (competent, incompetent))
+        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
+        teacher = jnp.where(batch["forgotten"][:, None], bad, good)
+        return divergence(teacher, logits, temperature).mean() / logits.shape[-1], batch_stats
+
+    return loss

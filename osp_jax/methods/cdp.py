@@ -1,0 +1,161 @@
+"""Class-discriminative pruning: removes the channels that tell the forgotten class from the others, then fine-tunes.
+
+Wang, Guo, Xie and Qi, "Federated Unlearning via Class-Discriminative Pruning", WWW 2022, arXiv 2110.11794, without the
+federation. Channels are the words and classes the documents of a TF-IDF score over class means of post-ReLU, spatially
+averaged activations A (classes, channels), layer by layer, for the forgotten class c:
+
+    TF(j) = A[c, j] / sum_k A[c, k]        IDF(j) = log((1 + U) / (1 + n_j))
+
+where n_j of the U classes use channel j. In the paper (known from notes of its equations) class u uses it if A[u, j] is
+at least the mean of A[u, :] over channels, and the channels of the highest scores go. In the authors' code
+(github.com/wangjunxiao/unlearning) it does if A[u, j] is at least the mean of A[:, j] over classes, the IDF is
+log(U / (1 + n_j)), and the channels of the lowest scores go, so that its forgetting is that of the fine-tuning. Each
+of these is an option; the code is variant=released, direction=lowest, scope=global, source=conv. Several classes are
+pruned one after another, where channels that are gone count no more (stored means of the others stay as they were).
+
+Deviations from the code, all ours: a pruned channel is removed exactly, where the code leaves the constant that its
+batch norm makes of it, and stays removed in the fine-tuning, as in the paper, where the code lets it grow again. The
+channel at the threshold itself stays, layers with fewer than 1 / sparsity filters are pruned too (the code's pruning
+library skips them), the images of source=conv are not augmented, and the order of the fine-tuning is shuffled.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation
+from osp_jax.masks import apply_mask, build_mask
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
+from osp_jax.methods.parts.moments import sum_over_batches
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.program.channels import Channels
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import ClassStatistics, Statistics, layer_statistics
+
+SEES = ("retain",)  # for the fine-tuning; source=conv asks for forgotten images too
+SEARCH = {"sparsity": (0.05, 0.1, 0.2), "learning_rate": (0.01, 0.03, 0.1), "scope": SCOPES}
+
+CHOICES = {
+    "variant": ("paper", "released"),
+    "direction": ("highest", "lowest"),
+    "scope": SCOPES,
+    "source": ("stored", "conv"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `cdp`; "code" is github.com/wangjunxiao/unlearning, its scripts cifar10_resnet*_main.py."""
+
+    variant: str = "paper"  # of the IDF: the 'paper's, or as 'released' in class_pruner.py
+    direction: str = "highest"  # paper: the most discriminative channels go; the code removes the 'lowest'
+    scope: str = "global"  # of the sparsity: code; the paper leaves open whether of all channels or of each 'layer'
+    # 'stored' class means of channel groups (ours: behind the norm, and needs no forgotten image), or 'conv', outputs
+    # of single layers in front of the norm, ReLU applied, measured on images before each class's pruning (code).
+    source: str = "stored"
+    per_class: int = 26  # images of each class for source=conv; code: one batch of 256 images of 10 classes
+    sparsity: float = 0.05  # code: ResNet-20 on CIFAR-10; other ResNets 0.04 to 0.06, VGG 0.1 to 0.17
+    balance: float = 0.0  # code, `coe`, 0 in all scripts: above 0, TF gets a factor log(e * channels / coe)
+    epochs: int = 10  # code; 0: no fine-tuning
+    learning_rate: float = 0.1  # code; a cosine from epoch to epoch
+    batch_size: int = 128  # code
+    momentum: float = 0.9  # code; Nesterov's
+    weight_decay: float = 5e-4  # code; ours is on kernels only
+
+    def __post_init__(self) -> None:
+        check_choices(self, **CHOICES)
+        check_options(self, per_class=(1, None), sparsity=(0, 1), balance=(0, None), epochs=(0, None))
+        check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a network that has no convolution to measure, where `source` is 'conv'."""
+    del params
+    if config.source == "conv":
+        filters(channels)
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables without the chosen channels, fine-tuned on the retained images."""
+    stored = config.source == "stored"
+    units = statistics.channels if stored else filters(statistics.channels)
+    gains = {group.name: np.ones(group.channels, np.float32) for group in units.groups}
+    layers = statistics.layers
+    for number in forget:
+        if not stored:
+            pruned = apply_mask(variables, build_mask(gains, units, erase=True))
+            layers = filter_statistics(model, pruned, tuple(gains), statistics.num_classes, data, config.per_class)
+        gains = prune(layers, gains, number, config)
+    mask = build_mask(gains, units, erase=True)
+    variables = apply_mask(variables, mask)
+    return fine_tune(model, variables, mask, data, config, rng) if config.epochs else variables
+
+
+def prune(
+    layers: Mapping[str, ClassStatistics], gains: Mapping[str, np.ndarray], number: int, config: Options
+) -> dict[str, np.ndarray]:
+    """`gains`, 0 or 1, float32 `(channels,)` by layer, with 0 also for the channels that the class `number` costs."""
+    scores = {}
+    for name, gain in gains.items():
+        layer, there = jax.device_get(layers[name]), gain > 0
+        seen = layer.count > 0
+        if not seen[number]:
+            raise InputError(f"the statistics hold no image of class {number}; collect them on images of all classes")
+        means = layer.mean.sum[seen].astype(np.float64) / layer.count[seen, None]
+        scores[name] = np.full(len(gain), -np.inf)
+        if there.any():
+            score = discrimination(means[:, there], int(seen[:number].sum()), config)
+            scores[name][there] = score if config.direction == "highest" else -score
+    kept = without_highest(scores, config.sparsity, config.scope)
+    return {name: kept[name] * gain for name, gain in gains.items()}
+
+
+def discrimination(means: np.ndarray, number: int, config: Options) -> np.ndarray:
+    """TF-IDF of each channel for the class `number`, float64 `(channels,)`; `means` float64 `(classes, channels)`."""
+    classes, channels = means.shape
+    frequency = means[number] / (means[number].sum() or 1)  # a layer that the class does not use at all scores 0
+    if config.balance:
+        frequency = frequency * np.log(np.e * channels / config.balance)
+    if config.variant == "paper":
+        users = (means >= means.mean(axis=1, keepdims=True)).sum(axis=0)
+        return frequency * np.log((1 + classes) / (1 + users))
+    users = (means >= means.mean(axis=0)).sum(axis=0)
+    return frequency * np.log(classes / (1 + users))
+
+
+def filter_statistics(
+    model: nn.Module, variables: dict[str, Any], paths: tuple[str, ...], classes: int, data: RequestData, per_class: int
+) -> dict[str, ClassStatistics]:
+    """Class statistics of the rectified outputs of the layers at `paths`, over the first images of each class."""
+    indices = np.concatenate([data.retain(per_class), data.forget(per_class)])
+    statistics = _batch_statistics(model, data.preparation, paths, classes)
+    images = data.images, data.labels
+    return sum_over_batches(lambda *batch: statistics(variables, *images, *batch), indices, 256, jax.random.key(0))
+
+
+@lru_cache(maxsize=16)
+def _batch_statistics(model: nn.Module, preparation: Preparation, paths: tuple[str, ...], classes: int) -> Any:
+    @jax.jit
+    def statistics(variables: Any, images: Any, labels: Any, indices: Any, weights: jax.Array, key: jax.Array) -> Any:
+        del key
+        outputs = filter_outputs(model, variables, preparation.plain(images[indices]), paths)
+        labels = jnp.where(weights > 0, labels[indices], -1)  # an image that fills the batch up is of no class
+        return {path: layer_statistics(nn.relu(value), labels, classes) for path, value in outputs.items()}
+
+    return statistics

@@ -1,0 +1,157 @@
+"""Class-aware filter scores as an unlearning rule: removes filters that forgotten classes need and few others do.
+
+The score is that of Jiang et al., "Class-Aware Pruning for Efficient Neural Networks", DATE 2024, arXiv 2312.05875, as
+in their code (github.com/HWAI-TUDa/Class-Aware-Pruning, utils/vgg16_cifar10_score_utils.py). In an image a filter
+counts at a position if |activation * gradient of the cross-entropy| there, the Taylor estimate of what its removal
+changes, is above a threshold. How much a class needs a filter is the mean of these counts over images of the class, at
+the position where it is largest: a number from 0 to 1. Their method sums it over classes (in front of the maximum) and
+prunes, for compression, the filters that few classes need.
+
+The rule is ours: a filter's score is the largest need among the forgotten classes less the mean (or largest) need among
+the retained ones, and the fraction of the filters that score highest is removed. Ours too are the rule's defaults, the
+fine-tuning that may follow, and that the gradient is of each image's own loss, not of a batch's mean, which makes no
+difference at a threshold of 0.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation
+from osp_jax.masks import apply_mask, build_mask
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
+from osp_jax.methods.parts.moments import sum_over_batches
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.params import pruned
+from osp_jax.program.channels import Channels
+from osp_jax.statistics import Statistics
+
+SEES = ("retain", "forget")
+SEARCH = {"fraction": (0.05, 0.1, 0.2, 0.3), "threshold": (1e-50, 1e-5, 1e-4, 1e-3), "against": ("mean", "max")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `class-aware`; "code" is github.com/HWAI-TUDa/Class-Aware-Pruning."""
+
+    fraction: float = 0.2  # ours; the paper's share of pruned filters could not be had
+    layers: str = "last"  # ours: 'last' channel group, 'all', as the authors score them, or a regular expression
+    scope: str = "global"  # ours: the fraction of all filters of these together, or of those of each 'layer'
+    against: str = "mean"  # ours: or 'max', so that a filter that any retained class needs is kept
+    per_class: int = 10  # images of each class, drawn at random; code: 5000 // 500 for CIFAR-10
+    threshold: float = 1e-50  # code; in float32 that is 0, so a count is whether the product is not 0
+    epochs: int = 0  # ours; the authors retrain after pruning, on all classes
+    learning_rate: float = 0.01  # code, as momentum and decay
+    batch_size: int = 256  # code, utils/cifar10_loader.py
+    momentum: float = 0.9
+    weight_decay: float = 5e-4  # ours is on kernels only
+
+    def __post_init__(self) -> None:
+        check_choices(self, scope=SCOPES, against=("mean", "max"))
+        check_options(self, fraction=(0, 1), per_class=(1, None), threshold=(0, None), epochs=(0, None))
+        check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a network without a filter in the chosen layers."""
+    del params
+    filters(channels, config.layers)
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables without the filters that the forgotten classes need more than the retained ones."""
+    draw_key, tune_key = jax.random.split(rng)
+    units = filters(statistics.channels, config.layers)
+    paths = tuple(group.name for group in units.groups)
+    pruned(variables["params"], tuple((*path.split("/"), "kernel") for path in paths))  # raises for other networks
+    indices = np.concatenate([data.retain(config.per_class, draw_key), data.forget(config.per_class, draw_key)])
+    needs = class_needs(model, variables, paths, data, indices, config.threshold)
+    gains = without_highest(forget_scores(needs, forget, config.against), config.fraction, config.scope)
+    mask = build_mask(gains, units, erase=True)
+    variables = apply_mask(variables, mask)
+    return fine_tune(model, variables, mask, data, config, tune_key) if config.epochs else variables
+
+
+def forget_scores(
+    needs: Mapping[int, Mapping[str, np.ndarray]], forget: tuple[int, ...], against: str
+) -> dict[str, np.ndarray]:
+    """How much more the forgotten classes need each filter than the retained ones, `(channels,)` by layer."""
+    reduce = {"mean": np.mean, "max": np.max}[against]
+    forgotten = [needs[c] for c in needs if c in forget]
+    retained = [needs[c] for c in needs if c not in forget]
+    return {
+        path: np.max([need[path] for need in forgotten], axis=0) - reduce([need[path] for need in retained], axis=0)
+        for path in forgotten[0]
+    }
+
+
+def class_needs(
+    model: nn.Module,
+    variables: dict[str, Any],
+    paths: tuple[str, ...],
+    data: RequestData,
+    indices: np.ndarray,
+    threshold: float,
+) -> dict[int, dict[str, np.ndarray]]:
+    """How much each class needs each filter, by class and layer: float32 `(channels,)`, from 0 to 1.
+
+    Args:
+      paths: of the layers.
+      indices: of the images to score on, int32 `(n,)`, all of their classes.
+    """
+    labels = np.asarray(data.labels[indices])
+    counts = _position_counts(model, data.preparation, paths)
+    given = variables, data.images, data.labels, np.float32(threshold)
+    needs = {}
+    for c in np.unique(labels).tolist():
+        of_class = indices[labels == c]
+        total = sum_over_batches(lambda *batch: counts(*given, *batch), of_class, 256, jax.random.key(0))
+        needs[c] = {path: np.asarray(value).max(axis=0) / len(of_class) for path, value in total.items()}
+    return needs
+
+
+@lru_cache(maxsize=16)
+def _position_counts(model: nn.Module, preparation: Preparation, paths: tuple[str, ...]) -> Any:
+    """Compiled, in how many images of a batch each filter counts: float32 `(positions, channels)` by layer."""
+
+    def loss(factors: dict[str, jax.Array], variables: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        def scale(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            output, path = next_fun(*args, **kwargs), "/".join(context.module.path)
+            return output * factors[path] if context.method_name == "__call__" and path in factors else output
+
+        with nn.intercept_methods(scale):
+            logits = model.apply(variables, inputs, False)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
+
+    @jax.jit
+    def counts(
+        variables: Any, images: Any, labels: Any, threshold: Any, indices: Any, weights: jax.Array, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        del key
+        inputs = preparation.plain(images[indices])
+        outputs = jax.eval_shape(lambda: filter_outputs(model, variables, inputs, paths))
+        ones = jax.tree.map(lambda output: jnp.ones(output.shape, output.dtype), outputs)
+        # The derivative by a factor on the output is output * gradient, the Taylor term, at every position.
+        terms = jax.grad(loss)(ones, variables, inputs, labels[indices])
+        above = jax.tree.map(lambda term: (jnp.abs(term) > threshold).astype(jnp.float32), terms)
+        flat = jax.tree.map(lambda value: value.reshape(len(value), -1, value.shape[-1]), above)  # b h w c -> b (h w) c
+        return jax.tree.map(lambda value: jnp.tensordot(weights, value, 1), flat)
+
+    return counts

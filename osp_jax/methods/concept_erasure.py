@@ -1,0 +1,209 @@
+"""Concept erasure: the layer that writes the last features is refitted so that these no longer tell the class.
+
+Ours. Masks and projections in front of the head leave the features as they are: a new head reads the class from them.
+Here the features themselves are asked to be, on retained images, what they were, and on forgotten images
+
+    anchor + keep * (f - mean - d w.(f - mean)),    d the class's own mean less mean, w = S^-1 d / (d.S^-1 d),
+
+mean that of the retained side and S the covariance: what is left of the image's own features is without the direction
+that tells the class apart (least-squares concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819). The anchor
+mixes the means of the retained classes by what the network takes the image for when its own class is left out: a model
+that never saw the class takes it for one of the others, with some confidence.
+
+The kernels and the bias that write the last features are refitted to these targets (`kernel_refit`). No gradient step
+is taken.
+
+The head's column of a forgotten class becomes that of a class without images (`unsupported_column`).
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.methods.parts.data import RequestData, of_each_class
+from osp_jax.methods.parts.groups import forget_vector
+from osp_jax.methods.parts.head import head_of
+from osp_jax.methods.parts.importance import filled_batches
+from osp_jax.methods.parts.kernel_refit import norm_factors, positions, refit
+from osp_jax.methods.parts.moments import matmul
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.params import merge, pruned
+from osp_jax.methods.parts.unsupported_column import recipe_level, unsupported_columns
+from osp_jax.program.channels import Channels
+from osp_jax.program.tail import Tail, tail_of
+from osp_jax.runtime.distributed import everywhere
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import Statistics
+
+SEES = ("retain", "forget")
+ANCHORS = ("mean", "classes")
+SEARCH = {"keep": (0.0, 0.5, 1.0), "forget_weight": (1.0, 3.0), "anchor": ANCHORS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `concept-erasure`."""
+
+    keep: float = 1.0  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
+    anchor: str = "classes"  # the means of those that the image is taken for without its own, or the 'mean' of all
+    forget_weight: float = 3.0  # of the forgotten images, against a weight of 1 for the retained
+    image_weight: float = 10.0  # of a forgotten image against a retained one, at most
+    images: int = 3000  # of all classes together, the same of each retained one
+    forget_images: int = 1000  # of each class to forget
+    directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
+    ridge: float = 1e-3  # against a change, over the mean square of what is read
+    rounds: int = 2
+    level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: as the recipe has it
+    batch_size: int = 300
+
+    def __post_init__(self) -> None:
+        check_choices(self, anchor=ANCHORS)
+        check_options(self, keep=(0, 1), directions=(0, None), level=(0, None))
+        check_options(self, forget_weight=(1e-6, None), image_weight=(1e-6, None), ridge=(1e-9, None))
+        check_options(self, images=(2, None), forget_images=(1, None), rounds=(1, None), batch_size=(1, None))
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a network whose last features no kernel writes that could be refitted."""
+    del config
+    kernels = tuple((*writer.kernel.split("/"), "kernel") for writer in channels.last.writers if writer.kernel)
+    if not kernels:
+        raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
+    pruned(params, kernels)
+
+
+def answers_from(statistics: Statistics) -> bool:
+    """Whether the statistics hold all that a request needs, so that it sees no image."""
+    return bool(statistics.tail)
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables whose last features were refitted, and whose head has a column without support for each class."""
+    channels, vector = statistics.channels, jnp.asarray(forget_vector(forget, statistics))
+    check(variables["params"], channels, config)
+    tail, kept, labels, real = _sample(model, variables, forget, data, statistics, config, rng)
+    features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
+    retained, anchors = real * (1 - vector[labels]), None
+    if config.anchor == "classes":
+        kernel, bias = head_of(variables["params"], channels)
+        logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
+        anchors = mixtures(logits, features, retained, labels)
+    weight = forgotten_weight(real.sum() - retained.sum(), retained.sum(), config)
+    targets, weights = erasure_targets(features, real, labels, vector, config.keep, weight, anchors)
+    factors = norm_factors(model, variables, tail.writers, data.images.shape[1:])
+    fit = partial(refit, directions=config.directions, ridge=config.ridge, rounds=config.rounds)
+    new = fit(variables, tail, factors, kept, real, targets, weights)
+    inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
+    level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
+    return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
+
+
+def _sample(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> tuple[Tail, list[list[jax.Array]], jax.Array, jax.Array]:
+    """(the tail, what it starts from by batch, labels and 0/1 weights `(batches, batch)`) of stored or other images."""
+    stored, keys = answers_from(statistics), jax.random.split(rng)
+    each = max(config.images // len(statistics.classes_seen()), 1)
+    if stored:
+        labels, rows = statistics.labels, np.arange(len(statistics.tail[0]))
+        host_labels = np.asarray(labels)
+        gone = np.isin(host_labels[rows], forget)
+        missing = set(forget) - set(host_labels[rows[gone]].tolist())
+        if missing:
+            raise InputError(
+                f"no image of class {min(missing)} was stored up to the last kernels; train with more statistics.tails"
+            )
+        wanted = ((rows[~gone], each, keys[0]), (rows[gone], config.forget_images, keys[1]))
+        chosen = np.concatenate([of_each_class(host_labels, *given) for given in wanted])
+    else:
+        labels = data.labels
+        chosen = np.concatenate([data.retain(each, keys[0]), data.forget(config.forget_images, keys[1])])
+    batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
+    tail = tail_of(model, statistics.channels, batches["indices"].shape[1], data.images.shape[1:])
+    if stored:
+        kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
+    else:
+        moments = data.preparation.moments()
+        kept = [tail.early(variables, (data.images[indices], *moments)) for indices in batches["indices"]]
+    return tail, kept, labels[batches["indices"]], jnp.asarray(batches["weights"])
+
+
+def forgotten_weight(forgotten: jax.Array, retained: jax.Array, config: Options) -> jax.Array:
+    """Weight of all `forgotten` images together, against 1 for the `retained`; both are numbers of images, 0-d.
+
+    Below `forget_weight` where that would let a forgotten image count for more than `image_weight` retained ones.
+    """
+    return jnp.minimum(config.forget_weight, config.image_weight * forgotten / jnp.maximum(retained, 1))
+
+
+def erasure_targets(
+    features: jax.Array,
+    real: jax.Array,
+    labels: jax.Array,
+    vector: jax.Array,
+    keep: float,
+    forget_weight: jax.Array | float,
+    anchors: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """(targets like `features`, weights `(...,)` that sum to 1 over the retained and to `forget_weight` over the rest).
+
+    Args:
+      features: `(..., channels)`.
+      real: 0/1 `(...,)`; rows that are not real have weight 0. labels: int `(...,)`.
+      vector: 0/1 `(classes,)`, 1 for a class to forget.
+      anchors: like `features`; None: the mean over the retained.
+    """
+    forgotten = vector[labels]
+    retained, gone = real * (1 - forgotten), real * forgotten
+    shares = retained / jnp.maximum(retained.sum(), 1), gone / jnp.maximum(gone.sum(), 1)
+    mean = jnp.tensordot(shares[0], features, shares[0].ndim)
+    centred = (features - mean).reshape(-1, features.shape[-1])
+    total = (real / real.sum()).reshape(-1, 1)
+    overall = (total * centred).sum(0)
+    covariance = matmul((total * centred).T, centred) - jnp.outer(overall, overall)
+    covariance += 1e-4 * jnp.trace(covariance) / len(mean) * jnp.eye(len(mean))  # a dead channel has no variance
+    of_class = jax.nn.one_hot(labels, len(vector)) * gone[..., None]
+    sums = jnp.einsum("...k,...c->kc", of_class, features - mean)
+    difference = sums / jnp.maximum(of_class.reshape(-1, len(vector)).sum(0), 1)[:, None]  # classes channels
+    detector = jax.scipy.linalg.solve(covariance, difference.T, assume_a="pos").T
+    size = jnp.maximum(jnp.sum(difference * detector, -1), 1e-12)
+    along = jnp.sum((features - mean) * detector[labels], -1) / size[labels]
+    erased = features - along[..., None] * difference[labels]
+    erased = keep * (erased - mean) + (mean if anchors is None else anchors)
+    return jnp.where(forgotten[..., None] > 0, erased, features), shares[0] + forget_weight * shares[1]
+
+
+def mixtures(logits: jax.Array, features: jax.Array, retained: jax.Array, labels: jax.Array) -> jax.Array:
+    """Means of the retained features of each class, mixed by the softmax of `logits`; like `features`."""
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1]) * retained[..., None]
+    sums = jnp.einsum("bnk,bnc->kc", one_hot, features)
+    means = sums / jnp.maximum(one_hot.sum((0, 1)), 1)[:, None]
+    return jax.nn.softmax(logits) @ means
+
+
+@partial(jax.jit, static_argnames="tail")
+def _look(variables: dict[str, Any], kept: list[jax.Array], *, tail: Tail) -> tuple[jax.Array, jax.Array]:
+    """(spatial means of the last group `(batch, channels)`, the head's input `(batch, features)`, a map's mean)."""
+    activations, inputs, _ = tail.late(variables, kept)
+    inputs = inputs.mean(tuple(range(1, inputs.ndim - 1))) if inputs.ndim > 2 else inputs
+    return everywhere((positions(activations).mean(1), inputs.astype(jnp.float32)))

@@ -1,0 +1,86 @@
+"""Convolution Transpose: every filter is mirrored along its diagonal, and the network fine-tuned on retained images.
+
+An entry of the NeurIPS 2023 unlearning competition, and one of the two winners of Cadet et al., "Deep Unlearn:
+Benchmarking Machine Unlearning for Image Classification", arXiv 2410.01276 (CT), whose code is followed
+(github.com/xcadet/deepunlearn, unlearning/kgltop5.py). There the height and the width of every convolution's kernel are
+swapped, none is left out and nothing is random; then SGD on the cross-entropy of retained images without augmentation,
+the rate on a cosine from epoch to epoch.
+
+Ours: kernels that are not square stay as they are, where their code would change the shape of the map behind them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import Statistics
+from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
+
+SEES = ("retain",)
+SEARCH = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "epochs": (1, 3, 5, 10)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `conv-transpose`."""
+
+    epochs: int = 3  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_NUM_EPOCHS
+    learning_rate: float = 0.001  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_LR; of the first epoch
+    batch_size: int = 64  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_BATCH_SIZE
+    momentum: float = 0.9  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_MOMENTUM
+    weight_decay: float = 5e-4  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_WEIGHT_DECAY; ours is on kernels only
+    augment: bool = False  # deepunlearn, settings.py: default_loaders
+
+    def __post_init__(self) -> None:
+        ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None), "momentum": (0, 1)}
+        check_options(self, **ranges, weight_decay=(0, None))
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables with mirrored filters after `epochs` passes over the retained images."""
+    del forget
+    check(variables["params"], statistics.channels, config)
+    order_key, step_key = jax.random.split(rng)
+    batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
+    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
+    return descend(
+        retain_loss(model, preparation),
+        {**variables, "params": transposed(variables["params"])},
+        {"indices": batches},
+        np.repeat(cosine_rates(config.learning_rate, config.epochs), len(batches) // max(config.epochs, 1)),
+        step_key,
+        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
+        arguments=(data.images, data.labels),
+    )
+
+
+def transposed(params: Any) -> Any:
+    """`params` with height and width of every square convolution kernel (h, w, in, out) swapped."""
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if _is_square(leaf) else leaf, params)
+
+
+def check(params: Any, channels: Any, config: Options) -> None:
+    """Raises `InputError` for a network in which transposing changes no kernel."""
+    del channels, config
+    if not any(_is_square(leaf) and leaf.shape[0] > 1 for leaf in jax.tree.leaves(params)):
+        raise InputError("the network has no square convolution kernel above 1x1 to transpose; take another method")
+
+
+def _is_square(leaf: Any) -> bool:
+    return leaf.ndim == 4 and leaf.shape[0] == leaf.shape[1]

@@ -1,0 +1,108 @@
+"""ESC: the main directions of the forgotten images' features are projected out in front of the head; no training.
+
+Lee, Park, Jeon, Hwang and Park, ESC: Erasing Space Concept for Knowledge Deletion, CVPR 2025 (arXiv 2504.02199);
+defaults are those of their code (github.com/KU-VGI/ESC). The features F (features x images, not centred) of the
+forgotten training images have left singular vectors U by falling singular value; the first p% of them are left out,
+U_p the rest, and the head reads U_p U_p^T f in place of f.
+
+Here the projection is folded into the rows of the head's kernel, which gives the same logits from plain parameters. The
+features themselves stay: who reads them, such as a probe, still finds what was erased in front of the head.
+
+Where the code does more than its idea, this does not: it collects features with the network in train mode, so that
+batch norms use the batch and their running averages move to the forgotten classes (here eval mode, nothing moves);
+with fewer images than features it drops all directions that the images do not span (here they stay). ESC-T, which
+trains a mask on U, is not here.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import traverse_util
+
+from osp_jax.data.augment import Preparation
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
+from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.params import merge
+from osp_jax.program.layer_inputs import input_rows, layer_inputs
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import Statistics
+
+SEES = ("forget",)
+SEARCH = {"percent": (0.2, 0.5, 1.5, 3.0, 6.0, 12.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `esc`."""
+
+    percent: float = 1.5  # unlearn.py: --p, of the features, rounded down; here at least one direction (ours)
+    augment: bool = True  # unlearn.py: the loader of the training images, with its transforms
+    batch_size: int = 64  # unlearn.py: --batch_size
+
+    def __post_init__(self) -> None:
+        check_options(self, percent=(0, 100), batch_size=(1, None))
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables whose head ignores the main directions of the features of all forgotten images."""
+    del forget
+    head = statistics.channels.head
+    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
+    function = partial(feature_moment, variables, data.images, model=model, preparation=preparation, head=head)
+    moment = sum_over_batches(function, data.forget(), config.batch_size, rng)
+    path = (*head.split("/"), "kernel")
+    kernel = traverse_util.flatten_dict(variables["params"])[path]
+    count = max(int(len(moment) * config.percent / 100), 1)
+    return merge(variables, traverse_util.unflatten_dict({path: erase_directions(kernel, moment, count)}))
+
+
+@partial(jax.jit, static_argnames=("model", "preparation", "head"))
+def feature_moment(
+    variables: dict[str, Any],
+    images: jax.Array,
+    indices: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    preparation: Preparation,
+    head: str,
+) -> jax.Array:
+    """F F^T of a batch of uint8 `images[indices]`, float32 `(features, features)`; images of weight 0 do not count.
+
+    Where the head reads a map, a feature is the mean over its positions.
+    """
+    layers = layer_inputs(model, variables, preparation.augmented(images[indices], key))
+    if head not in layers:
+        raise InputError(f"the head {head} is no dense layer or plain convolution; use a network whose head is one")
+    rows = input_rows(layers[head][-1]).astype(jnp.float32)
+    features = rows.reshape(len(weights), -1, rows.shape[-1]).mean(1) * weights[:, None]
+    return second_moment(features)
+
+
+@jax.jit
+def erase_directions(kernel: jax.Array, moment: jax.Array, count: jax.Array) -> jax.Array:
+    """A head's kernel `(..., classes)` without its part in the first `count` eigenvectors of F F^T.
+
+    Directions that no feature has (their eigenvalue is 0 to rounding) are not erased, however large `count` is.
+    """
+    values, vectors = jnp.linalg.eigh(moment)  # ascending
+    features = len(values)
+    present = values > values[-1] * features * jnp.finfo(values.dtype).eps
+    directions = vectors * (present & (jnp.arange(features) >= features - count))
+    rows = kernel.reshape(features, -1).astype(jnp.float32)
+    return (rows - matmul(directions, matmul(directions.T, rows))).reshape(kernel.shape).astype(kernel.dtype)

@@ -1,0 +1,168 @@
+"""OSP with fitted factors: per-channel gains of the last features, found by a short convex-like fit, no retraining.
+
+Ours, not the paper's. The head is affine in the last features f, so with gains g in [0, 1] the logits are
+(f * g) @ W + b: a model small enough to fit on a stored sample of features in a fraction of a second. The fit asks that
+on forgotten images every forgotten logit falls below the best retained one by a margin (a hinge), and that on
+retained images the output stays what it was among the retained classes (Kullback-Leibler divergence from the original
+softmax without the forgotten classes). The network's weights see no gradient step; they are multiplied by the gains.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from osp_jax.masks import apply_mask, build_head_mask, build_mask
+from osp_jax.methods.parts.groups import forget_vector, masked_paths
+from osp_jax.methods.parts.head import head_of
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.params import merge, pruned
+from osp_jax.program.channels import Channels
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import ClassStatistics, Statistics
+
+SOURCES = ("features", "statistics")
+PLACES = ("gate", "head")
+SEARCH = {"margin": (0.5, 1.0, 2.0), "forget_weight": (0.5, 1.0, 2.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `osp-fit`; the defaults were chosen on validation images (`docs/architecture.md`)."""
+
+    source: str = "features"  # fit on the stored 'features', or on draws from the class 'statistics'
+    margin: float = 1.0  # logits that a forgotten class has to fall below the best retained one
+    forget_weight: float = 1.0  # of the hinge, against a weight of 1 for the divergence
+    steps: int = 200
+    learning_rate: float = 0.05
+    draws: int = 400  # a class, where `source` is 'statistics'
+    place: str = "gate"  # 'gate' where the features are produced, or 'head' in the rows of the head's kernel
+    erase: bool = False  # zero the kernels of fully masked channels
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "learning_rate", "forget_weight", "margin")
+        check_options(self, draws=(1, None), **{name: (0, None) for name in positive})
+        check_choices(self, source=SOURCES, place=PLACES)
+
+
+def check(params: Any, channels: Channels, config: Options) -> None:
+    """Raises `InputError` for a network whose head does not read channels that can be gated."""
+    pruned(params, masked_paths(channels, (channels.last.name,), config.place, config.erase))
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: Any,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables whose last features are gated by fitted gains; reads nothing but the statistics."""
+    del model, data
+    name = statistics.channels.last.name
+    features, labels = fitting_sample(statistics, config, rng)
+    head = head_of(variables["params"], statistics.channels)
+    if features.shape[1] != head[0].shape[0]:
+        raise InputError("the head reads a map, whose positions the statistics do not hold; use source=features")
+    paths = masked_paths(statistics.channels, (name,), config.place, config.erase)
+    masked = pruned(variables["params"], paths)
+    vector = forget_vector(forget, statistics)
+    return merge(
+        variables,
+        _fitted_product(masked, head, features, labels, vector, channels=statistics.channels, config=config),
+    )
+
+
+def fitting_sample(statistics: Statistics, config: Options, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(features float32 `(n, features)`, labels int32 `(n,)`) that the gains are fitted on.
+
+    Raises:
+      InputError: an unknown source, or no features were stored.
+    """
+    if config.source == "features":
+        if not statistics.features.shape[0]:
+            raise InputError(
+                "no features are stored; train with config.statistics.features=4000, or use source=statistics"
+            )
+        return statistics.features, statistics.labels
+    last = statistics.layers[statistics.channels.last.name]
+    return draw_features(last, rng, config.draws)
+
+
+def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tuple[jax.Array, jax.Array]:
+    """`draws` features a class from independent normals with the class's moments of the spatial mean, cut off at 0.
+
+    A class that the statistics never saw gets the label -1.
+    """
+    count = jnp.maximum(statistics.count, 1)[:, None]
+    mean = statistics.mean.sum / count
+    deviation = jnp.sqrt(statistics.mean.class_variance(statistics.count))
+    noise = jax.random.normal(rng, (draws, *mean.shape))
+    features = jnp.maximum(mean + deviation * noise, 0)  # draws classes channels
+    labels = jnp.where(statistics.count > 0, jnp.arange(mean.shape[0]), -1)
+    return features.reshape(-1, mean.shape[1]), jnp.tile(labels, draws)
+
+
+def fit_gains(
+    features: jax.Array,
+    labels: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    forget: jax.Array,
+    channels: int,
+    config: Options,
+) -> jax.Array:
+    """Gains in [0, 1], `(channels,)`, by projected Adam from all ones.
+
+    Args:
+      features: `(n, features)`; features is a multiple of `channels`, channels fastest.
+      labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
+      kernel, bias: of the head, `(features, classes)` and `(classes,)`.
+      forget: 0/1 `(classes,)`.
+    """
+    forgotten = (labels >= 0) * forget[labels]
+    retained = (labels >= 0) * (1 - forget[labels])
+    without = jnp.where(forget > 0, -jnp.inf, 0)
+    target = jax.nn.softmax(features @ kernel + bias + without)
+    # n * entropy of the target does not depend on the gains; it only makes the value a divergence.
+    entropy = jax.scipy.special.entr(target).sum(-1)
+
+    def loss(gains: jax.Array) -> jax.Array:
+        logits = (features * jnp.tile(gains, features.shape[1] // channels)) @ kernel + bias
+        divergence = -(target * jax.nn.log_softmax(logits)).sum(-1) - entropy
+        best_forgotten = jnp.where(forget > 0, logits, -jnp.inf).max(-1)
+        best_retained = jnp.where(forget > 0, -jnp.inf, logits).max(-1)
+        hinge = jax.nn.relu(config.margin + best_forgotten - best_retained)
+        kept = retained @ divergence / jnp.maximum(retained.sum(), 1)
+        return kept + config.forget_weight * (forgotten @ hinge) / jnp.maximum(forgotten.sum(), 1)
+
+    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1)))
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        gains, state = carry
+        updates, state = adam.update(jax.grad(loss)(gains), state)
+        return (jnp.clip(optax.apply_updates(gains, updates), 0, 1), state), None
+
+    start = jnp.ones(channels)
+    (gains, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=config.steps)
+    return gains
+
+
+@partial(jax.jit, static_argnames=("channels", "config"))
+def _fitted_product(
+    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, channels: Channels, config: Options
+) -> Any:
+    group, (kernel, bias) = channels.last, head
+    gains = fit_gains(features, labels, kernel, bias, vector, group.channels, config)
+    if config.place == "gate":
+        mask = build_mask({group.name: gains}, channels, erase=config.erase)
+    else:
+        mask = build_head_mask(gains, channels, masked)
+    return apply_mask({"params": masked}, mask)["params"]

@@ -1,0 +1,111 @@
+"""What a method may see of the training images, and the record of what it took.
+
+Nothing is copied: a method takes index arrays, and gathers from the images on the device inside its jitted step.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from osp_jax.data.augment import Preparation
+from osp_jax.data.draws import host_generator
+from osp_jax.data.sources import Split
+from osp_jax.data.stored import StoredImages
+from osp_jax.runtime.distributed import place
+from osp_jax.runtime.errors import InputError
+
+SIDES = ("retain", "forget")
+
+
+@dataclasses.dataclass
+class RequestData:
+    """The training images of one request to forget.
+
+    `images` uint8 `(n, h, w, c)` and `labels` int32 `(n,)` are the whole training split, on the device; a method
+    reads them at the indices that `retain` and `forget` give it, and nowhere else. `recipe` is the config that the
+    original was trained with. `forgotten` are the classes to forget.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    preparation: Preparation
+    recipe: Mapping[str, Any]
+    forgotten: tuple[int, ...]
+    _host_labels: np.ndarray
+    _allowed: dict[str, np.ndarray]
+    _seen: np.ndarray
+
+    def retain(self, per_class: int | None = None, rng: jax.Array | None = None) -> np.ndarray:
+        """Indices int32 `(k,)` of retained images: all that the budget allows, or up to `per_class` of each class.
+
+        Without `rng` these are the first in the order of the data set, otherwise a random draw.
+        """
+        return self._take("retain", per_class, rng)
+
+    def forget(self, per_class: int | None = None, rng: jax.Array | None = None) -> np.ndarray:
+        """The same of the images of the classes to forget."""
+        return self._take("forget", per_class, rng)
+
+    def without(self, classes: Sequence[int]) -> "RequestData":
+        """The same data less the images of `classes`; what is taken from them counts as seen here, too."""
+        kept = {s: i[~np.isin(self._host_labels[i], list(classes))] for s, i in self._allowed.items()}
+        return dataclasses.replace(self, _allowed=kept)
+
+    def seen(self) -> dict[str, int]:
+        """How many different images of each class, by its number as text, were taken so far."""
+        classes, counts = np.unique(self._host_labels[self._seen], return_counts=True)
+        return {str(c): int(n) for c, n in zip(classes, counts, strict=True)}
+
+    def _take(self, side: str, per_class: int | None, rng: jax.Array | None) -> np.ndarray:
+        indices = self._allowed[side]
+        if not len(indices):
+            raise InputError(f"the method needs {side} images and the data budget allows none; raise {side}_per_class")
+        if per_class is not None:
+            indices = of_each_class(self._host_labels, indices, per_class, rng)
+        self._seen[indices] = True
+        return indices
+
+
+def request_data(
+    split: Split,
+    indices: np.ndarray,
+    forget: Sequence[int],
+    preparation: Preparation,
+    recipe: Mapping[str, Any],
+    *,
+    retain_per_class: int | None = None,
+    forget_per_class: int | None = None,
+    on_device: tuple[jax.Array, jax.Array] | None = None,
+) -> RequestData:
+    """What a request to forget the classes `forget` may see of the images `indices` of a training split.
+
+    Args:
+      retain_per_class, forget_per_class: the data budget, in images of each class; None: all, 0: none.
+      on_device: `(images, labels)` of the split where they are on the device already.
+    """
+    if min(retain_per_class or 0, forget_per_class or 0) < 0:
+        raise InputError("a data budget is below 0; give a number of images of each class, or none for all")
+    forgotten = np.isin(split.labels[indices], list(forget))
+    allowed = {"retain": indices[~forgotten], "forget": indices[forgotten]}
+    for side, budget in zip(SIDES, (retain_per_class, forget_per_class), strict=True):
+        if budget is not None:
+            allowed[side] = of_each_class(split.labels, allowed[side], budget)
+    if on_device is None and isinstance(split.images, StoredImages):
+        # Of images in files those that the budget allows are read, and these become the whole set.
+        read = np.sort(np.concatenate(list(allowed.values())))
+        split = Split(split.images[read], split.labels[read])
+        allowed = {side: np.searchsorted(read, indices).astype(np.int32) for side, indices in allowed.items()}
+    images, labels = on_device or place((split.images, split.labels))
+    seen = np.zeros(len(split.labels), bool)
+    return RequestData(images, labels, preparation, recipe, tuple(forget), split.labels, allowed, seen)
+
+
+def of_each_class(labels: np.ndarray, indices: np.ndarray, per_class: int, rng: jax.Array | None = None) -> np.ndarray:
+    """Up to `per_class` of `indices` `(k,)` of each class, int32: the first, or with `rng` a random draw; ordered."""
+    if rng is not None:
+        indices = host_generator(rng).permutation(indices)
+    chosen = [indices[labels[indices] == c][:per_class] for c in np.unique(labels[indices])]
+    return np.sort(np.concatenate([np.zeros(0, np.int32), *chosen])).astype(np.int32)

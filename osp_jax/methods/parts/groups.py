@@ -1,0 +1,46 @@
+"""Channel groups by name, and the leaves that a mask on them touches."""
+
+import re
+from functools import lru_cache
+
+import numpy as np
+from flax import traverse_util
+
+from osp_jax.masks import build_kernel_mask, build_mask
+from osp_jax.program.channels import Channels
+from osp_jax.runtime.errors import InputError, shown
+from osp_jax.statistics import Statistics
+
+
+@lru_cache(maxsize=64)
+def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
+    """Names of the channel groups that `layers` means: 'last', 'all', or a regular expression."""
+    names = tuple(group.name for group in channels.groups)
+    if layers == "all":
+        return names
+    if layers == "last":
+        return (channels.last.name,)
+    try:
+        chosen = tuple(name for name in names if re.search(layers, name))
+    except re.error as error:
+        raise InputError(f"layers {shown(layers)} is not a regular expression: {error}") from error
+    if not chosen:
+        raise InputError(f"layers {shown(layers)} matches no channel group; there are: {', '.join(names)}")
+    return chosen
+
+
+def forget_vector(forget: tuple[int, ...], statistics: Statistics) -> np.ndarray:
+    """0/1 float32 `(classes,)`; an argument of the compiled program, so that no request recompiles it."""
+    vector = np.zeros(statistics.num_classes, np.float32)
+    vector[list(forget)] = 1
+    return vector
+
+
+@lru_cache(maxsize=64)
+def masked_paths(channels: Channels, names: tuple[str, ...], place: str, erase: bool) -> tuple[tuple[str, ...], ...]:
+    """Paths of the parameters that a mask on the groups `names` touches."""
+    if place == "head":
+        return ((*channels.head.split("/"), "kernel"),)
+    gains = {group.name: np.ones(group.channels, np.float32) for group in channels.groups if group.name in names}
+    mask = build_mask(gains, channels, erase=erase) if place == "gate" else build_kernel_mask(gains, channels)
+    return tuple(traverse_util.flatten_dict(mask))

@@ -1,0 +1,89 @@
+"""How much each parameter matters to a set of images: sums over gradients of the loss, outside of any descent.
+
+A term is a function of one batch, `(variables, batch, *arguments) -> pytree like params`, where `batch` has `indices`
+int32 `(batch,)` and `weights` float32 `(batch,)`. Like the losses of `descend` it is made in a cached function of its
+settings, so that its program compiles once.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.runtime.distributed import everywhere
+from osp_jax.training.loss import train_logits
+
+Term = Callable[..., Any]
+
+
+def summed(term: Term, variables: dict[str, Any], batches: Mapping[str, np.ndarray], *arguments: Any) -> Any:
+    """Sum of `term` over the batches, entries of `batches` along their first axis; float32, a pytree like `params`."""
+    add = _accumulate(term)
+    result = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), variables["params"])
+    for i in range(len(batches["indices"])):
+        result = add(result, variables, {name: rows[i] for name, rows in batches.items()}, *arguments)
+    return everywhere(result)
+
+
+def filled_batches(indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+    """All `indices` in their order in full batches: `indices` int32 and `weights` float32, `(steps, batch)`.
+
+    The last batch is filled up with the first indices again; those that only fill up have weight 0, all others 1.
+    """
+    shape = (-(-len(indices) // batch_size), batch_size)
+    weights = (np.arange(shape[0] * batch_size) < len(indices)).astype(np.float32)
+    return {"indices": np.resize(indices, shape).astype(np.int32), "weights": weights.reshape(shape)}
+
+
+def mean_squared_gradient(
+    model: nn.Module, variables: dict[str, Any], data: RequestData, indices: np.ndarray, batch_size: int
+) -> Any:
+    """Mean over batches of the squared gradient of a batch's mean cross-entropy, in eval mode.
+
+    The gradient is squared after the mean over the batch; with batches of one image this is the diagonal of the
+    empirical Fisher information. `indices` `(k,)` are taken in their order; float32, a pytree like `params`.
+    """
+    batches = filled_batches(indices, batch_size)
+    term = loss_gradient(model, data.preparation, power=2)
+    total = summed(term, variables, batches, data.images, data.labels)
+    return jax.tree.map(lambda leaf: leaf / len(batches["indices"]), total)
+
+
+@lru_cache(maxsize=32)
+def loss_gradient(model: nn.Module, preparation: Preparation, *, power: int = 1, train: bool = False) -> Term:
+    """Term `(variables, batch, images, labels)`: the gradient of the weighted mean cross-entropy of the images, without
+    augmentation, each entry to the `power`. `train`: in train mode; the running statistics stay as they are."""
+
+    def loss(params: Any, variables: Any, batch: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        inputs, variables = preparation.plain(images[batch["indices"]]), {**variables, "params": params}
+        if train:
+            logits, _ = train_logits(model, params, variables["batch_stats"], inputs)
+        else:
+            logits = model.apply(variables, inputs, False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch["indices"]])
+        return losses @ batch["weights"] / batch["weights"].sum()
+
+    def term(variables: Any, *given: Any) -> Any:
+        gradient = jax.grad(loss)(variables["params"], variables, *given)
+        return jax.tree.map(lambda leaf: leaf**power, gradient)
+
+    return term
+
+
+@jax.jit
+def smallest(values: jax.Array, count: Any) -> jax.Array:
+    """True at the `count` smallest of all `values`, in their shape; of equal ones the first."""
+    order = jnp.argsort(values, axis=None)
+    return jnp.zeros(values.size, bool).at[order].set(jnp.arange(values.size) < count).reshape(values.shape)
+
+
+@lru_cache(maxsize=64)
+def _accumulate(term: Term) -> Any:
+    return jax.jit(lambda result, *given: jax.tree.map(jnp.add, result, term(*given)), donate_argnums=0)

@@ -1,0 +1,37 @@
+"""Second moments of what layers read, R R^T for a matrix R of inputs in columns, summed over batches of images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from osp_jax.methods.parts.importance import filled_batches
+from osp_jax.runtime.distributed import everywhere
+
+
+def sum_over_batches(
+    function: Callable[[np.ndarray, np.ndarray, jax.Array], Any], indices: np.ndarray, batch_size: int, rng: jax.Array
+) -> Any:
+    """The sum of `function(indices (batch,), weights (batch,), key)`, a pytree, over batches of `indices` `(n,)`.
+
+    Weights, float32, are 0 for images that only fill the last batch up, otherwise 1.
+    """
+    total = None
+    batches = filled_batches(indices, min(batch_size, len(indices)))
+    for i, batch in enumerate(zip(batches["indices"], batches["weights"], strict=True)):
+        value = function(*batch, jax.random.fold_in(rng, i))
+        total = value if total is None else jax.tree.map(jnp.add, total, value)
+    return everywhere(total)
+
+
+def second_moment(rows: jax.Array) -> jax.Array:
+    """R R^T, `(inputs, inputs)`, of `rows` = R^T `(n, inputs)`; float32."""
+    return matmul(rows.T, rows)
+
+
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The product in full float32, which accelerators would otherwise round off."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

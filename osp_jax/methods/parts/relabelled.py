@@ -1,0 +1,106 @@
+"""Descent on forgotten images with labels of other classes, between retained ones, for `random-label` and `salun`.
+
+Defaults and their sources: see `methods/random_label.py`.
+"""
+
+import dataclasses
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation
+from osp_jax.data.draws import host_generator
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.importance import filled_batches
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.training.descent import Loss, Optimiser, descend
+from osp_jax.training.loss import cross_entropy, train_logits
+
+LABELS = ("retained", "any")
+
+
+@dataclasses.dataclass(frozen=True)
+class RelabelOptions:
+    """Options of both; where no source is named, from Unlearn-Saliency, Classification/arg_parser.py."""
+
+    epochs: int = 10  # --unlearn_epochs
+    learning_rate: float = 0.01  # --unlearn_lr; its README has 0.013 for random images
+    batch_size: int = 256  # --batch_size
+    momentum: float = 0.9  # --momentum
+    weight_decay: float = 5e-4  # --weight_decay; ours is on kernels only
+    labels: str = "retained"  # drawn from the retained classes; 'any': from all, as in RL.py
+    mixed: bool = False  # RL.py for CIFAR-10 and SVHN; True, for its other data sets: both kinds in every batch
+
+    def __post_init__(self) -> None:
+        check_options(
+            self,
+            epochs=(1, None),
+            learning_rate=(0, None),
+            batch_size=(1, None),
+            momentum=(0, 1),
+            weight_decay=(0, None),
+        )
+        check_choices(self, labels=LABELS)
+
+
+def descend_relabelled(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    data: RequestData,
+    classes: np.ndarray,
+    config: RelabelOptions,
+    rng: jax.Array,
+    mask: Any = None,
+) -> dict[str, Any]:
+    """Variables after `epochs` passes over the relabelled and the retained images.
+
+    Labels are from `classes`, and `mask` is on the changes, as in `descend`.
+    """
+    order_key, step_key = jax.random.split(rng)
+    batches = relabelled_batches(data, forget, classes, config, order_key)
+    return descend(
+        relabelled_loss(model, data.preparation),
+        variables,
+        batches,
+        np.full(len(batches["indices"]), config.learning_rate),
+        step_key,
+        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
+        arguments=(data.images,),
+        mask=mask,
+    )
+
+
+def relabelled_batches(
+    data: RequestData, forget: tuple[int, ...], classes: np.ndarray, config: RelabelOptions, rng: jax.Array
+) -> dict[str, np.ndarray]:
+    """`indices` and `labels` of all epochs, int32 `(steps, batch)`; each epoch draws new labels and a new order.
+
+    Labels are drawn from `classes`.
+    """
+    draw = host_generator(rng)
+    retained, forgotten, labels = data.retain(), data.forget(), np.array(data.labels)
+    choices = np.setdiff1d(classes, forget if config.labels == "retained" else ())
+    parts = [np.concatenate([forgotten, retained])] if config.mixed else [forgotten, retained]
+    epochs = []
+    for _ in range(config.epochs):
+        labels[forgotten] = draw.choice(choices, len(forgotten))
+        orders = [filled_batches(draw.permutation(part), config.batch_size)["indices"] for part in parts]
+        epochs += [(order, labels[order]) for order in orders]
+    indices, targets = map(np.concatenate, zip(*epochs, strict=True))
+    return {"indices": indices, "labels": targets.astype(np.int32)}
+
+
+@lru_cache(maxsize=16)
+def relabelled_loss(model: nn.Module, preparation: Preparation) -> Loss:
+    """Cross-entropy of a batch of augmented images with the labels that the batch brings, in train mode."""
+
+    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
+        inputs = preparation.augmented(images[batch["indices"]], key)
+        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
+        return cross_entropy(logits, batch["labels"]), batch_stats
+
+    return loss

@@ -1,0 +1,42 @@
+"""Random labels: the forgotten images are trained on with labels of other classes, the retained ones with their own.
+
+The baseline of Golatkar et al. (CVPR 2020, arXiv 1911.04933, section 6) and of Graves et al. (AAAI 2021,
+arXiv 2010.10981), in the form that SalUn builds on (Fan et al., ICLR 2024, arXiv 2310.12508). Defaults are those of its
+code (github.com/OPTML-Group/Unlearn-Saliency, Classification/unlearn/RL.py) for CIFAR-10: in each epoch one pass over
+the forgotten images, newly labelled, and then one over the retained images, all augmented, at a constant rate.
+
+The code draws from all classes, the image's own included; the paper wants another one. Ours is the paper's, and of
+several forgotten classes none gets the label of another (`labels`). Ours too: a pass's last batch is filled up.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.relabelled import RelabelOptions, descend_relabelled
+from osp_jax.statistics import Statistics
+
+SEES = ("retain", "forget")
+SEARCH = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "epochs": (5, 10), "mixed": (False, True)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(RelabelOptions):
+    """Options of `random-label`."""
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables after `epochs` passes over the relabelled and the retained images."""
+    return descend_relabelled(model, variables, forget, data, statistics.classes_seen(), config, rng)

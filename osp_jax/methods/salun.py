@@ -1,0 +1,59 @@
+"""SalUn: random labels, but only the parameters that the loss of the forgotten images depends on most may change.
+
+Fan et al.: SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image Classification and
+Generation, ICLR 2024, arXiv 2310.12508. Defaults are those of its code (github.com/OPTML-Group/Unlearn-Saliency,
+Classification): the mask of generate_mask.py, one threshold over all parameters on the absolute sum of the batch
+gradients in eval mode, then RL.py as in `random_label.py`. What is masked out stays exactly, weight decay included, as
+in its later version. There the images of the gradient are augmented, here not.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.flatten_util import ravel_pytree
+
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
+from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.relabelled import RelabelOptions, descend_relabelled
+from osp_jax.statistics import Statistics
+
+SEES = ("retain", "forget")
+SEARCH = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "fraction": (0.1, 0.3, 0.5, 0.8), "epochs": (5, 10)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(RelabelOptions):
+    """Options of `salun`: those of `random-label`, and how much of the network may change."""
+
+    fraction: float = 0.5  # Unlearn-Saliency, Classification/README.md: mask/with_0.5.pt
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_options(self, fraction=(0, 1))
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables that differ from the original in `fraction` of the parameters, and in the running statistics."""
+    batches = filled_batches(data.forget(), config.batch_size)
+    term = loss_gradient(model, data.preparation)
+    mask = saliency_mask(summed(term, variables, batches, data.images, data.labels), config.fraction)
+    return descend_relabelled(model, variables, forget, data, statistics.classes_seen(), config, rng, mask)
+
+
+def saliency_mask(gradient: Any, fraction: float) -> Any:
+    """1 at the `fraction` of all entries that are largest in size, else 0; float32, a pytree like `gradient`."""
+    flat, unravel = ravel_pytree(gradient)
+    return unravel(smallest(-jnp.abs(flat), int(fraction * flat.size)).astype(jnp.float32))

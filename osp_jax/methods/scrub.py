@@ -1,0 +1,131 @@
+"""SCRUB: away from the original on the forgotten images, and back to it on the retained ones, in turn.
+
+Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv
+2302.09880. The student starts as the original, which stays its teacher. A max epoch ascends the divergence
+KL(teacher || student) on the forgotten images; a min epoch descends `alpha` times that divergence plus `gamma` times
+the cross-entropy on the retained ones. The first `max_epochs` epochs are a max and then a min epoch, the others a min
+epoch alone. The student is in train mode, its teacher in eval mode, no image is augmented.
+
+Defaults are those of the authors' code (github.com/meghdadk/SCRUB, large_scale_unlearning.ipynb), which forgets class 5
+of CIFAR-10. SCRUB+R, which rewinds to an earlier epoch against membership inference, is not here.
+
+Ours: one batch size for both kinds of epoch, where that code takes 512 forgotten and 256 retained images, so that all
+steps are one program with one momentum, as there; fewer images than a batch are repeated until they fill one.
+"""
+
+import dataclasses
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.targets import divergence
+from osp_jax.runtime.errors import InputError, shown
+from osp_jax.statistics import Statistics
+from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
+from osp_jax.training.loss import cross_entropy, train_logits
+
+SEES = ("retain", "forget")
+SEARCH = {"learning_rate": (0.0005, 0.002, 0.005, 0.02), "alpha": (0.001, 0.1, 0.5), "max_epochs": (1, 2, 3)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `scrub`; the sources are names in large_scale_unlearning.ipynb."""
+
+    epochs: int = 3  # sgda_epochs
+    max_epochs: int = 2  # msteps
+    learning_rate: float = 0.0005  # sgda_learning_rate
+    decay_after: str = "3,5,9"  # lr_decay_epochs; after 3 epochs there is none by default
+    decay_rate: float = 0.1  # lr_decay_rate
+    gamma: float = 0.99  # gamma: the weight of the cross-entropy
+    alpha: float = 0.001  # alpha: the weight of the divergence on retained images
+    temperature: float = 4.0  # kd_T; the divergence is multiplied by its square
+    batch_size: int = 256  # of the retain loader; see above
+    momentum: float = 0.9  # sgda_momentum
+    weight_decay: float = 5e-4  # sgda_weight_decay; ours is on kernels only
+
+    def __post_init__(self) -> None:
+        check_options(self, epochs=(1, None), max_epochs=(0, None), learning_rate=(0, None), decay_rate=(0, None))
+        check_options(self, gamma=(0, None), alpha=(0, None), temperature=(0.01, None), batch_size=(1, None))
+        check_options(self, momentum=(0, 1), weight_decay=(0, None))
+        self.decays()
+
+    def decays(self) -> list[int]:
+        """The epochs, counted from 1, after each of which the rate falls."""
+        try:
+            return [int(epoch) for epoch in self.decay_after.split(",") if epoch.strip()]
+        except ValueError as error:
+            raise InputError(f"option decay_after is {shown(self.decay_after)}; give epochs such as 3,5,9") from error
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables of the student."""
+    del forget, statistics
+    order_key, step_key = jax.random.split(rng)
+    batches = schedule(data.forget(), data.retain(), config, order_key)
+    return descend(
+        scrub_loss(model, data.preparation),
+        variables,
+        {name: values for name, values in batches.items() if name != "rate"},
+        batches["rate"],
+        step_key,
+        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
+        arguments=(data.images, data.labels, variables, config.temperature),
+    )
+
+
+@lru_cache(maxsize=16)
+def scrub_loss(model: nn.Module, preparation: Preparation) -> Loss:
+    """Cross-entropy and divergence from the teacher, with the weights `batch['gamma']` and `batch['alpha']`."""
+
+    def loss(
+        params: Any,
+        batch_stats: Any,
+        batch: Any,
+        key: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+        teacher: Any,
+        temperature: jax.Array,
+    ) -> Any:
+        del key
+        inputs = preparation.plain(images[batch["indices"]])
+        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
+        distance = divergence(model.apply(teacher, inputs, False), logits, temperature).mean() * temperature**2
+        own = cross_entropy(logits, labels[batch["indices"]])
+        return batch["gamma"] * own + batch["alpha"] * distance, batch_stats
+
+    return loss
+
+
+def schedule(forgotten: np.ndarray, retained: np.ndarray, config: Options, rng: jax.Array) -> dict[str, np.ndarray]:
+    """Of each step: the indices of its images, int32 `(steps, batch)`, and `gamma`, `alpha` and `rate`, `(steps,)`."""
+    phases = []
+
+    def add(images: np.ndarray, key: jax.Array, **values: float) -> None:
+        images = np.resize(images, max(config.batch_size, len(images)))  # repeated, where there are too few
+        indices = epoch_batches(images, config.batch_size, 1, key)
+        phases.append({"indices": indices, **{name: np.full(len(indices), value) for name, value in values.items()}})
+
+    for epoch in range(1, config.epochs + 1):
+        max_key, min_key = jax.random.split(jax.random.fold_in(rng, epoch))
+        rate = config.learning_rate * config.decay_rate ** sum(epoch > after for after in config.decays())
+        if epoch <= config.max_epochs:
+            add(forgotten, max_key, gamma=0.0, alpha=-1.0, rate=rate)
+        add(retained, min_key, gamma=config.gamma, alpha=config.alpha, rate=rate)
+    return jax.tree.map(lambda *values: np.concatenate(values), *phases)

@@ -1,0 +1,82 @@
+"""SSD: parameters that matter more to the forgotten images than to all of them are dampened, without training.
+
+Foster, Schoepf, Brintrup: Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening, AAAI 2024,
+arXiv 2308.07707. With the diagonal importances I_all of the whole training set and I_forget of the forgotten images, a
+parameter with I_forget > alpha I_all is multiplied by min(lambda I_all / I_forget, 1).
+
+Defaults and details are those of the authors' code for full classes (github.com/if-loops/selective-synaptic-dampening):
+all parameters, eval mode, no augmentation, and importances that are not the Fisher information of the paper but the
+mean of squared batch gradients. What stands in a batch therefore matters. There the set runs class by class, so that
+I_all is about I_forget times the share of forgotten images or more: on 10 equal classes an alpha of 10 selects next to
+nothing. Mixed batches (`shuffled`, as in github.com/sangamesh-kodge/class_forgetting) lift that bound, and want a
+larger alpha.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.data.draws import host_generator
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.importance import mean_squared_gradient
+from osp_jax.methods.parts.options import check_options
+from osp_jax.statistics import Statistics
+
+SEES = ("retain", "forget")
+SEARCH = {"alpha": (5.0, 7.0, 10.0, 25.0, 50.0, 100.0), "dampening": (0.1, 1.0, 5.0), "shuffled": (False, True)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `ssd`."""
+
+    alpha: float = 10.0  # authors' forget_full_class_main.py: selection_weighting (for 20 and 100 classes)
+    dampening: float = 1.0  # lambda of the paper; authors' forget_full_class_main.py: dampening_constant
+    batch_size: int = 64  # authors' forget_full_class_main.py: -b; 1 gives the per-image Fisher diagonal of the paper
+    shuffled: bool = False  # batches of mixed classes; authors' code for full classes: class by class
+
+    def __post_init__(self) -> None:
+        check_options(self, alpha=(0, None), dampening=(0, None), batch_size=(1, None))
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables with dampened parameters; the running statistics stay."""
+    del forget, statistics
+    labels, draw = np.asarray(data.labels), host_generator(rng)
+
+    def ordered(indices: np.ndarray) -> np.ndarray:
+        return draw.permutation(indices) if config.shuffled else indices[np.argsort(labels[indices], kind="stable")]
+
+    of_forget = ordered(data.forget())
+    of_all = np.concatenate([ordered(data.retain()), of_forget])  # the forgotten classes last, as there
+    of_all = draw.permutation(of_all) if config.shuffled else of_all
+    forget_importance, importance = (
+        mean_squared_gradient(model, variables, data, indices, config.batch_size) for indices in (of_forget, of_all)
+    )
+    params = dampened(variables["params"], importance, forget_importance, config.alpha, config.dampening)
+    return {**variables, "params": params}
+
+
+@jax.jit
+def dampened(params: Any, importance: Any, forget_importance: Any, alpha: Any, dampening: Any) -> Any:
+    """`params` after the rule above; `importance` is that of all images; pytrees alike, float32."""
+
+    def leaf(parameter: jax.Array, of_all: jax.Array, of_forget: jax.Array) -> jax.Array:
+        chosen = of_forget > alpha * of_all
+        factor = jnp.minimum(dampening * of_all / jnp.where(chosen, of_forget, 1), 1)
+        return parameter * jnp.where(chosen, factor, 1)
+
+    return jax.tree.map(leaf, params, importance, forget_importance)

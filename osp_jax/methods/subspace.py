@@ -1,0 +1,209 @@
+"""Deep Unlearning: projects the forgotten classes' share of its input space out of every layer, without gradients.
+
+Kodge, Saha and Roy, Deep Unlearning: Fast and Efficient Gradient-free Approach to Class Forgetting, TMLR 2024
+(arXiv 2312.00761); defaults are those of their code for CIFAR-10 (github.com/sangamesh-kodge/class_forgetting).
+
+For every convolution and dense layer, R holds in its columns what the layer reads (a convolution: patches), not
+centred, with singular values s_i and left singular vectors U. With v_i = s_i^2 / sum_j s_j^2 and an importance
+lambda_i = alpha v_i / ((alpha - 1) v_i + 1), P = U diag(lambda) U^T; P_r of retained and P_f of forgotten images give
+M = I - (P_f - P_f P_r), and the layer's weight W (outputs x inputs) becomes W M^T. All P are of the original network,
+in eval mode; biases and norms stay.
+
+No decomposition is needed: with the normalised moments C = R R^T / trace(R R^T), P = alpha C ((alpha - 1) C + I)^-1,
+the same for any U, so each layer takes two solves of symmetric positive definite systems with W^T at their right.
+
+Ours: the images come in batches, over which C is summed, so that memory does not grow with them; the patches that are
+kept are drawn evenly from the batches; a layer that reads nothing but zeros on one side has P = 0 on it (theirs is not
+a number); several forgotten classes share the forgotten samples evenly. Layers other than `nn.Conv` and `nn.Dense`, and
+grouped convolutions, stay as they are.
+"""
+
+import dataclasses
+import re
+import zlib
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from jax import lax
+
+from osp_jax.data.augment import Preparation
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
+from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.params import merge
+from osp_jax.program.layer_inputs import Layer, input_rows, layer_inputs
+from osp_jax.runtime.errors import InputError, shown
+from osp_jax.statistics import Statistics
+
+SEES = ("retain", "forget")
+# The grid of the authors' sensitivity script, our_hyper_parameter_tuning.sh.
+SEARCH = {"alpha_retain": (10.0, 30.0, 100.0, 300.0, 1000.0), "alpha_forget": (1.0, 3.0, 10.0, 30.0, 100.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `subspace`. Its random draws follow the request's seed: the same seed, the same result."""
+
+    alpha_retain: float = 100.0  # main.py: --our-alpha-r
+    alpha_forget: float = 3.0  # main.py: --our-alpha-f
+    samples: int = 900  # main.py: --our-samples; as many forgotten images as retained ones of all classes together
+    augment: bool = True  # their images come from the training loader; --no-train-transform turns it off
+    window: bool = True  # model_utils.py: patches of a random window three kernels wide; False: of all the map (ours)
+    max_patches: int = 10_000  # main.py: --our-max-patches, of a layer, drawn at random; 0: all (ours)
+    layers: str = ""  # ours: a regular expression on module paths; '' is every layer, as theirs
+    batch_size: int = 100  # ours; theirs is one batch of all samples
+
+    def __post_init__(self) -> None:
+        # Beyond these the float32 moments, exact to about 1e-7 of their trace, do not carry the solve.
+        alphas = (1e-3, 1e5)
+        check_options(self, alpha_retain=alphas, alpha_forget=alphas)
+        check_options(self, samples=(1, None), max_patches=(0, None), batch_size=(1, None))
+        try:
+            re.compile(self.layers)
+        except re.error as error:
+            raise InputError(f"option layers {shown(self.layers)} is not a regular expression: {error}") from error
+
+
+class Sampling(NamedTuple):
+    """Which rows of which layers count; `patches`: at most so many of a layer and a batch, 0 for all. Hashable."""
+
+    window: bool
+    patches: int
+    layers: str
+
+
+def unlearn(
+    model: nn.Module,
+    variables: dict[str, Any],
+    forget: tuple[int, ...],
+    *,
+    data: RequestData,
+    statistics: Statistics,
+    config: Options,
+    rng: jax.Array,
+) -> dict[str, Any]:
+    """Variables with the kernel of every chosen layer projected; all moments are of the given variables."""
+    retained_classes = max(len(np.setdiff1d(statistics.classes_seen(), forget)), 1)
+    draw_key, retain_key, forget_key = jax.random.split(rng, 3)
+    retained = data.retain(max(config.samples // retained_classes, 1))  # the first of each class, as theirs
+    forgotten = data.forget(max(config.samples // len(forget), 1), draw_key)  # a random draw, as theirs
+    retain_moments = input_moments(model, variables, data, retained, config, retain_key)
+    forget_moments = input_moments(model, variables, data, forgotten, config, forget_key)
+    if not retain_moments:
+        raise _unmatched(config.layers)
+    params, changed = traverse_util.flatten_dict(variables["params"]), {}
+    for name in retain_moments:  # one layer at a time: the widest of a ResNet-18 has 4,608 inputs
+        path, moments = (*name.split("/"), "kernel"), (retain_moments[name], forget_moments[name])
+        changed[path] = project_kernel(params[path], *moments, config.alpha_retain, config.alpha_forget)
+    return merge(variables, traverse_util.unflatten_dict(changed))
+
+
+def check(params: Any, channels: Any, config: Options) -> None:
+    """Raises `InputError` where `layers` matches no kernel of the network."""
+    del channels
+    names = ["/".join(path[:-1]) for path in traverse_util.flatten_dict(params) if path[-1] == "kernel"]
+    if not any(re.search(config.layers, name) for name in names):
+        raise _unmatched(config.layers)
+
+
+def _unmatched(layers: str) -> InputError:
+    return InputError(f"layers {shown(layers)} matches no convolution or dense layer; use layers='' for all")
+
+
+def input_moments(
+    model: nn.Module, variables: dict[str, Any], data: RequestData, indices: np.ndarray, config: Options, rng: jax.Array
+) -> dict[str, jax.Array]:
+    """R R^T of the chosen layers on the images `indices` `(n,)`, by module path, float32 `(inputs, inputs)`."""
+    batches = -(-len(indices) // config.batch_size)
+    patches = max(config.max_patches // batches, 1) if config.max_patches else 0
+    function = partial(
+        batch_moments,
+        variables,
+        data.images,
+        rng,
+        model=model,
+        preparation=data.preparation if config.augment else data.preparation.without_augmentation(),
+        sampling=Sampling(config.window, patches, config.layers),
+    )
+    return sum_over_batches(function, indices, config.batch_size, rng)
+
+
+@partial(jax.jit, static_argnames=("model", "preparation", "sampling"))
+def batch_moments(
+    variables: dict[str, Any],
+    images: jax.Array,
+    window_key: jax.Array,
+    indices: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    preparation: Preparation,
+    sampling: Sampling,
+) -> dict[str, jax.Array]:
+    """R R^T of a batch of uint8 `images[indices]`, by module path, float32 `(inputs, inputs)`.
+
+    Args:
+      window_key: of the windows' places, one a layer, which are the same in every batch.
+      weights: 0/1 `(batch,)`; images of weight 0 do not count.
+      key: of the augmentation and of the choice of patches.
+    """
+    augment_key, patch_key = jax.random.split(key)
+    inputs = preparation.augmented(images[indices], augment_key)
+
+    def moment(layer: Layer, place: int) -> jax.Array:
+        if sampling.window and isinstance(layer.module, nn.Conv):
+            layer = layer.replace(inputs=random_window(layer, jax.random.fold_in(window_key, place)))
+        rows = input_rows(layer)
+        counts = jnp.repeat(weights, len(rows) // len(weights))
+        if sampling.patches and isinstance(layer.module, nn.Conv) and len(rows) > sampling.patches:
+            place_key = jax.random.fold_in(patch_key, place)
+            kept = jax.random.choice(place_key, len(rows), (sampling.patches,), replace=False)
+            rows, counts = rows[kept], counts[kept]
+        return second_moment(rows.astype(jnp.float32) * counts[:, None])
+
+    return {
+        path: sum(moment(layer, zlib.crc32(path.encode())) for layer in calls)
+        for path, calls in layer_inputs(model, variables, inputs).items()
+        if re.search(sampling.layers, path)
+    }
+
+
+def random_window(layer: Layer, key: jax.Array) -> jax.Array:
+    """A convolution's input `(batch, ..., channels)`, cut along each axis to three times the kernel where it is wider.
+
+    One place for all images, any with the same probability.
+    """
+    size = layer.module.kernel_size
+    sizes = (size,) if isinstance(size, int) else tuple(size)
+    inputs = layer.inputs
+    first = inputs.ndim - 1 - len(sizes)
+    for axis, k in enumerate(sizes, start=first):
+        room = inputs.shape[axis] - 3 * k
+        if room > 0:
+            start = jax.random.randint(jax.random.fold_in(key, axis), (), 0, room + 1)
+            inputs = lax.dynamic_slice_in_dim(inputs, start, 3 * k, axis)
+    return inputs
+
+
+@jax.jit
+def project_kernel(
+    kernel: jax.Array, retain: jax.Array, forget: jax.Array, alpha_retain: jax.Array, alpha_forget: jax.Array
+) -> jax.Array:
+    """W^T -> M W^T for a kernel `(..., outputs)`; `retain` and `forget` are R R^T, `(inputs, inputs)`."""
+    rows = kernel.reshape(-1, kernel.shape[-1]).astype(jnp.float32)
+    beside = rows - project(retain, alpha_retain, rows)  # (I - P_r) W^T
+    return (rows - project(forget, alpha_forget, beside)).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def project(moment: jax.Array, alpha: jax.Array, rows: jax.Array) -> jax.Array:
+    """P `rows` `(inputs, outputs)` from R R^T; 0 where R is."""
+    trace = jnp.trace(moment)
+    energy = moment / jnp.where(trace > 0, trace, 1)
+    system = (alpha - 1) * energy + jnp.eye(len(energy))
+    return alpha * jax.scipy.linalg.solve(system, matmul(energy, rows), assume_a="pos")

@@ -1,0 +1,103 @@
+"""Networks by name."""
+
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from osp_jax.networks.allcnn import AllCNN
+from osp_jax.networks.cifarnet import CifarNet
+from osp_jax.networks.resnet import STEMS, Bottleneck, ResNet
+from osp_jax.networks.vgg import VGG
+from osp_jax.runtime.distributed import on_cpu
+from osp_jax.runtime.errors import InputError, unknown
+
+MODELS: dict[str, Any] = {
+    "resnet8": partial(ResNet, stage_sizes=(1, 1, 1), width=16),
+    "resnet10": partial(ResNet, stage_sizes=(1, 1, 1, 1), width=64),
+    "resnet18": partial(ResNet, stage_sizes=(2, 2, 2, 2), width=64),
+    "resnet20": partial(ResNet, stage_sizes=(3, 3, 3), width=16),
+    "resnet34": partial(ResNet, stage_sizes=(3, 4, 6, 3), width=64),
+    "resnet50": partial(ResNet, stage_sizes=(3, 4, 6, 3), width=64, block=Bottleneck),
+    "vgg11": partial(VGG, stages=(1, 1, 2, 2, 2)),
+    "vgg16": partial(VGG, stages=(2, 2, 3, 3, 3)),
+    "allcnn": AllCNN,
+    "cifarnet": CifarNet,
+}
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def create_model(
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    *,
+    width: int = 0,
+    stem: str = "auto",
+    dtype: str = "float32",
+) -> nn.Module:
+    """A Linen module with `apply(variables, images, train)` giving float32 logits `(batch, num_classes)`.
+
+    Args:
+      name: one of `MODELS`.
+      num_classes: outputs of the head.
+      image_shape: (height, width, channels) of the images it will see.
+      width: channels of the first stage; 0 is the network's usual width.
+      stem: residual networks only: 'cifar', 'strided', 'imagenet', or 'auto', which takes 'cifar' up to 64 pixels
+        and 'imagenet' above.
+      dtype: of the computation, 'float32' or 'bfloat16'; parameters stay float32.
+
+    Raises:
+      InputError: an unknown name, stem or dtype.
+    """
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if stem not in ("auto", *STEMS):
+        raise unknown("stem", stem, ("auto", *STEMS))
+    if width < 0:
+        raise InputError(f"model.width is {width}; give a positive number of channels, or 0 for the usual width")
+    options: dict[str, Any] = {"num_classes": num_classes, "dtype": DTYPES[dtype]}
+    if width:
+        options["width"] = width
+    if name.startswith("resnet"):
+        options["stem"] = stem if stem != "auto" else "cifar" if max(image_shape[:2]) <= 64 else "imagenet"
+    return MODELS[name](**options)
+
+
+def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """The module that `config.model` names."""
+    options = {key: config.model[key] for key in ("width", "stem", "dtype")}
+    return create_model(config.model.name, num_classes, tuple(image_shape), **options)
+
+
+def init_variables(model: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> dict[str, Any]:
+    """Fresh `{'params', 'batch_stats'}`, float32; `batch_stats` is empty for a network without normalisation."""
+    return _with_statistics(_initialiser(model)(key, jnp.zeros((1, *image_shape))))
+
+
+def variable_shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What `init_variables` gives, as `jax.ShapeDtypeStruct`s, at next to no cost."""
+    given = jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return _with_statistics(jax.eval_shape(partial(model.init, train=False), *given))
+
+
+def _with_statistics(variables: Any) -> dict[str, Any]:
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+@lru_cache(maxsize=32)
+def _initialiser(model: nn.Module) -> Any:
+    # It runs once: what XLA gains for a CPU takes it far longer than the run.
+    options = {"xla_backend_optimization_level": 0} if on_cpu() else None
+    return jax.jit(partial(model.init, train=False), compiler_options=options)
+
+
+def count_parameters(variables: dict[str, Any]) -> int:
+    """Number of scalars in `variables['params']`."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -1,0 +1,43 @@
+"""All-CNN-C (Springenberg et al., 2015, arXiv 1412.6806): convolutions only, no normalisation, no dropout here."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from osp_jax.networks.layers import activation, conv2d
+
+
+class AllCNN(nn.Module):
+    """Nine convolutions; the last, 1x1, gives a map of logits whose mean is the output.
+
+    `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`.
+    """
+
+    num_classes: int
+    width: int = 96
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        del train  # nothing here depends on it
+        w = self.width
+        plan = [
+            (w, 3, 1),
+            (w, 3, 1),
+            (w, 3, 2),
+            (2 * w, 3, 1),
+            (2 * w, 3, 1),
+            (2 * w, 3, 2),
+            (2 * w, 3, 1),
+            (2 * w, 1, 1),
+        ]
+        x = images
+        for i, (filters, k, strides) in enumerate(plan, start=1):
+            # Without a norm the default initialisation would shrink the signal layer by layer.
+            init = nn.initializers.he_normal()
+            conv = conv2d(filters, (k, k), strides, dtype=self.dtype, kernel_init=init, name=f"conv{i}")
+            x = activation(self, f"relu{i}", conv(x))
+        x = conv2d(self.num_classes, (1, 1), dtype=self.dtype, name="head")(x)
+        return x.mean(axis=(1, 2)).astype(jnp.float32)  # b h w c -> b c

@@ -1,0 +1,45 @@
+"""What every network here shares: the recorded activation, and convolutions padded alike at every stride."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from osp_jax.networks.cpu.convolution import conv_general_dilated
+
+
+def activation(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
+    """ReLU; the result is sown as `activations/<module path>/<name>` wherever that collection is mutable.
+
+    Args:
+      module: the module that calls, under whose path the value is stored.
+      name: unlike any submodule's name.
+      x: pre-activation, `(batch, ..., channels)`.
+    """
+    x = nn.relu(x)
+    module.sow("activations", name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+    return x
+
+
+def padding(kernel_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Symmetric padding, also at stride 2, where 'SAME' would pad one side only."""
+    return tuple((k // 2, k // 2) for k in kernel_size)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The maximum over windows of 2x2, `(batch, h, w, c)` -> `(batch, h // 2, w // 2, c)`; fast on CPUs."""
+    batch, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+
+
+def conv2d(filters: int, kernel_size: tuple[int, int], strides: int = 1, **options: Any) -> nn.Conv:
+    """`nn.Conv` with symmetric padding and a kernel gradient that is fast on CPUs."""
+    return nn.Conv(
+        filters,
+        kernel_size,
+        strides,
+        padding(kernel_size),
+        conv_general_dilated=conv_general_dilated,
+        **options,
+    )

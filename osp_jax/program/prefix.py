@@ -1,0 +1,58 @@
+"""The first part of a network, computed once for many variables that differ in later leaves only."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.data.augment import normalise
+from osp_jax.data.batches import index_batches
+from osp_jax.data.sources import Split
+from osp_jax.program.split_program import split_program
+from osp_jax.runtime.distributed import everywhere
+
+
+class Prefix(NamedTuple):
+    """What the first part of a network makes of `count` images, batch by batch, and the `late` part, jitted."""
+
+    late: Callable[[Any, list[jax.Array]], jax.Array]
+    batches: list[list[jax.Array]]
+    count: int
+
+
+def compute_prefix(
+    model: nn.Module,
+    variables: dict[str, Any],
+    split: Split,
+    indices: np.ndarray,
+    changing: Collection[str],
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch_size: int = 500,
+) -> Prefix:
+    """The part of `predict_logits` that is the same for all variables that differ in the leaves `changing` only.
+
+    Args:
+      changing: paths as 'params/head/kernel'. Where they are early in the network, as much memory as the images take as
+        float32 is used; where they are late, less.
+    """
+
+    def logits(variables: Any, images: jax.Array) -> jax.Array:
+        return everywhere(model.apply(variables, normalise(images, jnp.asarray(mean), jnp.asarray(std)), False))
+
+    halves, batches = None, []
+    for images, _ in index_batches(split, indices, batch_size):
+        if halves is None:
+            halves = split_program(logits, variables, images, changing)
+            early = jax.jit(halves.early)
+        batches.append(early(variables, images))
+    return Prefix(jax.jit(halves.late), batches, len(indices))
+
+
+def logits_from(prefix: Prefix, variables: dict[str, Any]) -> np.ndarray:
+    """What `predict_logits` gives for `variables`, at the cost of the late part of the network."""
+    return np.concatenate([np.asarray(prefix.late(variables, values)) for values in prefix.batches])[: prefix.count]

@@ -1,0 +1,84 @@
+"""Pytrees of arrays on disk, written by Orbax: each folder appears when it is whole, with its `SHA256SUMS`, and is
+compared with them whenever it is read."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from osp_jax.runtime.distributed import is_first, place, wait_for_all, whole
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.integrity import check_sums, write_sums
+from osp_jax.runtime.replacing import building
+from osp_jax.runtime.system_errors import code_of
+from osp_jax.runtime.system_errors import system_errors as _disk_errors
+
+
+def save_tree(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
+    """Writes a pytree of arrays and a JSON record to the new folder `path`."""
+    tree = untied(tree)
+    save_as(path, lambda folder: ocp.save(folder, tree, custom_metadata=metadata))
+
+
+def save_as(path: Path, save: Callable[[Path], None]) -> None:
+    """Calls `save` with the path of a folder to make, which is moved to `path` when it is whole."""
+    path = path.absolute()
+    if is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _disk_errors(path), building(path) as folder:
+        save(folder)
+        wait_for_all("the arrays are written")
+        write_sums(folder)
+    wait_for_all("the arrays are in their place")
+
+
+def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
+    """(pytree of arrays as nested dicts, JSON record) from `save_tree`.
+
+    Raises:
+      InputError: nothing there, or damaged.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist")
+    with readable(path, path.parent, f"restore it, or delete {path} and collect it again"):
+        record = ocp.metadata(path.absolute())
+        tree = ocp.load(path.absolute(), abstract(record.metadata))
+    return untied(tree), record.custom_metadata
+
+
+def abstract(tree: Any) -> Any:
+    """To restore to the devices of this machine, whatever machine it was written on."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole()), tree)
+
+
+def untied(tree: Any) -> Any:
+    """On all devices in use, and tied to none where there is one: Orbax ties arrays to their device, and a step over
+    these and others that are not tied would be compiled twice."""
+    return place(jax.device_get(tree))
+
+
+@contextmanager
+def readable(folder: Path, workdir: Path, remedy: str) -> Iterator[None]:
+    """Compares `folder` with its checksums, and raises what Orbax raises in the block as an `InputError`.
+
+    Only errors that a mismatch or damage causes are taken: errors of our own code keep their traceback.
+    """
+    checked = check_sums(folder, remedy, complete=True, part_of=workdir)
+    expected = (ValueError, KeyError) if checked else _DAMAGE
+    try:
+        yield
+    except expected as error:
+        reason = " ".join(str(error).split())[:160]
+        if code := code_of(error):
+            raise OSError(code, os.strerror(code), str(folder)) from error
+        if checked:
+            raise InputError(f"{folder} is of another model; choose another workdir ({reason})") from error
+        raise InputError(f"{folder} is damaged or belongs to another model; {remedy} ({reason})") from error
+
+
+# What Orbax and TensorStore raise for files without checksums that are damaged, by the kinds of damage that we tried.
+_DAMAGE = (ValueError, KeyError, OSError, RuntimeError)

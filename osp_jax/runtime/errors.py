@@ -1,0 +1,145 @@
+"""The exception for bad input, and how a command ends: one line on stderr, and an exit code that says why.
+
+0: done. 2: bad input, or a machine that cannot do what is asked. 130: Ctrl-C. 143: SIGTERM. 141: nobody reads the
+output any more. 1, with a traceback: a fault of our own.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+
+from osp_jax.runtime import signals
+
+INPUT, INTERRUPTED, PIPE_CLOSED, STOPPED = 2, 130, 141, 143
+
+# Control characters, marks of direction and line, and surrogates, which stand for bytes that are not UTF-8.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_VALUE, _WORD, _LINE = 80, 300, 900  # characters that are shown of a value, of a word, and of a message
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "no space left on the device; free some or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file grows larger than this file system or user may write; choose another folder",
+    errno.EIO: "the disk failed to read or write; choose another folder",
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EPERM: "permission denied; choose a folder you may write to",
+    errno.EROFS: "the file system is read-only; choose a folder you may write to",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another path",
+    errno.EISDIR: "this is a folder where a file is needed; choose another path",
+    errno.EEXIST: "this exists already and is no folder; choose another path",
+    errno.ENOTEMPTY: "this folder is not empty; choose another path",
+    errno.ELOOP: "the links of this path lead in a circle; choose another path",
+    errno.ENAMETOOLONG: "this name is too long for the file system; choose a shorter one",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine; close some",
+    errno.ENOMEM: "out of memory; close other programs or take a machine with more",
+}
+
+
+class InputError(Exception):
+    """Something the caller gave cannot be used. The message is one line and names the remedy."""
+
+
+class Stopped(Exception):  # noqa: N818 (it is none)
+    """Stopped by SIGTERM, with all saved that the same command needs to go on. The message is one line."""
+
+
+def unknown(what: str, got: object, known: Iterable[object]) -> InputError:
+    """An `InputError` for a name that is not one of `known`, which it lists."""
+    return InputError(f"unknown {what} {shown(got)}; choose one of: {', '.join(map(str, known))}")
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for control characters and broken Unicode, which a terminal would act on or not encode."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def shown(value: object, most: int = _VALUE) -> str:
+    """`repr(value)` for a message: printable, and cut in the middle to at most `most` characters."""
+    return _cut(printable(repr(value)), most)
+
+
+def one_line(message: str) -> str:
+    """A message on one line without control characters, and without words or text of more than a few hundred ones."""
+    words = (_cut(printable(word), _WORD) for word in message.split())
+    return _cut(" ".join(words), _LINE)
+
+
+def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
+    """Calls `main(*args)`; what the user or the machine is the cause of ends in one line, as above.
+
+    A signal that `main` swallowed ends the process all the same, after `main` returned.
+    """
+    try:
+        signals.interruptible(True)
+        main(*args)
+        _flush()
+        signals.interruptible(False)
+    except SystemExit as error:
+        signals.interruptible(False)
+        with contextlib.suppress(OSError):
+            _flush()
+            raise
+        raise SystemExit(error.code or PIPE_CLOSED) from None
+    except BaseException as error:
+        signals.interruptible(False)
+        answer = (None, "") if signals.came() else _answer(error)
+        if answer is None:
+            raise
+        code, line = answer
+        # Of what the failure left behind, as coroutines that nobody awaits any more: the line is to be the only one.
+        warnings.simplefilter("ignore")
+    else:
+        code, line = 0, ""
+    signals.leave_if_one_came()
+    if code:
+        if line:
+            with contextlib.suppress(OSError):
+                print(one_line(line), file=sys.stderr)
+        with contextlib.suppress(OSError):
+            _flush()
+        sys.exit(code)
+
+
+def _answer(error: BaseException) -> tuple[int, str] | None:
+    """(exit code, line) for what the user or the machine is the cause of; None for a fault of our own."""
+    match error:
+        case KeyboardInterrupt():
+            return INTERRUPTED, "interrupted"
+        case Stopped():
+            return STOPPED, str(error)
+        case InputError():
+            return INPUT, f"error: {error}"
+        case BrokenPipeError():
+            return PIPE_CLOSED, ""
+        case OSError() if error.errno in _DISK_ERRORS:
+            return INPUT, f"error: {error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}"
+    # XLA's own kind of error; JAX is not imported for it.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)):
+        reason = _cut(" ".join(str(error).split()).removeprefix("RESOURCE_EXHAUSTED: "), _VALUE)
+        remedy = "lower the batch size, the width or the image size, or take a machine with more memory"
+        return INPUT, f"error: out of memory{f' ({reason})' if reason else ''}; {remedy}"
+    return None
+
+
+def _flush() -> None:
+    """Writes what is still to be printed; where that fails nothing more is, so that the interpreter ends in silence."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    tail = most // 3
+    return f"{text[: most - tail - 5]} ... {text[-tail:]}"

@@ -1,0 +1,123 @@
+"""What a command may replace: only what such a command wrote, and nothing that the model it reads depends on."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.integrity import SUMS, files_in, read_sums
+from osp_jax.runtime.replacing import is_temporary, remove_leftovers
+
+# An unlearned workdir of a version that wrote no SHA256SUMS.
+_OLD = {"config.json", "metrics.jsonl", "unlearn.json", "checkpoints", "statistics"}
+_OLD_EVALUATION = {"eval.json", "report.md", "report.html"}
+
+
+def check_out(out: Path, workdir: Path, overwrite: bool) -> None:
+    """Checks that `experiments.unlearn` may write its result to `out`, and nothing of anybody's is lost.
+
+    With `overwrite`, `out` may be an unlearned workdir: its `SHA256SUMS` lists `unlearn.json`, and every file in it is
+    listed. One of an older version must hold the files of an unlearned workdir and no others.
+
+    Raises:
+      InputError: `out` is a link or a file, is `workdir` or lies above or below it, exists without `overwrite`, or
+        holds something else.
+    """
+    if out.is_symlink():
+        raise InputError(f"{out} is a link; give the folder itself as --out")
+    place, source = out.resolve(), workdir.resolve()
+    if place == source:
+        raise InputError(f"{out} is the model that --workdir names; choose another --out")
+    if source.is_relative_to(place):
+        raise InputError(f"{out} holds {workdir}; choose another --out")
+    if place.is_relative_to(source):
+        raise InputError(f"{out} lies in {workdir}; choose an --out outside of it")
+    if place.parent.is_dir():
+        remove_leftovers(place)
+    if not out.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists; choose another --out or add --overwrite")
+    if not out.is_dir():
+        raise InputError(f"{out} is no folder; choose another --out")
+    foreign = _foreign(out)
+    if foreign:
+        raise InputError(
+            f"--overwrite replaces an unlearned model only, but {out} {foreign}; choose another --out, or remove it"
+        )
+
+
+def _foreign(out: Path) -> str | None:
+    """What shows that `out` is no unlearned workdir, or more than that; None for one, and for an empty folder."""
+    entries = {entry.name for entry in os.scandir(out) if not is_temporary(entry.name)}
+    if not entries:
+        return None
+    sums = read_sums(out, "remove it yourself, or choose another --out")
+    if sums is None:
+        if extra := sorted(entries - _OLD - _OLD_EVALUATION):
+            return f"holds {extra[0]}"
+        if missing := sorted({"config.json", "unlearn.json", "checkpoints"} - entries):
+            return f"lacks {missing[0]}"
+        if extra := sorted(set(os.listdir(out / "checkpoints")) - {"0"}):
+            return f"holds checkpoints/{extra[0]}"
+        return next((f"holds the link {path.name}" for path in out.rglob("*") if path.is_symlink()), None)
+    if "unlearn.json" not in sums:
+        return "is not one"
+    for name in files_in(out):
+        if name not in sums:
+            return f"holds {name}, which is not listed in {SUMS}"
+        if name.endswith(f"/{SUMS}"):
+            folder = (out / name).parent
+            listed = read_sums(folder, "remove it yourself, or choose another --out") or {}
+            if extra := next((inner for inner in files_in(folder) if inner not in listed), None):
+                return f"holds {folder.relative_to(out) / extra}, which is not listed in {SUMS}"
+    return None
+
+
+def check_results(folder: Path, names: Sequence[str], overwrite: bool = True) -> None:
+    """Checks that the files `names`, of which the first is the JSON record of the results, may be written to `folder`.
+
+    Raises:
+      InputError: one exists and is not listed in the `SHA256SUMS` of `folder`, nor beside results of an older version;
+        or it is no file; or results exist, and `overwrite` is not set.
+    """
+    if folder.is_dir():
+        remove_leftovers(folder.resolve())
+    existing = [name for name in names if os.path.lexists(folder / name)]
+    if not existing:
+        return
+    for name in existing:
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            raise InputError(f"{folder / name} is no file; move it away or choose another folder")
+    listed = read_sums(folder, "remove it, or choose another folder") or {}
+    unlisted = [name for name in existing if name not in listed]
+    if unlisted and not _is_old_result(folder / names[0]):
+        raise InputError(
+            f"{folder / unlisted[0]} was not written by this command; move it away or choose another folder"
+        )
+    if not overwrite:
+        raise InputError(f"{folder / existing[0]} exists; choose another --out or add --overwrite")
+
+
+def check_unfinished(folder: Path) -> None:
+    """Checks that `folder`, which a command removes when it is done, is new, empty, or was made by such a command.
+
+    Raises:
+      InputError: it holds something, but not the `config.json` that such a command writes first.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is no folder; move it away or choose another --out")
+    if folder.is_dir() and not (folder / "config.json").exists():
+        found = next((name for name in sorted(os.listdir(folder)) if not is_temporary(name)), None)
+        if found:
+            raise InputError(f"{folder} holds {found}, and not of this command; move it away or choose another --out")
+
+
+def _is_old_result(path: Path) -> bool:
+    """Whether it holds results of some version: all of them name their data set."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "dataset" in content

@@ -1,0 +1,264 @@
+"""Files and folders that are replaced as a whole: at any moment there is all of the old or all of the new.
+
+What is being written lies beside its place, in `.NAME.XXXXXXXX.osp_jax` with random digits: a file, or a folder with a
+marker file and the new `content`. The writer holds a lock on it, which ends with its process. The next writer of the
+same name removes what nobody holds. Nothing else is ever removed.
+
+A folder takes its place by one exchange of names (`renameat2` on Linux). Where the system has none, the old folder is
+moved aside first; if the process is killed between these two steps, the next writer moves it back.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from osp_jax.runtime.distributed import is_first, said_by_first, wait_for_all
+
+try:
+    import fcntl
+except ImportError:  # not on Windows; then nothing is removed
+    fcntl = None
+
+MARKER = "written_by_osp_jax"
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.osp_jax", re.DOTALL)
+_EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file by one with this text (UTF-8); of several processes the first does."""
+    if not is_first():
+        return
+    remove_leftovers(path)
+    temporary = _temporary(path, secrets.randbits(31))
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            _lock(file.fileno())
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+@contextmanager
+def building(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a path that does not exist yet; the folder that is made there takes the place of `path` at the end.
+
+    Several processes get the same path; the first one moves the folder. They wait for each other before the block, not
+    after it: see to it that all are done where the first leaves, and that no one reads `path` before it did.
+
+    Raises:
+      OSError: `path` holds something, and `overwrite` is not set.
+    """
+    number, held = secrets.randbits(31), None
+    try:
+        if is_first():
+            remove_leftovers(path)
+            held = _make(_temporary(path, number), path.name)
+        # The others have the number only after the folder was made.
+        holder = _temporary(path, said_by_first(number))
+        yield holder / "content"
+        if is_first():
+            _flush_all(holder / "content")
+            _swap(holder / "content", path, overwrite)
+    finally:
+        if held is not None:
+            _remove(_temporary(path, number))
+            os.close(held)
+
+
+@contextmanager
+def updating(folder: Path, drop: Collection[str] = ()) -> Iterator[Path]:
+    """Yields a copy of `folder`; what is changed there shows in `folder` at the end, all at once.
+
+    The copy consists of hard links: replace its files, do not write into them. `drop` names what is left out. `folder`
+    need not exist. A mount point, or a folder whose parent may not be written to, cannot be exchanged; it is changed in
+    place, file by file.
+    """
+    folder = folder.resolve()
+    if folder.exists() and (os.path.ismount(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
+        yield folder
+        for name in drop if is_first() else ():
+            shutil.rmtree(folder / name, ignore_errors=True)
+        return
+    with building(folder, overwrite=True) as content:
+        if is_first():
+            content.mkdir()
+            if folder.exists():
+                _link_all(folder, content, drop)
+        wait_for_all("the folder is copied")
+        yield content
+        wait_for_all("the folder is changed")
+    wait_for_all("the folder is in its place")
+
+
+def copy_anew(source: str, path: str) -> None:
+    """As `shutil.copy2`, to a new file in the place of `path`, whose content may be shared with another folder."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    shutil.copy2(source, path)
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder, if it is there, so that it is never half there; of several processes the first does."""
+    if is_first() and folder.is_dir():
+        holder = _temporary(folder, secrets.randbits(31))
+        held = _make(holder, folder.name)
+        try:
+            os.rename(folder, holder / "content")
+        finally:
+            _remove(holder)
+            os.close(held)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one of ours that is being written, or was left by a killed process."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed writers of `path` left beside it, and moves back an old folder that they had moved aside."""
+    remove_all_leftovers(path.parent, _short(path.name))
+
+
+def remove_all_leftovers(folder: Path, name: str | None = None) -> None:
+    """`remove_leftovers` of everything in `folder`, or of what is called `name`."""
+    if fcntl is None or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        matches = [_TEMPORARY.fullmatch(entry.name) for entry in entries]
+    for match in matches:
+        if match and name in (None, match[1]):
+            _remove_leftover(folder / match[0], match[1])
+
+
+def _remove_leftover(leftover: Path, name: str) -> None:
+    with suppress(OSError):  # another process removes it too, or it is of another user
+        if leftover.is_symlink():
+            return
+        if not leftover.is_dir():
+            if _is_free(leftover):
+                leftover.unlink()
+        elif not any(leftover.iterdir()):
+            leftover.rmdir()
+        elif (leftover / MARKER).is_file() and _is_free(leftover / MARKER):
+            # The marker is empty where the process was killed before it wrote its target's name.
+            target = (leftover / MARKER).read_bytes().decode(errors="replace") or name
+            if _short(target) != name:
+                return
+            if (leftover / "old").exists() and not os.path.lexists(leftover.with_name(target)):
+                os.rename(leftover / "old", leftover.with_name(target))
+            _remove(leftover)
+
+
+def _make(holder: Path, target: str) -> int:
+    """Makes a folder with a marker; the descriptor that is returned holds its lock until it is closed."""
+    holder.mkdir()
+    held = os.open(holder / MARKER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    _lock(held)
+    os.write(held, target.encode())
+    return held
+
+
+def _remove(holder: Path) -> None:
+    """The marker goes last, so that a removal that is killed can be finished."""
+    for path in list(holder.iterdir()):
+        if path.name == "old" or path.name.startswith("content"):  # Orbax appends to the name while it writes
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # what is not ours stays
+        if os.listdir(holder) == [MARKER]:
+            (holder / MARKER).unlink()
+        holder.rmdir()
+
+
+def _swap(content: Path, path: Path, overwrite: bool) -> None:
+    if not overwrite or not os.path.lexists(path):
+        os.rename(content, path)
+    elif not _exchange(content, path):
+        os.rename(path, content.with_name("old"))
+        os.rename(content, path)
+    _flush(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two names in one step; False where the system or the file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    if renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _link_all(source: Path, copy: Path, drop: Collection[str] = ()) -> None:
+    with os.scandir(source) as entries:
+        found = [entry for entry in entries if entry.name not in drop and not is_temporary(entry.name)]
+    for entry in found:
+        there = copy / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            there.mkdir()
+            _link_all(Path(entry.path), there)
+            continue
+        try:
+            os.link(entry.path, there, follow_symlinks=False)
+        except OSError:  # a file system without hard links, or one that forbids them
+            shutil.copy2(entry.path, there, follow_symlinks=False)
+    shutil.copystat(source, copy)
+
+
+def _flush_all(folder: Path) -> None:
+    for directory, _, _ in os.walk(folder):
+        _flush(Path(directory))
+
+
+def _flush(folder: Path) -> None:
+    """Makes the disk hold the names in `folder`."""
+    with suppress(OSError):  # some file systems do not flush folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _temporary(path: Path, number: int) -> Path:
+    return path.with_name(f".{_short(path.name)}.{number:08x}.osp_jax")
+
+
+def _short(name: str) -> str:
+    """The start of a name, so that there is room for what a temporary name adds to it."""
+    return name.encode()[:150].decode(errors="ignore")
+
+
+def _lock(handle: int) -> None:
+    with suppress(OSError):  # some network file systems have no locks
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no process holds the lock on a file."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(handle)
+    except OSError:
+        return False
+    return True

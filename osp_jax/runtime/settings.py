@@ -1,0 +1,296 @@
+"""Every setting of a config with its type, range and default; `validated` checks and completes a config.
+
+The files below `configs/` say what each setting means. The rest of the code reads settings from the `ConfigDict`.
+A setting that is added has a default here that does what was done before it existed: configs and workdirs that lack it
+are completed with it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+from ml_collections import ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import ConfigDict as Rules
+from pydantic.fields import FieldInfo
+
+from osp_jax.runtime.errors import InputError, printable, shown
+
+_BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "up to", "min_length": "", "max_length": ""}
+MOST_SEED = 2**31 - 1
+
+
+def tuples(value: Any) -> Any:
+    """JSON knows lists only."""
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def clean(text: str) -> str:
+    if printable(text) != text:
+        raise ValueError("control characters")
+    return text
+
+
+def _distinct(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError("twice")
+    return values
+
+
+def _shares(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError("out of range")
+    return values
+
+
+def positive(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(value > 0 for value in values):
+        raise ValueError("out of range")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(clean)]
+Text = Annotated[str, Field(max_length=100_000), AfterValidator(clean)]
+Place = Annotated[str, Field(max_length=4096), AfterValidator(clean)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Pairs = Annotated[tuple[tuple[float, float], ...], BeforeValidator(tuples)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(tuples)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(tuples), AfterValidator(_distinct)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(tuples), AfterValidator(_distinct)]
+
+
+class Section(BaseModel):
+    """Settings of one group; numbers are finite, and no type is converted to another."""
+
+    model_config = Rules(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Data(Section):
+    name: Name = "digits"
+    dir: Place = ""
+    image_size: int = Field(0, ge=0, le=16384)
+    stream: bool = False
+    crop: Text = ""
+    mean: Annotated[Numbers, AfterValidator(_shares)] = Field(
+        (), description="numbers from 0 to 1, one for each channel, or ()"
+    )
+    std: Annotated[Numbers, AfterValidator(positive)] = Field(
+        (), description="numbers above 0, one for each channel, or ()"
+    )
+    validation: Share = 0.0
+    exclude: Text = ""
+    pad: int = Field(1, ge=0, le=16384)
+    pad_mode: Literal["reflect", "zeros"] = Field("reflect", description="'reflect' or 'zeros'")
+    flip: bool = False
+    cutout: int = Field(0, ge=0, le=16384)
+
+
+class Model(Section):
+    name: Name = "resnet8"
+    width: int = Field(0, ge=0, le=65536)
+    stem: Name = "auto"
+    dtype: Name = "float32"
+
+
+class Training(Section):
+    start_from: Place = ""
+    epochs: int = Field(15, ge=1, le=10**6)
+    batch_size: int = Field(64, ge=1, le=10**6)
+    last_batch: Literal["drop", "keep"] = Field("drop", description="'drop' or 'keep'")
+    learning_rate: float = Field(0.2, ge=0)
+    schedule: Name = "one-cycle"
+    warmup: float = Field(0.2, gt=0, lt=1)
+    momentum: Share = 0.9
+    weight_decay: float = Field(5e-4, ge=0)
+    norm_bias_rate: float = Field(1.0, ge=0)
+    label_smoothing: Share = 0.0
+
+
+class Orthogonality(Section):
+    penalty: Name = "so"
+    weight: float = Field(1e-3, ge=0)
+    schedule: Pairs = Field(((0, 1.0),), description="pairs (epoch, factor), as in ((0,1.0),(20,0.1))")
+    layers: Text = ""
+
+
+class Features(Section):
+    penalty: Name = "none"
+    weight: float = Field(0.0, ge=0)
+
+
+class Checkpoint(Section):
+    every: int = Field(1, ge=1, le=10**9)
+    keep: int = Field(2, ge=1, le=10**6)
+
+
+class Statistics(Section):
+    batch_size: int = Field(256, ge=1, le=10**6)
+    features: int = Field(4000, ge=0, le=10**9)
+    tails: int = Field(0, ge=0, le=10**9)
+
+
+class Experiment(Section):
+    """`configs/default.py`: a training."""
+
+    seed: Seed = 0
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+    orthogonality: Orthogonality = Orthogonality()
+    features: Features = Features()
+    checkpoint: Checkpoint = Checkpoint()
+    statistics: Statistics = Statistics()
+
+
+class Budget(Section):
+    retain: int = Field(-1, ge=-1, le=10**9)
+    forget: int = Field(-1, ge=-1, le=10**9)
+
+
+class Tuning(Section):
+    trials: int = Field(3, ge=1, le=10**6)
+    requests: int = Field(1, ge=1, le=10**6)
+
+
+class Audit(Section):
+    train_images: int = Field(10_000, ge=1, le=10**9)
+
+
+class Timing(Section):
+    limit: float = Field(60.0, ge=0)
+
+
+class Comparison(Section):
+    """`configs/benchmark/default.py`: methods on the same requests."""
+
+    seed: Seed = 0
+    seeds: Seeds = Field((0,), description="different integers from 0 to 2147483647, as in (0, 1)")
+    original: Experiment = Experiment(data=Data(validation=0.15))
+    methods: Names = Field((), description="different names of methods, or () for all")
+    options: Names = Field((), description="settings of methods, as in ('osp:amount=0.2',)")
+    forget: Names = Field(("each",), description="requests, as in ('each', '3,5', '3 then 5')")
+    budget: Budget = Budget()
+    tuning: Tuning = Tuning()
+    audit: Audit = Audit()
+    timing: Timing = Timing()
+
+
+class Entry(Section):
+    configs: Names = Field(description="config files, as in ('configs/cifar10_resnet18.py',)")
+    audited: Text
+    probes: bool
+    shadows: int = Field(ge=0, le=4096)
+
+
+class Study(Section):
+    """`configs/paper/default.py`."""
+
+    methods: Names = Field(description="different names of methods")
+    entries: dict[Name, Entry]
+
+
+KINDS: dict[str, type[Section]] = {"training": Experiment, "comparison": Comparison, "study": Study}
+
+
+def validated(config: Any, kind: type[Section] = Experiment, where: str = "config") -> ConfigDict:
+    """`config` with the defaults of settings that it lacks; itself if it lacks none.
+
+    Args:
+      config: a `ConfigDict` or a dict.
+      where: how messages call it.
+
+    Raises:
+      InputError: an unknown setting, or one of the wrong type, out of range or not finite.
+    """
+    fields = plain(config, where)
+    whole = completed(fields, kind)
+    check(whole, kind, where)
+    if fields == whole and isinstance(config, ConfigDict):
+        return config
+    made = ConfigDict(whole)
+    made.lock()
+    return made
+
+
+def plain(config: Any, where: str = "config") -> dict[str, Any]:
+    """The fields of a config as nested dicts; raises `InputError` where it is none or a field has no value yet."""
+    try:
+        fields = config.to_dict() if isinstance(config, ConfigDict) else config
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # references between fields
+        raise InputError(f"{where} cannot be read: {error}; give each setting a value") from error
+    if not isinstance(fields, Mapping):
+        raise InputError(f"{where} is {shown(fields)}; give a ConfigDict")
+    return dict(fields)
+
+
+def completed(fields: Mapping[str, Any], kind: type[Section] = Experiment) -> dict[str, Any]:
+    """`fields` with the defaults of settings that they lack; values that are there are not looked at."""
+    whole = dict(fields)
+    for name, field in kind.model_fields.items():
+        section = _section(field)
+        if name not in whole:
+            if not field.is_required():
+                default = field.get_default()
+                whole[name] = default.model_dump() if section else default
+        elif section and isinstance(whole[name], Mapping):
+            whole[name] = completed(whole[name], section)
+    return whole
+
+
+class Fault(NamedTuple):
+    """What is wrong with a field: 'data.pad', 'is -1', 'give an integer from 0 to 16384'."""
+
+    name: str
+    problem: str
+    remedy: str
+
+
+def check(fields: Any, kind: type[BaseModel], where: str) -> None:
+    """Raises `InputError` for the first of `fields` that `kind` does not allow, named as `where.section.field`."""
+    if found := first_fault(fields, kind):
+        raise InputError(f"{'.'.join(filter(None, (where, found.name)))} {found.problem}; {found.remedy}")
+
+
+def first_fault(fields: Any, kind: type[BaseModel]) -> Fault | None:
+    """The first of `fields` that `kind` does not allow; where an entry of a field is wrong, the whole field."""
+    try:
+        kind.model_validate(fields)
+        return None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+    names, value, section, field = [], fields, kind, None
+    for part in first["loc"]:
+        known = section.model_fields
+        names.append(str(part))
+        if first["type"] == "extra_forbidden" and part not in known:
+            return Fault(".".join(names), "is no setting", f"choose one of: {', '.join(known)}")
+        field = known.get(part)
+        if not isinstance(value, Mapping) or part not in value:
+            return Fault(".".join(names), "is missing", f"give {_wanted(field)}")
+        value, section = value[part], _section(field) if field else None
+        if section is None:
+            break
+    return Fault(".".join(names), f"is {shown(value)}", f"give {_wanted(field) if field else 'a group of settings'}")
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _wanted(field: FieldInfo) -> str:
+    """A field's type and range in words."""
+    if field.description:
+        return field.description
+    if _section(field):
+        return "a group of settings"
+    limits = {}
+    for rule in field.metadata:
+        limits |= {name: getattr(rule, name) for name in _BOUNDS if hasattr(rule, name)}
+    if field.annotation is int and limits.keys() >= {"ge", "le"}:
+        return f"an integer from {limits['ge']} to {limits['le']}"
+    if field.annotation is str:
+        return f"{'some ' if limits.get('min_length') else ''}text of up to {limits['max_length']} characters"
+    words = {int: "an integer", float: "a finite number", bool: "True or False"}
+    bounds = [f"{words} {limits[name]}" for name, words in _BOUNDS.items() if name in limits and words]
+    return f"{words.get(field.annotation, 'another value')} {' and '.join(bounds)}".rstrip()

@@ -1,0 +1,100 @@
+"""What every request is asked at the door, whatever the method."""
+
+import jax
+import numpy as np
+import pytest
+
+from osp_jax.data.augment import Preparation
+from osp_jax.data.sources import Split
+from osp_jax.methods import METHODS, get_method
+from osp_jax.methods.parts.data import request_data
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import collect_statistics
+from tests.methods.conftest import request_of
+from tests.small_networks import SHAPE
+
+IMAGES = np.zeros((4, 2, 2, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("forget", "words"),
+    [
+        ((), "no class to forget"),
+        ((-1,), "there is no class -1; give numbers from 0 to 4"),
+        ((12,), "there is no class 12"),
+        ((1, 5), "there is no class 5"),
+        ((0, 1, 2, 3, 4), "all 5 classes would be forgotten"),
+        ((1.5,), "1.5 is no class number"),
+        (("cat",), "'cat' is no class number"),
+        ((True,), "True is no class number"),
+    ],
+)
+def test_what_cannot_be_forgotten_is_refused(forget, words, flat_mlp):
+    with pytest.raises(InputError, match=words):
+        request_of("osp", flat_mlp, forget)
+
+
+def asked(trained, name="osp", **changed):
+    method = get_method(name)
+    given = {"data": None, "statistics": trained.statistics, "config": method.options(), "rng": jax.random.key(0)}
+    return method.unlearn(trained.model, trained.variables, (1,), **(given | changed))
+
+
+def test_a_class_that_is_gone_is_not_forgotten_again(flat_mlp):
+    with pytest.raises(InputError, match="class 1 is forgotten already"):
+        asked(flat_mlp, gone=(1,))
+    with pytest.raises(InputError, match="all 5 classes"):
+        asked(flat_mlp, gone=(0, 2, 3, 4))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if get_method(name).sees])
+def test_a_method_that_needs_images_says_so_where_it_gets_none(name, flat_mlp):
+    with pytest.raises(InputError, match=r"needs .*images; give data"):
+        asked(flat_mlp, name)
+
+
+def test_data_of_another_request_are_refused(flat_mlp):
+    split = Split(IMAGES, np.arange(4))
+    data = request_data(split, np.arange(4), (2,), Preparation((0.5,), (0.5,)), {})
+    with pytest.raises(InputError, match=r"data are for forgetting \[2\], not \[1\]"):
+        asked(flat_mlp, data=data)
+
+
+@pytest.mark.parametrize("changed", [{"statistics": None}, {"config": None}, {"config": {"amount": 0.1}}])
+def test_something_else_than_statistics_or_options_is_refused(changed, flat_mlp):
+    with pytest.raises(InputError, match=next(iter(changed))):
+        asked(flat_mlp, **changed)
+
+
+def test_the_statistics_of_a_class_that_is_gone_count_nothing(flat_mlp):
+    left = flat_mlp.statistics.without((1, 3))
+    np.testing.assert_array_equal(left.classes_seen(), [0, 2, 4])
+    assert not set(np.asarray(left.labels)) & {1, 3}
+    assert len(left.features) == len(left.labels) == 12
+    for name, layer in left.layers.items():
+        kept = flat_mlp.statistics.layers[name]
+        for new, old in zip(jax.tree.leaves(layer), jax.tree.leaves(kept), strict=True):
+            np.testing.assert_array_equal(new[np.array([1, 3])], 0)
+            np.testing.assert_array_equal(new[np.array([0, 2, 4])], old[np.array([0, 2, 4])])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (IMAGES.astype(np.float32) / 255, np.zeros(4, int), "images are float32"),
+        (IMAGES[0], np.zeros(2, int), r"of shape \(2, 2, 1\)"),
+        (IMAGES, np.zeros(3, int), "for each of the 4 images"),
+        (IMAGES, np.zeros((4, 1), int), "for each of the 4 images"),
+        (IMAGES, np.zeros(4), "labels are float64"),
+        (IMAGES, np.array([0, 1, -1, 2]), "a label is -1"),
+    ],
+)
+def test_a_split_of_other_arrays_is_refused(images, labels, words):
+    with pytest.raises(InputError, match=words):
+        Split(images, labels)
+
+
+def test_images_that_are_scaled_already_are_not_scaled_again(flat_mlp):
+    batches = [(np.zeros((5, *SHAPE), np.float32), np.arange(5))]
+    with pytest.raises(InputError, match="images are float32; give uint8"):
+        collect_statistics(flat_mlp.model, flat_mlp.variables, batches, num_classes=5, mean=(0.5,) * 3, std=(0.3,) * 3)

@@ -1,0 +1,75 @@
+"""Sums of gradients over images: against a linear network's written-down gradients, and in both modes of batch norm."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from osp_jax.methods.parts.importance import filled_batches, loss_gradient, mean_squared_gradient, smallest, summed
+from osp_jax.training.loss import cross_entropy, train_logits
+from tests.methods.linear import (
+    MODEL,
+    PREPARATION,
+    VARIABLES,
+    assert_close,
+    gradient,
+    images_of,
+    mean_of_squares,
+    request,
+    runs,
+)
+
+SPLIT = images_of((5, 3, 3))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_the_gradient_of_a_batch_is_squared_after_its_mean_and_a_short_batch_counts_as_one(batch_size):
+    indices = np.random.default_rng(0).permutation(11)
+    found = mean_squared_gradient(MODEL, VARIABLES, request(SPLIT, (1,)), indices, batch_size)
+    assert_close(found, mean_of_squares(SPLIT, runs(indices, batch_size)))
+
+
+def test_gradients_of_batches_add_up():
+    batches = filled_batches(np.arange(11), 4)
+    found = summed(loss_gradient(MODEL, PREPARATION), VARIABLES, batches, SPLIT.images, SPLIT.labels)
+    expected = [gradient(SPLIT, batch, SPLIT.labels[batch]) for batch in runs(np.arange(11), 4)]
+    assert_close(found, jax.tree.map(lambda *leaves: sum(leaves), *expected))
+
+
+def test_a_filled_batch_repeats_images_at_weight_zero():
+    batches = filled_batches(np.array([7, 8, 9]), 2)
+    assert batches["indices"].tolist() == [[7, 8], [9, 7]]
+    assert batches["weights"].tolist() == [[1, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_gradient_is_taken_in_the_mode_asked_for(digits, train):
+    train_split, batch = digits.dataset.train, np.arange(32)
+    batches = {"indices": batch[None], "weights": np.ones((1, 32), np.float32)}
+    term = loss_gradient(digits.model, digits.preparation, train=train)
+    found = summed(term, digits.variables, batches, train_split.images, train_split.labels)
+    inputs = digits.preparation.plain(jnp.asarray(train_split.images[batch]))
+
+    @partial(jax.jit, static_argnums=1)
+    def loss(step, training):  # along the gradient found
+        params = jax.tree.map(lambda p, d: p + step * d, digits.variables["params"], found)
+        if training:
+            logits, _ = train_logits(digits.model, params, digits.variables["batch_stats"], inputs)
+        else:
+            logits = digits.model.apply({**digits.variables, "params": params}, inputs, False)
+        return cross_entropy(logits, train_split.labels[batch])
+
+    square = float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(found)))
+    step = 1e-2 / np.sqrt(square)
+    slopes = [float(loss(step, mode) - loss(-step, mode)) / (2 * step) for mode in (train, not train)]
+    assert slopes[0] == pytest.approx(square, rel=0.02)
+    assert slopes[1] != pytest.approx(square, rel=0.1)
+
+
+def test_smallest_marks_that_many_of_the_smallest_entries():
+    values = np.array([[3.0, -1.0, 2.0], [2.0, 0.0, 5.0]])
+    assert np.array(smallest(values, 3)).tolist() == [[False, True, True], [False, True, False]]
+    assert not smallest(values, 0).any()
+    assert smallest(values, 6).all()

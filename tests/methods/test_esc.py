@@ -1,0 +1,125 @@
+"""ESC: the head by singular values, what it erases, and what becomes of the class."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from osp_jax.data.augment import Preparation
+from osp_jax.methods.esc import Options, erase_directions, unlearn
+from osp_jax.runtime.errors import InputError
+from tests.methods.digits_by_hand import layer_columns
+from tests.small_networks import SHAPE, assert_close, random_variables
+
+
+def request_to(trained, images, **options):
+    """New variables; the forgotten images are `images`, uint8."""
+    data = SimpleNamespace(
+        images=jnp.asarray(images),
+        preparation=Preparation((0.5,) * 3, (0.3,) * 3),
+        forget=lambda: np.arange(len(images)),
+    )
+    given = {"data": data, "statistics": trained.statistics, "config": Options(**options), "rng": jax.random.key(0)}
+    return unlearn(trained.model, trained.variables, (1,), **given)
+
+
+def normal(*shape):
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("percent", "erased"), [(1.5, 1), (10.0, 3)])
+def test_the_head_is_that_of_the_singular_value_decomposition(digits, percent, erased):
+    data = digits.data((3,), forget_per_class=50)
+    given = {"data": data, "statistics": digits.statistics, "rng": jax.random.key(0)}
+    config = Options(percent, augment=False, batch_size=20)
+    new = unlearn(digits.model, digits.variables, (3,), config=config, **given)
+    left, _, _ = np.linalg.svd(layer_columns(digits, digits.variables, data.forget())["head"])
+    kernel = np.asarray(digits.variables["params"]["head"]["kernel"], np.float64)
+    expected = left[:, erased:] @ left[:, erased:].T @ kernel
+    assert_close(new["params"]["head"]["kernel"] - kernel, expected - kernel, 1e-4)
+
+
+def test_it_forgets_the_class_keeps_the_others_and_never_sees_a_retained_image(digits):
+    before = digits.accuracies(digits.variables, (3,))
+    variables, data = digits.forget("esc", (3,))
+    forget, retain = digits.accuracies(variables, (3,))
+    assert before[0] > 0.9
+    assert forget < 0.1
+    assert retain > before[1] - 0.12
+    assert data.seen() == {"3": (digits.dataset.train.labels == 3).sum()}
+
+
+def test_two_classes_are_forgotten_together_by_two_directions(digits):
+    variables, data = digits.forget("esc", (3, 5), percent=7.0)
+    forget, retain = digits.accuracies(variables, (3, 5))
+    assert forget < 0.2
+    assert retain > 0.85
+    assert data.seen().keys() == {"3", "5"}
+
+
+def test_nothing_but_the_heads_kernel_changes(digits):
+    variables, _ = digits.forget("esc", (3,))
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), variables, digits.variables)
+    assert changed["params"]["head"].pop("kernel")
+    assert not any(jax.tree.leaves(changed))
+
+
+@pytest.mark.parametrize("name", ["flat_mlp", "allcnn"])  # a dense head, and one that reads a map
+def test_where_every_direction_is_erased_the_forgotten_images_give_the_bias(name, request):
+    trained = request.getfixturevalue(name)
+    images = np.random.default_rng(0).integers(0, 256, (12, *SHAPE), dtype=np.uint8)
+    variables = request_to(trained, images, percent=100.0)
+    inputs = (images / np.float32(255) - 0.5) / 0.3
+    logits = jax.jit(lambda variables: trained.model.apply(variables, inputs, False))
+    before, after = (np.asarray(logits(v)) for v in (trained.variables, variables))
+    head = trained.statistics.channels.head
+    bias = np.broadcast_to(variables["params"][head]["bias"], after.shape)
+    # What is below a thousandth of the largest singular value counts as rounding and stays.
+    np.testing.assert_allclose(after, bias, atol=2e-3 * np.abs(before - bias).max())
+
+
+def test_features_orthogonal_to_every_forgotten_one_give_the_same_logits():
+    basis = np.linalg.qr(normal(8, 8))[0]
+    features = normal(20, 3) @ basis[:, :3].T
+    kernel = normal(8, 4)
+    new = np.asarray(erase_directions(kernel, features.T @ features, 8))
+    assert_close(basis[:, 3:].T @ new, basis[:, 3:].T @ kernel)
+    np.testing.assert_allclose(features @ new, 0, atol=1e-5)
+
+
+def test_erasing_the_same_directions_again_changes_nothing():
+    features, kernel = normal(20, 8), normal(8, 4)
+    once = erase_directions(kernel, features.T @ features, 3)
+    assert_close(erase_directions(once, features.T @ features, 3), once)
+    assert np.abs(once - kernel).max() > 0.1
+
+
+def test_features_that_are_all_zero_leave_the_head_as_it_is():
+    kernel = normal(8, 4)
+    np.testing.assert_array_equal(erase_directions(kernel, np.zeros((8, 8), np.float32), 2), kernel)
+
+
+class GroupedHead(nn.Module):
+    """A head that is no product of features and kernel."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nn.Conv(6, (1, 1), feature_group_count=3, name="head")(x).mean((1, 2))
+
+
+def test_a_head_without_a_kernel_that_multiplies_features_is_an_input_error():
+    model = GroupedHead()
+    variables = random_variables(model, np.zeros((1, 4, 4, 3), np.float32))
+    statistics = SimpleNamespace(channels=SimpleNamespace(head="head"))
+    trained = SimpleNamespace(model=model, variables=variables, statistics=statistics)
+    with pytest.raises(InputError, match="use a network"):
+        request_to(trained, np.zeros((2, 4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("options", [{"percent": -1.0}, {"percent": 101.0}, {"batch_size": 0}], ids=str)
+def test_bad_options_are_an_input_error(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        Options(**options)

@@ -1,0 +1,127 @@
+"""The registry, the options as text, and what holds for every method."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osp_jax.methods import METHODS, get_method, parse_options
+from osp_jax.runtime.errors import InputError
+from tests.methods.conftest import request_of
+
+WITHOUT_IMAGES = [name for name in METHODS if not get_method(name).sees]
+OSP, FIT, LOGIT = (get_method(name) for name in ("osp", "osp-fit", "logit-mask"))
+
+
+@pytest.mark.parametrize("name", WITHOUT_IMAGES)
+def test_a_registered_method_has_options_with_defaults_and_the_common_signature(name, flat_mlp):
+    new = request_of(name, flat_mlp, (1,))
+    assert jax.tree.structure(new) == jax.tree.structure(flat_mlp.variables)
+    changed = jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), new, flat_mlp.variables))
+    assert any(changed)
+    assert not all(changed)
+
+
+@pytest.mark.parametrize("name", WITHOUT_IMAGES)
+def test_a_request_does_not_change_what_it_was_given(name, flat_mlp):
+    before = jax.tree.map(np.array, (flat_mlp.variables, flat_mlp.statistics))
+    request_of(name, flat_mlp, (0, 2))
+    jax.tree.map(np.testing.assert_array_equal, (flat_mlp.variables, flat_mlp.statistics), before)
+
+
+@pytest.mark.parametrize("name", WITHOUT_IMAGES)
+def test_the_same_request_has_the_same_result(name, flat_mlp):
+    jax.tree.map(np.testing.assert_array_equal, *(request_of(name, flat_mlp, (1,)) for _ in range(2)))
+
+
+def test_an_unknown_method_is_an_input_error_that_lists_them():
+    with pytest.raises(InputError, match="logit-mask, osp, osp-fit"):
+        get_method("prune")
+
+
+def test_options_are_read_by_the_type_of_their_defaults():
+    options = parse_options(OSP, ["layers=stage[34]", "amount=0.5", "erase=true", "standardised=False"])
+    assert options == dataclasses.replace(OSP.options(), layers="stage[34]", amount=0.5, erase=True, standardised=False)
+    options = parse_options(FIT, ["steps=7", "margin=3", "learning_rate=1e-2", "draws=1e2"])
+    assert options == dataclasses.replace(FIT.options(), steps=7, margin=3.0, learning_rate=0.01, draws=100)
+    assert isinstance(options.margin, float)
+    assert isinstance(options.draws, int)
+
+
+def test_a_text_option_may_contain_an_equals_sign():
+    assert parse_options(OSP, ["layers=a=b"]).layers == "a=b"
+
+
+@pytest.mark.parametrize("method", map(get_method, METHODS), ids=METHODS)
+def test_without_assignments_the_options_are_the_defaults(method):
+    assert parse_options(method, []) == method.options()
+
+
+@pytest.mark.parametrize(
+    ("method", "assignment"),
+    [
+        (OSP, "amount=much"),
+        (OSP, "amount="),
+        (OSP, "amount"),
+        (OSP, "amount=True"),
+        (OSP, "amount=[1]"),
+        (OSP, "amount='1'"),
+        (OSP, "erase=1"),
+        (OSP, "erase=perhaps"),
+        (OSP, "erase"),
+        (FIT, "steps=2.5"),
+        (FIT, "steps=True"),
+        (FIT, "steps=__import__('os')"),
+        (FIT, "steps=1e999"),
+        (FIT, "steps=" + "9" * 30),
+        (OSP, "amount=1e999"),
+        (OSP, "amount=-1e999"),
+        (OSP, "amount=nan"),
+        (OSP, "amount=" + "(" * 10_000),
+        (OSP, "amount=" + "-" * 100_000 + "1"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_input_error_that_names_the_option(method, assignment):
+    with pytest.raises(InputError, match=assignment.partition("=")[0]):
+        parse_options(method, [assignment])
+
+
+@pytest.mark.parametrize(("method", "known"), [(OSP, "amount"), (FIT, "margin"), (LOGIT, "none")])
+def test_an_unknown_option_is_an_input_error_that_lists_the_options(method, known):
+    with pytest.raises(InputError, match=known):
+        parse_options(method, ["strenght=hard"])
+
+
+WRONG = {
+    bool: [1, "True", None],
+    int: [float("nan"), float("inf"), -float("inf"), -(10**30), 1.5, "1", None, True],
+    float: [float("nan"), float("inf"), -float("inf"), -1e30, "1", None, True],
+    str: ["x" * 100_000, 3, None],
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_option_of_another_type_or_out_of_range_is_refused_in_one_short_line(name):
+    options = METHODS[name].Options
+    for field in dataclasses.fields(options):
+        for value in WRONG[type(field.default)]:
+            with pytest.raises(InputError, match=field.name) as raised:
+                options(**{field.name: value})
+            assert len(str(raised.value)) < 300
+            assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("amount", [0.25, 0, -1, 1.5])
+def test_top_k_without_a_number_of_channels_is_refused(amount):
+    with pytest.raises(InputError, match="with select=top-k give a number of channels, such as amount=4"):
+        OSP.options(select="top-k", amount=amount)
+    assert OSP.options(select="top-k", amount=4).amount == 4
+
+
+@given(st.floats(0, 1), st.integers(0, 2**31 - 1))
+def test_numbers_survive_as_text(amount, steps):
+    assert parse_options(OSP, [f"amount={amount!r}"]).amount == amount
+    assert parse_options(FIT, [f"steps={steps}"]).steps == steps

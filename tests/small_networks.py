@@ -1,0 +1,276 @@
+"""Networks that the library has not seen, random variables for any network, and gating without a mask."""
+
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from osp_jax.networks import MODELS, create_model
+from osp_jax.program.channels import Channels, find_channels
+
+CLASSES = 5
+SHAPE = (16, 16, 3)
+
+
+class FlatMLP(nn.Module):
+    """Flatten, two hidden layers."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(nn.Dense(8)(x))
+        x = nn.relu(nn.Dense(6, use_bias=False)(x))
+        return nn.Dense(CLASSES)(x)
+
+
+class PoolNet(nn.Module):
+    """Convolutions with a bias and no norm, max-pools, and a head that reads a flattened map."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), (2, 2))
+        x = nn.relu(nn.max_pool(nn.Conv(6, (3, 3), strides=2)(x), (2, 2), (2, 2)))
+        return nn.Dense(CLASSES)(x.reshape(x.shape[0], -1))
+
+
+class PlainResidual(nn.Module):
+    """Two blocks with identity shortcuts after a stem, batch norm, functional ReLU, names left to Flax."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train)
+        x = nn.relu(norm()(nn.Conv(4, (3, 3))(x)))
+        for _ in range(2):
+            y = nn.relu(norm()(nn.Conv(6, (3, 3))(x)))
+            x = nn.relu(x + norm()(nn.Conv(4, (3, 3))(y)))
+        return nn.Dense(CLASSES)(x.mean((1, 2)))
+
+
+class PreActivation(nn.Module):
+    """The residual stream itself is never rectified; norm and ReLU stand at the entrance of each branch."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train)
+        x = nn.Conv(4, (3, 3), name="stem")(x)
+        for i in (1, 2):
+            y = nn.relu(norm(name=f"bn{i}a")(x))
+            y = nn.Conv(6, (3, 3), name=f"conv{i}a")(y)
+            y = nn.relu(norm(name=f"bn{i}b")(y))
+            x = x + nn.Conv(4, (3, 3), name=f"conv{i}b")(y)
+        x = nn.relu(norm(name="bn_last")(x))
+        return nn.Dense(CLASSES, name="head")(x.mean((1, 2)))
+
+
+class Encoder(nn.Module):
+    """A block built in `setup`, with a sequence inside."""
+
+    def setup(self) -> None:
+        self.first = nn.Sequential([nn.Conv(4, (3, 3)), nn.relu])
+        self.norm = nn.BatchNorm(use_running_average=True)
+        self.second = nn.Conv(6, (3, 3), use_bias=False)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.relu(self.norm(self.second(self.first(x))))
+
+
+class Nested(nn.Module):
+    """Submodules two levels deep; two of them share a class."""
+
+    def setup(self) -> None:
+        self.near, self.far = Encoder(), Encoder()
+        self.classify = nn.Dense(CLASSES)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.classify(self.far(self.near(x)).mean((1, 2)))
+
+
+class Wrapped(nn.Module):
+    """Blocks under rematerialisation and under jit."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.remat(Encoder)(name="rematerialised")(x)
+        x = nn.jit(Encoder)(name="compiled")(x)
+        return nn.Dense(CLASSES, name="head")(x.mean((1, 2)))
+
+
+class LayerNormed(nn.Module):
+    """Norms that mix the channels of one position."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.relu(nn.LayerNorm(name="norm1")(nn.Conv(6, (3, 3), name="conv1")(x)))
+        x = nn.relu(nn.GroupNorm(num_groups=2, name="norm2")(nn.Conv(8, (3, 3), name="conv2")(x)))
+        return nn.Dense(CLASSES, name="head")(x.mean((1, 2)))
+
+
+class PaddedShortcut(nn.Module):
+    """The parameter-free shortcut of He et al. (option A): the narrow stream is padded with channels of zeros."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train)
+        x = nn.relu(norm(name="bn1")(nn.Conv(4, (3, 3), name="conv1")(x)))
+        y = nn.relu(norm(name="bn2")(nn.Conv(8, (3, 3), strides=2, name="conv2")(x)))
+        y = norm(name="bn3")(nn.Conv(8, (3, 3), name="conv3")(y))
+        x = nn.relu(y + jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (2, 2))))
+        return nn.Dense(CLASSES, name="head")(x.mean((1, 2)))
+
+
+class FlattenedEarly(nn.Module):
+    """The map is flattened between its convolution and the ReLU."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.relu(nn.Conv(4, (3, 3), strides=4, name="conv1")(x))
+        x = nn.Conv(6, (3, 3), strides=2, name="conv2")(x)
+        return nn.Dense(CLASSES, name="head")(nn.relu(x.reshape(x.shape[0], -1)))
+
+
+class ChannelsFirst(nn.Module):
+    """Channels on the second axis in front of the ReLU, as many as the map is wide."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.Conv(16, (3, 3))(x).transpose(0, 3, 1, 2)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, axis=1)(x))
+        return nn.Dense(CLASSES)(x.mean((2, 3)))
+
+
+class OtherActivation(nn.Module):
+    """A network whose hidden layers have `activation` instead of ReLU."""
+
+    activation: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = self.activation(nn.Dense(6)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(CLASSES)(x)
+
+
+class SmoothLast(nn.Module):
+    """ReLU below, a smooth activation in front of the head."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.relu(nn.Dense(6, name="hidden")(x.reshape(x.shape[0], -1)))
+        x = nn.sigmoid(nn.Dense(6, name="smooth")(x))
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+FOREIGN = {
+    module.__name__: module
+    for module in (
+        FlatMLP,
+        PoolNet,
+        PlainResidual,
+        PreActivation,
+        Nested,
+        Wrapped,
+        LayerNormed,
+        PaddedShortcut,
+        FlattenedEarly,
+    )
+}
+
+
+class Case(NamedTuple):
+    """A small network with random variables, images to try it on, and its channel groups."""
+
+    model: nn.Module
+    variables: dict[str, Any]
+    images: jax.Array
+    channels: Channels
+
+
+@lru_cache
+def case(name: str) -> Case:
+    """Of a name in `MODELS` or `FOREIGN`, at a tiny width."""
+    model = create_model(name, CLASSES, SHAPE, width=4) if name in MODELS else FOREIGN[name]()
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(3, *SHAPE)), jnp.float32)
+    variables = random_variables(model, images)
+    return Case(model, variables, images, find_channels(model, variables, images))
+
+
+def shapes(model: nn.Module, images: Any) -> Any:
+    """The collections of a network as shapes, without any computation."""
+    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+
+
+def random_variables(model: nn.Module, images: Any, seed: int = 0) -> dict[str, Any]:
+    """Everything random, also what initialisation sets to 0 or 1; scales of either sign."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[str, ...], leaf: Any) -> jax.Array:
+        value = {
+            "kernel": lambda: rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1])),
+            "scale": lambda: rng.uniform(0.5, 1.5, leaf.shape) * rng.choice([-1, 1], leaf.shape),
+            "bias": lambda: 0.3 * rng.normal(size=leaf.shape),
+            "mean": lambda: 0.3 * rng.normal(size=leaf.shape),
+            "var": lambda: rng.uniform(0.5, 2, leaf.shape),
+        }[path[-1]]()
+        return jnp.asarray(value, leaf.dtype)
+
+    collections = shapes(model, images)
+    return {
+        name: traverse_util.path_aware_map(draw, collections.get(name, {})) if name in collections else {}
+        for name in ("params", "batch_stats")
+    }
+
+
+def random_gains(channels: Channels, seed: int = 0) -> dict[str, jax.Array]:
+    """In [0, 1]; in every group about a third are exactly 0, and one is exactly 1."""
+    rng = np.random.default_rng(seed)
+    gains = {}
+    for group in channels.groups:
+        gain = rng.uniform(0, 1, group.channels) * (rng.uniform(size=group.channels) > 0.3)
+        gain[0], gain[-1] = 0, 1
+        gains[group.name] = jnp.asarray(rng.permutation(gain), jnp.float32)
+    return gains
+
+
+def gated_forward(network: Case, variables: Any, gains: dict[str, Any]) -> jax.Array:
+    """Logits where the output of each module that writes a group is multiplied by the group's gains; no mask."""
+    of_writer = {w.path: gains[g.name] for g in network.channels.groups if g.name in gains for w in g.writers}
+
+    def gate(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        out = next_fun(*args, **kwargs)
+        path = "/".join(context.module.path)
+        return out * of_writer[path] if context.method_name == "__call__" and path in of_writer else out
+
+    with nn.intercept_methods(gate):
+        return network.model.apply(variables, network.images, False)
+
+
+def sown(model: nn.Module, variables: Any, images: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Logits and the recorded activations by path."""
+    logits, recorded = model.apply(variables, images, False, mutable=["activations"])
+    return logits, traverse_util.flatten_dict(recorded.get("activations", {}), sep="/")
+
+
+@lru_cache
+def sown_forward(name: str) -> Any:
+    """The compiled `sown` of a case, as a function of the variables: one program for all masks."""
+    network = case(name)
+    return jax.jit(lambda variables: sown(network.model, variables, network.images))
+
+
+def relu_after(writer: str, recorded: dict[str, Any]) -> str:
+    """Path of the recorded activation that follows a writer of one of our own networks."""
+    block, _, name = writer.rpartition("/")
+    prefix = f"{block}/" if block else ""
+    if name == "bn_shortcut":  # the sum goes through the block's last ReLU
+        return max(path for path in recorded if path.startswith(prefix))
+    return prefix + name.replace("bn", "relu").replace("conv", "relu")
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Within `tolerance` of the largest magnitude that is expected."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
