@@ -1,0 +1,32 @@
+"""What every adapter checks of what it is given."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from osp_jax.runtime.errors import InputError, shown
+
+
+def checked_moments(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) as tuples of floats. Raises `InputError` for values that no image can be normalised by."""
+    moments = []
+    for name, values in (("mean", mean), ("std", std)):
+        try:
+            moments.append(tuple(float(value) for value in np.atleast_1d(np.asarray(values, float))))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} is {shown(values)}; give a number for each image channel") from error
+    if len(moments[0]) != len(moments[1]):
+        raise InputError(f"mean has {len(moments[0])} values and std {len(moments[1])}; give one for each channel")
+    if not np.isfinite(moments).all() or min(moments[1]) <= 0:
+        raise InputError("mean must be finite and std above 0, on the 0..1 scale of the images")
+    return tuple(moments)
+
+
+def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as a tuple. Raises `InputError` for fewer than two, or one twice."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"class_names are {shown(names)}; give a list of texts, one for each class")
+    names = tuple(names)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError("class_names must be two or more different texts, one for each logit")
+    return names

@@ -1,0 +1,58 @@
+"""A trained classifier: a pure function and its variables."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def every_leaf(path: str) -> bool:
+    """Counts every leaf as a parameter."""
+    del path
+    return True
+
+
+def in_params(path: str) -> bool:
+    """Counts the collection 'params' as parameters, as Linen does."""
+    return path.startswith("params/")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A trained image classifier, and what belongs to it.
+
+    The functions are pure and hashable: compiled programs are kept by them, so two models with equal functions share
+    theirs.
+
+    Attributes:
+      apply: `(variables, images) -> logits`, in eval mode: normalised float32 images `(batch, h, w, c)` to float
+        logits `(batch, classes)`.
+      variables: any pytree of arrays.
+      mean, std: of the normalisation, per image channel, on the 0..1 scale.
+      class_names: by class number.
+      forgotten: the numbers of the classes that the model does not know any more, sorted.
+      train_apply: `(variables, images, rng) -> (logits, variables)`, in train mode, or None where the network cannot
+        be trained further. The variables that it returns differ in what is no parameter, such as running statistics.
+      init: `(key, image_shape) -> variables`, or None.
+      is_parameter: whether gradient steps may change the leaf of `variables` at a path.
+    """
+
+    apply: Callable[[Any, jax.Array], jax.Array]
+    variables: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    forgotten: tuple[int, ...] = ()
+    train_apply: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]] | None = None
+    init: Callable[[jax.Array, tuple[int, ...]], Any] | None = None
+    is_parameter: Callable[[str], bool] = every_leaf
+
+    @property
+    def num_classes(self) -> int:
+        """How many logits the network has, those of forgotten classes included."""
+        return len(self.class_names)
+
+    def replace(self, **changes: Any) -> "Model":
+        """The model with other values for some attributes."""
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,72 @@
+"""Leaves of a pytree by path: the one place that names leaves, takes them out and puts them back.
+
+A path is the text of the keys from the root to a leaf, joined by '/': 'params/head/kernel' in Linen variables,
+'layers/0/weight' in a pytree of dataclasses and lists.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+
+from osp_jax.runtime.errors import InputError
+
+
+def leaf_paths(tree: Any) -> tuple[str, ...]:
+    """The path of every leaf, in the order of `jax.tree.leaves`."""
+    return tuple(_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+
+
+def leaves_by_path(tree: Any) -> dict[str, Any]:
+    """Every leaf by its path."""
+    return {_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def pruned(tree: Any, paths: Collection[str]) -> dict[str, Any]:
+    """The leaves at `paths`, by path.
+
+    Raises:
+      InputError: a path is not there.
+    """
+    leaves = leaves_by_path(tree)
+    _check_paths(paths, leaves)
+    return {path: leaves[path] for path in paths}
+
+
+def edited(tree: Any, changes: Mapping[str, Any]) -> Any:
+    """`tree` with the leaves of `changes`, given by path, in place of its own; all others are handed on as they are.
+
+    Raises:
+      InputError: a path is not there.
+    """
+    _check_paths(changes, leaf_paths(tree))
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: changes.get(_text(path), leaf), tree)
+
+
+def partition(tree: Any, chosen: Callable[[str], bool]) -> tuple[Any, Any]:
+    """Two trees of the same structure: the leaves whose path is `chosen`, and the others; None in place of the rest."""
+    first = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if chosen(_text(path)) else None, tree)
+    second = jax.tree_util.tree_map_with_path(lambda path, leaf: None if chosen(_text(path)) else leaf, tree)
+    return first, second
+
+
+def combine(first: Any, second: Any) -> Any:
+    """The tree that `partition` took apart."""
+    return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
+
+
+def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
+    """The paths of the leaves that are other arrays in `after` than in `before`, in the order of the leaves."""
+    old, new = leaves_by_path(before), leaves_by_path(after)
+    return tuple(path for path, leaf in old.items() if new[path] is not leaf)
+
+
+def _text(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _check_paths(paths: Collection[str], known: Collection[str]) -> None:
+    known = set(known)
+    missing = next((path for path in paths if path not in known), None)
+    if missing is not None:
+        raise InputError(f"the statistics do not fit the network: there is no {missing}; collect them anew")
