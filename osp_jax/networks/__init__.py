@@ -10,8 +10,11 @@ from ml_collections import ConfigDict
 
 from osp_jax.networks.allcnn import AllCNN
 from osp_jax.networks.cifarnet import CifarNet
+from osp_jax.networks.convnext import ConvNeXt
+from osp_jax.networks.mobilenet import MobileNetV3
 from osp_jax.networks.resnet import STEMS, Bottleneck, ResNet
 from osp_jax.networks.vgg import VGG
+from osp_jax.networks.vit import ViT
 from osp_jax.runtime.distributed import on_cpu
 from osp_jax.runtime.errors import InputError, unknown
 
@@ -26,7 +29,13 @@ MODELS: dict[str, Any] = {
     "vgg16": partial(VGG, stages=(2, 2, 3, 3, 3)),
     "allcnn": AllCNN,
     "cifarnet": CifarNet,
+    "vit": ViT,
+    "vit_b16": partial(ViT, patch=16, width=768, layers=12),
+    "convnext_tiny": ConvNeXt,
+    "mobilenet_v3_small": MobileNetV3,
 }
+
+_WITH_STEM = ("resnet", "convnext", "mobilenet")
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -47,8 +56,8 @@ def create_model(
       num_classes: outputs of the head.
       image_shape: (height, width, channels) of the images it will see.
       width: channels of the first stage; 0 is the network's usual width.
-      stem: residual networks only: 'cifar', 'strided', 'imagenet', or 'auto', which takes 'cifar' up to 64 pixels
-        and 'imagenet' above.
+      stem: of residual networks, ConvNeXt and MobileNet: 'cifar' keeps the map's size, 'strided' halves it, 'imagenet'
+        quarters it; 'auto' takes 'cifar' up to 64 pixels and 'imagenet' above.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters stay float32.
 
     Raises:
@@ -65,7 +74,7 @@ def create_model(
     options: dict[str, Any] = {"num_classes": num_classes, "dtype": DTYPES[dtype]}
     if width:
         options["width"] = width
-    if name.startswith("resnet"):
+    if name.startswith(_WITH_STEM):
         options["stem"] = stem if stem != "auto" else "cifar" if max(image_shape[:2]) <= 64 else "imagenet"
     return MODELS[name](**options)
 

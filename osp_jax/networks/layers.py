@@ -9,14 +9,18 @@ from osp_jax.networks.cpu.convolution import conv_general_dilated
 
 
 def activation(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    """ReLU; the result is sown as `activations/<module path>/<name>` wherever that collection is mutable.
+    """ReLU of the pre-activation `x` `(batch, ..., channels)`, recorded as by `recorded`."""
+    return recorded(module, name, nn.relu(x))
+
+
+def recorded(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
+    """`x`; it is sown as `activations/<module path>/<name>` wherever that collection is mutable.
 
     Args:
       module: the module that calls, under whose path the value is stored.
       name: unlike any submodule's name.
-      x: pre-activation, `(batch, ..., channels)`.
+      x: what an activation function gives, or what the head reads, `(batch, ..., channels)`.
     """
-    x = nn.relu(x)
     module.sow("activations", name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
     return x
 
