@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "resnet8"
     config.model.width = 0  # channels of the first stage; 0: the network's usual width
-    config.model.stem = "auto"  # residual networks: "cifar", "strided", "imagenet", or by image size
+    config.model.stem = "auto"  # "cifar", "strided", "imagenet", or by image size: how far the first layers reduce it
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
 
     config.training = ConfigDict()
@@ -39,10 +39,11 @@ def get_config() -> ConfigDict:
     config.training.epochs = 15
     config.training.batch_size = 64
     config.training.last_batch = "drop"  # or "keep": an epoch ends in a smaller batch of the images left over
+    config.training.optimiser = "sgd"  # or "adamw", with which transformers and ConvNeXt are usually trained
     config.training.learning_rate = 0.2  # the peak
     config.training.schedule = "one-cycle"  # or "cosine"
     config.training.warmup = 0.2  # share of the steps in which the rate rises
-    config.training.momentum = 0.9  # Nesterov
+    config.training.momentum = 0.9  # Nesterov; of adamw, the decay of the first moment
     config.training.weight_decay = 5e-4  # on kernels only: not on biases, nor on batch norm
     config.training.norm_bias_rate = 1.0  # factor on the learning rate of the biases of norms
     config.training.label_smoothing = 0.0

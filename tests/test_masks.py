@@ -20,10 +20,18 @@ from osp_jax.masks import (
     channel_gains,
     compose_masks,
 )
-from osp_jax.networks import MODELS
 from osp_jax.program.channels import capture
 from osp_jax.runtime.errors import InputError
-from tests.small_networks import FOREIGN, assert_close, case, gated_forward, random_gains, relu_after, sown_forward
+from tests.small_networks import (
+    FOREIGN,
+    MODELS,
+    assert_close,
+    case,
+    gated_forward,
+    random_gains,
+    relu_after,
+    sown_forward,
+)
 
 ALL = [*MODELS, *FOREIGN]
 ELEMENTS = st.floats(-10, 10, width=32, allow_subnormal=False)

@@ -51,6 +51,7 @@ _OVERRIDES = {
     "training.warmup": ("nan", "inf", "-1", "2"),
     "training.label_smoothing": ("nan", "1", "-0.1", "inf"),
     "training.norm_bias_rate": ("nan", "inf", "-1"),
+    "training.optimiser": ("adam", "", "x" * 100_000),
     "training.schedule": ("unknown", "", "x" * 100_000),
     "training.start_from": ("nowhere", "plain", "circle", "foreign"),
     "model.width": ("-1", "1000000", "100000000000", "nan"),

@@ -97,6 +97,7 @@ class Training(Section):
     epochs: int = Field(15, ge=1, le=10**6)
     batch_size: int = Field(64, ge=1, le=10**6)
     last_batch: Literal["drop", "keep"] = Field("drop", description="'drop' or 'keep'")
+    optimiser: Literal["sgd", "adamw"] = Field("sgd", description="'sgd' or 'adamw'")
     learning_rate: float = Field(0.2, ge=0)
     schedule: Name = "one-cycle"
     warmup: float = Field(0.2, gt=0, lt=1)

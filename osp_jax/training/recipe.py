@@ -67,7 +67,9 @@ def make_recipe(
     key = jax.random.key(config.seed)
     init_key, order_key, step_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
     rate = learning_rate(settings.schedule, settings.learning_rate, settings.epochs * steps, settings.warmup)
-    optimiser = create_optimiser(rate, settings.momentum, settings.weight_decay, settings.norm_bias_rate)
+    optimiser = create_optimiser(
+        rate, settings.momentum, settings.weight_decay, settings.norm_bias_rate, name=settings.optimiser
+    )
     start = create_state(init_variables(model, image_shape, init_key), optimiser)
     conv_kernels(start.params, orthogonality.layers)  # a filter that matches nothing is told before the start
     jax.eval_shape(partial(penalty, name=orthogonality.penalty), start.params)  # likewise an unknown penalty

@@ -8,6 +8,10 @@ import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from osp_jax.runtime.errors import unknown
+
+OPTIMISERS = ("sgd", "adamw")
+
 
 @struct.dataclass
 class TrainState:
@@ -24,8 +28,10 @@ class TrainState:
 
 
 def is_kernel(params: Any) -> Any:
-    """A pytree of booleans: True for kernels, False for biases and the parameters of norms."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """A pytree of booleans: True for kernels, False for biases (attention's have two axes) and scales of channels."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim > 1 and jax.tree_util.keystr(path[-1:], simple=True) != "bias", params
+    )
 
 
 def is_norm_bias(params: Any) -> Any:
@@ -35,15 +41,31 @@ def is_norm_bias(params: Any) -> Any:
 
 
 def create_optimiser(
-    schedule: optax.Schedule, momentum: float, weight_decay: float, norm_bias_rate: float = 1.0
+    schedule: optax.Schedule,
+    momentum: float,
+    weight_decay: float,
+    norm_bias_rate: float = 1.0,
+    *,
+    name: str = "sgd",
 ) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum; the decay is added to the gradient, on kernels only (no biases, no norms).
+    """The optimiser `name` of `OPTIMISERS`; weights decay in kernels only (no biases, no norms).
+
+    `sgd` has Nesterov momentum, and the decay is added to the gradient. `adamw` (Loshchilov and Hutter, 2019, arXiv
+    1711.05101) has `momentum` as the decay of the first moment, 0.999 as that of the second, and takes
+    `weight_decay` times the learning rate off the weights themselves.
 
     The learning rate of the biases of norms is `norm_bias_rate` times that of the others (Page, 2019, "How to train
     your ResNet 8", and Jordan, 2024, arXiv 2404.00498, have 64).
+
+    Raises:
+      InputError: an unknown name.
     """
+    if name not in OPTIMISERS:
+        raise unknown("training.optimiser", name, OPTIMISERS)
     # Left out where it changes nothing, so that the state is the one that checkpoints without it hold.
     faster = [optax.masked(optax.scale(norm_bias_rate), is_norm_bias)] if norm_bias_rate != 1 else []
+    if name == "adamw":  # which takes the size of gradients out: the rate is that of the updates
+        return optax.chain(optax.adamw(schedule, b1=momentum, weight_decay=weight_decay, mask=is_kernel), *faster)
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=is_kernel),
         *faster,

@@ -15,6 +15,7 @@ from osp_jax.networks.layers import max_pool
 from osp_jax.program.channels import capture
 from osp_jax.runtime.errors import InputError
 from tests.small_networks import CLASSES, SHAPE, assert_close, case, relu_after, shapes, sown, sown_forward
+from tests.small_networks import MODELS as RELU_MODELS
 
 IMAGES = jax.ShapeDtypeStruct((2, *SHAPE), jnp.float32)
 
@@ -113,7 +114,7 @@ def test_initialised_variables_have_the_model_s_shapes_and_give_finite_logits(na
     assert np.isfinite(jax.jit(lambda v: model.apply(v, jnp.ones((2, *SHAPE)), False))(variables)).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RELU_MODELS)
 def test_captured_activations_are_the_recorded_ones(name):
     model, variables, images, channels = case(name)
     logits, recorded = sown_forward(name)(variables)

@@ -6,13 +6,13 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from osp_jax.networks import MODELS
 from osp_jax.networks.resnet import ResNet
 from osp_jax.program.channels import capture, find_channels
 from osp_jax.runtime.errors import InputError
 from tests.small_networks import (
     CLASSES,
     FOREIGN,
+    MODELS,
     SHAPE,
     ChannelsFirst,
     OtherActivation,
