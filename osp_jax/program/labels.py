@@ -1,0 +1,359 @@
+"""Index arrays: for each entry of a value the number of the channel whose gain scales it.
+
+An index array has the rank of its value, and axes of size 1 where all entries along the axis agree. `NONE` stands for
+an entry that no gain scales, `ANY` for one that any gain may scale: a zero, or an entry that nothing reads.
+
+Operations that only move data are run on index arrays themselves: `forward` from operands to results, `backward` from
+a result to operands.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+NONE, ANY = -1, -2
+
+Index = np.ndarray
+
+# Operations that keep the place of every entry.
+IN_PLACE = frozenset(
+    "convert_element_type copy copy_p name optimization_barrier reduce_precision sharding_constraint device_put "
+    "pvary mesh_cast".split()
+)
+
+
+def along(rank: int, axis: int, channels: int) -> Index:
+    """The index array of a value whose `axis` is the channel axis."""
+    return np.arange(channels, dtype=np.int32).reshape([-1 if a == axis else 1 for a in range(rank)])
+
+
+def nothing(rank: int) -> Index:
+    return np.full((1,) * rank, NONE, np.int32)
+
+
+def is_nothing(index: Index) -> bool:
+    """Whether no gain need scale any entry."""
+    return bool(index.max(initial=NONE) < 0)
+
+
+def compressed(index: Index) -> Index:
+    """With size 1 for every axis along which the entries agree."""
+    for axis, size in enumerate(index.shape):
+        if size > 1:
+            most = index.max(axis=axis, keepdims=True)
+            if ((index == most) | (index == ANY)).all():
+                index = most
+    return index
+
+
+def met(first: Index, second: Index) -> Index | None:
+    """What agrees with both, or None where they contradict each other."""
+    agree = (first == second) | (first == ANY) | (second == ANY)
+    return compressed(np.maximum(first, second)) if agree.all() else None
+
+
+def varying(index: Index) -> list[int]:
+    """The axes along which the entries differ."""
+    return [axis for axis, size in enumerate(index.shape) if size > 1]
+
+
+def fitted(index: Index, shape: Sequence[int]) -> Index | None:
+    """For an operand of `shape` that is broadcast, axis by axis, to what `index` belongs to."""
+    if any(size == 1 < n for size, n in zip(shape, index.shape, strict=True)):
+        return None
+    return index
+
+
+def expanded(index: Index, shape: Sequence[int]) -> Index:
+    return np.broadcast_to(index, shape)
+
+
+def reshaped(index: Index, before: Sequence[int], after: Sequence[int]) -> Index:
+    """Of a reshape; only axes that are merged or split are expanded."""
+    result: list[int] = []
+    parts: list[tuple[int, ...]] = []
+    for old, new in _factors(before, after):
+        sizes = index.shape[old.start : old.stop]
+        constant = all(size == 1 for size in sizes)
+        parts.append(tuple(sizes) if constant else tuple(before[old.start : old.stop]))
+        result.extend([1] * len(new) if constant else [after[axis] for axis in new])
+    full = np.broadcast_to(index, [size for part in parts for size in part])
+    return compressed(full.reshape(result))
+
+
+def _factors(before: Sequence[int], after: Sequence[int]) -> list[tuple[range, range]]:
+    """Runs of axes that a reshape makes from one another, from the first axis to the last."""
+    runs, i, j = [], 0, 0
+    while i < len(before) or j < len(after):
+        start, other = i, j
+        i, j = min(i + 1, len(before)), min(j + 1, len(after))
+        while math.prod(before[start:i]) != math.prod(after[other:j]):
+            if math.prod(before[start:i]) < math.prod(after[other:j]):
+                i += 1
+            else:
+                j += 1
+        runs.append((range(start, i), range(other, j)))
+    return runs
+
+
+def forward(name: str, params: dict[str, Any], shapes: Sequence[Sequence[int]], indices: Sequence[Any]) -> list[Index]:
+    """The index arrays of the results of an operation that moves data.
+
+    Args:
+      shapes: of the operands.
+      indices: of the operands; for those that say where (starts of slices, places to gather from) their values.
+
+    Raises:
+      KeyError: `name` is no such operation.
+    """
+    return [compressed(index) for index in _FORWARD[name](params, shapes, indices)]
+
+
+def backward(
+    name: str, params: dict[str, Any], shapes: Sequence[Sequence[int]], out: Index, result: int, values: Sequence[Any]
+) -> list[Index | None] | None:
+    """The index arrays that operands of an operation that moves data must have for result number `result` to have
+    `out`. None where no index array does.
+
+    Args:
+      shapes: of the operands.
+      values: of the operands where they are constants, or else None.
+
+    Raises:
+      KeyError: `name` is no such operation.
+    """
+    found = _BACKWARD[name](params, shapes, out, result, values)
+    return None if found is None else [None if index is None else compressed(index) for index in found]
+
+
+def moves(name: str) -> bool:
+    """Whether an operation only moves data."""
+    return name in _FORWARD
+
+
+# Forward, one function an operation: (params, shapes of the operands, index arrays) -> index arrays of the results.
+
+
+def _transpose(params, shapes, indices):
+    return [indices[0].transpose(params["permutation"])]
+
+
+def _broadcast_in_dim(params, shapes, indices):
+    sizes = [1] * len(params["shape"])
+    for axis, target in enumerate(params["broadcast_dimensions"]):
+        sizes[target] = indices[0].shape[axis]
+    return [indices[0].reshape(sizes)]
+
+
+def _reshape(params, shapes, indices):
+    return [reshaped(indices[0], shapes[0], params["new_sizes"])]
+
+
+def _squeeze(params, shapes, indices):
+    return [indices[0].squeeze(tuple(params["dimensions"]))]
+
+
+def _expand_dims(params, shapes, indices):
+    return [np.expand_dims(indices[0], tuple(params["dimensions"]))]
+
+
+def _rev(params, shapes, indices):
+    return [np.flip(indices[0], tuple(params["dimensions"]))]
+
+
+def _slice(params, shapes, indices):
+    return [indices[0][_slices(params, indices[0].shape)]]
+
+
+def _slices(params, shape):
+    strides = params["strides"] or (1,) * len(shape)
+    spans = zip(params["start_indices"], params["limit_indices"], strides, shape, strict=True)
+    return tuple(slice(None) if size == 1 else slice(start, stop, step) for start, stop, step, size in spans)
+
+
+def _pad(params, shapes, indices):
+    index, fill = indices
+    padded = [axis for axis, config in enumerate(params["padding_config"]) if tuple(config) != (0, 0, 0)]
+    if fill == ANY:  # padded with zeros: an axis along which the entries agree stays so
+        padded = [axis for axis in padded if index.shape[axis] > 1]
+    shape = [shapes[0][axis] if axis in padded else size for axis, size in enumerate(index.shape)]
+    config = [tuple(c) if axis in padded else (0, 0, 0) for axis, c in enumerate(params["padding_config"])]
+    return [_run(lambda x: lax.pad(x, np.int32(fill), config), expanded(index, shape))]
+
+
+def _concatenate(params, shapes, indices):
+    axis = params["dimension"]
+    common = np.broadcast_shapes(*[(*i.shape[:axis], 1, *i.shape[axis + 1 :]) for i in indices])
+    parts = []
+    for shape, index in zip(shapes, indices, strict=True):
+        parts.append(expanded(index, (*common[:axis], shape[axis], *common[axis + 1 :])))
+    return [np.concatenate(parts, axis)]
+
+
+def _split(params, shapes, indices):
+    (index,), axis = indices, params["axis"]
+    if index.shape[axis] == 1:
+        return [index] * len(params["sizes"])
+    return np.split(index, np.cumsum(params["sizes"])[:-1], axis)
+
+
+def _dynamic_slice(params, shapes, indices):
+    index, *starts = indices
+    spans = []
+    for axis, (start, size) in enumerate(zip(starts, params["slice_sizes"], strict=True)):
+        start = int(np.clip(start, 0, shapes[0][axis] - size))
+        spans.append(slice(None) if index.shape[axis] == 1 else slice(start, start + size))
+    return [index[tuple(spans)]]
+
+
+def _gather(params, shapes, indices):
+    index, where = indices
+    options = {key: params[key] for key in ("dimension_numbers", "slice_sizes", "mode")}
+    gather = lambda x: lax.gather(x, np.asarray(where), **options, fill_value=ANY)  # noqa: E731
+    return [_run(gather, expanded(index, shapes[0]))]
+
+
+def _in_place(params, shapes, indices):
+    return list(indices)
+
+
+def _run(function: Callable[[Any], Any], index: Index) -> Index:
+    with jax.ensure_compile_time_eval():
+        return np.asarray(function(np.ascontiguousarray(index, np.int32)))
+
+
+_FORWARD: dict[str, Callable[..., list[Index]]] = {
+    "transpose": _transpose,
+    "broadcast_in_dim": _broadcast_in_dim,
+    "reshape": _reshape,
+    "squeeze": _squeeze,
+    "expand_dims": _expand_dims,
+    "rev": _rev,
+    "slice": _slice,
+    "pad": _pad,
+    "concatenate": _concatenate,
+    "split": _split,
+    "dynamic_slice": _dynamic_slice,
+    "gather": _gather,
+    **{name: _in_place for name in IN_PLACE},
+}
+
+
+# Backward, one function an operation: index arrays for the operands, None for those that have none.
+
+
+def _transpose_back(params, shapes, out, result, values):
+    return [out.transpose(np.argsort(params["permutation"]))]
+
+
+def _broadcast_back(params, shapes, out, result, values):
+    kept = params["broadcast_dimensions"]
+    free = [axis for axis in varying(out) if axis not in kept]
+    repeated = [target for axis, target in enumerate(kept) if shapes[0][axis] == 1 < out.shape[target]]
+    if free or repeated:
+        return None
+    return [out.reshape([out.shape[target] for target in kept])]
+
+
+def _reshape_back(params, shapes, out, result, values):
+    return [reshaped(out, params["new_sizes"], shapes[0])]
+
+
+def _squeeze_back(params, shapes, out, result, values):
+    removed = [axis % len(shapes[0]) for axis in params["dimensions"]]
+    return [np.expand_dims(out, tuple(removed))]
+
+
+def _expand_back(params, shapes, out, result, values):
+    return [out.squeeze(tuple(params["dimensions"]))]
+
+
+def _rev_back(params, shapes, out, result, values):
+    return [np.flip(out, tuple(params["dimensions"]))]
+
+
+def _slice_back(params, shapes, out, result, values):
+    spans, index = _slices(params, shapes[0]), out
+    for axis in varying(out):  # the others are the same for entries that are read, and free for those that are not
+        sizes = [shapes[0][axis] if a == axis else size for a, size in enumerate(index.shape)]
+        whole = np.full(sizes, ANY, np.int32)
+        whole[tuple(span if a == axis else slice(None) for a, span in enumerate(spans))] = index
+        index = whole
+    return [index]
+
+
+def _pad_back(params, shapes, out, result, values):
+    for axis in varying(out):
+        low, _, inner = params["padding_config"][axis]
+        places = low + (inner + 1) * np.arange(shapes[0][axis])
+        inside = (places >= 0) & (places < out.shape[axis])
+        taken = np.take(out, np.where(inside, places, 0), axis)
+        mask = inside.reshape([-1 if a == axis else 1 for a in range(out.ndim)])
+        out = np.where(mask, taken, ANY).astype(np.int32)
+    return [out, None]
+
+
+def _concatenate_back(params, shapes, out, result, values):
+    axis = params["dimension"]
+    if out.shape[axis] == 1:
+        return [out] * len(shapes)
+    return np.split(out, np.cumsum([shape[axis] for shape in shapes])[:-1], axis)
+
+
+def _split_back(params, shapes, out, result, values):
+    axis, sizes = params["axis"], params["sizes"]
+    if out.shape[axis] == 1:
+        return [out]
+    whole = np.full([shapes[0][axis] if a == axis else n for a, n in enumerate(out.shape)], ANY, np.int32)
+    start = sum(sizes[:result])
+    whole[(slice(None),) * axis + (slice(start, start + sizes[result]),)] = out
+    return [whole]
+
+
+def _dynamic_slice_back(params, shapes, out, result, values):
+    if any(value is None for value in values[1:]):
+        return None
+    starts = [
+        int(np.clip(start, 0, size - taken))
+        for start, size, taken in zip(values[1:], shapes[0], params["slice_sizes"], strict=True)
+    ]
+    limits = [start + size for start, size in zip(starts, params["slice_sizes"], strict=True)]
+    span = {"start_indices": starts, "limit_indices": limits, "strides": None}
+    return [*_slice_back(span, shapes, out, result, values), *[None] * len(starts)]
+
+
+def _gather_back(params, shapes, out, result, values):
+    if values[1] is None:
+        return None
+    numbers = np.arange(math.prod(shapes[0]), dtype=np.int32).reshape(shapes[0])
+    (read,) = _gather(params, shapes, [numbers, values[1]])
+    wanted, read = expanded(out, read.shape).ravel(), read.ravel()
+    wanted, read = wanted[(read >= 0) & (wanted != ANY)], read[(read >= 0) & (wanted != ANY)]
+    whole = np.full(numbers.size, ANY, np.int32)
+    whole[read] = wanted
+    return [whole.reshape(shapes[0]), None] if (whole[read] == wanted).all() else None
+
+
+def _in_place_back(params, shapes, out, result, values):
+    return [out if number == result else None for number in range(len(shapes))]
+
+
+_BACKWARD: dict[str, Callable[..., list[Index | None] | None]] = {
+    "transpose": _transpose_back,
+    "broadcast_in_dim": _broadcast_back,
+    "reshape": _reshape_back,
+    "squeeze": _squeeze_back,
+    "expand_dims": _expand_back,
+    "rev": _rev_back,
+    "slice": _slice_back,
+    "pad": _pad_back,
+    "concatenate": _concatenate_back,
+    "split": _split_back,
+    "dynamic_slice": _dynamic_slice_back,
+    "gather": _gather_back,
+    **{name: _in_place_back for name in IN_PLACE},
+}

@@ -1,0 +1,592 @@
+"""How gains on channels travel through a flat program.
+
+Forwards: if some values are scaled, channel by channel, which others are scaled in the same way? Backwards: which
+parameter leaves must be scaled for a value to be? Both are questions about shapes and operations only. A rule exists
+for what moves data, for positively homogeneous operations, f(g x) = g f(x) for g >= 0, and for products; everything
+else blocks. The idea is that of dependency graphs for pruning (Fang et al., DepGraph, CVPR 2023, arXiv 2301.12900),
+for gains instead of removals.
+"""
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal, Var
+
+from osp_jax.program import labels
+from osp_jax.program.flat import is_floating, is_own_convolution
+from osp_jax.program.labels import ANY, NONE, Index
+
+_SUMS = frozenset("add sub add_any max min".split())  # scaled if all operands are
+_UNARY = frozenset("neg abs".split())
+_COMPARISONS = frozenset("gt ge lt le eq ne".split())
+_REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min".split())
+_CUMULATIVE = frozenset("cumsum cummax cummin".split())
+_WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
+_PRODUCTS = frozenset("dot_general conv_general_dilated".split())
+ELEMENTWISE = (
+    _SUMS
+    | _UNARY
+    | _COMPARISONS
+    | frozenset(
+        "acos acosh and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh digamma div erf erf_inv erfc exp exp2 "
+        "expm1 floor integer_pow is_finite lgamma log log1p logistic mul nextafter not or pow rem round rsqrt select_n "
+        "sign sin sinh sqrt square tan tanh xor".split()
+    )
+)
+
+
+class Blocked(Exception):  # noqa: N818 (not an error: the answer no)
+    """The operation that no gain passes."""
+
+
+class Label(NamedTuple):
+    """What gains do to a value: they scale it, or they may change it arbitrarily where they are 0 and not at all
+    elsewhere."""
+
+    index: Index
+    scaled: bool = True
+
+
+class Dot(NamedTuple):
+    """Axes of a product: of either operand, in pairs where both have one, and of the result."""
+
+    contract: tuple[Sequence[int], Sequence[int]]
+    batch: tuple[Sequence[int], Sequence[int]]
+    free: tuple[Sequence[int], Sequence[int]]
+
+    def out_axes(self, side: int) -> list[tuple[int, int]]:
+        """(axis of the operand, axis of the result)."""
+        start = len(self.batch[0]) + (len(self.free[0]) if side else 0)
+        batch = [(axis, number) for number, axis in enumerate(self.batch[side])]
+        return [*batch, *[(axis, start + number) for number, axis in enumerate(self.free[side])]]
+
+
+class Convolution(NamedTuple):
+    """(batch, feature, ...), (out, in, ...) and (batch, feature, ...) axes of input, kernel and output; groups."""
+
+    inputs: tuple[int, ...]
+    kernel: tuple[int, ...]
+    outputs: tuple[int, ...]
+    groups: int
+
+
+class Program:
+    """A flat program of `apply(variables, images)`, and what follows from its structure."""
+
+    def __init__(self, closed: ClosedJaxpr, paths: Sequence[str]):
+        """`paths`: of the leaves of the variables, which are the first arguments; the last one is the images."""
+        jaxpr = closed.jaxpr
+        self.closed, self.equations = closed, jaxpr.eqns
+        self.paths: dict[Var, str] = dict(zip(jaxpr.invars, paths, strict=False))
+        self.leaves = {path: var for var, path in self.paths.items()}
+        self.images = jaxpr.invars[len(paths)]
+        self.outputs = jaxpr.outvars
+        self.made: dict[Var, tuple[int, int]] = {}
+        self.uses: dict[Var, list[int]] = {}
+        self.constants: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        self.learned: set[Var] = set(self.paths)  # depends on the variables
+        self.seen: set[Var] = {self.images}  # depends on the images
+        for number, equation in enumerate(self.equations):
+            read = [atom for atom in equation.invars if isinstance(atom, Var)]
+            self.made |= {var: (number, result) for result, var in enumerate(equation.outvars)}
+            for var in dict.fromkeys(read):
+                self.uses.setdefault(var, []).append(number)
+            for marked in (self.learned, self.seen):
+                if not marked.isdisjoint(read):
+                    marked |= set(equation.outvars)
+        self._chosen: dict[Any, bool] = {}
+        self._values: dict[Var, np.ndarray | None] = {}
+
+    def is_derived(self, atom: Any) -> bool:
+        """Whether a value follows from the variables alone."""
+        return isinstance(atom, Var) and atom in self.learned and atom not in self.seen
+
+    def is_constant(self, atom: Any) -> bool:
+        return isinstance(atom, Literal) or (atom not in self.learned and atom not in self.seen)
+
+    def value(self, atom: Any) -> np.ndarray | None:
+        """Of a constant; None for anything else, and for constants that are too large to look at."""
+        if isinstance(atom, Literal):
+            return np.asarray(atom.val)
+        if not self.is_constant(atom) or atom.aval.size > 2**24:
+            return None
+        if atom in self.constants:
+            return np.asarray(self.constants[atom])
+        if atom not in self._values:
+            number, result = self.made[atom]
+            equation = self.equations[number]
+            read = [self.value(operand) for operand in equation.invars]
+            self._values[atom] = None
+            if all(value is not None for value in read):
+                with jax.ensure_compile_time_eval():
+                    functions, params = equation.primitive.get_bind_params(equation.params)
+                    found = equation.primitive.bind(*functions, *read, **params)
+                self._values[atom] = np.asarray(found[result] if equation.primitive.multiple_results else found)
+        return self._values[atom]
+
+    def is_zero(self, atom: Any) -> bool:
+        value = self.value(atom) if self.is_constant(atom) and is_floating(atom.aval.dtype) else None
+        return value is not None and not np.any(value)
+
+    @cached_property
+    def kernels(self) -> dict[int, int]:
+        """By number of each product or convolution of the images with something that follows from the variables: which
+        operand that is."""
+        found = {}
+        for number, equation in enumerate(self.equations):
+            if self.is_product(number):
+                sides = [side for side in (1, 0) if self.is_derived(equation.invars[side])]
+                if sides and equation.invars[1 - sides[0]] in self.seen:
+                    found[number] = sides[0]
+        return found
+
+    def is_product(self, number: int) -> bool:
+        equation = self.equations[number]
+        return equation.primitive.name in _PRODUCTS or is_own_convolution(equation)
+
+    def dot(self, number: int) -> Dot | None:
+        equation = self.equations[number]
+        if equation.primitive.name != "dot_general":
+            return None
+        contract, batch = equation.params["dimension_numbers"]
+        ranks = [len(atom.aval.shape) for atom in equation.invars]
+        free = tuple(
+            tuple(axis for axis in range(ranks[side]) if axis not in (*contract[side], *batch[side])) for side in (0, 1)
+        )
+        return Dot(contract, batch, free)
+
+    def convolution(self, number: int) -> Convolution | None:
+        equation = self.equations[number]
+        if is_own_convolution(equation):
+            return Convolution((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2), 1)
+        if equation.primitive.name != "conv_general_dilated" or equation.params["batch_group_count"] != 1:
+            return None
+        axes = equation.params["dimension_numbers"]
+        return Convolution(axes.lhs_spec, axes.rhs_spec, axes.out_spec, equation.params["feature_group_count"])
+
+    def kernel_index(self, number: int, index: Index) -> Index:
+        """Which gain each entry of a kernel must absorb where its product or convolution reads a scaled value.
+
+        Raises:
+          Blocked: the gains differ from place to place.
+        """
+        equation, side = self.equations[number], self.kernels[number]
+        kernel = equation.invars[side].aval.shape
+        dot, convolution = self.dot(number), self.convolution(number)
+        if dot:
+            if any(index.shape[axis] > 1 for axis in dot.free[1 - side]):
+                raise Blocked(equation.primitive.name)
+            pairs = [
+                *zip(dot.contract[1 - side], dot.contract[side], strict=True),
+                *zip(dot.batch[1 - side], dot.batch[side], strict=True),
+            ]
+            return _placed(index, pairs, len(kernel))
+        if convolution is None or side == 0 or labels.varying(index) not in ([], [convolution.inputs[1]]):
+            raise Blocked(equation.primitive.name)
+        inputs = _whole(index, convolution.inputs[1], equation.invars[0].aval.shape)
+        out, into = convolution.kernel[:2]
+        by_group = inputs.reshape(convolution.groups, kernel[into])
+        rows = np.repeat(by_group, kernel[out] // convolution.groups, axis=0)  # out, in
+        return _on_axes(rows, (out, into), len(kernel))
+
+    # Forwards
+
+    def push(
+        self,
+        starts: Mapping[Var, Label],
+        *,
+        target: tuple[int, Index] | None = None,
+        reads: Mapping[int, Index] | None = None,
+        absorb: bool = False,
+    ) -> dict[int, Index]:
+        """Follows scaled values to the end of the program.
+
+        Args:
+          starts: labels of values to begin with.
+          target: a value, by number of its equation, and the index array it must get; nothing is followed behind it.
+          reads: products and convolutions, and the index arrays that their kernels must get; nothing is followed behind.
+          absorb: products and convolutions with a kernel end the way where the kernel could absorb the gains.
+
+        Returns:
+          with `absorb`, by number of the product or convolution, the index array for its kernel.
+
+        Raises:
+          Blocked: gains reach the output, something else than the target or the reads, or an operation without a rule.
+        """
+        known, absorbed, met, waiting = dict(starts), {}, set(), set(reads or {})
+        for number, equation in enumerate(self.equations):
+            found = [known.get(atom) if isinstance(atom, Var) else None for atom in equation.invars]
+            if all(label is None for label in found):
+                continue
+            if reads and number in reads:
+                label = found[self.kernels[number]]
+                other = found[1 - self.kernels[number]]
+                if label is None or other is not None or not label.scaled or labels.met(label.index, reads[number]) is None:
+                    raise Blocked(equation.primitive.name)
+                waiting.discard(number)
+                continue
+            if absorb and number in self.kernels and found[self.kernels[number]] is None:
+                label = found[1 - self.kernels[number]]
+                if label.scaled and (index := self._absorbed(number, label)) is not None:
+                    absorbed[number] = index
+                    continue
+            results = self.step(number, found)
+            if target and number == target[0]:
+                label = results[0]
+                if label is None or not label.scaled or labels.met(label.index, target[1]) is None:
+                    raise Blocked(equation.primitive.name)
+                met.add(number)
+                results[0] = None
+            for var, label in zip(equation.outvars, results, strict=True):
+                if label is not None:
+                    known[var] = label
+        if waiting or (target and not met) or any(isinstance(atom, Var) and atom in known for atom in self.outputs):
+            raise Blocked("the output")
+        return absorbed
+
+    def _absorbed(self, number: int, label: Label) -> Index | None:
+        try:
+            return self.kernel_index(number, label.index)
+        except Blocked:
+            return None
+
+    def step(self, number: int, found: Sequence[Label | None]) -> list[Label | None]:
+        """The labels of an equation's results, from those of its operands.
+
+        Raises:
+          Blocked: gains do not pass.
+        """
+        equation = self.equations[number]
+        name, params = equation.primitive.name, equation.params
+        if labels.moves(name):
+            results = self._moved(equation, found)
+        elif name in ELEMENTWISE:
+            results = [self._elementwise(equation, found)]
+        elif name in _REDUCTIONS:
+            results = [_without_axes(found[0], params["axes"], name)]
+        elif name in _CUMULATIVE:
+            results = [_without_axes(found[0], (params["axis"],), name, keep=True)]
+        elif name in _WINDOWS:
+            results = [_windowed(found[0], params, name)]
+        elif self.is_product(number):
+            results = [self._product(number, found)]
+        else:
+            raise Blocked(name)
+        return [label if label is not None and not labels.is_nothing(label.index) else None for label in results]
+
+    def _moved(self, equation: Any, found: Sequence[Label | None]) -> list[Label | None]:
+        name = equation.primitive.name
+        kinds = {label.scaled for label in found if label is not None}
+        if len(kinds) > 1:
+            raise Blocked(name)
+        scaled = kinds.pop()
+        if name == "convert_element_type" and scaled and not is_floating(equation.outvars[0].aval.dtype):
+            raise Blocked(name)
+        places = name in ("gather", "dynamic_slice")
+        indices: list[Any] = []
+        for position, (atom, label) in enumerate(zip(equation.invars, found, strict=True)):
+            if places and position:
+                if label is not None or (value := self.value(atom)) is None:
+                    raise Blocked(name)
+                indices.append(value)
+            else:
+                indices.append(self._index(atom, label, len(atom.aval.shape)))
+        shapes = [atom.aval.shape for atom in equation.invars]
+        return [Label(index, scaled) for index in labels.forward(name, equation.params, shapes, indices)]
+
+    def _index(self, atom: Any, label: Label | None, rank: int) -> Index:
+        if label is None:
+            return np.full((1,) * rank, ANY if self.is_zero(atom) else NONE, np.int32)
+        return label.index.reshape((1,) * rank) if label.index.ndim < rank else label.index
+
+    def _elementwise(self, equation: Any, found: Sequence[Label | None]) -> Label | None:
+        name, rank = equation.primitive.name, len(equation.outvars[0].aval.shape)
+        scaled = [label.scaled for label in found if label is not None]
+        given = [
+            Label(self._index(atom, label, rank), label.scaled) if label else None
+            for atom, label in zip(equation.invars, found, strict=True)
+        ]
+        plain = [self._index(atom, label, rank) for atom, label in zip(equation.invars, found, strict=True)]
+        if name == "mul":
+            return _multiplied(given[0], given[1])
+        if not any(scaled):
+            return Label(_united([label.index for label in given if label], name), scaled=False)
+        if name in _UNARY or (name == "div" and given[1] is None):
+            return given[0]
+        if name in _SUMS and all(scaled):
+            return Label(_agreed(plain, name))
+        if name == "select_n" and all(label is None or label.scaled for label in given[1:]):
+            return Label(_agreed(plain[1:] if given[0] is None else [*plain[1:], given[0].index], name))
+        if name == "sign" or (name in _COMPARISONS and all(scaled)):
+            return Label(_agreed(plain, name), scaled=False)
+        raise Blocked(name)
+
+    def _product(self, number: int, found: Sequence[Label | None]) -> Label | None:
+        name = self.equations[number].primitive.name
+        dot, convolution = self.dot(number), self.convolution(number)
+        rank = len(self.equations[number].outvars[0].aval.shape)
+        sides: list[Label | None] = []
+        for side, label in enumerate(found):
+            if label is None:
+                sides.append(None)
+            elif dot:
+                if any(label.index.shape[axis] > 1 for axis in dot.contract[side]):
+                    raise Blocked(name)
+                sides.append(Label(_placed(label.index, dot.out_axes(side), rank), label.scaled))
+            else:
+                if convolution is None:
+                    raise Blocked(name)
+                shapes = [atom.aval.shape for atom in self.equations[number].invars]
+                sides.append(Label(_convolved(label.index, convolution, side, shapes, name), label.scaled))
+        return _multiplied(*sides)
+
+    # Backwards
+
+    def leaves_behind(self, demands: Mapping[Any, Index]) -> dict[str, Index] | None:
+        """The leaves that must be scaled, and how, for some values to be; None where none do.
+
+        Where a product could be scaled in either operand, what follows from the variables alone is taken first. That
+        nothing else is scaled too is for `push` to tell.
+        """
+        walk = _Walk(self)
+        return walk.leaves if all(walk.demand(atom, index) for atom, index in demands.items()) and walk.run() else None
+
+    def operands_behind(self, number: int, result: int, index: Index) -> list[tuple[Any, Index]] | None:
+        """The operands of an equation that must be scaled for one of its results to be, and how."""
+        equation = self.equations[number]
+        name, params, operands = equation.primitive.name, equation.params, equation.invars
+        shapes = [atom.aval.shape for atom in operands]
+        if labels.moves(name):
+            if not is_floating(operands[0].aval.dtype):
+                return None
+            values = [self.value(atom) if labels_need_values(name) else None for atom in operands]
+            found = labels.backward(name, params, shapes, index, result, values)
+            if found is None:
+                return None
+            return [(atom, wanted) for atom, wanted in zip(operands, found, strict=True) if wanted is not None]
+        if name in _SUMS or name in _UNARY or name == "select_n":
+            read = operands[1:] if name == "select_n" else operands
+            return _for_each(read, index)
+        if name == "div":
+            return _for_each(operands[:1], index)
+        if name == "mul":
+            return self._one_of([(atom, index) for atom in operands if not self.is_constant(atom)])
+        if name in _REDUCTIONS:
+            return [(operands[0], np.expand_dims(index, tuple(params["axes"])))]
+        if name in _CUMULATIVE:
+            return [(operands[0], index)] if index.shape[params["axis"]] == 1 else None
+        if name in _WINDOWS:
+            return [(operands[0], index)] if _windows_pass(index, params) else None
+        if self.is_product(number):
+            return self._one_of(self._factors_behind(number, index))
+        return None
+
+    def _factors_behind(self, number: int, index: Index) -> list[tuple[Any, Index]]:
+        equation = self.equations[number]
+        dot, convolution = self.dot(number), self.convolution(number)
+        shapes = [atom.aval.shape for atom in equation.invars]
+        found = []
+        for side, atom in enumerate(equation.invars):
+            if dot:
+                pairs = [(target, axis) for axis, target in dot.out_axes(side)]
+                if set(labels.varying(index)) <= {target for target, _ in pairs}:
+                    found.append((atom, _placed(index, pairs, len(shapes[side]))))
+            elif convolution and labels.varying(index) in ([], [convolution.outputs[1]]):
+                wanted = _unconvolved(index, convolution, side, shapes)
+                if wanted is not None:
+                    found.append((atom, wanted))
+        return found
+
+    def _one_of(self, candidates: list[tuple[Any, Index]]) -> list[tuple[Any, Index]] | None:
+        ordered = sorted(candidates, key=lambda candidate: not self.is_derived(candidate[0]))
+        if len(ordered) == 1:
+            return ordered
+        for candidate in ordered:
+            if self._can_scale(*candidate):
+                return [candidate]
+        return None
+
+    def _can_scale(self, atom: Any, index: Index) -> bool:
+        key = (atom, index.shape, index.tobytes())
+        if key not in self._chosen:
+            self._chosen[key] = self.leaves_behind({atom: index}) is not None
+        return self._chosen[key]
+
+
+class _Walk:
+    """What must be scaled, from the last equation to the first."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.wanted: dict[Var, Index] = {}
+        self.leaves: dict[str, Index] = {}
+        self.queue: list[int] = []
+
+    def demand(self, atom: Any, index: Index) -> bool:
+        if labels.is_nothing(index):
+            return True
+        if self.program.is_constant(atom):
+            return self.program.is_zero(atom)
+        if atom is self.program.images or not is_floating(atom.aval.dtype):
+            return False
+        index = labels.compressed(index)
+        if atom in self.wanted:
+            index = labels.met(self.wanted[atom], index)
+            if index is None:
+                return False
+        self.wanted[atom] = index
+        if atom in self.program.paths:
+            self.leaves[self.program.paths[atom]] = index
+        else:
+            heapq.heappush(self.queue, -self.program.made[atom][0])
+        return True
+
+    def run(self) -> bool:
+        last = None
+        while self.queue:
+            number = -heapq.heappop(self.queue)
+            if number == last:
+                continue
+            last = number
+            for result, var in enumerate(self.program.equations[number].outvars):
+                if var in self.wanted:
+                    found = self.program.operands_behind(number, result, self.wanted[var])
+                    if found is None or not all(self.demand(atom, index) for atom, index in found):
+                        return False
+        return True
+
+
+def labels_need_values(name: str) -> bool:
+    return name in ("gather", "dynamic_slice")
+
+
+def _for_each(operands: Sequence[Any], index: Index) -> list[tuple[Any, Index]] | None:
+    """The same index array for each operand; scalars have it only where it is one number."""
+    found = []
+    for atom in operands:
+        rank = len(atom.aval.shape)
+        if rank != index.ndim and index.size > 1 and isinstance(atom, Var):
+            return None
+        found.append((atom, index if rank == index.ndim else index.reshape(-1)[:1].reshape((1,) * rank)))
+        if rank != index.ndim and index.size > 1:  # a literal: zero, or nothing to scale
+            found[-1] = (atom, np.full((1,) * rank, index.max(), np.int32))
+    return found
+
+
+def _agreed(indices: Sequence[Index], name: str) -> Index:
+    result: Index | None = indices[0]
+    for index in indices[1:]:
+        result = labels.met(result, index)
+        if result is None:
+            raise Blocked(name)
+    return result
+
+
+def _united(indices: Sequence[Index], name: str) -> Index:
+    """Where at most one gain may change an entry."""
+    result = indices[0]
+    for index in indices[1:]:
+        if not ((result == index) | (result < 0) | (index < 0)).all():
+            raise Blocked(name)
+        result = np.maximum(result, index)
+    return labels.compressed(result)
+
+
+def _multiplied(first: Label | None, second: Label | None) -> Label | None:
+    if first is None or second is None:
+        return first or second
+    a, b = first.index, second.index
+    if first.scaled and second.scaled:
+        if ((a >= 0) & (b >= 0)).any():
+            raise Blocked("mul")
+        return Label(labels.compressed(np.maximum(a, b)))
+    if not first.scaled and not second.scaled:
+        return Label(_united([a, b], "mul"), scaled=False)
+    scaled, changed = (a, b) if first.scaled else (b, a)
+    if not ((changed < 0) | (changed == scaled)).all():
+        raise Blocked("mul")
+    return Label(labels.compressed(np.broadcast_to(scaled, np.broadcast_shapes(a.shape, b.shape))))
+
+
+def _without_axes(label: Label, axes: Sequence[int], name: str, keep: bool = False) -> Label:
+    if any(label.index.shape[axis] > 1 for axis in axes):
+        raise Blocked(name)
+    return label if keep else Label(label.index.squeeze(tuple(axes)), label.scaled)
+
+
+def _windows_pass(index: Index, params: Mapping[str, Any]) -> bool:
+    return all(
+        params["window_dimensions"][axis] == params["window_strides"][axis] == 1
+        and tuple(params["padding"][axis]) == (0, 0)
+        and params["base_dilation"][axis] == 1
+        for axis in labels.varying(index)
+    )
+
+
+def _windowed(label: Label, params: Mapping[str, Any], name: str) -> Label:
+    if not _windows_pass(label.index, params):
+        raise Blocked(name)
+    return label
+
+
+def _placed(index: Index, pairs: Sequence[tuple[int, int]], rank: int) -> Index:
+    """Moves axes to those of another value, (from, to); the other axes are of size 1."""
+    pairs = sorted(pairs, key=lambda pair: pair[1])
+    order = [source for source, _ in pairs]
+    rest = [axis for axis in range(index.ndim) if axis not in order]
+    shape = [1] * rank
+    for source, target in pairs:
+        shape[target] = index.shape[source]
+    return index.transpose([*order, *rest]).reshape(shape)
+
+
+def _whole(index: Index, axis: int, shape: Sequence[int]) -> Index:
+    """The entries along one axis, `(shape[axis],)`; the others are of size 1."""
+    return np.broadcast_to(index.reshape(-1), (shape[axis],))
+
+
+def _on_axes(matrix: Index, axes: tuple[int, int], rank: int) -> Index:
+    shape = [1] * rank
+    shape[axes[0]], shape[axes[1]] = matrix.shape
+    return labels.compressed((matrix if axes[0] < axes[1] else matrix.T).reshape(shape))
+
+
+def _convolved(index: Index, convolution: Convolution, side: int, shapes: Sequence[Any], name: str) -> Index:
+    """The index array of a convolution's output, from that of its input (side 0) or its kernel."""
+    axes = (convolution.inputs, convolution.kernel)[side]
+    axis, rank = axes[1 - side], index.ndim  # features of the input, outputs of the kernel
+    if any(other != axis for other in labels.varying(index)):
+        raise Blocked(name)
+    outputs = _whole(index, axis, shapes[side])
+    if side == 0:
+        by_group = outputs.reshape(convolution.groups, -1)
+        if not (by_group == by_group[:, :1]).all():
+            raise Blocked(name)
+        outputs = np.repeat(by_group[:, 0], shapes[1][convolution.kernel[0]] // convolution.groups)
+    return labels.compressed(outputs.reshape([-1 if a == convolution.outputs[1] else 1 for a in range(rank)]))
+
+
+def _unconvolved(index: Index, convolution: Convolution, side: int, shapes: Sequence[Any]) -> Index | None:
+    features = shapes[1][convolution.kernel[0]]
+    outputs, rank = np.broadcast_to(index.reshape(-1), (features,)), index.ndim
+    if side == 0:
+        by_group = outputs.reshape(convolution.groups, -1)
+        if not (by_group == by_group[:, :1]).all():
+            return None
+        outputs = np.repeat(by_group[:, 0], shapes[0][convolution.inputs[1]] // convolution.groups)
+    axis = convolution.inputs[1] if side == 0 else convolution.kernel[0]
+    return labels.compressed(outputs.reshape([-1 if a == axis else 1 for a in range(rank)]))
+
+
+def reach(step: Callable[[Any], Any], start: Any) -> list[Any]:
+    """What `step`, a function to a list, reaches from `start`, breadth first, `start` included."""
+    found, seen = [start], {start}
+    for item in found:
+        fresh = [other for other in step(item) if other not in seen]
+        seen |= set(fresh)
+        found.extend(fresh)
+    return found
