@@ -73,7 +73,9 @@ def evaluate(
     last = _last_uses(program)
     scale, kept = scale or {}, {}
     for number, equation in enumerate(program.jaxpr.eqns):
-        operands = [_cast(atom.val if isinstance(atom, Literal) else known[atom], atom, dtype) for atom in equation.invars]
+        operands = [
+            _cast(atom.val if isinstance(atom, Literal) else known[atom], atom, dtype) for atom in equation.invars
+        ]
         results = _bind(equation, operands, dtype)
         if number in scale:
             results[0] = results[0] * scale[number].astype(results[0].dtype)

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Var
 
-from osp_jax.runtime.errors import InputError
 from osp_jax.program import labels
-from osp_jax.program.flat import evaluate, flatten, is_floating, signature
+from osp_jax.program.flat import evaluate, flatten, signature
 from osp_jax.program.labels import NONE, Index
 from osp_jax.program.scaling import ELEMENTWISE, Blocked, Label, Program, reach
+from osp_jax.runtime.errors import InputError
 
 TOLERANCE = 1e-5  # of the largest logit
 _MOST_IMAGES = 8  # that the proof looks at
@@ -191,7 +191,9 @@ def _traced(apply: Any, variables: Any, images: Any) -> tuple[Program, list[int]
         flatten(apply, shapes, jax.ShapeDtypeStruct((batch, *images.shape[1:]), images.dtype)) for batch in (2, 3)
     )
     if signature(small) != signature(large):
-        raise InputError("the network does other operations for another number of images; make `apply` independent of it")
+        raise InputError(
+            "the network does other operations for another number of images; make `apply` independent of it"
+        )
     axes = []
     for first, second in zip(small.jaxpr.eqns, large.jaxpr.eqns, strict=True):
         pairs = zip(first.outvars[0].aval.shape, second.outvars[0].aval.shape, strict=True)
@@ -507,7 +509,9 @@ class _Finder:
                 wanted = [i for a, i in program._factors_behind(number, index) if a is kernel]
                 return program.leaves_behind({kernel: wanted[0]}) or {} if wanted else {}
             if equation.primitive.name in ELEMENTWISE:
-                before = [(a, index) for a in dict.fromkeys(equation.invars) if isinstance(a, Var) and a in program.seen]
+                before = [
+                    (a, index) for a in dict.fromkeys(equation.invars) if isinstance(a, Var) and a in program.seen
+                ]
                 if len(before) > 1:  # x - mean(x): the value itself, not what is taken of it
                     before = [pair for pair in before if not self._summarises(pair[0])]
             else:

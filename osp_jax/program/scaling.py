@@ -225,7 +225,12 @@ class Program:
             if reads and number in reads:
                 label = found[self.kernels[number]]
                 other = found[1 - self.kernels[number]]
-                if label is None or other is not None or not label.scaled or labels.met(label.index, reads[number]) is None:
+                if (
+                    label is None
+                    or other is not None
+                    or not label.scaled
+                    or labels.met(label.index, reads[number]) is None
+                ):
                     raise Blocked(equation.primitive.name)
                 waiting.discard(number)
                 continue
