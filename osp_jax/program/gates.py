@@ -26,6 +26,7 @@ from osp_jax.program.flat import evaluate, flatten, signature
 from osp_jax.program.labels import NONE, Index
 from osp_jax.program.scaling import ELEMENTWISE, Blocked, Label, Program, reach
 from osp_jax.runtime.errors import InputError
+from osp_jax.trees import leaf_paths
 
 TOLERANCE = 1e-5  # of the largest logit
 _MOST_IMAGES = 8  # that the proof looks at
@@ -185,7 +186,7 @@ def _arranged(value: jax.Array, axis: int, batch_axis: int, images: jax.Array) -
 
 
 def _traced(apply: Any, variables: Any, images: Any) -> tuple[Program, list[int]]:
-    """The program for a small batch of abstract images, and by equation the axis of its first output with the images."""
+    """The program for a small batch of abstract images, and by equation the axis of the images in its first output."""
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.asarray(leaf).dtype), variables)
     small, large = (
         flatten(apply, shapes, jax.ShapeDtypeStruct((batch, *images.shape[1:]), images.dtype)) for batch in (2, 3)
@@ -205,18 +206,12 @@ def _traced(apply: Any, variables: Any, images: Any) -> tuple[Program, list[int]
     return Program(small, leaf_paths(variables)), axes
 
 
-def leaf_paths(tree: Any) -> tuple[str, ...]:
-    """Paths of all leaves, as 'params/head/kernel', in the order of `jax.tree.leaves`."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat)
-
-
 # The head
 
 
 def _no_head(reason: str) -> InputError:
     return InputError(
-        f"the network has no linear head ({reason}); `apply` must return the logits of a dense layer or a 1x1 convolution"
+        f"the network has no linear head ({reason}); `apply` must return the logits of a dense layer or 1x1 convolution"
     )
 
 
@@ -357,8 +352,8 @@ class _Finder:
         return axes[-1]
 
     def _source(self, value: int, axis: int) -> str:
-        """Where the entries along an axis come from: 'kernel', the output axis of one; 'head', a batch axis of a product
-        of two activations; '' neither."""
+        """Where the entries along an axis come from: 'kernel', the output axis of one; 'head', a batch axis of a
+        product of two activations; '' neither."""
         program = self.program
         var = program.equations[value].outvars[0]
         if axis == self.batch_axes[value]:

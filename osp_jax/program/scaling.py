@@ -208,7 +208,8 @@ class Program:
         Args:
           starts: labels of values to begin with.
           target: a value, by number of its equation, and the index array it must get; nothing is followed behind it.
-          reads: products and convolutions, and the index arrays that their kernels must get; nothing is followed behind.
+          reads: products and convolutions, and the index arrays that their kernels must get; nothing is followed
+            behind them.
           absorb: products and convolutions with a kernel end the way where the kernel could absorb the gains.
 
         Returns:
