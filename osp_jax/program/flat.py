@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 _CONTROL = frozenset(["scan", "while", "cond"])
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -190,13 +190,22 @@ def _bind(equation: JaxprEqn, operands: list[Any], dtype: Any) -> list[Any]:
             operands = [value.astype(atom.aval.dtype) for value, atom in zip(operands, equation.invars, strict=True)]
         else:
             params = {key: _in_dtype(key, value, equation, dtype) for key, value in params.items()}
-    functions, params = equation.primitive.get_bind_params(params)
-    with equation.ctx.manager:
-        results = equation.primitive.bind(*functions, *operands, **params)
-    results = list(results) if equation.primitive.multiple_results else [results]
+    results = list(bind(equation, operands, params))
     if dtype is None:
         return results
     return [value.astype(dtype) if is_floating(value.dtype) else value for value in results]
+
+
+def bind(equation: JaxprEqn, operands: Sequence[Any], params: Any) -> Sequence[Any]:
+    """The results of one equation."""
+    if any(key in params for key in _INNER) or equation.primitive.name in _CONTROL:
+        pairs = zip(equation.invars, operands, strict=True)
+        given = {atom: value for atom, value in pairs if isinstance(atom, Var)}
+        alone = Jaxpr((), list(given), equation.outvars, [equation])
+        return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values())
+    with equation.ctx.manager:
+        results = equation.primitive.bind(*operands, **params)
+    return results if equation.primitive.multiple_results else [results]
 
 
 def _in_dtype(key: str, value: Any, equation: JaxprEqn, dtype: Any) -> Any:

@@ -372,7 +372,7 @@ class _Finder:
                 kinds.append(self._kind(number, index))
                 return []
             if name in ELEMENTWISE:
-                found = [(atom, index) for atom in equation.invars if len(atom.aval.shape) == index.ndim]
+                found = [(atom, index) for atom in equation.invars if atom.aval.shape == equation.outvars[0].aval.shape]
             else:
                 found = program.operands_behind(number, result, index) or []
             return [
@@ -504,21 +504,15 @@ class _Finder:
                 wanted = [i for a, i in program._factors_behind(number, index) if a is kernel]
                 return program.leaves_behind({kernel: wanted[0]}) or {} if wanted else {}
             if equation.primitive.name in ELEMENTWISE:
-                before = [
-                    (a, index) for a in dict.fromkeys(equation.invars) if isinstance(a, Var) and a in program.seen
-                ]
-                if len(before) > 1:  # x - mean(x): the value itself, not what is taken of it
-                    before = [pair for pair in before if not self._summarises(pair[0])]
+                shape = equation.outvars[0].aval.shape  # x - mean(x): the value itself, not what is taken of it
+                seen = [a for a in equation.invars if isinstance(a, Var) and a in program.seen]
+                before = [(a, index) for a in dict.fromkeys(seen) if a.aval.shape == shape]
             else:
                 before = [p for p in program.operands_behind(number, result, index) or [] if p[0] in program.seen]
             if len(before) != 1:
                 return {}
             atom, index = before[0]
         return {}
-
-    def _summarises(self, atom: Var) -> bool:
-        number = self.program.made.get(atom, (None,))[0]
-        return number is not None and self.program.equations[number].primitive.name == "broadcast_in_dim"
 
     def _kernel_leaves(self, number: int) -> list[str]:
         """The leaf that is the kernel of a product, behind operations that only move data."""

@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
 from osp_jax.program import labels
-from osp_jax.program.flat import is_floating, is_own_convolution
+from osp_jax.program.flat import bind, is_floating, is_own_convolution
 from osp_jax.program.labels import ANY, NONE, Index
 
 _SUMS = frozenset("add sub add_any max min".split())  # scaled if all operands are
@@ -123,9 +123,7 @@ class Program:
             self._values[atom] = None
             if all(value is not None for value in read):
                 with jax.ensure_compile_time_eval():
-                    functions, params = equation.primitive.get_bind_params(equation.params)
-                    found = equation.primitive.bind(*functions, *read, **params)
-                self._values[atom] = np.asarray(found[result] if equation.primitive.multiple_results else found)
+                    self._values[atom] = np.asarray(bind(equation, read, equation.params)[result])
         return self._values[atom]
 
     def is_zero(self, atom: Any) -> bool:
@@ -380,7 +378,8 @@ class Program:
         if name == "div":
             return _for_each(operands[:1], index)
         if name == "mul":
-            return self._one_of([(atom, index) for atom in operands if not self.is_constant(atom)])
+            found = [_for_each([atom], index) for atom in operands if not self.is_constant(atom)]
+            return self._one_of([pairs[0] for pairs in found if pairs])
         if name in _REDUCTIONS:
             return [(operands[0], np.expand_dims(index, tuple(params["axes"])))]
         if name in _CUMULATIVE:
@@ -474,12 +473,14 @@ def _for_each(operands: Sequence[Any], index: Index) -> list[tuple[Any, Index]] 
     """The same index array for each operand; scalars have it only where it is one number."""
     found = []
     for atom in operands:
-        rank = len(atom.aval.shape)
-        if rank != index.ndim and index.size > 1 and isinstance(atom, Var):
+        if len(atom.aval.shape) == index.ndim:
+            wanted = labels.fitted(index, atom.aval.shape)
+        else:  # a scalar
+            wanted = index.reshape(()) if index.size == 1 else None
+            wanted = np.int32(index.max()) if isinstance(atom, Literal) else wanted  # zero, or nothing scales it
+        if wanted is None:
             return None
-        found.append((atom, index if rank == index.ndim else index.reshape(-1)[:1].reshape((1,) * rank)))
-        if rank != index.ndim and index.size > 1:  # a literal: zero, or nothing to scale
-            found[-1] = (atom, np.full((1,) * rank, index.max(), np.int32))
+        found.append((atom, np.asarray(wanted, np.int32)))
     return found
 
 
