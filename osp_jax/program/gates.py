@@ -229,7 +229,7 @@ def _find_head(program: Program) -> tuple[int, Index, str | None]:
             return number, index, bias
         if name in ("add", "add_any"):
             derived = [operand for operand in equation.invars if program.is_derived(operand)]
-            others = [operand for operand in equation.invars if operand in program.seen]
+            others = [operand for operand in equation.invars if program.is_seen(operand)]
             if len(derived) != 1 or len(others) != 1 or bias:
                 raise _no_head("the logits are a sum")
             leaves = program.leaves_behind({derived[0]: index}) or {}
@@ -242,7 +242,7 @@ def _find_head(program: Program) -> tuple[int, Index, str | None]:
         if not averages and name not in _KEPT:
             raise _no_head(f"{name} follows the last kernel")
         found = program.operands_behind(number, result, index)
-        found = [pair for pair in found or [] if pair[0] in program.seen]
+        found = [pair for pair in found or [] if program.is_seen(pair[0])]
         if len(found) != 1:
             raise _no_head(f"{name} follows the last kernel")
         ((atom, index),) = found
@@ -251,7 +251,7 @@ def _find_head(program: Program) -> tuple[int, Index, str | None]:
 def _is_mean(program: Program, number: int) -> bool:
     """Whether a division follows a sum over as many entries as it divides by."""
     equation = program.equations[number]
-    source = next((atom for atom in equation.invars if atom in program.seen), None)
+    source = next((atom for atom in equation.invars if program.is_seen(atom)), None)
     divisor = next((program.value(atom) for atom in equation.invars if program.is_constant(atom)), None)
     if source not in program.made or divisor is None or divisor.size == 0:
         return False
@@ -333,7 +333,7 @@ class _Finder:
             scaled_by_constant = name in ("mul", "div") and any(program.is_constant(a) for a in equation.invars)
             if name not in _KEPT and name not in _POOLS and not scaled_by_constant:
                 break
-            before = [pair for pair in program.operands_behind(made, result, index) or [] if pair[0] in program.seen]
+            before = [pair for pair in program.operands_behind(made, result, index) or [] if program.is_seen(pair[0])]
             if len(before) != 1:
                 break
             atom, index = before[0]
@@ -378,7 +378,7 @@ class _Finder:
             return [
                 (atom, i.shape, np.ascontiguousarray(i).tobytes())
                 for atom, i in found
-                if isinstance(atom, Var) and atom in program.seen and labels.varying(i)
+                if program.is_seen(atom) and labels.varying(i)
             ]
 
         start = labels.along(len(var.aval.shape), axis, var.aval.shape[axis])
@@ -457,10 +457,12 @@ class _Finder:
             if equation.primitive.name != "mul":
                 continue
             derived = [atom for atom in equation.invars if program.is_derived(atom)]
-            seen = [atom for atom in equation.invars if atom in program.seen]
+            seen = [atom for atom in equation.invars if program.is_seen(atom)]
             if len(derived) != 1 or len(seen) != 1 or number > value:
                 continue
             scaled = self._scaled_by(derived[0], writers)
+            if seen[0].aval.shape != equation.outvars[0].aval.shape:
+                continue
             for path, i in (self._kernel_behind(seen[0], scaled) if scaled is not None else {}).items():
                 i = _closed(i)
                 if path not in found and self._passes(
@@ -505,10 +507,10 @@ class _Finder:
                 return program.leaves_behind({kernel: wanted[0]}) or {} if wanted else {}
             if equation.primitive.name in ELEMENTWISE:
                 shape = equation.outvars[0].aval.shape  # x - mean(x): the value itself, not what is taken of it
-                seen = [a for a in equation.invars if isinstance(a, Var) and a in program.seen]
+                seen = [a for a in equation.invars if program.is_seen(a)]
                 before = [(a, index) for a in dict.fromkeys(seen) if a.aval.shape == shape]
             else:
-                before = [p for p in program.operands_behind(number, result, index) or [] if p[0] in program.seen]
+                before = [p for p in program.operands_behind(number, result, index) or [] if program.is_seen(p[0])]
             if len(before) != 1:
                 return {}
             atom, index = before[0]
@@ -543,7 +545,7 @@ class _Finder:
             name = equation.primitive.name
             others = [atom for atom in equation.invars if atom is not var]
             affine = name in ("add", "sub", "mul", "div", "neg", "add_any") or name in _KEPT
-            if not affine or any(atom in program.seen for atom in others if isinstance(atom, Var)) or len(others) > 1:
+            if not affine or any(program.is_seen(atom) for atom in others) or len(others) > 1:
                 break
             if name in _KEPT:
                 try:

@@ -105,6 +105,10 @@ class Program:
         """Whether a value follows from the variables alone."""
         return isinstance(atom, Var) and atom in self.learned and atom not in self.seen
 
+    def is_seen(self, atom: Any) -> bool:
+        """Whether a value depends on the images."""
+        return isinstance(atom, Var) and atom in self.seen
+
     def is_constant(self, atom: Any) -> bool:
         return isinstance(atom, Literal) or (atom not in self.learned and atom not in self.seen)
 
@@ -138,7 +142,7 @@ class Program:
         for number, equation in enumerate(self.equations):
             if self.is_product(number):
                 sides = [side for side in (1, 0) if self.is_derived(equation.invars[side])]
-                if sides and equation.invars[1 - sides[0]] in self.seen:
+                if sides and self.is_seen(equation.invars[1 - sides[0]]):
                     found[number] = sides[0]
         return found
 
