@@ -29,7 +29,7 @@ from osp_jax.runtime.errors import InputError
 from osp_jax.trees import leaf_paths
 
 TOLERANCE = 1e-5  # of the largest logit
-_MOST_IMAGES = 8  # that the proof looks at
+_MOST_IMAGES = 4  # that the proof looks at
 
 _POOLS = frozenset("reduce_sum reduce_max reduce_window_sum reduce_window_max".split())
 _KEPT = frozenset("reshape transpose squeeze expand_dims broadcast_in_dim pad rev".split()) | labels.IN_PLACE
@@ -704,9 +704,9 @@ class _Proof:
         for (gate, side), gain in gains.items():
             scales[gate.value, gate.axis] = scales[gate.value, gate.axis] * gain
             for factor in getattr(gate, side):
-                masked[factor.path] = masked[factor.path] * spread(factor, gain)
+                masked[factor.path] = np.asarray(masked[factor.path]) * spread(factor, gain)
             for factor in gate.kernels if side == "writers" else ():
-                masked[factor.path] = masked[factor.path] * spread(factor, gain > 0)
+                masked[factor.path] = np.asarray(masked[factor.path]) * spread(factor, gain > 0)
         ones = [np.ones(len(scale)) for scale in scales.values()]
         expected = self.logits(self.leaves, list(scales.values()), dtype)
         actual = self.logits(list(masked.values()), ones, dtype)
@@ -732,6 +732,7 @@ def _scaled_logits(closed: Any, places: Any, dtype: Any, leaves: Any, images: An
 
 
 def spread(factor: Factor, gain: Any) -> Any:
-    """The array that a leaf is multiplied by, for gains `(channels,)`; of the shape of the factor."""
+    """The array that a leaf is multiplied by, for gains `(channels,)`: float32, of the shape of the factor."""
     index = np.asarray(factor.index).reshape(factor.shape)
-    return jnp.where(index >= 0, jnp.asarray(gain, jnp.float32)[np.maximum(index, 0)], 1.0)
+    array = np if isinstance(gain, np.ndarray) else jnp
+    return array.where(index >= 0, gain[np.maximum(index, 0)], 1.0).astype(np.float32)
