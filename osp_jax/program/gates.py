@@ -23,15 +23,16 @@ from jax.extend.core import Var
 
 from osp_jax.program import labels
 from osp_jax.program.flat import evaluate, flatten, signature
-from osp_jax.program.labels import NONE, Index
-from osp_jax.program.scaling import ELEMENTWISE, Blocked, Label, Program, reach
+from osp_jax.program.labels import Index
+from osp_jax.program.scaling import ELEMENTWISE, Blocked, Label, Program, closed, reach
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import leaf_paths
 
 TOLERANCE = 1e-5  # of the largest logit
 _MOST_IMAGES = 4  # that the proof looks at
 
-_POOLS = frozenset("reduce_sum reduce_max reduce_window_sum reduce_window_max".split())
+_WINDOWS = frozenset("reduce_window_sum reduce_window_max".split())
+_POOLS = frozenset("reduce_sum reduce_max".split()) | _WINDOWS
 _KEPT = frozenset("reshape transpose squeeze expand_dims broadcast_in_dim pad rev".split()) | labels.IN_PLACE
 
 
@@ -333,6 +334,8 @@ class _Finder:
             scaled_by_constant = name in ("mul", "div") and any(program.is_constant(a) for a in equation.invars)
             if name not in _KEPT and name not in _POOLS and not scaled_by_constant:
                 break
+            if name in _WINDOWS and (axis := self.channel_axis(made, index)) is not None:
+                index = labels.along(index.ndim, axis, equation.outvars[0].aval.shape[axis])
             before = [pair for pair in program.operands_behind(made, result, index) or [] if program.is_seen(pair[0])]
             if len(before) != 1:
                 break
@@ -418,7 +421,7 @@ class _Finder:
     def writers(self, value: int, index: Index) -> dict[str, Index]:
         program = self.program
         leaves = program.leaves_behind({program.equations[value].outvars[0]: index})
-        leaves = {path: _closed(i) for path, i in (leaves or {}).items() if not labels.is_nothing(i)}
+        leaves = {path: closed(i) for path, i in (leaves or {}).items() if not labels.is_nothing(i)}
         starts = {program.leaves[path]: Label(i) for path, i in leaves.items()}
         return leaves if leaves and self._passes(starts, target=(value, index)) else {}
 
@@ -436,7 +439,7 @@ class _Finder:
                 return {}
             demands[kernel] = agreed
         leaves = program.leaves_behind(demands)
-        leaves = {path: _closed(i) for path, i in (leaves or {}).items() if not labels.is_nothing(i)}
+        leaves = {path: closed(i) for path, i in (leaves or {}).items() if not labels.is_nothing(i)}
         starts = {program.leaves[path]: Label(i) for path, i in leaves.items()}
         return leaves if leaves and self._passes(starts, reads=reads) else {}
 
@@ -464,7 +467,7 @@ class _Finder:
             if seen[0].aval.shape != equation.outvars[0].aval.shape:
                 continue
             for path, i in (self._kernel_behind(seen[0], scaled) if scaled is not None else {}).items():
-                i = _closed(i)
+                i = closed(i)
                 if path not in found and self._passes(
                     {**starts, program.leaves[path]: Label(i, scaled=False)}, target=(value, index)
                 ):
@@ -473,27 +476,11 @@ class _Finder:
 
     def _scaled_by(self, atom: Var, writers: Mapping[str, Index]) -> Index | None:
         """The index array of a value that follows from the variables where some of these are scaled."""
-        program, known = self.program, {}
-        sources = {program.leaves[path]: Label(i) for path, i in writers.items()}
-        if atom in sources:
-            return sources[atom].index
-        numbers, pending = set(), [atom]
-        while pending:
-            var = pending.pop()
-            if var in program.made and program.made[var][0] not in numbers:
-                numbers.add(program.made[var][0])
-                pending += [a for a in program.equations[program.made[var][0]].invars if isinstance(a, Var)]
-        known = dict(sources)
-        for number in sorted(numbers):
-            equation = program.equations[number]
-            labelled = [known.get(a) if isinstance(a, Var) else None for a in equation.invars]
-            if any(labelled):
-                try:
-                    results = program.step(number, labelled)
-                except Blocked:
-                    return None
-                known |= {v: r for v, r in zip(equation.outvars, results, strict=True) if r is not None}
-        return known[atom].index if atom in known else None
+        try:
+            label = self.program.label_of(atom, {self.program.leaves[path]: Label(i) for path, i in writers.items()})
+        except Blocked:
+            return None
+        return label.index if label else None
 
     def _kernel_behind(self, atom: Any, index: Index) -> dict[str, Index]:
         """The kernel whose output, behind operations that keep every channel to itself, is this value."""
@@ -532,11 +519,12 @@ class _Finder:
             axes = [convolution.outputs[1]]
         elif dot:
             side = program.kernels[number]
-            axes = [axis for source, axis in dot.out_axes(side) if source in dot.free[side] and shape[axis] > 1]
+            axes = [axis for source, axis in dot.out_axes(side) if source in dot.free[side]]
+            axes = [axis for axis in axes if shape[axis] > 1] or axes[-1:]
         if not (dot or convolution) or len(axes) != 1 or not self._kernel_leaves(number):
             return None
         value, axis = number, axes[0]
-        known, best = labels.along(len(shape), axis, shape[axis]), (value, axis)
+        known, best, own = labels.along(len(shape), axis, shape[axis]), (value, axis), (value, axis)
         while True:
             users = program.uses.get(var, [])
             if len(users) != 1 or var in program.outputs:
@@ -554,12 +542,12 @@ class _Finder:
                 except Blocked:
                     break
             var, value = equation.outvars[0], users[0]
-            axes = labels.varying(known)
+            axes = labels.varying(known) or [axis]
             if len(axes) == 1 and var.aval.shape[axes[0]] == shape[axis] and name not in labels.IN_PLACE | _KEPT:
                 best = value, axes[0]
-        gate = self.gate(*best, readers=False)
         path = _module(self._kernel_leaves(number)[0])
-        return dataclasses.replace(gate, name=path) if gate and gate.writers else None
+        gates = (self.gate(*place, readers=False) for place in dict.fromkeys([best, own]))
+        return next((dataclasses.replace(gate, name=path) for gate in gates if gate), None)
 
     def factors(self, leaves: Mapping[str, Index]) -> tuple[Factor, ...]:
         ordered = sorted(leaves, key=self.first_use)
@@ -572,10 +560,6 @@ class _Finder:
         if writers:
             return _module(max(writers, key=self.first_use))
         return f"{_module(min(readers, key=self.first_use))}/input"
-
-
-def _closed(index: Index) -> Index:
-    return np.where(index < 0, NONE, index).astype(np.int32)
 
 
 def _module(path: str) -> str:
@@ -695,7 +679,8 @@ class _Proof:
         gains = self.rng.uniform(0, 1, channels)
         chosen = self.rng.uniform(size=channels)
         gains[chosen < 0.3], gains[chosen > 0.7] = 0, 1
-        gains[self.rng.integers(channels)] = 0
+        if channels > 1:
+            gains[self.rng.permutation(channels)[:2]] = 0, 1
         return gains.astype(np.float32)
 
     def error(self, gains: Mapping[tuple[Gate, str], np.ndarray], dtype: Any) -> float:

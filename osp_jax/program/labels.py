@@ -8,7 +8,7 @@ a result to operands.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,8 @@ Index = np.ndarray
 
 # Operations that keep the place of every entry.
 IN_PLACE = frozenset(
-    "convert_element_type copy copy_p name optimization_barrier reduce_precision sharding_constraint device_put "
-    "pvary mesh_cast".split()
+    "convert_element_type copy copy_p name stop_gradient optimization_barrier reduce_precision sharding_constraint "
+    "device_put pvary mesh_cast".split()
 )
 
 
@@ -40,20 +40,31 @@ def is_nothing(index: Index) -> bool:
     return bool(index.max(initial=NONE) < 0)
 
 
-def compressed(index: Index) -> Index:
-    """With size 1 for every axis along which the entries agree."""
+def compressed(index: Index, strict: bool = False) -> Index:
+    """With size 1 for every axis along which the entries agree; if `strict`, along which they are the same."""
     for axis, size in enumerate(index.shape):
         if size > 1:
             most = index.max(axis=axis, keepdims=True)
-            if ((index == most) | (index == ANY)).all():
+            if ((index == most) | ((index == ANY) & (not strict))).all():
                 index = most
     return index
 
 
-def met(first: Index, second: Index) -> Index | None:
-    """What agrees with both, or None where they contradict each other."""
+def met(first: Index, second: Index, strict: bool = False) -> Index | None:
+    """What agrees with both, or None where they contradict each other; `strict` as for `compressed`."""
     agree = (first == second) | (first == ANY) | (second == ANY)
-    return compressed(np.maximum(first, second)) if agree.all() else None
+    return compressed(np.maximum(first, second), strict) if agree.all() else None
+
+
+def collapsed(index: Index, axes: Iterable[int]) -> Index | None:
+    """With size 1 for these axes, or None where entries along one contradict each other."""
+    for axis in axes:
+        if index.shape[axis] > 1:
+            most = index.max(axis=axis, keepdims=True)
+            if not ((index == most) | (index == ANY)).all():
+                return None
+            index = most
+    return index
 
 
 def varying(index: Index) -> list[int]:
@@ -63,9 +74,7 @@ def varying(index: Index) -> list[int]:
 
 def fitted(index: Index, shape: Sequence[int]) -> Index | None:
     """For an operand of `shape` that is broadcast, axis by axis, to what `index` belongs to."""
-    if any(size == 1 < n for size, n in zip(shape, index.shape, strict=True)):
-        return None
-    return index
+    return collapsed(index, [axis for axis, size in enumerate(shape) if size == 1])
 
 
 def expanded(index: Index, shape: Sequence[int]) -> Index:
@@ -82,7 +91,7 @@ def reshaped(index: Index, before: Sequence[int], after: Sequence[int]) -> Index
         parts.append(tuple(sizes) if constant else tuple(before[old.start : old.stop]))
         result.extend([1] * len(new) if constant else [after[axis] for axis in new])
     full = np.broadcast_to(index, [size for part in parts for size in part])
-    return compressed(full.reshape(result))
+    return full.reshape(result)
 
 
 def _factors(before: Sequence[int], after: Sequence[int]) -> list[tuple[range, range]]:
@@ -127,7 +136,7 @@ def backward(
       KeyError: `name` is no such operation.
     """
     found = _BACKWARD[name](params, shapes, out, result, values)
-    return None if found is None else [None if index is None else compressed(index) for index in found]
+    return None if found is None else [None if i is None else compressed(i, strict=True) for i in found]
 
 
 def moves(name: str) -> bool:
@@ -217,6 +226,11 @@ def _gather(params, shapes, indices):
     return [_run(gather, expanded(index, shapes[0]))]
 
 
+def _tile(params, shapes, indices):
+    repeats = [1 if size == 1 else n for size, n in zip(indices[0].shape, params["reps"], strict=True)]
+    return [np.tile(indices[0], repeats)]
+
+
 def _in_place(params, shapes, indices):
     return list(indices)
 
@@ -239,6 +253,7 @@ _FORWARD: dict[str, Callable[..., list[Index]]] = {
     "split": _split,
     "dynamic_slice": _dynamic_slice,
     "gather": _gather,
+    "tile": _tile,
     **{name: _in_place for name in IN_PLACE},
 }
 
@@ -252,11 +267,9 @@ def _transpose_back(params, shapes, out, result, values):
 
 def _broadcast_back(params, shapes, out, result, values):
     kept = params["broadcast_dimensions"]
-    free = [axis for axis in varying(out) if axis not in kept]
-    repeated = [target for axis, target in enumerate(kept) if shapes[0][axis] == 1 < out.shape[target]]
-    if free or repeated:
-        return None
-    return [out.reshape([out.shape[target] for target in kept])]
+    repeated = [target for axis, target in enumerate(kept) if shapes[0][axis] == 1]
+    source = collapsed(out, [*repeated, *[axis for axis in range(out.ndim) if axis not in kept]])
+    return None if source is None else [source.reshape([source.shape[target] for target in kept])]
 
 
 def _reshape_back(params, shapes, out, result, values):
@@ -278,11 +291,13 @@ def _rev_back(params, shapes, out, result, values):
 
 def _slice_back(params, shapes, out, result, values):
     spans, index = _slices(params, shapes[0]), out
-    for axis in varying(out):  # the others are the same for entries that are read, and free for those that are not
-        sizes = [shapes[0][axis] if a == axis else size for a, size in enumerate(index.shape)]
-        whole = np.full(sizes, ANY, np.int32)
-        whole[tuple(span if a == axis else slice(None) for a, span in enumerate(spans))] = index
-        index = whole
+    for axis, span in enumerate(spans):
+        count = len(range(shapes[0][axis])[span])
+        if count < shapes[0][axis] or index.shape[axis] > 1:
+            sizes = [shapes[0][axis] if a == axis else size for a, size in enumerate(index.shape)]
+            whole = np.full(sizes, ANY, np.int32)
+            whole[(slice(None),) * axis + (span,)] = index
+            index = whole
     return [index]
 
 
@@ -306,8 +321,6 @@ def _concatenate_back(params, shapes, out, result, values):
 
 def _split_back(params, shapes, out, result, values):
     axis, sizes = params["axis"], params["sizes"]
-    if out.shape[axis] == 1:
-        return [out]
     whole = np.full([shapes[0][axis] if a == axis else n for a, n in enumerate(out.shape)], ANY, np.int32)
     start = sum(sizes[:result])
     whole[(slice(None),) * axis + (slice(start, start + sizes[result]),)] = out
@@ -329,13 +342,24 @@ def _dynamic_slice_back(params, shapes, out, result, values):
 def _gather_back(params, shapes, out, result, values):
     if values[1] is None:
         return None
-    numbers = np.arange(math.prod(shapes[0]), dtype=np.int32).reshape(shapes[0])
-    (read,) = _gather(params, shapes, [numbers, values[1]])
+    source = _by_numbers(lambda numbers: _gather(params, shapes, [numbers, values[1]])[0], shapes[0], out)
+    return None if source is None else [source, None]
+
+
+def _tile_back(params, shapes, out, result, values):
+    source = _by_numbers(lambda numbers: _tile(params, shapes, [numbers])[0], shapes[0], out)
+    return None if source is None else [source]
+
+
+def _by_numbers(move, shape, out):
+    """Numbers the entries of the operand and looks where they come out."""
+    numbers = np.arange(math.prod(shape), dtype=np.int32)
+    read = move(numbers.reshape(shape))
     wanted, read = expanded(out, read.shape).ravel(), read.ravel()
     wanted, read = wanted[(read >= 0) & (wanted != ANY)], read[(read >= 0) & (wanted != ANY)]
     whole = np.full(numbers.size, ANY, np.int32)
     whole[read] = wanted
-    return [whole.reshape(shapes[0]), None] if (whole[read] == wanted).all() else None
+    return whole.reshape(shape) if (whole[read] == wanted).all() else None
 
 
 def _in_place_back(params, shapes, out, result, values):
@@ -355,5 +379,6 @@ _BACKWARD: dict[str, Callable[..., list[Index | None] | None]] = {
     "split": _split_back,
     "dynamic_slice": _dynamic_slice_back,
     "gather": _gather_back,
+    "tile": _tile_back,
     **{name: _in_place_back for name in IN_PLACE},
 }

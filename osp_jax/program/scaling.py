@@ -98,7 +98,7 @@ class Program:
             for marked in (self.learned, self.seen):
                 if not marked.isdisjoint(read):
                     marked |= set(equation.outvars)
-        self._chosen: dict[Any, bool] = {}
+        self._chosen: dict[Any, int | None] = {}
         self._values: dict[Var, np.ndarray | None] = {}
 
     def is_derived(self, atom: Any) -> bool:
@@ -279,7 +279,7 @@ class Program:
         elif name in _CUMULATIVE:
             results = [_without_axes(found[0], (params["axis"],), name, keep=True)]
         elif name in _WINDOWS:
-            results = [_windowed(found[0], params, name)]
+            results = [_without_axes(found[0], _windowed_axes(params), name, keep=True)]
         elif self.is_product(number):
             results = [self._product(number, found)]
         else:
@@ -306,9 +306,9 @@ class Program:
         shapes = [atom.aval.shape for atom in equation.invars]
         return [Label(index, scaled) for index in labels.forward(name, equation.params, shapes, indices)]
 
-    def _index(self, atom: Any, label: Label | None, rank: int) -> Index:
+    def _index(self, atom: Any, label: Label | None, rank: int, name: str = "") -> Index:
         if label is None:
-            return np.full((1,) * rank, ANY if self.is_zero(atom) else NONE, np.int32)
+            return np.full((1,) * rank, ANY if self._is_free(atom, name) else NONE, np.int32)
         return label.index.reshape((1,) * rank) if label.index.ndim < rank else label.index
 
     def _elementwise(self, equation: Any, found: Sequence[Label | None]) -> Label | None:
@@ -318,7 +318,7 @@ class Program:
             Label(self._index(atom, label, rank), label.scaled) if label else None
             for atom, label in zip(equation.invars, found, strict=True)
         ]
-        plain = [self._index(atom, label, rank) for atom, label in zip(equation.invars, found, strict=True)]
+        plain = [self._index(atom, label, rank, name) for atom, label in zip(equation.invars, found, strict=True)]
         if name == "mul":
             return _multiplied(given[0], given[1])
         if not any(scaled):
@@ -378,21 +378,43 @@ class Program:
             return [(atom, wanted) for atom, wanted in zip(operands, found, strict=True) if wanted is not None]
         if name in _SUMS or name in _UNARY or name == "select_n":
             read = operands[1:] if name == "select_n" else operands
-            return _for_each(read, index)
+            return self._each(read, index, name)
         if name == "div":
-            return _for_each(operands[:1], index)
+            return self._each(operands[:1], index, name)
         if name == "mul":
-            found = [_for_each([atom], index) for atom in operands if not self.is_constant(atom)]
-            return self._one_of([pairs[0] for pairs in found if pairs])
+            found = [self._each([atom], index, name) for atom in operands if not self.is_constant(atom)]
+            return self._one_of(number, index, [pairs[0] for pairs in found if pairs])
         if name in _REDUCTIONS:
             return [(operands[0], np.expand_dims(index, tuple(params["axes"])))]
         if name in _CUMULATIVE:
-            return [(operands[0], index)] if index.shape[params["axis"]] == 1 else None
+            return _alone(operands[0], labels.collapsed(index, (params["axis"],)))
         if name in _WINDOWS:
-            return [(operands[0], index)] if _windows_pass(index, params) else None
+            return _alone(operands[0], labels.collapsed(index, _windowed_axes(params)))
         if self.is_product(number):
-            return self._one_of(self._factors_behind(number, index))
+            return self._one_of(number, index, self._factors_behind(number, index))
         return None
+
+    def _each(self, operands: Sequence[Any], index: Index, name: str) -> list[tuple[Any, Index]] | None:
+        """The same index array for each operand; None where one has fewer entries than it needs."""
+        found = []
+        for atom in operands:
+            if self.is_constant(atom):
+                if not self._is_free(atom, name):
+                    return None
+                continue
+            shape = atom.aval.shape or (1,) * index.ndim
+            wanted = labels.fitted(index, shape)
+            if wanted is None:
+                return None
+            wanted = wanted if atom.aval.shape else wanted.reshape(())
+            found.append((atom, wanted))
+        return found
+
+    def _is_free(self, atom: Any, name: str) -> bool:
+        """Whether any gain may scale a constant: zeros, and what never is the largest or the smallest."""
+        neutral = {"max": -np.inf, "min": np.inf}.get(name)
+        value = self.value(atom) if neutral is not None and self.is_constant(atom) else None
+        return self.is_zero(atom) or (value is not None and bool(np.all(value == neutral)))
 
     def _factors_behind(self, number: int, index: Index) -> list[tuple[Any, Index]]:
         equation = self.equations[number]
@@ -402,28 +424,58 @@ class Program:
         for side, atom in enumerate(equation.invars):
             if dot:
                 pairs = [(target, axis) for axis, target in dot.out_axes(side)]
-                if set(labels.varying(index)) <= {target for target, _ in pairs}:
-                    found.append((atom, _placed(index, pairs, len(shapes[side]))))
-            elif convolution and labels.varying(index) in ([], [convolution.outputs[1]]):
-                wanted = _unconvolved(index, convolution, side, shapes)
-                if wanted is not None:
-                    found.append((atom, wanted))
+                own = {target for target, _ in pairs}
+                wanted = labels.collapsed(index, [axis for axis in range(index.ndim) if axis not in own])
+                wanted = None if wanted is None else _placed(wanted, pairs, len(shapes[side]))
+            else:
+                wanted = _unconvolved(index, convolution, side, shapes) if convolution else None
+            if wanted is not None:
+                found.append((atom, wanted))
         return found
 
-    def _one_of(self, candidates: list[tuple[Any, Index]]) -> list[tuple[Any, Index]] | None:
+    def _one_of(self, number: int, index: Index, candidates: list[tuple[Any, Index]]) -> list[tuple[Any, Index]] | None:
+        """The factor of a product whose scaling scales the product: what follows from the variables alone, if any."""
         ordered = sorted(candidates, key=lambda candidate: not self.is_derived(candidate[0]))
-        if len(ordered) == 1:
-            return ordered
-        for candidate in ordered:
-            if self._can_scale(*candidate):
-                return [candidate]
-        return None
-
-    def _can_scale(self, atom: Any, index: Index) -> bool:
-        key = (atom, index.shape, index.tobytes())
+        if len(ordered) <= 1:
+            return ordered or None
+        key = (number, index.shape, index.tobytes())
         if key not in self._chosen:
-            self._chosen[key] = self.leaves_behind({atom: index}) is not None
-        return self._chosen[key]
+            suited = (i for i, candidate in enumerate(ordered) if self._scales(number, index, *candidate))
+            self._chosen[key] = next(suited, None)
+        chosen = self._chosen[key]
+        return None if chosen is None else [ordered[chosen]]
+
+    def _scales(self, number: int, index: Index, atom: Any, wanted: Index) -> bool:
+        """Whether the leaves behind one factor of a product scale it, and not the other factor too."""
+        leaves = self.leaves_behind({atom: wanted})
+        if leaves is None:
+            return False
+        starts = {self.leaves[path]: Label(closed(i)) for path, i in leaves.items() if not labels.is_nothing(i)}
+        try:
+            label = self.label_of(self.equations[number].outvars[0], starts)
+        except Blocked:
+            return False
+        return label is not None and label.scaled and labels.met(label.index, index) is not None
+
+    def label_of(self, var: Var, starts: Mapping[Var, Label]) -> Label | None:
+        """What gains do to one value.
+
+        Raises:
+          Blocked: an operation on the way has no rule.
+        """
+        known, numbers, pending = dict(starts), set(), [var]
+        while pending:
+            atom = pending.pop()
+            if atom in self.made and self.made[atom][0] not in numbers:
+                numbers.add(self.made[atom][0])
+                pending += [a for a in self.equations[self.made[atom][0]].invars if isinstance(a, Var)]
+        for number in sorted(numbers):
+            equation = self.equations[number]
+            found = [known.get(atom) if isinstance(atom, Var) else None for atom in equation.invars]
+            if any(label is not None for label in found):
+                results = self.step(number, found)
+                known |= {v: label for v, label in zip(equation.outvars, results, strict=True) if label is not None}
+        return known.get(var)
 
 
 class _Walk:
@@ -442,9 +494,9 @@ class _Walk:
             return self.program.is_zero(atom)
         if atom is self.program.images or not is_floating(atom.aval.dtype):
             return False
-        index = labels.compressed(index)
+        index = labels.compressed(index, strict=True)
         if atom in self.wanted:
-            index = labels.met(self.wanted[atom], index)
+            index = labels.met(self.wanted[atom], index, strict=True)
             if index is None:
                 return False
         self.wanted[atom] = index
@@ -471,21 +523,6 @@ class _Walk:
 
 def labels_need_values(name: str) -> bool:
     return name in ("gather", "dynamic_slice")
-
-
-def _for_each(operands: Sequence[Any], index: Index) -> list[tuple[Any, Index]] | None:
-    """The same index array for each operand; scalars have it only where it is one number."""
-    found = []
-    for atom in operands:
-        if len(atom.aval.shape) == index.ndim:
-            wanted = labels.fitted(index, atom.aval.shape)
-        else:  # a scalar
-            wanted = index.reshape(()) if index.size == 1 else None
-            wanted = np.int32(index.max()) if isinstance(atom, Literal) else wanted  # zero, or nothing scales it
-        if wanted is None:
-            return None
-        found.append((atom, np.asarray(wanted, np.int32)))
-    return found
 
 
 def _agreed(indices: Sequence[Index], name: str) -> Index:
@@ -529,19 +566,21 @@ def _without_axes(label: Label, axes: Sequence[int], name: str, keep: bool = Fal
     return label if keep else Label(label.index.squeeze(tuple(axes)), label.scaled)
 
 
-def _windows_pass(index: Index, params: Mapping[str, Any]) -> bool:
-    return all(
-        params["window_dimensions"][axis] == params["window_strides"][axis] == 1
-        and tuple(params["padding"][axis]) == (0, 0)
-        and params["base_dilation"][axis] == 1
-        for axis in labels.varying(index)
-    )
+def _windowed_axes(params: Mapping[str, Any]) -> list[int]:
+    """The axes on which windows of a pooling do more than leave every entry alone."""
+    columns = ("window_dimensions", "window_strides", "base_dilation")
+    sizes = zip(*[params[key] for key in columns], strict=True)
+    pairs = enumerate(zip(sizes, params["padding"], strict=True))
+    return [axis for axis, (ones, padding) in pairs if set(ones) != {1} or tuple(padding) != (0, 0)]
 
 
-def _windowed(label: Label, params: Mapping[str, Any], name: str) -> Label:
-    if not _windows_pass(label.index, params):
-        raise Blocked(name)
-    return label
+def _alone(atom: Any, index: Index | None) -> list[tuple[Any, Index]] | None:
+    return None if index is None else [(atom, index)]
+
+
+def closed(index: Index) -> Index:
+    """Of a leaf: what any gain may scale is not scaled."""
+    return np.where(index < 0, NONE, index).astype(np.int32)
 
 
 def _placed(index: Index, pairs: Sequence[tuple[int, int]], rank: int) -> Index:
@@ -555,7 +594,7 @@ def _placed(index: Index, pairs: Sequence[tuple[int, int]], rank: int) -> Index:
     return index.transpose([*order, *rest]).reshape(shape)
 
 
-def _whole(index: Index, axis: int, shape: Sequence[int]) -> Index:
+def _whole(index: Index, axis: int, shape: Any) -> Index:
     """The entries along one axis, `(shape[axis],)`; the others are of size 1."""
     return np.broadcast_to(index.reshape(-1), (shape[axis],))
 
@@ -582,15 +621,19 @@ def _convolved(index: Index, convolution: Convolution, side: int, shapes: Sequen
 
 
 def _unconvolved(index: Index, convolution: Convolution, side: int, shapes: Sequence[Any]) -> Index | None:
-    features = shapes[1][convolution.kernel[0]]
-    outputs, rank = np.broadcast_to(index.reshape(-1), (features,)), index.ndim
+    """The index array of a convolution's input (side 0) or its kernel, from that of its output."""
+    rank, features = index.ndim, convolution.outputs[1]
+    alike = labels.collapsed(index, [axis for axis in range(rank) if axis != features])
+    if alike is None:
+        return None
+    outputs = _whole(alike, features, {features: shapes[1][convolution.kernel[0]]})
     if side == 0:
-        by_group = outputs.reshape(convolution.groups, -1)
-        if not (by_group == by_group[:, :1]).all():
+        by_group = labels.collapsed(outputs.reshape(convolution.groups, -1), [1])
+        if by_group is None:
             return None
         outputs = np.repeat(by_group[:, 0], shapes[0][convolution.inputs[1]] // convolution.groups)
     axis = convolution.inputs[1] if side == 0 else convolution.kernel[0]
-    return labels.compressed(outputs.reshape([-1 if a == axis else 1 for a in range(rank)]))
+    return labels.compressed(outputs.reshape([-1 if a == axis else 1 for a in range(rank)]), strict=True)
 
 
 def reach(step: Callable[[Any], Any], start: Any) -> list[Any]:
