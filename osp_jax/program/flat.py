@@ -53,7 +53,7 @@ def evaluate(
     program: ClosedJaxpr,
     values: Sequence[Any],
     *,
-    keep: Collection[int] = (),
+    keep: Collection[int | tuple[int, int]] = (),
     scale: Mapping[int, Any] | None = None,
     dtype: Any = None,
 ) -> tuple[list[Any], dict[int, Any]]:
@@ -61,21 +61,25 @@ def evaluate(
 
     Args:
       values: one for each argument of the program.
-      keep: numbers of equations whose first output is returned too.
+      keep: numbers of equations whose first output is returned too, and (number of an equation, position) for one of
+        its operands.
       scale: by number of an equation an array that its first output is multiplied by.
       dtype: computes in this floating-point type, and products at the highest precision, whatever the program says.
 
     Returns:
-      the outputs; the kept values by number, as they are used in what follows, so after `scale`.
+      the outputs; the kept values by number or (number, position), first outputs as they are used in what follows, so
+      after `scale`.
     """
     known = dict(zip(program.jaxpr.invars, values, strict=True))
     known |= zip(program.jaxpr.constvars, program.consts, strict=True)
     last = _last_uses(program)
     scale, kept = scale or {}, {}
+    operands_kept = [key for key in keep if isinstance(key, tuple)]
     for number, equation in enumerate(program.jaxpr.eqns):
         operands = [
             _cast(atom.val if isinstance(atom, Literal) else known[atom], atom, dtype) for atom in equation.invars
         ]
+        kept |= {(n, position): operands[position] for n, position in operands_kept if n == number}
         results = _bind(equation, operands, dtype)
         if number in scale:
             results[0] = results[0] * scale[number].astype(results[0].dtype)

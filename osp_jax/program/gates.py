@@ -454,7 +454,7 @@ class _Finder:
         """Kernels that may be zeroed with channels: writers, and those behind which a writer scales the channel."""
         program = self.program
         starts = {program.leaves[path]: Label(i) for path, i in writers.items()}
-        own = {path for number in program.kernels for path in self._kernel_leaves(number)}
+        own = {program.kernel_leaf(number) for number in program.kernels}
         found = {path: i for path, i in writers.items() if path in own}
         for number, equation in enumerate(program.equations):
             if equation.primitive.name != "mul":
@@ -503,13 +503,6 @@ class _Finder:
             atom, index = before[0]
         return {}
 
-    def _kernel_leaves(self, number: int) -> list[str]:
-        """The leaf that is the kernel of a product, behind operations that only move data."""
-        program, atom = self.program, self.program.equations[number].invars[self.program.kernels[number]]
-        while atom in program.made and labels.moves(program.equations[program.made[atom][0]].primitive.name):
-            atom = program.equations[program.made[atom][0]].invars[0]
-        return [program.paths[atom]] if atom in program.paths else []
-
     def filter(self, number: int) -> Gate | None:
         """The output of a kernel behind the affine operations that follow it, gated at its own writers."""
         program = self.program
@@ -521,7 +514,7 @@ class _Finder:
             side = program.kernels[number]
             axes = [axis for source, axis in dot.out_axes(side) if source in dot.free[side]]
             axes = [axis for axis in axes if shape[axis] > 1] or axes[-1:]
-        if not (dot or convolution) or len(axes) != 1 or not self._kernel_leaves(number):
+        if not (dot or convolution) or len(axes) != 1 or program.kernel_leaf(number) is None:
             return None
         value, axis = number, axes[0]
         known, best, own = labels.along(len(shape), axis, shape[axis]), (value, axis), (value, axis)
@@ -545,7 +538,7 @@ class _Finder:
             axes = labels.varying(known) or [axis]
             if len(axes) == 1 and var.aval.shape[axes[0]] == shape[axis] and name not in labels.IN_PLACE | _KEPT:
                 best = value, axes[0]
-        path = _module(self._kernel_leaves(number)[0])
+        path = _module(program.kernel_leaf(number))
         gates = (self.gate(*place, readers=False) for place in dict.fromkeys([best, own]))
         return next((dataclasses.replace(gate, name=path) for gate in gates if gate), None)
 

@@ -146,6 +146,13 @@ class Program:
                     found[number] = sides[0]
         return found
 
+    def kernel_leaf(self, number: int) -> str | None:
+        """Path of the leaf that is the kernel of a product, behind operations that only move data."""
+        atom = self.equations[number].invars[self.kernels[number]]
+        while atom in self.made and labels.moves(self.equations[self.made[atom][0]].primitive.name):
+            atom = self.equations[self.made[atom][0]].invars[0]
+        return self.paths.get(atom)
+
     def is_product(self, number: int) -> bool:
         equation = self.equations[number]
         return equation.primitive.name in _PRODUCTS or is_own_convolution(equation)
