@@ -6,14 +6,20 @@ size as long as the function does the same operations for every batch size.
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
-_CONTROL = frozenset(["scan", "while", "cond"])
+_CONTROL = frozenset("scan while cond".split())
+_CALLS = frozenset(
+    "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr "
+    "composite".split()
+)
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -122,15 +128,19 @@ def _inline(
 
 
 def _called(equation: JaxprEqn) -> tuple[Any, Sequence[Any]] | None:
-    """(jaxpr, consts) of an equation that only calls another program once."""
-    if equation.primitive.name in _CONTROL or is_own_convolution(equation):
+    """(jaxpr, consts) of an equation that only calls another program once, or stands for several simple ones."""
+    if equation.primitive.name == "split":  # so that each part is the first output of an equation
+        parts = jax.make_jaxpr(partial(_parts, **equation.params))(equation.invars[0].aval)
+        return parts.jaxpr, parts.consts
+    if equation.primitive.name not in _CALLS or is_own_convolution(equation):
         return None
-    inner = next((equation.params[key] for key in _INNER if key in equation.params), None)
-    if inner is None:
-        return None
-    jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-    same = len(jaxpr.invars) == len(equation.invars) and len(jaxpr.outvars) == len(equation.outvars)
-    return (jaxpr, consts) if same else None
+    inner = next(equation.params[key] for key in _INNER if key in equation.params)
+    return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+
+
+def _parts(operand: Any, sizes: Sequence[int], axis: int) -> list[Any]:
+    ends = itertools.accumulate(sizes)
+    return [jax.lax.slice_in_dim(operand, end - size, end, axis=axis) for end, size in zip(ends, sizes, strict=True)]
 
 
 def is_own_convolution(equation: JaxprEqn) -> bool:

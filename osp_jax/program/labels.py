@@ -25,6 +25,9 @@ IN_PLACE = frozenset(
     "device_put pvary mesh_cast".split()
 )
 
+# Operations that keep every entry, wherever to.
+KEEPS_ALL = IN_PLACE | frozenset("reshape transpose squeeze expand_dims broadcast_in_dim pad rev".split())
+
 
 def along(rank: int, axis: int, channels: int) -> Index:
     """The index array of a value whose `axis` is the channel axis."""

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.program import labels
-from osp_jax.program.flat import evaluate, flatten
+from osp_jax.program.flat import evaluate, flatten, signature
 from osp_jax.program.scaling import Program
+from osp_jax.runtime.errors import InputError
 from osp_jax.trees import leaf_paths
 
 
@@ -46,6 +47,7 @@ class Read:
       outputs: the other axes of the leaf, in order.
       contracted: the axes of the operand that are summed over, in order; of a product.
       patches: of a convolution.
+      program: digest of the flat program.
       order: which entry of a row as the operand gives it is the i-th as the leaf has it; () where they are in order.
     """
 
@@ -57,6 +59,7 @@ class Read:
     outputs: tuple[int, ...]
     contracted: tuple[int, ...]
     patches: Patches | None
+    program: str
     order: tuple[int, ...]
 
 
@@ -72,10 +75,11 @@ def find_reads(
       variables: arrays or shapes.
       image_shape: (h, w, c).
     """
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), variables)
+    shapes = jax.eval_shape(lambda variables: variables, variables)
     closed = flatten(apply, shapes, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
     program = Program(closed, leaf_paths(variables))
-    return tuple(read for number in program.kernels if (read := _read(program, number)) is not None)
+    digest = signature(closed)
+    return tuple(read for number in program.kernels if (read := _read(program, number, digest)) is not None)
 
 
 def layer_reads(
@@ -85,10 +89,19 @@ def layer_reads(
 
     Args:
       images: normalised, `(batch, h, w, c)`.
+
+    Raises:
+      InputError: the program is another one than `reads` were found in.
     """
+    program = flatten(apply, variables, images)
+    if any(read.program != signature(program) for read in reads[:1]):
+        raise InputError(
+            "the network does other operations on these images than on those its layers were found with; "
+            "give at least two images at a time, of that shape"
+        )
     keys = [(read.equation, read.operand) for read in reads]
-    outputs, kept = evaluate(flatten(apply, variables, images), [*jax.tree.leaves(variables), images], keep=keys)
-    return outputs[0], [kept[key] for key in keys]
+    (logits,), kept = evaluate(program, [*jax.tree.leaves(variables), images], keep=keys)
+    return logits, [kept[key] for key in keys]
 
 
 def read_rows(read: Read, value: jax.Array) -> jax.Array:
@@ -119,7 +132,7 @@ def from_matrix(read: Read, matrix: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.transpose(shaped, np.argsort(axes)).astype(kernel.dtype)
 
 
-def _read(program: Program, number: int) -> Read | None:
+def _read(program: Program, number: int, digest: str) -> Read | None:
     side = program.kernels[number]
     kernel = program.equations[number].invars[side]
     path = program.kernel_leaf(number)
@@ -150,7 +163,7 @@ def _read(program: Program, number: int) -> Read | None:
     primitive = "dot_general" if dot else "conv_general_dilated"
     contracted = tuple(dot.contract[1 - side]) if dot else ()
     order = () if order == tuple(range(len(order))) else order
-    return Read(path, primitive, number, 1 - side, (*rest, *inputs), tuple(outputs), contracted, patches, order)
+    return Read(path, primitive, number, 1 - side, (*rest, *inputs), tuple(outputs), contracted, patches, digest, order)
 
 
 def _numbered(shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:

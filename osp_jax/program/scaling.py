@@ -8,7 +8,8 @@ for gains instead of removals.
 """
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -77,8 +78,11 @@ class Convolution(NamedTuple):
 class Program:
     """A flat program of `apply(variables, images)`, and what follows from its structure."""
 
-    def __init__(self, closed: ClosedJaxpr, paths: Sequence[str]):
-        """`paths`: of the leaves of the variables, which are the first arguments; the last one is the images."""
+    def __init__(self, closed: ClosedJaxpr, paths: Sequence[str], other: ClosedJaxpr | None = None):
+        """`paths`: of the leaves of the variables, which are the first arguments; the last one is the images.
+
+        `other` is the same program for another number of images; it tells which axes they are on.
+        """
         jaxpr = closed.jaxpr
         self.closed, self.equations = closed, jaxpr.eqns
         self.paths: dict[Var, str] = dict(zip(jaxpr.invars, paths, strict=False))
@@ -98,6 +102,7 @@ class Program:
             for marked in (self.learned, self.seen):
                 if not marked.isdisjoint(read):
                     marked |= set(equation.outvars)
+        self.batch_axes = _batch_axes(closed, other) if other else {}
         self._chosen: dict[Any, int | None] = {}
         self._values: dict[Var, np.ndarray | None] = {}
 
@@ -176,6 +181,20 @@ class Program:
             return None
         axes = equation.params["dimension_numbers"]
         return Convolution(axes.lhs_spec, axes.rhs_spec, axes.out_spec, equation.params["feature_group_count"])
+
+    def summed_index(self, number: int) -> Index | None:
+        """An index array for what a kernel multiplies that numbers the entries it sums over, positions aside."""
+        operand = self.read_operand(number)
+        shape, dot, convolution = operand.aval.shape, self.dot(number), self.convolution(number)
+        if convolution:
+            return labels.along(len(shape), convolution.inputs[1], shape[convolution.inputs[1]])
+        axes = dot.contract[1 - self.kernels[number]] if dot else ()
+        sizes = [size if axis in axes else 1 for axis, size in enumerate(shape)]
+        return np.arange(math.prod(sizes), dtype=np.int32).reshape(sizes) if dot else None
+
+    def read_operand(self, number: int) -> Any:
+        """What a kernel multiplies."""
+        return self.equations[number].invars[1 - self.kernels[number]]
 
     def kernel_index(self, number: int, index: Index) -> Index:
         """Which gain each entry of a kernel must absorb where its product or convolution reads a scaled value.
@@ -398,7 +417,7 @@ class Program:
         if name in _WINDOWS:
             return _alone(operands[0], labels.collapsed(index, _windowed_axes(params)))
         if self.is_product(number):
-            return self._one_of(number, index, self._factors_behind(number, index))
+            return self._one_of(number, index, self.factors_behind(number, index))
         return None
 
     def _each(self, operands: Sequence[Any], index: Index, name: str) -> list[tuple[Any, Index]] | None:
@@ -423,7 +442,7 @@ class Program:
         value = self.value(atom) if neutral is not None and self.is_constant(atom) else None
         return self.is_zero(atom) or (value is not None and bool(np.all(value == neutral)))
 
-    def _factors_behind(self, number: int, index: Index) -> list[tuple[Any, Index]]:
+    def factors_behind(self, number: int, index: Index) -> list[tuple[Any, Index]]:
         equation = self.equations[number]
         dot, convolution = self.dot(number), self.convolution(number)
         shapes = [atom.aval.shape for atom in equation.invars]
@@ -483,6 +502,17 @@ class Program:
                 results = self.step(number, found)
                 known |= {v: label for v, label in zip(equation.outvars, results, strict=True) if label is not None}
         return known.get(var)
+
+
+def _batch_axes(first: ClosedJaxpr, second: ClosedJaxpr) -> dict[Var, int]:
+    """The axis of each value that the images are on: that whose size changes with their number."""
+    axes = {}
+    for one, other in zip([first.jaxpr, *first.jaxpr.eqns], [second.jaxpr, *second.jaxpr.eqns], strict=True):
+        pairs = (one.invars, other.invars) if one is first.jaxpr else (one.outvars, other.outvars)
+        for var, same in zip(*pairs, strict=True):
+            sizes = enumerate(zip(var.aval.shape, same.aval.shape, strict=True))
+            axes[var] = next((axis for axis, (a, b) in sizes if a != b), -1)
+    return axes
 
 
 class _Walk:
@@ -641,13 +671,3 @@ def _unconvolved(index: Index, convolution: Convolution, side: int, shapes: Sequ
         outputs = np.repeat(by_group[:, 0], shapes[0][convolution.inputs[1]] // convolution.groups)
     axis = convolution.inputs[1] if side == 0 else convolution.kernel[0]
     return labels.compressed(outputs.reshape([-1 if a == axis else 1 for a in range(rank)]), strict=True)
-
-
-def reach(step: Callable[[Any], Any], start: Any) -> list[Any]:
-    """What `step`, a function to a list, reaches from `start`, breadth first, `start` included."""
-    found, seen = [start], {start}
-    for item in found:
-        fresh = [other for other in step(item) if other not in seen]
-        seen |= set(fresh)
-        found.extend(fresh)
-    return found

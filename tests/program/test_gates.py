@@ -124,3 +124,14 @@ def test_capture_refuses_another_program():
     apply, variables, batch, gates = network("tutorial_cnn")
     with pytest.raises(InputError, match="other operations"):
         capture(lambda v, x: 2 * apply(v, x), gates, variables, batch)
+
+
+@pytest.mark.parametrize("name", ["vit", "equinox_cnn"])
+def test_one_image_is_captured_as_in_a_batch(name):
+    apply, variables, batch, gates = network(name)
+    together = jax.jit(lambda v, x: capture(apply, gates, v, x))(variables, batch)
+    alone = jax.jit(lambda v, x: capture(apply, gates, v, x))(variables, batch[:1])
+    for one, several in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        assert one.shape == (1, *several.shape[1:])
+        np.testing.assert_allclose(one, several[:1], rtol=1e-4, atol=1e-4)
+    assert find_gates(apply, variables, batch[:1]) == gates
