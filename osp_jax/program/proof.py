@@ -136,11 +136,10 @@ def _error(subject: _Subject, claims: Sequence[_Claim], dtype: Any) -> float:
 
 
 def _random_gains(rng: np.random.Generator, channels: int) -> np.ndarray:
-    """In [0, 1]: about a third are 0 and a third are 1; of several one at least is."""
-    gains, kind = rng.uniform(0, 1, channels), rng.uniform(size=channels)
-    gains[kind < 0.3], gains[kind > 0.7] = 0, 1
+    """In [0, 1): about a third are 0; of several one at least is, and one is not."""
+    gains = rng.uniform(0.1, 0.9, channels) * (rng.uniform(size=channels) > 0.3)
     if channels > 1:
-        gains[rng.permutation(channels)[:2]] = 0, 1
+        gains[rng.permutation(channels)[:2]] = 0, 0.5
     return gains.astype(np.float32)
 
 
