@@ -110,3 +110,14 @@ def _equal(first: nn.Module, second: nn.Module) -> bool:
         return bool(first == second)
     except (TypeError, ValueError):  # arrays among their fields
         return False
+
+
+def linen_module(model: Model) -> nn.Module:
+    """The Linen module of a model that came from one.
+
+    Raises:
+      InputError: the model did not come from `from_linen`.
+    """
+    if not isinstance(model.apply, _Apply):
+        raise InputError("the model did not come from a Linen module, which this needs; build it by from_linen")
+    return model.apply.module

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
@@ -26,13 +27,13 @@ class RequestData:
 
     `images` uint8 `(n, h, w, c)` and `labels` int32 `(n,)` are the whole training split, on the device; a method
     reads them at the indices that `retain` and `forget` give it, and nowhere else. `recipe` is the config that the
-    original was trained with. `forgotten` are the classes to forget.
+    original was trained with, None where it is unknown. `forgotten` are the classes to forget.
     """
 
     images: jax.Array
     labels: jax.Array
     preparation: Preparation
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None
     forgotten: tuple[int, ...]
     _host_labels: np.ndarray
     _allowed: dict[str, np.ndarray]
@@ -54,6 +55,12 @@ class RequestData:
         kept = {s: i[~np.isin(self._host_labels[i], list(classes))] for s, i in self._allowed.items()}
         return dataclasses.replace(self, _allowed=kept)
 
+    def recipe_for(self, method: str) -> ConfigDict:
+        """The recipe, for the method of this name. Raises `InputError` where there is none."""
+        if self.recipe is None:
+            raise InputError(f"{method} needs the recipe of the original; give it as data.recipe, or take another method")
+        return ConfigDict(self.recipe)
+
     def seen(self) -> dict[str, int]:
         """How many different images of each class, by its number as text, were taken so far."""
         classes, counts = np.unique(self._host_labels[self._seen], return_counts=True)
@@ -74,7 +81,7 @@ def request_data(
     indices: np.ndarray,
     forget: Sequence[int],
     preparation: Preparation,
-    recipe: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None,
     *,
     retain_per_class: int | None = None,
     forget_per_class: int | None = None,

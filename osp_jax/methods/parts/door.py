@@ -1,4 +1,4 @@
-"""Every request to forget passes here: what it asks for is checked, and what is gone already stays gone.
+"""Every request to forget passes here: it is checked, and what was forgotten before stays forgotten.
 
 A class that an earlier request removed must not come back with the next. A method therefore gets neither its images
 nor its statistics, and its logit is out of reach while the method runs and afterwards, in the bias of the head: a
@@ -7,58 +7,75 @@ place; there the class stays away because nothing of it is shown.)
 """
 
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
 
 import jax
-import numpy as np
-from flax import linen as nn
 
+from osp_jax import methods
 from osp_jax.data.splits import check_forget
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.out_of_reach import keep_out_of_reach
+from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.statistics import Statistics
 
 
 def answer(
-    name: str,
-    file: ModuleType,
-    model: nn.Module,
-    variables: dict[str, Any],
+    method: Method,
+    model: Model,
     forget: Sequence[int],
     *,
-    data: RequestData | None,
+    data: RequestData | None = None,
     statistics: Statistics,
-    config: Any,
     rng: jax.Array,
-    gone: Sequence[int] = (),
-) -> dict[str, Any]:
-    """New variables, by the method whose file is `file`.
+) -> Model:
+    """The model without the classes `forget`, by an unlearning method.
 
     Args:
+      method: such as `OspFit(margin=2.0)`.
+      model: the classes of `model.forgotten` stay forgotten.
       forget: class numbers.
       data: what the method may see of the images; None for a method that sees none.
-      gone: classes that were forgotten before.
+      statistics: what `collect_statistics` returns, of the images that the model was trained on.
+      rng: a JAX key; the same key gives the same result.
+
+    Returns:
+      The model with new variables, and with `forget` among its `forgotten` classes.
 
     Raises:
-      InputError: `forget` names no class, one that does not exist or is gone, or all that are left; data, statistics
-        or options are missing or of another request; or the method cannot act on this network.
+      InputError: `forget` names no class, one that does not exist or is forgotten already, or all that are left; data,
+        statistics or method are missing or of another request; or the method cannot act on this network.
     """
-    if not isinstance(statistics, Statistics):
-        raise InputError(f"statistics are {shown(statistics)}; give what collect_statistics returns")
-    if not isinstance(config, file.Options):
-        raise InputError(f"config is {shown(config)}; give the options of {name}, {file.__name__}.Options()")
-    check_forget(forget, statistics.num_classes, gone)
+    _check_given(method, model, statistics)
+    check_forget(forget, model.num_classes, model.forgotten, model.class_names)
     forget = tuple(sorted({int(c) for c in forget}))
-    if data is None and getattr(file, "SEES", ()):
-        raise InputError(f"{name} needs {' and '.join(file.SEES)} images; give data, as request_data returns it")
+    name, gone = methods.method_name(method), model.forgotten
+    if data is None and method.sees:
+        raise InputError(f"{name} needs {' and '.join(method.sees)} images; give data, as request_data returns it")
     if data is not None and set(data.forgotten) != set(forget):
         asked = f"{list(data.forgotten)}, not {list(forget)}"
         raise InputError(f"data are for forgetting {asked}; make them for this request")
-    if len(gone):
+    if method.trains and model.train_apply is None:
+        raise InputError(f"{name} trains the network, and the model has no train_apply; give one, or take another method")
+    if method.starts_over and model.init is None:
+        raise InputError(f"{name} needs fresh variables, and the model has no init; give one, or take another method")
+    if gone:
         statistics, data = statistics.without(gone), data and data.without(gone)
-        variables = keep_out_of_reach(variables, statistics.channels, np.unique(gone))
-    given = {"data": data, "statistics": statistics, "config": config, "rng": rng}
-    new = file.unlearn(model, variables, forget, **given)
-    return keep_out_of_reach(new, statistics.channels, np.unique(gone))
+        model = model.replace(variables=keep_out_of_reach(model.variables, statistics.channels, gone))
+    new = method.unlearn(model, forget, data=data, statistics=statistics, rng=rng)
+    variables = keep_out_of_reach(new.variables, statistics.channels, gone)
+    return new.replace(variables=variables, forgotten=tuple(sorted({*gone, *forget})))
+
+
+def _check_given(method: Method, model: Model, statistics: Statistics) -> None:
+    if not isinstance(method, Method):
+        raise InputError(f"method is {shown(method)}; give a method with its settings, such as OspFit(margin=2.0)")
+    if not isinstance(model, Model):
+        raise InputError(f"model is {shown(model)}; give a Model, as from_linen, from_nnx or from_function return it")
+    if not isinstance(statistics, Statistics):
+        raise InputError(f"statistics are {shown(statistics)}; give what collect_statistics returns")
+    if statistics.num_classes != model.num_classes:
+        raise InputError(
+            f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
+            "collect them anew"
+        )
