@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax.audit.subject import Subject
+from osp_jax.data.augment import Preparation
 from osp_jax.data.sources import Dataset, Split, load_dataset
 from osp_jax.data.splits import parse_classes
+from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.data import RequestData, request_data
-from osp_jax.networks import build_model, variable_shapes
+from osp_jax.model import Model
+from osp_jax.networks import build_model, count_parameters, variable_shapes
 from osp_jax.runtime import records
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.workdir import read_json, read_record
@@ -24,18 +26,18 @@ from osp_jax.training.recipe import preparation_of
 
 
 class TrainedModel(NamedTuple):
-    """A workdir, read: the module, its variables, and `record`, the content of `config.json`."""
+    """A workdir, read: the model, and `record`, the content of `config.json`.
 
-    model: nn.Module
-    variables: dict[str, Any]
+    `model.forgotten` are the classes that it was made to forget, and those that were left out of its training.
+    """
+
+    model: Model
     record: dict[str, Any]
 
     @property
-    def forgotten(self) -> tuple[int, ...]:
-        """The classes that the model does not know, sorted: those it was made to forget, and those left out of its
-        training."""
-        names, excluded = self.record["dataset"]["class_names"], self.record["config"]["data"]["exclude"]
-        return tuple(sorted({*self.record.get("forgotten", ()), *parse_classes(excluded, names)}))
+    def preparation(self) -> Preparation:
+        """The normalisation, and the augmentation of the training."""
+        return preparation_of(ConfigDict(self.record["config"]), self.model.mean, self.model.std)
 
 
 def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
@@ -49,11 +51,14 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
         # Older versions kept what was forgotten in unlearn.json only.
         request, classes = read_json(workdir / "unlearn.json"), len(record["dataset"]["class_names"])
         record["forgotten"] = records.request(request, workdir / "unlearn.json", classes)["forget"]
-    shape = tuple(record["dataset"]["image_shape"])
-    model = build_model(ConfigDict(record["config"]), len(record["dataset"]["class_names"]), shape)
+    about = record["dataset"]
+    names, shape = about["class_names"], tuple(about["image_shape"])
+    module = build_model(ConfigDict(record["config"]), len(names), shape)
     check_finished(workdir, record)
-    like = variable_shapes(model, shape)
-    return TrainedModel(model, load_variables(workdir, like), record)
+    variables = load_variables(workdir, variable_shapes(module, shape))
+    forgotten = {*record.get("forgotten", ()), *parse_classes(record["config"]["data"]["exclude"], names)}
+    given = {"mean": about["mean"], "std": about["std"], "class_names": names, "forgotten": forgotten}
+    return TrainedModel(from_linen(module, variables, **given), record)
 
 
 def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
@@ -75,23 +80,17 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
     return dataset
 
 
-def moments_of(trained: TrainedModel) -> dict[str, tuple[float, ...]]:
-    """`mean` and `std` of a workdir's normalisation."""
-    return {name: tuple(trained.record["dataset"][name]) for name in ("mean", "std")}
-
-
 def indices_of(trained: TrainedModel, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """(train, validation) indices of a workdir's training run, without the classes that the model has forgotten."""
     train, validation = training_indices(ConfigDict(trained.record["config"]), dataset)
-    known = ~np.isin(dataset.train.labels, trained.forgotten)
+    known = ~np.isin(dataset.train.labels, trained.model.forgotten)
     return train[known[train]], validation[known[validation]]
 
 
 def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
     """Class statistics over the images a workdir was trained on, without those of classes that it has forgotten."""
     config, (train, _) = trained.record["config"], indices_of(trained, dataset)
-    given = trained.model, trained.variables, dataset.train, train, config["statistics"], config["seed"]
-    return statistics_over(*given, num_classes=dataset.num_classes, **moments_of(trained))
+    return statistics_over(trained.model, dataset.train, train, config["statistics"], config["seed"])
 
 
 def request_data_of(
@@ -104,30 +103,26 @@ def request_data_of(
     """What a request to forget may see: the images of `indices_of`, as far as the `budget` goes, which is that of
     `request_data`, as is `on_device`."""
     recipe = trained.record["config"]
-    preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
     train, _ = indices_of(trained, dataset)
-    return request_data(dataset.train, train, forget, preparation, recipe, on_device=on_device, **(budget or {}))
+    return request_data(
+        dataset.train, train, forget, trained.preparation, recipe, on_device=on_device, **(budget or {})
+    )
 
 
 def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> RequestData:
     """For a request that is answered from statistics: the recipe and the shape of the images, but none of them."""
     recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
-    preparation = preparation_of(ConfigDict(recipe), **moments_of(trained))
     nothing = Split(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
-    return request_data(nothing, np.zeros(0, np.int32), forget, preparation, recipe)
+    return request_data(nothing, np.zeros(0, np.int32), forget, trained.preparation, recipe)
 
 
 def subject_of(trained: TrainedModel) -> Subject:
     """A workdir's model as the audit takes it, with the augmentation of its training."""
-    return Subject(
-        trained.model, trained.variables, preparation_of(ConfigDict(trained.record["config"]), **moments_of(trained))
-    )
+    return Subject(trained.model, trained.preparation)
 
 
 def record_for_report(trained: TrainedModel) -> dict[str, Any]:
     """The data set and model entries of `eval.json`."""
-    from osp_jax.networks import count_parameters
-
     dataset = {key: value for key, value in trained.record["dataset"].items() if key not in ("mean", "std")}
     name = trained.record["config"]["model"]["name"]
-    return {"dataset": dataset, "model": {"name": name, "parameters": count_parameters(trained.variables)}}
+    return {"dataset": dataset, "model": {"name": name, "parameters": count_parameters(trained.model.variables)}}

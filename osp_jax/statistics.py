@@ -5,20 +5,20 @@ retained classes follow from the rows of the retained classes.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import struct
 
 from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels, capture, find_channels
 from osp_jax.program.tail import tail_of
 from osp_jax.runtime.distributed import everywhere
@@ -163,13 +163,9 @@ def compensated_add(total: Any, error: Any, term: Any) -> tuple[Any, Any]:
 
 
 def collect_statistics(
-    model: nn.Module,
-    variables: dict[str, Any],
+    model: Model,
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     *,
-    num_classes: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     keep_features: int = 0,
     keep_tails: int = 0,
 ) -> Statistics:
@@ -178,7 +174,6 @@ def collect_statistics(
     Args:
       batches: (uint8 images `(batch, h, w, c)`, int labels `(batch,)`), all of one batch size; a label of -1 marks
         an image that only fills a batch up.
-      mean, std: of the normalisation, per image channel.
       keep_features: the features of the first so many images are kept.
       keep_tails: and of the first so many of these what is known in front of the last kernels.
 
@@ -186,25 +181,25 @@ def collect_statistics(
       InputError: images that are not uint8, no channel can be gated, or tails are asked for where no kernel
         alone writes the last features.
     """
-    moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    module, moments = model.apply.module, (jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32))
     batches = iter(batches)
     first = next(batches)
     if first[0].dtype != np.uint8:
         raise InputError(f"images are {first[0].dtype}; give uint8 values from 0 to 255, they are normalised here")
     shape = jax.ShapeDtypeStruct(first[0].shape, jnp.float32)
-    channels = find_channels(model, variables, shape)
-    add = adder(model, channels, num_classes)
-    total = {group.name: no_images(num_classes, group.channels) for group in channels.groups}
+    channels = find_channels(module, model.variables, shape)
+    add = adder(model.apply, channels, model.num_classes)
+    total = {group.name: no_images(model.num_classes, group.channels) for group in channels.groups}
     error, features, kept_labels, tails = total, [], [], []
-    early = tail_of(model, channels, len(first[1]), first[0].shape[1:]).early if keep_tails else None
+    early = tail_of(module, channels, len(first[1]), first[0].shape[1:]).early if keep_tails else None
     for images, labels in itertools.chain([first], batches):
-        total, error, batch_features = add(variables, total, error, images, labels, *moments)
+        total, error, batch_features = add(model.variables, total, error, images, labels, *moments)
         if sum(map(len, kept_labels)) < keep_features:
             true = np.flatnonzero(labels >= 0)
             features.append(np.asarray(batch_features)[true])
             kept_labels.append(labels[true])
             if sum(len(values[0]) for values in tails) < keep_tails:
-                tails.append([np.asarray(values)[true] for values in early(variables, (images, *moments))])
+                tails.append([np.asarray(values)[true] for values in early(model.variables, (images, *moments))])
     width = features[0].shape[1] if features else 0
     features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
     kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
@@ -212,31 +207,22 @@ def collect_statistics(
     return Statistics(total, jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32), channels, tail)
 
 
-def statistics_over(
-    model: nn.Module,
-    variables: dict[str, Any],
-    split: Split,
-    indices: np.ndarray,
-    settings: Any,
-    seed: int,
-    **given: Any,
-) -> Statistics:
+def statistics_over(model: Model, split: Split, indices: np.ndarray, settings: Any, seed: int) -> Statistics:
     """`collect_statistics` of the images `indices` `(n,)` of a split, with features of a sample that `seed` draws.
 
     Args:
       settings: with `features`, the size of the sample, `tails` and `batch_size`, as in the config's `statistics`.
-      given: `num_classes`, `mean` and `std`.
     """
     sample = per_class_sample(split.labels, indices, settings["features"], seed=seed)
     order = np.concatenate([sample, np.setdiff1d(indices, sample)])
     batches = index_batches(split, order, settings["batch_size"])
     # Workdirs of before there were tails have no such setting.
     tails = min(settings.get("tails", 0), len(sample))
-    return collect_statistics(model, variables, batches, keep_features=len(sample), keep_tails=tails, **given)
+    return collect_statistics(model, batches, keep_features=len(sample), keep_tails=tails)
 
 
 @lru_cache(maxsize=8)
-def adder(model: nn.Module, channels: Channels, num_classes: int) -> Any:
+def adder(apply: Callable[[Any, jax.Array], jax.Array], channels: Channels, num_classes: int) -> Any:
     """The jitted step that adds a batch's statistics to the sums so far; it gives the batch's features, too."""
 
     @jax.jit
@@ -249,7 +235,7 @@ def adder(model: nn.Module, channels: Channels, num_classes: int) -> Any:
         mean: jax.Array,
         std: jax.Array,
     ) -> Any:
-        _, activations, head_input = capture(model, variables, normalise(images, mean, std), channels)
+        _, activations, head_input = capture(apply.module, variables, normalise(images, mean, std), channels)
         layers = {
             name: increment(total[name], layer_statistics(value, labels, num_classes))
             for name, value in activations.items()

@@ -16,7 +16,9 @@ from flax import traverse_util
 
 from osp_jax.data.augment import Preparation, channel_moments
 from osp_jax.data.sources import Dataset, load_dataset
+from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.networks import init_variables
 from osp_jax.networks.layers import conv2d
 from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
@@ -40,8 +42,7 @@ class DigitsNet(nn.Module):
 class TrainedDigits(NamedTuple):
     """A network trained on the digits."""
 
-    model: nn.Module
-    variables: dict[str, Any]
+    model: Model
     dataset: Dataset
     preparation: Preparation
 
@@ -57,27 +58,29 @@ def trained_digits(exclude: Sequence[int] = ()) -> TrainedDigits:
 
 def train_digits(exclude: Sequence[int] = (), epochs: int = 12) -> TrainedDigits:
     """The same, trained anew."""
-    model, _, dataset, preparation = _with_data({})
+    dataset = load_dataset("digits")
+    model, dataset, preparation = _with_data(init_variables(DigitsNet(), dataset.image_shape, jax.random.key(0)))
     kept = np.flatnonzero(~np.isin(dataset.train.labels, list(exclude))).astype(np.int32)
     batches = epoch_batches(kept, 64, epochs, jax.random.key(1))
-    start = init_variables(model, dataset.image_shape, jax.random.key(0))
     variables = descend(
-        retain_loss(model, preparation),
-        start,
+        retain_loss(model.train_apply, preparation),
+        model,
         {"indices": batches},
         cosine_rates(0.1, len(batches)),
         jax.random.key(2),
         optimiser=Optimiser(nesterov=True),
         arguments=(dataset.train.images, dataset.train.labels),
     )
-    return TrainedDigits(model, variables, dataset, preparation)
+    return TrainedDigits(model.replace(variables=variables), dataset, preparation)
 
 
 def _with_data(variables: dict[str, Any]) -> TrainedDigits:
     dataset = load_dataset("digits")
-    return TrainedDigits(DigitsNet(), variables, dataset, Preparation(*channel_moments(dataset.train.images), pad=1))
+    preparation = Preparation(*channel_moments(dataset.train.images), pad=1)
+    given = {"mean": preparation.mean, "std": preparation.std, "class_names": dataset.class_names}
+    return TrainedDigits(from_linen(DigitsNet(), variables, **given), dataset, preparation)
 
 
 if __name__ == "__main__":
-    trained = {name: train_digits(exclude).variables for name, exclude in VARIANTS.items()}
+    trained = {name: train_digits(exclude).model.variables for name, exclude in VARIANTS.items()}
     np.savez_compressed(FILE, **traverse_util.flatten_dict(jax.device_get(trained), sep="/"))

@@ -10,6 +10,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from osp_jax import networks
+from osp_jax.interop.linen import from_linen
+from osp_jax.model import Model
 from osp_jax.networks import create_model
 from osp_jax.program.channels import Channels, find_channels
 
@@ -18,6 +20,7 @@ CLASSES = 5
 # The networks whose activations are all ReLUs.
 MODELS = [name for name in networks.MODELS if not name.startswith(("vit", "convnext", "mobilenet"))]
 SHAPE = (16, 16, 3)
+MEAN, STD = (0.5, 0.5, 0.5), (0.3, 0.3, 0.3)
 
 
 class FlatMLP(nn.Module):
@@ -186,19 +189,24 @@ FOREIGN = {
 class Case(NamedTuple):
     """A small network with random variables, images to try it on, and its channel groups."""
 
-    model: nn.Module
+    module: nn.Module
     variables: dict[str, Any]
     images: jax.Array
     channels: Channels
+
+    @property
+    def model(self) -> Model:
+        """For images of the moments `MEAN` and `STD`, with the classes '0' to '4'."""
+        return from_linen(self.module, self.variables, mean=MEAN, std=STD, class_names=list(map(str, range(CLASSES))))
 
 
 @lru_cache
 def case(name: str) -> Case:
     """Of a name in `MODELS` or `FOREIGN`, at a tiny width."""
-    model = create_model(name, CLASSES, SHAPE, width=4) if name in MODELS else FOREIGN[name]()
+    module = create_model(name, CLASSES, SHAPE, width=4) if name in MODELS else FOREIGN[name]()
     images = jnp.asarray(np.random.default_rng(0).normal(size=(3, *SHAPE)), jnp.float32)
-    variables = random_variables(model, images)
-    return Case(model, variables, images, find_channels(model, variables, images))
+    variables = random_variables(module, images)
+    return Case(module, variables, images, find_channels(module, variables, images))
 
 
 def shapes(model: nn.Module, images: Any) -> Any:
@@ -248,7 +256,7 @@ def gated_forward(network: Case, variables: Any, gains: dict[str, Any]) -> jax.A
         return out * of_writer[path] if context.method_name == "__call__" and path in of_writer else out
 
     with nn.intercept_methods(gate):
-        return network.model.apply(variables, network.images, False)
+        return network.module.apply(variables, network.images, False)
 
 
 def sown(model: nn.Module, variables: Any, images: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -261,7 +269,7 @@ def sown(model: nn.Module, variables: Any, images: Any) -> tuple[jax.Array, dict
 def sown_forward(name: str) -> Any:
     """The compiled `sown` of a case, as a function of the variables: one program for all masks."""
     network = case(name)
-    return jax.jit(lambda variables: sown(network.model, variables, network.images))
+    return jax.jit(lambda variables: sown(network.module, variables, network.images))
 
 
 def relu_after(writer: str, recorded: dict[str, Any]) -> str:

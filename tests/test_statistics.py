@@ -34,10 +34,8 @@ def batches(images, labels, size):
 
 
 def collect(name, images=IMAGES, labels=LABELS, size=4, **options):
-    model, variables, _, _ = case(name)
-    return collect_statistics(
-        model, variables, batches(images, labels, size), num_classes=CLASSES, mean=MEAN, std=STD, **options
-    )
+    model = case(name).model.replace(mean=MEAN, std=STD)
+    return collect_statistics(model, batches(images, labels, size), **options)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +45,9 @@ def in_batches_of_4():
 
 @pytest.mark.parametrize("name", ["resnet8", "allcnn"])
 def test_statistics_equal_numpy_on_the_recorded_activations(name):
-    model, variables, _, channels = case(name)
+    module, variables, _, channels = case(name)
     images = normalise(IMAGES, jnp.array(MEAN), jnp.array(STD))
-    _, recorded = jax.jit(lambda variables: sown(model, variables, images))(variables)
+    _, recorded = jax.jit(lambda variables: sown(module, variables, images))(variables)
     statistics = collect(name)
     assert statistics.layers.keys() == {group.name for group in channels.groups}
     for group, layer in statistics.layers.items():
@@ -117,9 +115,9 @@ def test_statistics_of_retained_images_follow_from_the_rows_of_retained_classes(
 
 
 def test_kept_features_are_what_the_head_reads_on_the_first_images(in_batches_of_4):
-    model, variables, _, _ = case("allcnn")
+    module, variables, _, _ = case("allcnn")
     images = normalise(IMAGES[:6], jnp.array(MEAN), jnp.array(STD))
-    logits = jax.jit(lambda variables: model.apply(variables, images, False))(variables)
+    logits = jax.jit(lambda variables: module.apply(variables, images, False))(variables)
     head = variables["params"]["head"]
     assert in_batches_of_4.features.dtype == jnp.float32
     assert_close(in_batches_of_4.features @ head["kernel"][0, 0] + head["bias"], logits)

@@ -1,27 +1,26 @@
 """A model under audit, and what it makes of images: logits, and the features of every stage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels, capture, channels_of
 from osp_jax.runtime.distributed import everywhere
 
 
 class Subject(NamedTuple):
-    """A trained network and its normalisation."""
+    """A trained network, and the normalisation and augmentation of its training."""
 
-    model: nn.Module
-    variables: dict[str, Any]
+    model: Model
     preparation: Preparation
 
 
@@ -69,28 +68,27 @@ def look(subject: Subject, images: Images, part: str) -> Look:
 
 def look_at(subject: Subject, split: Split, indices: np.ndarray, batch_size: int = 256) -> Look:
     """What a model makes of the images `indices` `(n,)` of a split."""
-    forward = _forward(subject.model, channels_of(subject.model, split.images.shape[1:]))
-    moments = subject.preparation.moments()
-    found = [forward(subject.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
+    model, moments = subject.model, subject.preparation.moments()
+    forward = _forward(model.apply, channels_of(model.apply.module, split.images.shape[1:]))
+    found = [forward(model.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
     logits, features = jax.tree.map(lambda *parts: np.concatenate(list(map(np.asarray, parts)))[: len(indices)], *found)
     return Look(logits, split.labels[indices], features)
 
 
-def recognised(subject: Subject, images: Images, variables: dict[str, Any]) -> np.ndarray:
-    """Whether the model with other `variables` knows each forgotten test image, bool `(n,)`; no, where it answers
-    something that is not finite."""
+def recognised(model: Model, images: Images) -> np.ndarray:
+    """Whether a model knows each forgotten test image, bool `(n,)`; no, where it answers something that is not
+    finite."""
     test, asked = images.dataset.test, images.parts["test_forget"]
-    moments = {"mean": subject.preparation.mean, "std": subject.preparation.std}
-    logits = predict_logits(subject.model, variables, test, asked, **moments)
+    logits = predict_logits(model, test, asked)
     return np.isfinite(logits).all(-1) & (logits.argmax(-1) == test.labels[asked])
 
 
 @lru_cache(maxsize=8)
-def _forward(model: nn.Module, channels: Channels) -> Any:
+def _forward(apply: Callable[[Any, jax.Array], jax.Array], channels: Channels) -> Any:
     def forward(
         variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        logits, activations, _ = capture(model, variables, normalise(images, mean, std), channels)
+        logits, activations, _ = capture(apply.module, variables, normalise(images, mean, std), channels)
         pooled = {name: a.reshape(a.shape[0], -1, a.shape[-1]).mean(1) for name, a in activations.items()}
         return everywhere((logits, pooled))  # b (h w) c -> b c
 

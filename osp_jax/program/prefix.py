@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
+from osp_jax.model import Model
 from osp_jax.program.split_program import split_program
 from osp_jax.runtime.distributed import everywhere
 
@@ -24,15 +24,7 @@ class Prefix(NamedTuple):
 
 
 def compute_prefix(
-    model: nn.Module,
-    variables: dict[str, Any],
-    split: Split,
-    indices: np.ndarray,
-    changing: Collection[str],
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    batch_size: int = 500,
+    model: Model, split: Split, indices: np.ndarray, changing: Collection[str], batch_size: int = 500
 ) -> Prefix:
     """The part of `predict_logits` that is the same for all variables that differ in the leaves `changing` only.
 
@@ -41,18 +33,20 @@ def compute_prefix(
         float32 is used; where they are late, less.
     """
 
+    moments = jnp.asarray(model.mean), jnp.asarray(model.std)
+
     def logits(variables: Any, images: jax.Array) -> jax.Array:
-        return everywhere(model.apply(variables, normalise(images, jnp.asarray(mean), jnp.asarray(std)), False))
+        return everywhere(model.apply(variables, normalise(images, *moments)))
 
     halves, batches = None, []
     for images, _ in index_batches(split, indices, batch_size):
         if halves is None:
-            halves = split_program(logits, variables, images, changing)
+            halves = split_program(logits, model.variables, images, changing)
             early = jax.jit(halves.early)
-        batches.append(early(variables, images))
+        batches.append(early(model.variables, images))
     return Prefix(jax.jit(halves.late), batches, len(indices))
 
 
-def logits_from(prefix: Prefix, variables: dict[str, Any]) -> np.ndarray:
+def logits_from(prefix: Prefix, variables: Any) -> np.ndarray:
     """What `predict_logits` gives for `variables`, at the cost of the late part of the network."""
     return np.concatenate([np.asarray(prefix.late(variables, values)) for values in prefix.batches])[: prefix.count]
