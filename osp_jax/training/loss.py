@@ -18,18 +18,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
-def train_logits(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array) -> tuple[jax.Array, Any]:
-    """(logits, new batch_stats) of normalised images `(batch, h, w, c)` in train mode."""
-    variables = {"params": params, "batch_stats": batch_stats}
-    logits, updated = model.apply(variables, images, True, mutable=["batch_stats"])
-    return logits, updated.get("batch_stats", {})
-
-
 def train_features(
     model: nn.Module, params: Any, batch_stats: Any, images: jax.Array
 ) -> tuple[jax.Array, jax.Array | None, Any]:
-    """As `train_logits`, with the spatial means of the last activations after the logits: `(batch, channels)`, or
-    None for a network that does not sow them."""
+    """(logits, features, new batch_stats) of normalised images `(batch, h, w, c)` in train mode.
+
+    The features are the spatial means of the last activations, `(batch, channels)`, or None for a network that does not
+    sow them.
+    """
     variables = {"params": params, "batch_stats": batch_stats}
     logits, updated = model.apply(variables, images, True, mutable=["batch_stats", "activations"])
     features = None
