@@ -1,6 +1,6 @@
-"""Soft masks: from channel scores to gains, from gains to a pytree of factors, and its product with the parameters.
+"""Soft masks: from channel scores to gains, from gains to factors on parameters, and their product with these.
 
-A mask is `params` pruned to the masked leaves; a leaf broadcasts against its parameter, `(channels,)` over the last
+A mask is a dict from the path of a parameter to its factor, which broadcasts against it: `(channels,)` over the last
 axis, or `(features, 1)` over the rows of a dense kernel. Masks compose by multiplication, in any order.
 """
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from osp_jax.program.channels import ChannelGroup, Channels
 from osp_jax.runtime.errors import InputError, unknown
 from osp_jax.statistics import ClassStatistics
+from osp_jax.trees import edited, leaves_by_path, pruned
 
-Mask = dict[str, Any]
+Mask = dict[str, jax.Array]
 
 SELECTIONS = ("fraction", "top-k", "threshold")
 STRENGTHS = ("rank", "hard", "constant")
@@ -103,70 +103,61 @@ def build_mask(gains: Mapping[str, jax.Array], channels: Channels, *, erase: boo
       gains: `(channels,)` in [0, 1] by group name; groups not named are left alone.
       erase: also zeroes the kernels that make channels of gain 0: their weights are gone, the outputs unchanged.
     """
-    leaves = {}
+    mask = {}
     for group in _groups(gains, channels):
         gain = gains[group.name]
         for writer in group.writers:
-            path = tuple(writer.path.split("/"))
-            leaves |= {(*path, leaf): gain for leaf in writer.leaves}
+            mask |= {f"params/{writer.path}/{leaf}": gain for leaf in writer.leaves}
             if erase and writer.kernel not in ("", writer.path):
-                leaves[(*writer.kernel.split("/"), "kernel")] = (gain > 0).astype(gain.dtype)
-    return traverse_util.unflatten_dict(leaves)
+                mask[f"params/{writer.kernel}/kernel"] = (gain > 0).astype(gain.dtype)
+    return mask
 
 
 def build_kernel_mask(gains: Mapping[str, jax.Array], channels: Channels) -> Mask:
     """The literal reading of 'scale the kernel', for comparison: in front of a batch norm it does not gate."""
     writers = [(gains[group.name], writer) for group in _groups(gains, channels) for writer in group.writers]
-    leaves = {(*writer.kernel.split("/"), "kernel"): gain for gain, writer in writers if writer.kernel}
-    return traverse_util.unflatten_dict(leaves)
+    return {f"params/{writer.kernel}/kernel": gain for gain, writer in writers if writer.kernel}
 
 
-def build_head_mask(gain: jax.Array, channels: Channels, params: Any) -> Mask:
+def build_head_mask(gain: jax.Array, channels: Channels, variables: Any) -> Mask:
     """Folds the gains of the last group into the rows of the head's kernel; the features themselves stay.
 
     Args:
       gain: `(channels,)` of the last group.
     """
-    path = (*channels.head.split("/"), "kernel")
-    kernel = traverse_util.flatten_dict(params)[path]
+    path = f"params/{channels.head}/kernel"
+    kernel = pruned(variables, (path,))[path]
     # A head that reads a flattened map sees each channel once a position, channels fastest.
-    rows = jnp.tile(gain, kernel.shape[-2] // gain.shape[0])[:, None]
-    return traverse_util.unflatten_dict({path: rows})
+    return {path: jnp.tile(gain, kernel.shape[-2] // gain.shape[0])[:, None]}
 
 
-def apply_mask(variables: dict[str, Any], mask: Mask) -> dict[str, Any]:
-    """`variables` with every masked parameter multiplied by its factor; pure, jittable, vmappable over masks.
+def apply_mask(variables: Any, mask: Mask) -> Any:
+    """`variables`, any pytree, with every masked leaf multiplied by its factor; pure, jittable, vmappable over masks.
 
     Raises:
-      InputError: the mask names a parameter that is not there, or does not broadcast to its shape.
+      InputError: the mask names a leaf that is not there, or a factor does not broadcast to the shape of its leaf.
     """
-    return {**variables, "params": _product(variables["params"], mask, "")}
+    leaves = leaves_by_path(variables)
+    missing = sorted(mask.keys() - leaves.keys())
+    if missing:
+        raise InputError(f"the mask does not fit the parameters: there is no {missing[0]}; build it anew")
+    return edited(variables, {path: _product(path, leaves[path], factor) for path, factor in mask.items()})
 
 
 def compose_masks(first: Mask, second: Mask) -> Mask:
     """The mask whose application equals applying both, in either order."""
-    a, b = traverse_util.flatten_dict(first), traverse_util.flatten_dict(second)
-    return traverse_util.unflatten_dict(a | b | {path: a[path] * b[path] for path in a.keys() & b.keys()})
+    return first | second | {path: first[path] * second[path] for path in first.keys() & second.keys()}
 
 
-def _product(params: Any, mask: Any, path: str) -> Any:
-    if isinstance(mask, Mapping) and isinstance(params, Mapping):
-        missing = sorted(mask.keys() - params.keys())
-        if missing:
-            raise InputError(f"the mask does not fit the parameters: there is no {path}{missing[0]}; build it anew")
-        return {**params, **{name: _product(params[name], mask[name], f"{path}{name}/") for name in mask}}
-    if isinstance(mask, Mapping) or isinstance(params, Mapping):
-        raise InputError(
-            f"the mask does not fit the parameters: {path.rstrip('/')} is not a leaf in both; build it anew"
-        )
+def _product(path: str, leaf: jax.Array, factor: jax.Array) -> jax.Array:
     try:
-        fits = jnp.broadcast_shapes(mask.shape, params.shape) == params.shape
+        fits = jnp.broadcast_shapes(factor.shape, leaf.shape) == leaf.shape
     except ValueError:
         fits = False
     if not fits:
-        shapes = f"{tuple(mask.shape)} against {tuple(params.shape)}"
-        raise InputError(f"the mask does not fit the parameters: {path.rstrip('/')} is {shapes}; build it anew")
-    return params * mask.astype(params.dtype)
+        shapes = f"{tuple(factor.shape)} against {tuple(leaf.shape)}"
+        raise InputError(f"the mask does not fit the parameters: {path} is {shapes}; build it anew")
+    return leaf * factor.astype(leaf.dtype)
 
 
 def _groups(gains: Mapping[str, jax.Array], channels: Channels) -> list[ChannelGroup]:

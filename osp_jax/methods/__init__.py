@@ -99,7 +99,9 @@ def _parsed(option: str, text: str, default: Any) -> Any:
     try:
         return text if kind is str else kind(_literal(text, kind))
     except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise InputError(f"option {option}={shown(text)} is not a {_KINDS[kind]}; its default is {default!r}") from error
+        raise InputError(
+            f"option {option}={shown(text)} is not a {_KINDS[kind]}; its default is {default!r}"
+        ) from error
 
 
 def _literal(text: str, kind: type) -> Any:

@@ -20,9 +20,9 @@ library skips them), the images of source=conv are not augmented, and the order 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,17 +30,17 @@ import numpy as np
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import linen_module
 from osp_jax.masks import apply_mask, build_mask
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import sum_over_batches
 from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import ClassStatistics, Statistics, layer_statistics
-
-SEES = ("retain",)  # for the fine-tuning; source=conv asks for forgotten images too
-SEARCH = {"sparsity": (0.05, 0.1, 0.2), "learning_rate": (0.01, 0.03, 0.1), "scope": SCOPES}
 
 CHOICES = {
     "variant": ("paper", "released"),
@@ -51,8 +51,18 @@ CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `cdp`; "code" is github.com/wangjunxiao/unlearning, its scripts cifar10_resnet*_main.py."""
+class Cdp(Method):
+    """Removes the channels that tell the forgotten class from the others, then fine-tunes on retained images.
+
+    "Code" is github.com/wangjunxiao/unlearning, its scripts cifar10_resnet*_main.py.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("retain",)  # for the fine-tuning; source=conv asks for forgotten images too
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "sparsity": (0.05, 0.1, 0.2),
+        "learning_rate": (0.01, 0.03, 0.1),
+        "scope": SCOPES,
+    }
 
     variant: str = "paper"  # of the IDF: the 'paper's, or as 'released' in class_pruner.py
     direction: str = "highest"  # paper: the most discriminative channels go; the code removes the 'lowest'
@@ -69,46 +79,41 @@ class Options:
     momentum: float = 0.9  # code; Nesterov's
     weight_decay: float = 5e-4  # code; ours is on kernels only
 
+    @property
+    def trains(self) -> bool:
+        return self.epochs > 0
+
     def __post_init__(self) -> None:
         check_choices(self, **CHOICES)
         check_options(self, per_class=(1, None), sparsity=(0, 1), balance=(0, None), epochs=(0, None))
         check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` for a network that has no convolution to measure, where `source` is 'conv'."""
+        del model
+        if self.source == "conv":
+            filters(channels)
 
-def check(params: Any, channels: Channels, config: Options) -> None:
-    """Raises `InputError` for a network that has no convolution to measure, where `source` is 'conv'."""
-    del params
-    if config.source == "conv":
-        filters(channels)
-
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables without the chosen channels, fine-tuned on the retained images."""
-    stored = config.source == "stored"
-    units = statistics.channels if stored else filters(statistics.channels)
-    gains = {group.name: np.ones(group.channels, np.float32) for group in units.groups}
-    layers = statistics.layers
-    for number in forget:
-        if not stored:
-            pruned = apply_mask(variables, build_mask(gains, units, erase=True))
-            layers = filter_statistics(model, pruned, tuple(gains), statistics.num_classes, data, config.per_class)
-        gains = prune(layers, gains, number, config)
-    mask = build_mask(gains, units, erase=True)
-    variables = apply_mask(variables, mask)
-    return fine_tune(model, variables, mask, data, config, rng) if config.epochs else variables
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model without the chosen channels, fine-tuned on the retained images."""
+        stored = self.source == "stored"
+        units = statistics.channels if stored else filters(statistics.channels)
+        gains = {group.name: np.ones(group.channels, np.float32) for group in units.groups}
+        layers = statistics.layers
+        for number in forget:
+            if not stored:
+                pruned = model.replace(variables=apply_mask(model.variables, build_mask(gains, units, erase=True)))
+                layers = filter_statistics(pruned, tuple(gains), data, self.per_class)
+            gains = prune(layers, gains, number, self)
+        mask = build_mask(gains, units, erase=True)
+        pruned = model.replace(variables=apply_mask(model.variables, mask))
+        return fine_tune(pruned, mask, data, self, rng) if self.epochs else pruned
 
 
 def prune(
-    layers: Mapping[str, ClassStatistics], gains: Mapping[str, np.ndarray], number: int, config: Options
+    layers: Mapping[str, ClassStatistics], gains: Mapping[str, np.ndarray], number: int, settings: Cdp
 ) -> dict[str, np.ndarray]:
     """`gains`, 0 or 1, float32 `(channels,)` by layer, with 0 also for the channels that the class `number` costs."""
     scores = {}
@@ -120,19 +125,19 @@ def prune(
         means = layer.mean.sum[seen].astype(np.float64) / layer.count[seen, None]
         scores[name] = np.full(len(gain), -np.inf)
         if there.any():
-            score = discrimination(means[:, there], int(seen[:number].sum()), config)
-            scores[name][there] = score if config.direction == "highest" else -score
-    kept = without_highest(scores, config.sparsity, config.scope)
+            score = discrimination(means[:, there], int(seen[:number].sum()), settings)
+            scores[name][there] = score if settings.direction == "highest" else -score
+    kept = without_highest(scores, settings.sparsity, settings.scope)
     return {name: kept[name] * gain for name, gain in gains.items()}
 
 
-def discrimination(means: np.ndarray, number: int, config: Options) -> np.ndarray:
+def discrimination(means: np.ndarray, number: int, settings: Cdp) -> np.ndarray:
     """TF-IDF of each channel for the class `number`, float64 `(channels,)`; `means` float64 `(classes, channels)`."""
     classes, channels = means.shape
     frequency = means[number] / (means[number].sum() or 1)  # a layer that the class does not use at all scores 0
-    if config.balance:
-        frequency = frequency * np.log(np.e * channels / config.balance)
-    if config.variant == "paper":
+    if settings.balance:
+        frequency = frequency * np.log(np.e * channels / settings.balance)
+    if settings.variant == "paper":
         users = (means >= means.mean(axis=1, keepdims=True)).sum(axis=0)
         return frequency * np.log((1 + classes) / (1 + users))
     users = (means >= means.mean(axis=0)).sum(axis=0)
@@ -140,21 +145,21 @@ def discrimination(means: np.ndarray, number: int, config: Options) -> np.ndarra
 
 
 def filter_statistics(
-    model: nn.Module, variables: dict[str, Any], paths: tuple[str, ...], classes: int, data: RequestData, per_class: int
+    model: Model, paths: tuple[str, ...], data: RequestData, per_class: int
 ) -> dict[str, ClassStatistics]:
     """Class statistics of the rectified outputs of the layers at `paths`, over the first images of each class."""
     indices = np.concatenate([data.retain(per_class), data.forget(per_class)])
-    statistics = _batch_statistics(model, data.preparation, paths, classes)
-    images = data.images, data.labels
-    return sum_over_batches(lambda *batch: statistics(variables, *images, *batch), indices, 256, jax.random.key(0))
+    statistics = _batch_statistics(linen_module(model), data.preparation, paths, model.num_classes)
+    given = model.variables, data.images, data.labels
+    return sum_over_batches(lambda *batch: statistics(*given, *batch), indices, 256, jax.random.key(0))
 
 
 @lru_cache(maxsize=16)
-def _batch_statistics(model: nn.Module, preparation: Preparation, paths: tuple[str, ...], classes: int) -> Any:
+def _batch_statistics(module: nn.Module, preparation: Preparation, paths: tuple[str, ...], classes: int) -> Any:
     @jax.jit
     def statistics(variables: Any, images: Any, labels: Any, indices: Any, weights: jax.Array, key: jax.Array) -> Any:
         del key
-        outputs = filter_outputs(model, variables, preparation.plain(images[indices]), paths)
+        outputs = filter_outputs(module, variables, preparation.plain(images[indices]), paths)
         labels = jnp.where(weights > 0, labels[indices], -1)  # an image that fills the batch up is of no class
         return {path: layer_statistics(nn.relu(value), labels, classes) for path, value in outputs.items()}
 

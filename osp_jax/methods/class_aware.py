@@ -14,9 +14,9 @@ difference at a threshold of 0.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,22 +25,32 @@ import optax
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import linen_module
 from osp_jax.masks import apply_mask, build_mask
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import sum_over_batches
 from osp_jax.methods.parts.options import check_choices, check_options
-from osp_jax.methods.parts.params import pruned
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
 from osp_jax.statistics import Statistics
-
-SEES = ("retain", "forget")
-SEARCH = {"fraction": (0.05, 0.1, 0.2, 0.3), "threshold": (1e-50, 1e-5, 1e-4, 1e-3), "against": ("mean", "max")}
+from osp_jax.trees import pruned
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `class-aware`; "code" is github.com/HWAI-TUDa/Class-Aware-Pruning."""
+class ClassAware(Method):
+    """Removes the filters that forgotten classes need and few others do; fine-tuning may follow.
+
+    "Code" is github.com/HWAI-TUDa/Class-Aware-Pruning.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "fraction": (0.05, 0.1, 0.2, 0.3),
+        "threshold": (1e-50, 1e-5, 1e-4, 1e-3),
+        "against": ("mean", "max"),
+    }
 
     fraction: float = 0.2  # ours; the paper's share of pruned filters could not be had
     layers: str = "last"  # ours: 'last' channel group, 'all', as the authors score them, or a regular expression
@@ -54,39 +64,34 @@ class Options:
     momentum: float = 0.9
     weight_decay: float = 5e-4  # ours is on kernels only
 
+    @property
+    def trains(self) -> bool:
+        return self.epochs > 0
+
     def __post_init__(self) -> None:
         check_choices(self, scope=SCOPES, against=("mean", "max"))
         check_options(self, fraction=(0, 1), per_class=(1, None), threshold=(0, None), epochs=(0, None))
         check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` for a network without a filter in the chosen layers."""
+        del model
+        filters(channels, self.layers)
 
-def check(params: Any, channels: Channels, config: Options) -> None:
-    """Raises `InputError` for a network without a filter in the chosen layers."""
-    del params
-    filters(channels, config.layers)
-
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables without the filters that the forgotten classes need more than the retained ones."""
-    draw_key, tune_key = jax.random.split(rng)
-    units = filters(statistics.channels, config.layers)
-    paths = tuple(group.name for group in units.groups)
-    pruned(variables["params"], tuple((*path.split("/"), "kernel") for path in paths))  # raises for other networks
-    indices = np.concatenate([data.retain(config.per_class, draw_key), data.forget(config.per_class, draw_key)])
-    needs = class_needs(model, variables, paths, data, indices, config.threshold)
-    gains = without_highest(forget_scores(needs, forget, config.against), config.fraction, config.scope)
-    mask = build_mask(gains, units, erase=True)
-    variables = apply_mask(variables, mask)
-    return fine_tune(model, variables, mask, data, config, tune_key) if config.epochs else variables
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model without the filters that the forgotten classes need more than the retained ones."""
+        draw_key, tune_key = jax.random.split(rng)
+        units = filters(statistics.channels, self.layers)
+        paths = tuple(group.name for group in units.groups)
+        pruned(model.variables, [f"params/{path}/kernel" for path in paths])  # raises for other networks
+        indices = np.concatenate([data.retain(self.per_class, draw_key), data.forget(self.per_class, draw_key)])
+        needs = class_needs(model, paths, data, indices, self.threshold)
+        gains = without_highest(forget_scores(needs, forget, self.against), self.fraction, self.scope)
+        mask = build_mask(gains, units, erase=True)
+        new = model.replace(variables=apply_mask(model.variables, mask))
+        return fine_tune(new, mask, data, self, tune_key) if self.epochs else new
 
 
 def forget_scores(
@@ -103,12 +108,7 @@ def forget_scores(
 
 
 def class_needs(
-    model: nn.Module,
-    variables: dict[str, Any],
-    paths: tuple[str, ...],
-    data: RequestData,
-    indices: np.ndarray,
-    threshold: float,
+    model: Model, paths: tuple[str, ...], data: RequestData, indices: np.ndarray, threshold: float
 ) -> dict[int, dict[str, np.ndarray]]:
     """How much each class needs each filter, by class and layer: float32 `(channels,)`, from 0 to 1.
 
@@ -117,8 +117,8 @@ def class_needs(
       indices: of the images to score on, int32 `(n,)`, all of their classes.
     """
     labels = np.asarray(data.labels[indices])
-    counts = _position_counts(model, data.preparation, paths)
-    given = variables, data.images, data.labels, np.float32(threshold)
+    counts = _position_counts(linen_module(model), data.preparation, paths)
+    given = model.variables, data.images, data.labels, np.float32(threshold)
     needs = {}
     for c in np.unique(labels).tolist():
         of_class = indices[labels == c]
@@ -128,7 +128,7 @@ def class_needs(
 
 
 @lru_cache(maxsize=16)
-def _position_counts(model: nn.Module, preparation: Preparation, paths: tuple[str, ...]) -> Any:
+def _position_counts(module: nn.Module, preparation: Preparation, paths: tuple[str, ...]) -> Any:
     """Compiled, in how many images of a batch each filter counts: float32 `(positions, channels)` by layer."""
 
     def loss(factors: dict[str, jax.Array], variables: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
@@ -137,7 +137,7 @@ def _position_counts(model: nn.Module, preparation: Preparation, paths: tuple[st
             return output * factors[path] if context.method_name == "__call__" and path in factors else output
 
         with nn.intercept_methods(scale):
-            logits = model.apply(variables, inputs, False)
+            logits = module.apply(variables, inputs, False)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
 
     @jax.jit
@@ -146,7 +146,7 @@ def _position_counts(model: nn.Module, preparation: Preparation, paths: tuple[st
     ) -> dict[str, jax.Array]:
         del key
         inputs = preparation.plain(images[indices])
-        outputs = jax.eval_shape(lambda: filter_outputs(model, variables, inputs, paths))
+        outputs = jax.eval_shape(lambda: filter_outputs(module, variables, inputs, paths))
         ones = jax.tree.map(lambda output: jnp.ones(output.shape, output.dtype), outputs)
         # The derivative by a factor on the output is output * gradient, the Taylor term, at every position.
         terms = jax.grad(loss)(ones, variables, inputs, labels[indices])

@@ -17,37 +17,45 @@ The head's column of a forgotten class becomes that of a class without images (`
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData, of_each_class
 from osp_jax.methods.parts.groups import forget_vector
 from osp_jax.methods.parts.head import head_of
 from osp_jax.methods.parts.importance import filled_batches
 from osp_jax.methods.parts.kernel_refit import norm_factors, positions, refit
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul
 from osp_jax.methods.parts.options import check_choices, check_options
-from osp_jax.methods.parts.params import merge, pruned
 from osp_jax.methods.parts.unsupported_column import recipe_level, unsupported_columns
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
 from osp_jax.program.tail import Tail, tail_of
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
+from osp_jax.trees import edited, pruned
 
-SEES = ("retain", "forget")
 ANCHORS = ("mean", "classes")
-SEARCH = {"keep": (0.0, 0.5, 1.0), "forget_weight": (1.0, 3.0), "anchor": ANCHORS}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `concept-erasure`."""
+class ConceptErasure(Method):
+    """Refits the kernels that write the last features, so that these no longer tell the class."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "keep": (0.0, 0.5, 1.0),
+        "forget_weight": (1.0, 3.0),
+        "anchor": ANCHORS,
+    }
 
     keep: float = 1.0  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
     anchor: str = "classes"  # the means of those that the image is taken for without its own, or the 'mean' of all
@@ -67,63 +75,55 @@ class Options:
         check_options(self, forget_weight=(1e-6, None), image_weight=(1e-6, None), ridge=(1e-9, None))
         check_options(self, images=(2, None), forget_images=(1, None), rounds=(1, None), batch_size=(1, None))
 
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` for a network whose last features no kernel writes that could be refitted."""
+        kernels = tuple(f"params/{writer.kernel}/kernel" for writer in channels.last.writers if writer.kernel)
+        if not kernels:
+            raise InputError(
+                f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features"
+            )
+        pruned(model.variables, kernels)
 
-def check(params: Any, channels: Channels, config: Options) -> None:
-    """Raises `InputError` for a network whose last features no kernel writes that could be refitted."""
-    del config
-    kernels = tuple((*writer.kernel.split("/"), "kernel") for writer in channels.last.writers if writer.kernel)
-    if not kernels:
-        raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
-    pruned(params, kernels)
+    def answers_from(self, statistics: Statistics) -> bool:
+        """Whether the statistics hold all that a request needs, so that it sees no image."""
+        return bool(statistics.tail)
 
-
-def answers_from(statistics: Statistics) -> bool:
-    """Whether the statistics hold all that a request needs, so that it sees no image."""
-    return bool(statistics.tail)
-
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables whose last features were refitted, and whose head has a column without support for each class."""
-    channels, vector = statistics.channels, jnp.asarray(forget_vector(forget, statistics))
-    check(variables["params"], channels, config)
-    tail, kept, labels, real = _sample(model, variables, forget, data, statistics, config, rng)
-    features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
-    retained, anchors = real * (1 - vector[labels]), None
-    if config.anchor == "classes":
-        kernel, bias = head_of(variables["params"], channels)
-        logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
-        anchors = mixtures(logits, features, retained, labels)
-    weight = forgotten_weight(real.sum() - retained.sum(), retained.sum(), config)
-    targets, weights = erasure_targets(features, real, labels, vector, config.keep, weight, anchors)
-    factors = norm_factors(model, variables, tail.writers, data.images.shape[1:])
-    fit = partial(refit, directions=config.directions, ridge=config.ridge, rounds=config.rounds)
-    new = fit(variables, tail, factors, kept, real, targets, weights)
-    inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
-    level = config.level or recipe_level(data.recipe, statistics, inputs, retained)
-    return merge(new, unsupported_columns(new["params"], channels, inputs, retained, vector, level))
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model with refitted last features, and for each class a column of the head without support."""
+        channels, vector = statistics.channels, jnp.asarray(forget_vector(forget, statistics))
+        self.check(model, channels)
+        tail, kept, labels, real = _sample(model, forget, data, statistics, self, rng)
+        variables = model.variables
+        features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
+        retained, anchors = real * (1 - vector[labels]), None
+        if self.anchor == "classes":
+            kernel, bias = head_of(variables, channels)
+            logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
+            anchors = mixtures(logits, features, retained, labels)
+        weight = forgotten_weight(real.sum() - retained.sum(), retained.sum(), self)
+        targets, weights = erasure_targets(features, real, labels, vector, self.keep, weight, anchors)
+        factors = norm_factors(model, tail.writers, data.images.shape[1:])
+        fit = partial(refit, directions=self.directions, ridge=self.ridge, rounds=self.rounds)
+        new = fit(variables, tail, factors, kept, real, targets, weights)
+        inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
+        level = self.level or recipe_level(data.recipe_for("concept-erasure"), statistics, inputs, retained)
+        columns = unsupported_columns(new, channels, inputs, retained, vector, level)
+        return model.replace(variables=edited(new, columns))
 
 
 def _sample(
-    model: nn.Module,
-    variables: dict[str, Any],
+    model: Model,
     forget: tuple[int, ...],
     data: RequestData,
     statistics: Statistics,
-    config: Options,
+    settings: ConceptErasure,
     rng: jax.Array,
 ) -> tuple[Tail, list[list[jax.Array]], jax.Array, jax.Array]:
     """(the tail, what it starts from by batch, labels and 0/1 weights `(batches, batch)`) of stored or other images."""
-    stored, keys = answers_from(statistics), jax.random.split(rng)
-    each = max(config.images // len(statistics.classes_seen()), 1)
+    stored, keys = settings.answers_from(statistics), jax.random.split(rng)
+    each = max(settings.images // len(statistics.classes_seen()), 1)
     if stored:
         labels, rows = statistics.labels, np.arange(len(statistics.tail[0]))
         host_labels = np.asarray(labels)
@@ -133,27 +133,27 @@ def _sample(
             raise InputError(
                 f"no image of class {min(missing)} was stored up to the last kernels; train with more statistics.tails"
             )
-        wanted = ((rows[~gone], each, keys[0]), (rows[gone], config.forget_images, keys[1]))
+        wanted = ((rows[~gone], each, keys[0]), (rows[gone], settings.forget_images, keys[1]))
         chosen = np.concatenate([of_each_class(host_labels, *given) for given in wanted])
     else:
         labels = data.labels
-        chosen = np.concatenate([data.retain(each, keys[0]), data.forget(config.forget_images, keys[1])])
-    batches = filled_batches(chosen, min(config.batch_size, len(chosen)))
-    tail = tail_of(model, statistics.channels, batches["indices"].shape[1], data.images.shape[1:])
+        chosen = np.concatenate([data.retain(each, keys[0]), data.forget(settings.forget_images, keys[1])])
+    batches = filled_batches(chosen, min(settings.batch_size, len(chosen)))
+    tail = tail_of(linen_module(model), statistics.channels, batches["indices"].shape[1], data.images.shape[1:])
     if stored:
         kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
     else:
         moments = data.preparation.moments()
-        kept = [tail.early(variables, (data.images[indices], *moments)) for indices in batches["indices"]]
+        kept = [tail.early(model.variables, (data.images[indices], *moments)) for indices in batches["indices"]]
     return tail, kept, labels[batches["indices"]], jnp.asarray(batches["weights"])
 
 
-def forgotten_weight(forgotten: jax.Array, retained: jax.Array, config: Options) -> jax.Array:
+def forgotten_weight(forgotten: jax.Array, retained: jax.Array, settings: ConceptErasure) -> jax.Array:
     """Weight of all `forgotten` images together, against 1 for the `retained`; both are numbers of images, 0-d.
 
     Below `forget_weight` where that would let a forgotten image count for more than `image_weight` retained ones.
     """
-    return jnp.minimum(config.forget_weight, config.image_weight * forgotten / jnp.maximum(retained, 1))
+    return jnp.minimum(settings.forget_weight, settings.image_weight * forgotten / jnp.maximum(retained, 1))
 
 
 def erasure_targets(

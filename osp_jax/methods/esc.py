@@ -15,30 +15,34 @@ trains a mask on U, is not here.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.head import head_kernel
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
 from osp_jax.methods.parts.options import check_options
-from osp_jax.methods.parts.params import merge
+from osp_jax.model import Model
 from osp_jax.program.layer_inputs import input_rows, layer_inputs
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
-
-SEES = ("forget",)
-SEARCH = {"percent": (0.2, 0.5, 1.5, 3.0, 6.0, 12.0)}
+from osp_jax.trees import edited, pruned
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `esc`."""
+class Esc(Method):
+    """Projects the main directions of the forgotten images' features out in front of the head."""
+
+    sees: ClassVar[tuple[str, ...]] = ("forget",)
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {"percent": (0.2, 0.5, 1.5, 3.0, 6.0, 12.0)}
 
     percent: float = 1.5  # unlearn.py: --p, of the features, rounded down; here at least one direction (ours)
     augment: bool = True  # unlearn.py: the loader of the training images, with its transforms
@@ -47,30 +51,24 @@ class Options:
     def __post_init__(self) -> None:
         check_options(self, percent=(0, 100), batch_size=(1, None))
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables whose head ignores the main directions of the features of all forgotten images."""
-    del forget
-    head = statistics.channels.head
-    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
-    function = partial(feature_moment, variables, data.images, model=model, preparation=preparation, head=head)
-    moment = sum_over_batches(function, data.forget(), config.batch_size, rng)
-    path = (*head.split("/"), "kernel")
-    kernel = traverse_util.flatten_dict(variables["params"])[path]
-    count = max(int(len(moment) * config.percent / 100), 1)
-    return merge(variables, traverse_util.unflatten_dict({path: erase_directions(kernel, moment, count)}))
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model with a head that ignores the main directions of the features of all forgotten images."""
+        del forget
+        head = statistics.channels.head
+        preparation = data.preparation if self.augment else data.preparation.without_augmentation()
+        given = {"module": linen_module(model), "preparation": preparation, "head": head}
+        function = partial(feature_moment, model.variables, data.images, **given)
+        moment = sum_over_batches(function, data.forget(), self.batch_size, rng)
+        path = head_kernel(statistics.channels)
+        kernel = pruned(model.variables, (path,))[path]
+        count = max(int(len(moment) * self.percent / 100), 1)
+        changed = {path: erase_directions(kernel, moment, count)}
+        return model.replace(variables=edited(model.variables, changed))
 
 
-@partial(jax.jit, static_argnames=("model", "preparation", "head"))
+@partial(jax.jit, static_argnames=("module", "preparation", "head"))
 def feature_moment(
     variables: dict[str, Any],
     images: jax.Array,
@@ -78,7 +76,7 @@ def feature_moment(
     weights: jax.Array,
     key: jax.Array,
     *,
-    model: nn.Module,
+    module: nn.Module,
     preparation: Preparation,
     head: str,
 ) -> jax.Array:
@@ -86,7 +84,7 @@ def feature_moment(
 
     Where the head reads a map, a feature is the mean over its positions.
     """
-    layers = layer_inputs(model, variables, preparation.augmented(images[indices], key))
+    layers = layer_inputs(module, variables, preparation.augmented(images[indices], key))
     if head not in layers:
         raise InputError(f"the head {head} is no dense layer or plain convolution; use a network whose head is one")
     rows = input_rows(layers[head][-1]).astype(jnp.float32)

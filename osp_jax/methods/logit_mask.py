@@ -1,37 +1,30 @@
 """The trivial bound: the logit of a forgotten class is pushed out of reach, and nothing else changes."""
 
 import dataclasses
-from typing import Any
 
 import jax
-from flax import linen as nn
 
-from osp_jax.methods.parts.out_of_reach import head_bias, put_out_of_reach
-from osp_jax.methods.parts.params import pruned
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.head import head_bias
+from osp_jax.methods.parts.method import Method
+from osp_jax.methods.parts.out_of_reach import put_out_of_reach
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
 from osp_jax.statistics import Statistics
+from osp_jax.trees import pruned
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """`logit-mask` has no options."""
+class LogitMask(Method):
+    """Pushes the logit of each forgotten class out of reach; it has no settings."""
 
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` for a head without a bias."""
+        pruned(model.variables, (head_bias(channels),))
 
-def check(params: Any, channels: Channels, config: Options) -> None:
-    """Raises `InputError` for a head without a bias."""
-    pruned(params, (head_bias(channels),))
-
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: Any,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables with the head's bias of each forgotten class at -1e9."""
-    del model, data, config, rng
-    return put_out_of_reach(variables, statistics.channels, forget)
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model with the head's bias of each forgotten class at -1e9."""
+        del data, rng
+        return model.replace(variables=put_out_of_reach(model.variables, statistics.channels, forget))

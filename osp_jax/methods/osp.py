@@ -8,11 +8,11 @@ a batch norm.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
-from flax import linen as nn
 
 from osp_jax.masks import (
     SELECTIONS,
@@ -25,22 +25,33 @@ from osp_jax.masks import (
     channel_gains,
     class_difference,
 )
+from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import chosen_groups, forget_vector, masked_paths
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
-from osp_jax.methods.parts.params import merge, pruned
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import REDUCTIONS, ClassStatistics, Statistics
+from osp_jax.trees import edited, pruned
 
 AGAINST = ("mean", "max")
 PLACES = ("gate", "kernel", "head")
 _AMOUNTS = {"fraction": (0, 1), "top-k": (1, 2**31 - 1), "threshold": (-1e6, 1e6)}  # by `select`
-SEARCH = {"amount": (0.1, 0.15, 0.25, 0.4), "strength": ("rank", "hard"), "against": AGAINST}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `osp`; see `scores.class_difference` and `masks.channel_gains` for the meaning of each rule."""
+class Osp(Method):
+    """Prunes the channels that score highest for the forgotten classes, by statistics alone; needs no image.
+
+    `masks.class_difference` and `masks.channel_gains` say what each rule means.
+    """
+
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "amount": (0.1, 0.15, 0.25, 0.4),
+        "strength": ("rank", "hard"),
+        "against": AGAINST,
+    }
 
     layers: str = "last"  # 'last' group, 'all', or a regular expression on group names
     reduction: str = "max"
@@ -64,63 +75,56 @@ class Options:
         if self.place == "head" and self.layers != "last":
             raise InputError("only the last group feeds the head; with place=head use layers=last")
 
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` for a network without the layers that the settings name."""
+        names = chosen_groups(channels, self.layers)
+        pruned(model.variables, masked_paths(channels, names, self.place, self.erase))
 
-def check(params: Any, channels: Channels, config: Options) -> None:
-    """Raises `InputError` for a network without the layers that `config` names."""
-    pruned(params, masked_paths(channels, chosen_groups(channels, config.layers), config.place, config.erase))
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model with the channels of the forgotten classes suppressed; reads nothing but the statistics.
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: Any,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables whose channels of the forgotten classes are suppressed; reads nothing but the statistics.
-
-    Only masked parameters go through the compiled program; all others are handed on as they are.
-    """
-    del model, data, rng
-    names = chosen_groups(statistics.channels, config.layers)
-    layers = {name: statistics.layers[name] for name in names}
-    vector = forget_vector(forget, statistics)
-    paths = masked_paths(statistics.channels, names, config.place, config.erase)
-    masked = pruned(variables["params"], paths)
-    return merge(variables, _masked_product(masked, layers, vector, channels=statistics.channels, config=config))
+        Only masked parameters go through the compiled program; all others are handed on as they are.
+        """
+        del data, rng
+        names = chosen_groups(statistics.channels, self.layers)
+        layers = {name: statistics.layers[name] for name in names}
+        vector = forget_vector(forget, statistics)
+        paths = masked_paths(statistics.channels, names, self.place, self.erase)
+        masked = pruned(model.variables, paths)
+        new = _masked_product(masked, layers, vector, channels=statistics.channels, settings=self)
+        return model.replace(variables=edited(model.variables, new))
 
 
-def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], config: Options) -> tuple[Any, Any]:
+def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], settings: Osp) -> tuple[Any, Any]:
     """(scores, gains) of a request, each `(channels,)` by the name of the channel group."""
-    names = chosen_groups(statistics.channels, config.layers)
+    names = chosen_groups(statistics.channels, settings.layers)
     layers = {name: statistics.layers[name] for name in names}
-    return _scores_and_gains(layers, forget_vector(forget, statistics), config)
+    return _scores_and_gains(layers, forget_vector(forget, statistics), settings)
 
 
-def _scores_and_gains(layers: dict[str, ClassStatistics], vector: Any, config: Options) -> tuple[Any, Any]:
-    rules = {"select": config.select, "amount": config.amount, "strength": config.strength, "constant": config.constant}
+def _scores_and_gains(layers: dict[str, ClassStatistics], vector: Any, settings: Osp) -> tuple[Any, Any]:
+    rules = {rule: getattr(settings, rule) for rule in ("select", "amount", "strength", "constant")}
     score = partial(
-        class_difference, reduction=config.reduction, standardised=config.standardised, against=config.against
+        class_difference, reduction=settings.reduction, standardised=settings.standardised, against=settings.against
     )
     scores = {name: score(layer, vector) for name, layer in layers.items()}
     return scores, {name: channel_gains(s, **rules) for name, s in scores.items()}
 
 
-def _place(gains: Any, params: Any, *, channels: Channels, config: Options) -> Mask:
-    if config.place == "gate":
-        return build_mask(gains, channels, erase=config.erase)
-    if config.place == "kernel":
+def _place(gains: Any, masked: Any, *, channels: Channels, settings: Osp) -> Mask:
+    if settings.place == "gate":
+        return build_mask(gains, channels, erase=settings.erase)
+    if settings.place == "kernel":
         return build_kernel_mask(gains, channels)
-    return build_head_mask(gains[channels.last.name], channels, params)
+    return build_head_mask(gains[channels.last.name], channels, masked)
 
 
-@partial(jax.jit, static_argnames=("channels", "config"))
+@partial(jax.jit, static_argnames=("channels", "settings"))
 def _masked_product(
-    masked: Any, layers: dict[str, ClassStatistics], vector: Any, *, channels: Channels, config: Options
+    masked: Any, layers: dict[str, ClassStatistics], vector: Any, *, channels: Channels, settings: Osp
 ) -> Any:
-    _, gains = _scores_and_gains(layers, vector, config)
-    mask = _place(gains, masked, channels=channels, config=config)
-    return apply_mask({"params": masked}, mask)["params"]
+    _, gains = _scores_and_gains(layers, vector, settings)
+    mask = _place(gains, masked, channels=channels, settings=settings)
+    return apply_mask(masked, mask)

@@ -8,31 +8,38 @@ softmax without the forgotten classes). The network's weights see no gradient st
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from osp_jax.masks import apply_mask, build_head_mask, build_mask
+from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector, masked_paths
 from osp_jax.methods.parts.head import head_of
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
-from osp_jax.methods.parts.params import merge, pruned
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import ClassStatistics, Statistics
+from osp_jax.trees import edited, pruned
 
 SOURCES = ("features", "statistics")
 PLACES = ("gate", "head")
-SEARCH = {"margin": (0.5, 1.0, 2.0), "forget_weight": (0.5, 1.0, 2.0)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `osp-fit`; the defaults were chosen on validation images (`docs/architecture.md`)."""
+class OspFit(Method):
+    """Fits gains of the last features on stored features; needs no image.
+
+    The defaults were chosen on validation images (`docs/architecture.md`).
+    """
+
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {"margin": (0.5, 1.0, 2.0), "forget_weight": (0.5, 1.0, 2.0)}
 
     source: str = "features"  # fit on the stored 'features', or on draws from the class 'statistics'
     margin: float = 1.0  # logits that a forgotten class has to fall below the best retained one
@@ -48,52 +55,42 @@ class Options:
         check_options(self, draws=(1, None), **{name: (0, None) for name in positive})
         check_choices(self, source=SOURCES, place=PLACES)
 
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` for a network whose head does not read channels that can be gated."""
+        pruned(model.variables, masked_paths(channels, (channels.last.name,), self.place, self.erase))
 
-def check(params: Any, channels: Channels, config: Options) -> None:
-    """Raises `InputError` for a network whose head does not read channels that can be gated."""
-    pruned(params, masked_paths(channels, (channels.last.name,), config.place, config.erase))
-
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: Any,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables whose last features are gated by fitted gains; reads nothing but the statistics."""
-    del model, data
-    name = statistics.channels.last.name
-    features, labels = fitting_sample(statistics, config, rng)
-    head = head_of(variables["params"], statistics.channels)
-    if features.shape[1] != head[0].shape[0]:
-        raise InputError("the head reads a map, whose positions the statistics do not hold; use source=features")
-    paths = masked_paths(statistics.channels, (name,), config.place, config.erase)
-    masked = pruned(variables["params"], paths)
-    vector = forget_vector(forget, statistics)
-    return merge(
-        variables,
-        _fitted_product(masked, head, features, labels, vector, channels=statistics.channels, config=config),
-    )
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model with its last features gated by fitted gains; reads nothing but the statistics."""
+        del data
+        name = statistics.channels.last.name
+        features, labels = fitting_sample(statistics, self, rng)
+        head = head_of(model.variables, statistics.channels)
+        if features.shape[1] != head[0].shape[0]:
+            raise InputError("the head reads a map, whose positions the statistics do not hold; use source=features")
+        paths = masked_paths(statistics.channels, (name,), self.place, self.erase)
+        masked = pruned(model.variables, paths)
+        vector = forget_vector(forget, statistics)
+        given = {"channels": statistics.channels, "settings": self}
+        new = _fitted_product(masked, head, features, labels, vector, **given)
+        return model.replace(variables=edited(model.variables, new))
 
 
-def fitting_sample(statistics: Statistics, config: Options, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+def fitting_sample(statistics: Statistics, settings: OspFit, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(features float32 `(n, features)`, labels int32 `(n,)`) that the gains are fitted on.
 
     Raises:
       InputError: an unknown source, or no features were stored.
     """
-    if config.source == "features":
+    if settings.source == "features":
         if not statistics.features.shape[0]:
             raise InputError(
                 "no features are stored; train with config.statistics.features=4000, or use source=statistics"
             )
         return statistics.features, statistics.labels
     last = statistics.layers[statistics.channels.last.name]
-    return draw_features(last, rng, config.draws)
+    return draw_features(last, rng, settings.draws)
 
 
 def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tuple[jax.Array, jax.Array]:
@@ -117,7 +114,7 @@ def fit_gains(
     bias: jax.Array,
     forget: jax.Array,
     channels: int,
-    config: Options,
+    settings: OspFit,
 ) -> jax.Array:
     """Gains in [0, 1], `(channels,)`, by projected Adam from all ones.
 
@@ -139,11 +136,11 @@ def fit_gains(
         divergence = -(target * jax.nn.log_softmax(logits)).sum(-1) - entropy
         best_forgotten = jnp.where(forget > 0, logits, -jnp.inf).max(-1)
         best_retained = jnp.where(forget > 0, -jnp.inf, logits).max(-1)
-        hinge = jax.nn.relu(config.margin + best_forgotten - best_retained)
+        hinge = jax.nn.relu(settings.margin + best_forgotten - best_retained)
         kept = retained @ divergence / jnp.maximum(retained.sum(), 1)
-        return kept + config.forget_weight * (forgotten @ hinge) / jnp.maximum(forgotten.sum(), 1)
+        return kept + settings.forget_weight * (forgotten @ hinge) / jnp.maximum(forgotten.sum(), 1)
 
-    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1)))
+    adam = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, max(settings.steps, 1)))
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         gains, state = carry
@@ -151,18 +148,18 @@ def fit_gains(
         return (jnp.clip(optax.apply_updates(gains, updates), 0, 1), state), None
 
     start = jnp.ones(channels)
-    (gains, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=config.steps)
+    (gains, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=settings.steps)
     return gains
 
 
-@partial(jax.jit, static_argnames=("channels", "config"))
+@partial(jax.jit, static_argnames=("channels", "settings"))
 def _fitted_product(
-    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, channels: Channels, config: Options
+    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, channels: Channels, settings: OspFit
 ) -> Any:
     group, (kernel, bias) = channels.last, head
-    gains = fit_gains(features, labels, kernel, bias, vector, group.channels, config)
-    if config.place == "gate":
-        mask = build_mask({group.name: gains}, channels, erase=config.erase)
+    gains = fit_gains(features, labels, kernel, bias, vector, group.channels, settings)
+    if settings.place == "gate":
+        mask = build_mask({group.name: gains}, channels, erase=settings.erase)
     else:
         mask = build_head_mask(gains, channels, masked)
-    return apply_mask({"params": masked}, mask)["params"]
+    return apply_mask(masked, mask)

@@ -6,7 +6,7 @@ The normalisation stays that of the original, as in a deployed model; all else, 
 import dataclasses
 import json
 from functools import lru_cache
-from typing import Any
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,59 +14,57 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
+from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
 from osp_jax.training.epoch import RunEpoch, batch_sizes, epoch_parts, make_epoch, run_parts
 from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight
 
-SEES = ("retain",)
-
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """`retrain` has no options: the recipe is the config of the original."""
+class Retrain(Method):
+    """Trains a new network on the retained images; it has no settings: the recipe is the config of the original."""
 
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
+    starts_over: ClassVar[bool] = True
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables of a network that was trained on the retained images only.
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """A network that was trained on the retained images only.
 
-    Raises:
-      InputError: fewer images than a batch, or an original that did not start from random parameters.
-    """
-    del variables, forget, statistics, config, rng
-    indices, settings = jnp.asarray(data.retain()), ConfigDict(data.recipe)
-    if settings.training.get("start_from"):  # workdirs of older versions lack it
-        raise InputError(
-            "the original started from another network (training.start_from), so its config is not its whole recipe; "
-            "repeat each of its trainings by python -m experiments.train with --config.data.exclude"
-        )
-    batch_size, last_batch = settings.training.batch_size, settings.training.get("last_batch", "drop")
-    steps = len(batch_sizes(len(indices), batch_size, last_batch))
-    if not steps:
-        raise InputError(f"{len(indices)} retained images do not fill a batch of the recipe; raise retain_per_class")
-    key = json.dumps(settings.to_dict(), sort_keys=True)
-    recipe, run_epoch = _program(key, model, data.images.shape[1:], data.preparation, steps)
-    state = jax.tree.map(jnp.copy, recipe.start)  # an epoch gives its state away
-    for epoch in range(1, settings.training.epochs + 1):
-        parts = epoch_parts(indices, recipe.order_key, epoch, batch_size, last_batch)
-        weight = jnp.float32(penalty_weight(settings, epoch))
-        state, _ = run_parts(run_epoch, state, parts, data.images, data.labels, recipe.step_key, weight)
-    return state.variables
+        Raises:
+          InputError: fewer images than a batch, or an original that did not start from random parameters.
+        """
+        del forget, statistics, rng
+        indices, settings = jnp.asarray(data.retain()), data.recipe_for("retrain")
+        if settings.training.get("start_from"):  # workdirs of older versions lack it
+            raise InputError(
+                "the original started from another network (training.start_from), so its config is not its whole "
+                "recipe; repeat each of its trainings by python -m experiments.train with --config.data.exclude"
+            )
+        batch_size, last_batch = settings.training.batch_size, settings.training.get("last_batch", "drop")
+        steps = len(batch_sizes(len(indices), batch_size, last_batch))
+        if not steps:
+            raise InputError(
+                f"{len(indices)} retained images do not fill a batch of the recipe; raise retain_per_class"
+            )
+        key = json.dumps(settings.to_dict(), sort_keys=True)
+        recipe, run_epoch = _program(key, linen_module(model), data.images.shape[1:], data.preparation, steps)
+        state = jax.tree.map(jnp.copy, recipe.start)  # an epoch gives its state away
+        for epoch in range(1, settings.training.epochs + 1):
+            parts = epoch_parts(indices, recipe.order_key, epoch, batch_size, last_batch)
+            weight = jnp.float32(penalty_weight(settings, epoch))
+            state, _ = run_parts(run_epoch, state, parts, data.images, data.labels, recipe.step_key, weight)
+        return model.replace(variables=state.variables)
 
 
 @lru_cache(maxsize=8)
 def _program(
-    settings: str, model: nn.Module, image_shape: tuple[int, int, int], preparation: Preparation, steps: int
+    settings: str, module: nn.Module, image_shape: tuple[int, int, int], preparation: Preparation, steps: int
 ) -> tuple[Recipe, RunEpoch]:
-    recipe = make_recipe(ConfigDict(json.loads(settings)), model, image_shape, preparation, steps)
+    recipe = make_recipe(ConfigDict(json.loads(settings)), module, image_shape, preparation, steps)
     return recipe, make_epoch(recipe.step)

@@ -21,33 +21,43 @@ grouped convolutions, stay as they are.
 import dataclasses
 import re
 import zlib
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 from jax import lax
 
 from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
 from osp_jax.methods.parts.options import check_options
-from osp_jax.methods.parts.params import merge
+from osp_jax.model import Model
+from osp_jax.program.channels import Channels
 from osp_jax.program.layer_inputs import Layer, input_rows, layer_inputs
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.statistics import Statistics
-
-SEES = ("retain", "forget")
-# The grid of the authors' sensitivity script, our_hyper_parameter_tuning.sh.
-SEARCH = {"alpha_retain": (10.0, 30.0, 100.0, 300.0, 1000.0), "alpha_forget": (1.0, 3.0, 10.0, 30.0, 100.0)}
+from osp_jax.trees import edited, leaf_paths, leaves_by_path
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `subspace`. Its random draws follow the request's seed: the same seed, the same result."""
+class Subspace(Method):
+    """Projects the forgotten classes' share of the input space out of every layer.
+
+    Its random draws follow the key of the request: the same key, the same result.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    # The grid of the authors' sensitivity script, our_hyper_parameter_tuning.sh.
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "alpha_retain": (10.0, 30.0, 100.0, 300.0, 1000.0),
+        "alpha_forget": (1.0, 3.0, 10.0, 30.0, 100.0),
+    }
 
     alpha_retain: float = 100.0  # main.py: --our-alpha-r
     alpha_forget: float = 3.0  # main.py: --our-alpha-f
@@ -68,6 +78,32 @@ class Options:
         except re.error as error:
             raise InputError(f"option layers {shown(self.layers)} is not a regular expression: {error}") from error
 
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` where `layers` matches no kernel of the network."""
+        del channels
+        paths = [path.split("/") for path in leaf_paths(model.variables)]
+        names = ["/".join(path[1:-1]) for path in paths if (path[0], path[-1]) == ("params", "kernel")]
+        if not any(re.search(self.layers, name) for name in names):
+            raise _unmatched(self.layers)
+
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model with the kernel of every chosen layer projected; all moments are of the given model."""
+        retained_classes = max(len(np.setdiff1d(statistics.classes_seen(), forget)), 1)
+        draw_key, retain_key, forget_key = jax.random.split(rng, 3)
+        retained = data.retain(max(self.samples // retained_classes, 1))  # the first of each class, as theirs
+        forgotten = data.forget(max(self.samples // len(forget), 1), draw_key)  # a random draw, as theirs
+        retain_moments = input_moments(model, data, retained, self, retain_key)
+        forget_moments = input_moments(model, data, forgotten, self, forget_key)
+        if not retain_moments:
+            raise _unmatched(self.layers)
+        leaves, changed = leaves_by_path(model.variables), {}
+        for name in retain_moments:  # one layer at a time: the widest of a ResNet-18 has 4,608 inputs
+            path, moments = f"params/{name}/kernel", (retain_moments[name], forget_moments[name])
+            changed[path] = project_kernel(leaves[path], *moments, self.alpha_retain, self.alpha_forget)
+        return model.replace(variables=edited(model.variables, changed))
+
 
 class Sampling(NamedTuple):
     """Which rows of which layers count; `patches`: at most so many of a layer and a batch, 0 for all. Hashable."""
@@ -77,63 +113,29 @@ class Sampling(NamedTuple):
     layers: str
 
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables with the kernel of every chosen layer projected; all moments are of the given variables."""
-    retained_classes = max(len(np.setdiff1d(statistics.classes_seen(), forget)), 1)
-    draw_key, retain_key, forget_key = jax.random.split(rng, 3)
-    retained = data.retain(max(config.samples // retained_classes, 1))  # the first of each class, as theirs
-    forgotten = data.forget(max(config.samples // len(forget), 1), draw_key)  # a random draw, as theirs
-    retain_moments = input_moments(model, variables, data, retained, config, retain_key)
-    forget_moments = input_moments(model, variables, data, forgotten, config, forget_key)
-    if not retain_moments:
-        raise _unmatched(config.layers)
-    params, changed = traverse_util.flatten_dict(variables["params"]), {}
-    for name in retain_moments:  # one layer at a time: the widest of a ResNet-18 has 4,608 inputs
-        path, moments = (*name.split("/"), "kernel"), (retain_moments[name], forget_moments[name])
-        changed[path] = project_kernel(params[path], *moments, config.alpha_retain, config.alpha_forget)
-    return merge(variables, traverse_util.unflatten_dict(changed))
-
-
-def check(params: Any, channels: Any, config: Options) -> None:
-    """Raises `InputError` where `layers` matches no kernel of the network."""
-    del channels
-    names = ["/".join(path[:-1]) for path in traverse_util.flatten_dict(params) if path[-1] == "kernel"]
-    if not any(re.search(config.layers, name) for name in names):
-        raise _unmatched(config.layers)
-
-
 def _unmatched(layers: str) -> InputError:
     return InputError(f"layers {shown(layers)} matches no convolution or dense layer; use layers='' for all")
 
 
 def input_moments(
-    model: nn.Module, variables: dict[str, Any], data: RequestData, indices: np.ndarray, config: Options, rng: jax.Array
+    model: Model, data: RequestData, indices: np.ndarray, settings: Subspace, rng: jax.Array
 ) -> dict[str, jax.Array]:
     """R R^T of the chosen layers on the images `indices` `(n,)`, by module path, float32 `(inputs, inputs)`."""
-    batches = -(-len(indices) // config.batch_size)
-    patches = max(config.max_patches // batches, 1) if config.max_patches else 0
+    batches = -(-len(indices) // settings.batch_size)
+    patches = max(settings.max_patches // batches, 1) if settings.max_patches else 0
     function = partial(
         batch_moments,
-        variables,
+        model.variables,
         data.images,
         rng,
-        model=model,
-        preparation=data.preparation if config.augment else data.preparation.without_augmentation(),
-        sampling=Sampling(config.window, patches, config.layers),
+        module=linen_module(model),
+        preparation=data.preparation if settings.augment else data.preparation.without_augmentation(),
+        sampling=Sampling(settings.window, patches, settings.layers),
     )
-    return sum_over_batches(function, indices, config.batch_size, rng)
+    return sum_over_batches(function, indices, settings.batch_size, rng)
 
 
-@partial(jax.jit, static_argnames=("model", "preparation", "sampling"))
+@partial(jax.jit, static_argnames=("module", "preparation", "sampling"))
 def batch_moments(
     variables: dict[str, Any],
     images: jax.Array,
@@ -142,7 +144,7 @@ def batch_moments(
     weights: jax.Array,
     key: jax.Array,
     *,
-    model: nn.Module,
+    module: nn.Module,
     preparation: Preparation,
     sampling: Sampling,
 ) -> dict[str, jax.Array]:
@@ -169,7 +171,7 @@ def batch_moments(
 
     return {
         path: sum(moment(layer, zlib.crc32(path.encode())) for layer in calls)
-        for path, calls in layer_inputs(model, variables, inputs).items()
+        for path, calls in layer_inputs(module, variables, inputs).items()
         if re.search(sampling.layers, path)
     }
 

@@ -58,7 +58,9 @@ class RequestData:
     def recipe_for(self, method: str) -> ConfigDict:
         """The recipe, for the method of this name. Raises `InputError` where there is none."""
         if self.recipe is None:
-            raise InputError(f"{method} needs the recipe of the original; give it as data.recipe, or take another method")
+            raise InputError(
+                f"{method} needs the recipe of the original; give it as data.recipe, or take another method"
+            )
         return ConfigDict(self.recipe)
 
     def seen(self) -> dict[str, int]:

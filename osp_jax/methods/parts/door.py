@@ -56,7 +56,9 @@ def answer(
         asked = f"{list(data.forgotten)}, not {list(forget)}"
         raise InputError(f"data are for forgetting {asked}; make them for this request")
     if method.trains and model.train_apply is None:
-        raise InputError(f"{name} trains the network, and the model has no train_apply; give one, or take another method")
+        raise InputError(
+            f"{name} trains the network, and the model has no train_apply; give one, or take another method"
+        )
     if method.starts_over and model.init is None:
         raise InputError(f"{name} needs fresh variables, and the model has no init; give one, or take another method")
     if gone:

@@ -18,9 +18,10 @@ from osp_jax.masks import Mask, apply_mask
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import chosen_groups
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.program.channels import ChannelGroup, Channels
 from osp_jax.runtime.errors import InputError
-from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
+from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches, in_train_mode, split_variables
 
 SCOPES = ("global", "layer")
 
@@ -39,7 +40,7 @@ def filters(channels: Channels, layers: str = "all") -> Channels:
 
 
 def filter_outputs(
-    model: nn.Module, variables: dict[str, Any], inputs: jax.Array, paths: tuple[str, ...]
+    module: nn.Module, variables: dict[str, Any], inputs: jax.Array, paths: tuple[str, ...]
 ) -> dict[str, jax.Array]:
     """What the layers at `paths` put out in eval mode, `(batch, ..., channels)` by path; jittable.
 
@@ -47,11 +48,11 @@ def filter_outputs(
       inputs: normalised images, `(batch, h, w, c)`.
     """
 
-    def wanted(module: nn.Module, method: str) -> bool:
-        return method == "__call__" and "/".join(module.path) in paths
+    def wanted(layer: nn.Module, method: str) -> bool:
+        return method == "__call__" and "/".join(layer.path) in paths
 
     options = {"capture_intermediates": wanted, "mutable": ["intermediates"]}
-    _, recorded = model.apply(variables, inputs, False, **options)
+    _, recorded = module.apply(variables, inputs, False, **options)
     outputs = traverse_util.flatten_dict(recorded["intermediates"], sep="/")
     return {path: outputs[f"{path}/__call__"][0] for path in paths}
 
@@ -77,25 +78,25 @@ def _without_highest(scores: np.ndarray, fraction: float) -> np.ndarray:
     return gains
 
 
-def fine_tune(
-    model: nn.Module, variables: dict[str, Any], mask: Mask, data: RequestData, config: Any, rng: jax.Array
-) -> dict[str, Any]:
-    """Variables after `config.epochs` over the retained images; parameters that `mask` made 0 stay 0.
+def fine_tune(model: Model, mask: Mask, data: RequestData, settings: Any, rng: jax.Array) -> Model:
+    """The model after `settings.epochs` over the retained images; parameters that `mask` made 0 stay 0.
 
     Args:
-      config: has `epochs`, `learning_rate`, `batch_size`, `momentum` and `weight_decay`; Nesterov's momentum, and the
+      settings: has `epochs`, `learning_rate`, `batch_size`, `momentum` and `weight_decay`; Nesterov's momentum, and the
         rate goes along half a cosine from epoch to epoch.
     """
     order_key, step_key = jax.random.split(rng)
-    batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    rates = np.repeat(cosine_rates(config.learning_rate, config.epochs), len(batches) // config.epochs)
-    return descend(
-        retain_loss(model, data.preparation),
-        variables,
+    batches = epoch_batches(data.retain(), settings.batch_size, settings.epochs, order_key)
+    rates = np.repeat(cosine_rates(settings.learning_rate, settings.epochs), len(batches) // settings.epochs)
+    ones = jax.tree.map(jnp.ones_like, split_variables(model)[0])
+    variables = descend(
+        retain_loss(in_train_mode(model), data.preparation),
+        model,
         {"indices": batches},
         rates,
         step_key,
-        optimiser=Optimiser(momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay),
+        optimiser=Optimiser(momentum=settings.momentum, nesterov=True, weight_decay=settings.weight_decay),
         arguments=(data.images, data.labels),
-        mask=apply_mask({"params": jax.tree.map(jnp.ones_like, variables["params"])}, mask)["params"],
+        mask=apply_mask(ones, mask),
     )
+    return model.replace(variables=variables)

@@ -4,9 +4,9 @@ import re
 from functools import lru_cache
 
 import numpy as np
-from flax import traverse_util
 
 from osp_jax.masks import build_kernel_mask, build_mask
+from osp_jax.methods.parts.head import head_kernel
 from osp_jax.program.channels import Channels
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.statistics import Statistics
@@ -37,10 +37,10 @@ def forget_vector(forget: tuple[int, ...], statistics: Statistics) -> np.ndarray
 
 
 @lru_cache(maxsize=64)
-def masked_paths(channels: Channels, names: tuple[str, ...], place: str, erase: bool) -> tuple[tuple[str, ...], ...]:
+def masked_paths(channels: Channels, names: tuple[str, ...], place: str, erase: bool) -> tuple[str, ...]:
     """Paths of the parameters that a mask on the groups `names` touches."""
     if place == "head":
-        return ((*channels.head.split("/"), "kernel"),)
+        return (head_kernel(channels),)
     gains = {group.name: np.ones(group.channels, np.float32) for group in channels.groups if group.name in names}
     mask = build_mask(gains, channels, erase=erase) if place == "gate" else build_kernel_mask(gains, channels)
-    return tuple(traverse_util.flatten_dict(mask))
+    return tuple(mask)

@@ -12,16 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
 
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.moments import matmul
-from osp_jax.methods.parts.params import merge
+from osp_jax.model import Model
 from osp_jax.networks import variable_shapes
 from osp_jax.program.channels import Writer
 from osp_jax.program.layer_inputs import Layer, input_rows
 from osp_jax.program.tail import Tail
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.runtime.errors import InputError
+from osp_jax.trees import edited, leaves_by_path
 
 
 def refit(
@@ -59,7 +60,7 @@ def refit(
         by_batch = zip(kept, weights, targets, strict=True)
         system = _total(_system(new, bases, change, *given, biased=biased, tail=tail) for given in by_batch)
         change = solve_ridge(*system, spread, ridge)
-        new = merge(variables, changed_kernels(variables, writers, factors, bases, change))
+        new = edited(variables, changed_kernels(variables, writers, factors, bases, change))
     return new
 
 
@@ -79,25 +80,25 @@ def solve_ridge(gram: jax.Array, product: jax.Array, spread: jax.Array, ridge: f
 
 
 def changed_kernels(
-    variables: dict[str, Any],
+    variables: Any,
     writers: Sequence[Writer],
     factors: Mapping[str, jax.Array],
     bases: dict[str, Any],
     change: jax.Array,
-) -> dict[str, Any]:
-    """The parameters that `change` `(directions of all kernels and 1, channels)` of the features makes new; pruned."""
-    flat, new, start = traverse_util.flatten_dict(variables["params"]), {}, 0
+) -> dict[str, jax.Array]:
+    """The leaves, by path, that `change` `(directions of all kernels and 1, channels)` of the features makes new."""
+    leaves, new, start = leaves_by_path(variables), {}, 0
     for writer in writers:
-        directions, path = bases[writer.kernel][0], (*writer.kernel.split("/"), "kernel")
+        directions, path = bases[writer.kernel][0], f"params/{writer.kernel}/kernel"
         piece = matmul(directions, change[start : start + directions.shape[1]])
         factor = factors[writer.path]
         piece = jnp.where(factor == 0, 0, piece / jnp.where(factor == 0, 1, factor))
-        new[path] = flat[path] + piece.reshape(flat[path].shape)
+        new[path] = leaves[path] + piece.reshape(leaves[path].shape)
         start += directions.shape[1]
-    biases = [(*w.path.split("/"), "bias") for w in writers if "bias" in w.leaves]
+    biases = [f"params/{writer.path}/bias" for writer in writers if "bias" in writer.leaves]
     for path in biases[-1:]:  # they are added up: one of them will do
-        new[path] = flat[path] + change[-1]
-    return traverse_util.unflatten_dict(new)
+        new[path] = leaves[path] + change[-1]
+    return new
 
 
 @partial(jax.jit, static_argnames="tail")
@@ -150,27 +151,22 @@ def positions(activations: jax.Array) -> jax.Array:
     return activations.reshape(len(activations), -1, activations.shape[-1]).astype(jnp.float32)  # b (h w) c
 
 
-def norm_factors(
-    model: nn.Module, variables: dict[str, Any], writers: Sequence[Writer], image_shape: tuple[int, ...]
-) -> dict[str, jax.Array]:
+def norm_factors(model: Model, writers: Sequence[Writer], image_shape: tuple[int, ...]) -> dict[str, jax.Array]:
     """By writer's path what its norm multiplies each output of the kernel by, `(channels,)`; 1 where there is none."""
-    epsilons = _epsilons(model, image_shape)
-    params, statistics = (traverse_util.flatten_dict(variables[kind]) for kind in ("params", "batch_stats"))
-    factors = {}
+    epsilons, leaves, factors = _epsilons(linen_module(model), image_shape), leaves_by_path(model.variables), {}
     for writer in writers:
-        path = tuple(writer.path.split("/"))
         if writer.path == writer.kernel:
-            factors[writer.path] = jnp.ones(params[(*path, "kernel")].shape[-1])
+            factors[writer.path] = jnp.ones(leaves[f"params/{writer.path}/kernel"].shape[-1])
         elif writer.path in epsilons:
-            inverse = jax.lax.rsqrt(statistics[(*path, "var")] + epsilons[writer.path])
-            factors[writer.path] = params.get((*path, "scale"), 1.0) * inverse
+            inverse = jax.lax.rsqrt(leaves[f"batch_stats/{writer.path}/var"] + epsilons[writer.path])
+            factors[writer.path] = leaves.get(f"params/{writer.path}/scale", 1.0) * inverse
         else:
             raise InputError(f"{writer.path} is no batch norm, so no kernel in front of it can be refitted")
     return factors
 
 
 @lru_cache(maxsize=16)
-def _epsilons(model: nn.Module, image_shape: tuple[int, ...]) -> Mapping[str, float]:
+def _epsilons(module: nn.Module, image_shape: tuple[int, ...]) -> Mapping[str, float]:
     """Of every batch norm, by path."""
     found: dict[str, float] = {}
 
@@ -180,7 +176,7 @@ def _epsilons(model: nn.Module, image_shape: tuple[int, ...]) -> Mapping[str, fl
         return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        variable_shapes(model, image_shape)
+        variable_shapes(module, image_shape)
     return found
 
 

@@ -16,9 +16,7 @@ _OUT_OF_REACH = -1e9
 def put_out_of_reach(variables: Any, channels: Channels, classes: Sequence[int]) -> Any:
     """Variables with the head's bias of each class at -1e9. Raises `InputError` for a head without a bias."""
     head = pruned(variables, (head_bias(channels),))
-    return edited(
-        variables, {path: bias.at[np.array(classes)].set(_OUT_OF_REACH) for path, bias in head.items()}
-    )
+    return edited(variables, {path: bias.at[np.array(classes)].set(_OUT_OF_REACH) for path, bias in head.items()})
 
 
 def keep_out_of_reach(variables: Any, channels: Channels, classes: Sequence[int]) -> Any:

@@ -9,19 +9,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 from ml_collections import ConfigDict
 
-from osp_jax.methods.parts.head import head_of
+from osp_jax.methods.parts.head import head_bias, head_kernel, head_of
 from osp_jax.program.channels import Channels
 from osp_jax.statistics import Statistics
 from osp_jax.training.epoch import batch_sizes
 from osp_jax.training.schedules import learning_rate
+from osp_jax.trees import leaves_by_path
 
 
-def recipe_level(recipe: Any, statistics: Statistics, inputs: jax.Array, retained: jax.Array) -> jax.Array:
+def recipe_level(recipe: ConfigDict, statistics: Statistics, inputs: jax.Array, retained: jax.Array) -> jax.Array:
     """How far below the log-sum of the others the logit of a class without images ends, log(1 + S |f|^2)."""
-    training = ConfigDict(recipe).training
+    training = recipe.training
     count = float(next(iter(statistics.layers.values())).count.sum())
     each = len(batch_sizes(int(count), training.batch_size, training.get("last_batch", "drop")))
     steps = max(each, 1) * training.epochs
@@ -32,20 +32,19 @@ def recipe_level(recipe: Any, statistics: Statistics, inputs: jax.Array, retaine
 
 
 def unsupported_columns(
-    params: Any, channels: Channels, inputs: jax.Array, retained: jax.Array, vector: jax.Array, level: jax.Array
-) -> dict[str, Any]:
-    """The head, pruned, with columns for the classes of `vector` along minus the mean of its `inputs` `(..., features)`
-    on retained images, so long that their logit is on average `level` below the log-sum of the others."""
-    path = (*channels.head.split("/"), "kernel")
-    flat = traverse_util.flatten_dict(params)
-    kernel, bias = head_of(params, channels)
+    variables: Any, channels: Channels, inputs: jax.Array, retained: jax.Array, vector: jax.Array, level: jax.Array
+) -> dict[str, jax.Array]:
+    """The leaves of the head, by path, with columns for the classes of `vector` along minus the mean of its `inputs`
+    `(..., features)` on retained images, so long that their logit is on average `level` below the log-sum of the
+    others."""
+    leaves = leaves_by_path(variables)
+    kernel, bias = head_of(variables, channels)
     share = retained / retained.sum()
     logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
     wanted = jnp.sum(share * jax.scipy.special.logsumexp(logits, axis=-1)) - level
     mean = jnp.tensordot(share, inputs, share.ndim)
-    has_bias = (*path[:-1], "bias") in flat
+    has_bias = head_bias(channels) in leaves
     unit = wanted / (mean @ mean + has_bias)
-    new = {path: jnp.where(vector > 0, (unit * mean)[:, None], kernel).reshape(flat[path].shape)}
-    if has_bias:
-        new[(*path[:-1], "bias")] = jnp.where(vector > 0, unit, bias)
-    return traverse_util.unflatten_dict(new)
+    new = jnp.where(vector > 0, (unit * mean)[:, None], kernel)
+    changed = {head_kernel(channels): new.reshape(leaves[head_kernel(channels)].shape)}
+    return changed | ({head_bias(channels): jnp.where(vector > 0, unit, bias)} if has_bias else {})
