@@ -56,8 +56,8 @@ def _moved() -> dict[str, type[Method]]:
         file, kind = place.split(".")
         try:
             found[name] = getattr(import_module(f"osp_jax.methods.{file}"), kind)
-        except (AttributeError, ImportError) as error:
-            print("not moved yet:", place, error)
+        except Exception as error:  # noqa: BLE001
+            print("not moved yet:", place, repr(error))
     return found
 
 

@@ -7,9 +7,9 @@ import numpy as np
 STRIDES = {"conv1": 1, "conv2": 2, "conv3": 1}
 
 
-def layer_columns(digits, variables, indices):
+def layer_columns(digits, indices):
     """By layer, (inputs, n): the 3x3 patches of each position, channels first as in the papers; `head`: features."""
-    params, batch_stats = variables["params"], variables["batch_stats"]
+    params, batch_stats = (digits.model.variables[name] for name in ("params", "batch_stats"))
     mean, std = np.array(digits.preparation.mean), np.array(digits.preparation.std)
     x = (digits.dataset.train.images[indices] / 255 - mean) / std
     columns = {}

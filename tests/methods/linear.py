@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.data.sources import Split
+from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.networks import init_variables
 
@@ -25,8 +26,8 @@ class Linear(nn.Module):
         return nn.Dense(CLASSES, name="head")(images.reshape(images.shape[0], -1))
 
 
-MODEL = Linear()
-VARIABLES = init_variables(MODEL, SHAPE, jax.random.key(5))
+VARIABLES = init_variables(Linear(), SHAPE, jax.random.key(5))
+MODEL = from_linen(Linear(), VARIABLES, mean=PREPARATION.mean, std=PREPARATION.std, class_names=("a", "b", "c"))
 
 
 def images_of(counts: tuple[int, ...]) -> Split:

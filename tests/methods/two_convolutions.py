@@ -10,7 +10,8 @@ from flax import traverse_util
 
 from osp_jax.data.augment import Preparation
 from osp_jax.data.sources import Split
-from osp_jax.methods import get_method
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods import get_method, unlearn_classes
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.statistics import Statistics, collect_statistics
 from tests.small_networks import random_variables
@@ -35,22 +36,21 @@ class TwoConvolutions(nn.Module):
         return nn.Dense(CLASSES, name="head")(x.mean((1, 2)))
 
 
-MODEL = TwoConvolutions()
-VARIABLES = random_variables(MODEL, jax.ShapeDtypeStruct((1, *IMAGES.shape[1:]), jnp.float32))
+VARIABLES = random_variables(TwoConvolutions(), jax.ShapeDtypeStruct((1, *IMAGES.shape[1:]), jnp.float32))
+MOMENTS = {"mean": PREPARATION.mean, "std": PREPARATION.std}
+MODEL = from_linen(TwoConvolutions(), VARIABLES, **MOMENTS, class_names=[str(c) for c in range(CLASSES)])
 
 
 def statistics() -> Statistics:
-    moments = {"mean": PREPARATION.mean, "std": PREPARATION.std}
-    return collect_statistics(MODEL, VARIABLES, [(IMAGES, LABELS)], num_classes=CLASSES, **moments)
+    return collect_statistics(MODEL, [(IMAGES, LABELS)])
 
 
 def request(method: str, forget: tuple[int, ...], **options: Any) -> tuple[dict[str, np.ndarray], RequestData]:
     """(parameters by path, data) after a request on `VARIABLES`."""
-    unlearn, options_type, *_ = get_method(method)
     data = request_data(Split(IMAGES, LABELS), np.arange(len(LABELS), dtype=np.int32), forget, PREPARATION, {})
-    given = {"data": data, "statistics": statistics(), "config": options_type(**options), "rng": jax.random.key(0)}
-    new = unlearn(MODEL, VARIABLES, forget, **given)
-    return traverse_util.flatten_dict(jax.tree.map(np.asarray, new["params"]), sep="/"), data
+    given = {"data": data, "statistics": statistics(), "rng": jax.random.key(0)}
+    new = unlearn_classes(get_method(method)(**options), MODEL, forget, **given)
+    return traverse_util.flatten_dict(jax.tree.map(np.asarray, new.variables["params"]), sep="/"), data
 
 
 def parameters() -> dict[str, np.ndarray]:
