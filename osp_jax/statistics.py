@@ -18,6 +18,7 @@ from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
+from osp_jax.interop.linen import linen_module
 from osp_jax.model import Model
 from osp_jax.program.channels import Channels, capture, find_channels
 from osp_jax.program.tail import tail_of
@@ -181,7 +182,8 @@ def collect_statistics(
       InputError: images that are not uint8, no channel can be gated, or tails are asked for where no kernel
         alone writes the last features.
     """
-    module, moments = model.apply.module, (jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32))
+    module = linen_module(model)
+    moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
     batches = iter(batches)
     first = next(batches)
     if first[0].dtype != np.uint8:

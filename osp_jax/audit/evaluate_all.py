@@ -6,45 +6,37 @@ the same for all requests, whose activations are so many more images to one conv
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
-from operator import getitem
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.audit.accuracy import confusion_matrix
 from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
+from osp_jax.model import Model
 from osp_jax.program.split_program import split_program
 from osp_jax.runtime.distributed import everywhere, on_cpu
+from osp_jax.trees import edited, leaves_by_path
 
 # Requests at a time: caches of CPUs do not hold the activations of several, accelerators are idle with one.
 _ON_CPU, _ON_ACCELERATOR = 1, 10
 
 
 def evaluate_all(
-    model: nn.Module,
-    variables: dict[str, Any],
-    unlearned: Sequence[dict[str, Any]],
-    split: Split,
-    indices: np.ndarray,
-    *,
-    num_classes: int,
-    **options: Any,
+    model: Model, unlearned: Sequence[Model], split: Split, indices: np.ndarray, **options: Any
 ) -> np.ndarray:
     """Counts int64 `(requests, classes, classes)`: rows are true classes, columns predicted ones.
 
     Args:
       options: and all others, as for `predict_all`.
     """
-    predictions = predict_all(model, variables, unlearned, split, indices, **options)
-    counts = [confusion_matrix(each, split.labels[indices], num_classes) for each in predictions]
-    return np.array(counts, np.int64).reshape(-1, num_classes, num_classes)
+    predictions, classes = predict_all(model, unlearned, split, indices, **options), model.num_classes
+    counts = [confusion_matrix(each, split.labels[indices], classes) for each in predictions]
+    return np.array(counts, np.int64).reshape(-1, classes, classes)
 
 
 def accuracies(counts: np.ndarray, forgets: Sequence[Sequence[int]]) -> list[dict[str, float | None]]:
@@ -66,59 +58,54 @@ def accuracies(counts: np.ndarray, forgets: Sequence[Sequence[int]]) -> list[dic
 
 
 def predict_all(
-    model: nn.Module,
-    variables: dict[str, Any],
-    unlearned: Sequence[dict[str, Any]],
+    model: Model,
+    unlearned: Sequence[Model],
     split: Split,
     indices: np.ndarray,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     batch_size: int = 500,
     at_once: int | None = None,
 ) -> np.ndarray:
     """Predicted classes int32 `(requests, n)` of the images `indices` `(n,)` of a split.
 
     Args:
-      variables: the original ones.
-      unlearned: of each request, at least one. Leaves that are the original's in all of them are shared, and what they
+      model: the original.
+      unlearned: what each request made of it, at least one. Leaves that are the original's in all of them are shared, and what they
         alone reach is; of others a stack of all requests is made.
       at_once: how many requests are computed together, whose activations are in memory at one time. None chooses by the
         device. Where kernels of convolutions differ they go one by one: convolutions with stacked kernels are slow.
     """
-    stacked = stack_changed(variables, unlearned)
-    moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    stacked = stack_changed(model.variables, [each.variables for each in unlearned])
+    moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
     at_once = at_once or (_ON_CPU if on_cpu() else _ON_ACCELERATOR)
-    given = {"model": model, "requests": len(unlearned), "at_once": at_once}
+    given = {"apply": model.apply, "requests": len(unlearned), "at_once": at_once}
     predictions = [
-        np.asarray(_predictions(variables, stacked, (images, *moments), **given))
+        np.asarray(_predictions(model.variables, stacked, (images, *moments), **given))
         for images, _ in index_batches(split, indices, batch_size)
     ]
     return np.concatenate(predictions, axis=1)[:, : len(indices)]
 
 
-def stack_changed(variables: dict[str, Any], unlearned: Sequence[dict[str, Any]]) -> dict[str, jax.Array]:
+def stack_changed(variables: Any, unlearned: Sequence[Any]) -> dict[str, jax.Array]:
     """The leaves that differ from the original in any request, by path, as `(requests, ...)`."""
-    return {path: jnp.stack([_leaf(v, path) for v in unlearned]) for path in changed_leaves(variables, unlearned)}
+    leaves = [leaves_by_path(each) for each in unlearned]
+    return {path: jnp.stack([each[path] for each in leaves]) for path in changed_leaves(variables, unlearned)}
 
 
-def changed_leaves(before: dict[str, Any], after: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def changed_leaves(before: Any, after: Sequence[Any]) -> tuple[str, ...]:
     """Paths, as 'params/head/kernel', of the leaves that any of `after` has otherwise, in order."""
 
     def differs(old: jax.Array, new: jax.Array) -> bool:
         return old is not new and not np.array_equal(old, new)
 
-    leaves = traverse_util.flatten_dict(before, sep="/").items()
-    return tuple(path for path, old in leaves if any(differs(old, _leaf(each, path)) for each in after))
-
-
-def _leaf(variables: dict[str, Any], path: str) -> jax.Array:
-    return reduce(getitem, path.split("/"), variables)
+    leaves = [leaves_by_path(each) for each in after]
+    old = leaves_by_path(before)
+    return tuple(path for path in old if any(differs(old[path], each[path]) for each in leaves))
 
 
 def map_requests(
     function: Callable[[Any, Any], Any],
-    variables: dict[str, Any],
+    variables: Any,
     stacked: dict[str, jax.Array],
     inputs: Any,
     *,
@@ -131,10 +118,10 @@ def map_requests(
       stacked: what `stack_changed` gives.
     """
     early, late = split_program(function, variables, inputs, stacked.keys())
-    values, leaves = early(variables, inputs), traverse_util.flatten_dict(variables, sep="/")
+    values = early(variables, inputs)
 
     def one(request: tuple[jax.Array, dict[str, jax.Array]]) -> Any:
-        return late(traverse_util.unflatten_dict({**leaves, **request[1]}, sep="/"), values)
+        return late(edited(variables, request[1]), values)
 
     kernels_differ = any(leaf.ndim > 3 for leaf in stacked.values())
     at_once = 1 if kernels_differ else min(at_once, requests)
@@ -142,19 +129,19 @@ def map_requests(
     return jax.lax.map(one, (jnp.arange(requests), stacked), batch_size=at_once if at_once > 1 else None)
 
 
-@partial(jax.jit, static_argnames=("model", "requests", "at_once"))
+@partial(jax.jit, static_argnames=("apply", "requests", "at_once"))
 def _predictions(
-    variables: dict[str, Any],
+    variables: Any,
     stacked: dict[str, jax.Array],
     given: tuple[jax.Array, ...],
     *,
-    model: nn.Module,
+    apply: Callable[[Any, jax.Array], jax.Array],
     requests: int,
     at_once: int,
 ) -> jax.Array:
     """Int32 `(requests, batch)`; `given` are uint8 images, mean and std."""
 
-    def predict(variables: dict[str, Any], given: tuple[jax.Array, ...]) -> jax.Array:
-        return everywhere(model.apply(variables, normalise(*given), False)).argmax(-1)
+    def predict(variables: Any, given: tuple[jax.Array, ...]) -> jax.Array:
+        return everywhere(apply(variables, normalise(*given))).argmax(-1)
 
     return map_requests(predict, variables, stacked, given, requests=requests, at_once=at_once)

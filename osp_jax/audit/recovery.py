@@ -4,25 +4,24 @@ Attacks by one who has the unlearned model, and at most retained images. Where t
 forgotten.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.audit.accuracy import predictions_of
 from osp_jax.audit.measure import Measure, share
-from osp_jax.audit.relearn import frozen_norm_loss
+from osp_jax.audit.relearn import frozen_norm_loss, head_leaves
 from osp_jax.audit.subject import Images, Subject, recognised
 from osp_jax.data.augment import normalise
 from osp_jax.data.draws import host_generator
-from osp_jax.program.channels import channels_of
+from osp_jax.model import Model
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
+from osp_jax.trees import edited, leaves_by_path
 
 _UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these leave 1.5% of the old ones
 
@@ -55,12 +54,12 @@ def recovery(
         "even_bias": with_even_bias(subject, images.dataset.image_shape),
         "rescaled": rescaled(subject, images.dataset.image_shape),
         "batch_statistics": with_batch_statistics(subject, images),
-        "int8": quantised(subject.variables),
+        "int8": quantised(subject.model),
     }
     if training:
         attacks["retained_finetuning"] = fine_tuned(subject, images, settings, jax.random.fold_in(key, 0))
     measures = {
-        f"{name}_forget_accuracy": share(recognised(subject, images, after), leak="high")
+        f"{name}_forget_accuracy": share(recognised(subject.model.replace(variables=after), images), leak="high")
         for name, after in attacks.items()
     }
     if training:
@@ -68,80 +67,76 @@ def recovery(
     return measures
 
 
-def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
     """Variables in which a channel that stands out as turned down is turned up again.
 
     Every scale of a norm (with its bias) and every row of the head's kernel is brought to at least the median size of
     its layer, where it is not exactly 0; the head's biases are made even.
     """
-    head = _head(subject, image_shape)
-    flat = traverse_util.flatten_dict(with_even_bias(subject, image_shape)["params"])
-    new = dict(flat)
-    for path, leaf in flat.items():
-        if path[-1] == "scale":
+    kernel, _ = head_leaves(subject, image_shape)
+    even = with_even_bias(subject, image_shape)
+    leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(even).items() if subject.model.is_parameter(path)}
+    new = {}
+    for path, leaf in leaves.items():
+        module, _, name = path.rpartition("/")
+        if name == "scale":
             factor = _to_median(np.abs(leaf))
-            new[path] = leaf * factor
-            if (*path[:-1], "bias") in flat:
-                new[(*path[:-1], "bias")] = flat[(*path[:-1], "bias")] * factor
-        elif path == (*head, "kernel"):
-            new[path] = leaf * _to_median(np.linalg.norm(leaf, axis=1))[:, None]
-    return {**subject.variables, "params": traverse_util.unflatten_dict(new)}
+            new |= {at: leaves[at] * factor for at in (path, f"{module}/bias") if at in leaves}
+        elif path == kernel:
+            new[path] = leaf * _to_median(np.linalg.norm(leaf, axis=-1, keepdims=True))
+    return edited(even, new)
 
 
-def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
     """Variables whose head has the same bias, the median, for every class: undoes what only hides an answer."""
-    path = (*_head(subject, image_shape), "bias")
-    flat = traverse_util.flatten_dict(jax.device_get(subject.variables["params"]))
-    if path in flat:
-        flat[path] = np.full_like(flat[path], np.median(flat[path]))
-    return {**subject.variables, "params": traverse_util.unflatten_dict(flat)}
-
-
-def _head(subject: Subject, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    return tuple(channels_of(subject.model, image_shape).head.split("/"))
+    variables, (_, path) = subject.model.variables, head_leaves(subject, image_shape)
+    bias = leaves_by_path(variables).get(path)
+    return variables if bias is None else edited(variables, {path: np.full_like(bias, np.median(bias))})
 
 
 def _to_median(sizes: np.ndarray) -> np.ndarray:
     return np.where(sizes > 0, np.maximum(np.median(sizes) / np.where(sizes > 0, sizes, 1), 1), 1)
 
 
-def with_batch_statistics(subject: Subject, images: Images, batch_size: int = 256) -> dict[str, Any]:
-    """Variables whose norms have run through retained training images until little is left of their statistics."""
-    if not subject.variables.get("batch_stats"):
-        return subject.variables
+def with_batch_statistics(subject: Subject, images: Images, batch_size: int = 256) -> Any:
+    """Variables whose norms have run through retained training images until little is left of their statistics.
+
+    Those of the model itself where it has none, or no train mode that would change them.
+    """
+    model, after = subject.model, subject.model.variables
+    if model.train_apply is None or all(map(model.is_parameter, leaves_by_path(after))):
+        return after
     split, retained = images.dataset.train, images.parts["train_retain"]
-    size = min(batch_size, len(retained))
-    update = _statistics_update(subject.model)
-    moments = subject.preparation.moments()
-    after = subject.variables
+    size, key = min(batch_size, len(retained)), jax.random.key(0)  # of dropout, where there is any
+    update, moments = _statistics_update(model.train_apply), subject.preparation.moments()
     for number in range(_UPDATES):
         batch = np.roll(retained, -number * size)[:size]
-        after = {**after, "batch_stats": update(after, split.images[batch], *moments)}
+        after = update(after, split.images[batch], *moments, jax.random.fold_in(key, number))
     return after
 
 
 @lru_cache(maxsize=8)
-def _statistics_update(model: nn.Module) -> Any:
-    def update(variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
-        _, updated = model.apply(variables, normalise(images, mean, std), True, mutable=["batch_stats"])
-        return everywhere(updated["batch_stats"])
+def _statistics_update(train_apply: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]) -> Any:
+    def update(variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array, key: jax.Array) -> Any:
+        _, updated = train_apply(variables, normalise(images, mean, std), key)
+        return everywhere(updated)
 
     return jax.jit(update)
 
 
-def quantised(variables: Mapping[str, Any]) -> dict[str, Any]:
+def quantised(model: Model) -> Any:
     """Variables whose kernels are rounded to 8 bits, symmetric, a scale for each output channel."""
 
     def rounded(leaf: np.ndarray) -> np.ndarray:
-        if leaf.ndim < 2:
-            return leaf
         step = np.max(np.abs(leaf), axis=tuple(range(leaf.ndim - 1)), keepdims=True) / 127
         return np.where(step > 0, np.round(leaf / np.where(step > 0, step, 1)) * step, leaf)
 
-    return {**variables, "params": jax.tree.map(rounded, jax.device_get(variables["params"]))}
+    leaves = leaves_by_path(model.variables)
+    kernels = [path for path, leaf in leaves.items() if model.is_parameter(path) and leaf.ndim > 1]
+    return edited(model.variables, {path: rounded(np.asarray(leaves[path])) for path in kernels})
 
 
-def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Array) -> dict[str, Any]:
+def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Array) -> Any:
     """Variables after training on retained images only."""
     order_key, step_key = jax.random.split(key)
     split, retained = images.dataset.train, images.parts["train_retain"]
@@ -150,7 +145,7 @@ def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Ar
     batches = epoch_batches(retained, size, epochs, order_key)[: settings.steps]
     return descend(
         frozen_norm_loss(subject),
-        subject.variables,
+        subject.model,
         {"images": split.images[batches], "labels": split.labels[batches]},
         np.full(len(batches), settings.learning_rate),
         step_key,
@@ -165,28 +160,27 @@ def inversion(subject: Subject, images: Images, judge: Subject, settings: Settin
     Adam ascends the margin of the class's logit over the largest other one, less a penalty on differences of
     neighbouring pixels. A logit that is out of reach has no gradient that helps: the noise stays noise.
     """
-    climb, draw = _climb(subject.model), host_generator(key)
+    climb, draw = _climb(subject.model.apply), host_generator(key)
     hits = []
     for number in images.forget:
         noise = draw.normal(size=(settings.inversion_images, *images.dataset.image_shape)).astype(np.float32)
-        found = climb(
-            subject.variables, noise, number, settings.inversion_steps, settings.inversion_rate, settings.smoothness
-        )
+        given = number, settings.inversion_steps, settings.inversion_rate, settings.smoothness
+        found = climb(subject.model.variables, noise, *given)
         pixels = np.asarray(found) * np.float32(subject.preparation.std) + np.float32(subject.preparation.mean)
         inputs = (np.clip(pixels, 0, 1) - np.float32(judge.preparation.mean)) / np.float32(judge.preparation.std)
-        logits = np.asarray(judge.model.apply(judge.variables, inputs, False))
+        logits = np.asarray(judge.model.apply(judge.model.variables, inputs))
         hits.append(predictions_of(logits) == number)
     return share(np.concatenate(hits), leak="high")
 
 
 @lru_cache(maxsize=8)
-def _climb(model: nn.Module) -> Any:
+def _climb(apply: Callable[[Any, jax.Array], jax.Array]) -> Any:
     import optax
 
     optimiser = optax.scale_by_adam()
 
     def loss(inputs: jax.Array, variables: Any, number: jax.Array, smoothness: jax.Array) -> jax.Array:
-        logits = model.apply(variables, inputs, False)
+        logits = apply(variables, inputs)
         own = jnp.arange(logits.shape[-1]) == number
         margin = jnp.where(own, logits, 0).sum(-1) - jnp.where(own, -jnp.inf, logits).max(-1)
         rough = sum(jnp.square(jnp.diff(inputs, axis=axis)).sum((1, 2, 3)) for axis in (1, 2))

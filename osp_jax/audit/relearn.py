@@ -7,22 +7,24 @@ Neither the learning rate, the batch nor the normalisation's mode are given ther
 running statistics of norms stay as they are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.audit.measure import Measure, half_width, measure, never
 from osp_jax.audit.subject import Images, Subject, recognised
 from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.draws import host_generator
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import of_each_class
+from osp_jax.methods.parts.head import head_bias, head_kernel
 from osp_jax.program.channels import channels_of
 from osp_jax.training.descent import Loss, Optimiser, trajectory
 from osp_jax.training.loss import cross_entropy
+from osp_jax.trees import combine, partition
 
 TARGETS = {"50": 0.5, "95": 0.95}
 LAYERS = ("all_layers", "head_only")
@@ -110,10 +112,10 @@ def _accuracies(
     draw_key, order_key, step_key = jax.random.split(key, 3)
     split = images.dataset.train
     batches = _batches(of_each_class(split.labels, images.train, count, draw_key), settings, order_key)
-    part = channels_of(subject.model, images.dataset.image_shape).head if layers == "head_only" else ""
+    leaves = head_leaves(subject, images.dataset.image_shape) if layers == "head_only" else None
     for steps, variables in trajectory(
-        frozen_norm_loss(subject, part),
-        subject.variables,
+        frozen_norm_loss(subject, leaves),
+        subject.model,
         {"images": split.images[batches], "labels": split.labels[batches]},
         np.full(settings.steps, settings.learning_rate),
         step_key,
@@ -121,7 +123,13 @@ def _accuracies(
         optimiser=Optimiser(momentum=settings.momentum),
         arguments=subject.preparation.moments(),
     ):
-        yield steps, float(recognised(subject, images, variables).mean())
+        yield steps, float(recognised(subject.model.replace(variables=variables), images).mean())
+
+
+def head_leaves(subject: Subject, image_shape: tuple[int, int, int]) -> tuple[str, str]:
+    """The paths of the head's kernel and of its bias, which not every head has."""
+    channels = channels_of(linen_module(subject.model), image_shape)
+    return head_kernel(channels), head_bias(channels)
 
 
 def _batches(indices: np.ndarray, settings: Settings, key: jax.Array) -> np.ndarray:
@@ -142,28 +150,28 @@ def _first(points: Sequence[tuple[int, float]], goal: float) -> int | None:
     return next((steps for steps, accuracy in points if accuracy >= goal), None)
 
 
-def frozen_norm_loss(subject: Subject, part: str = "") -> Loss:
+def frozen_norm_loss(subject: Subject, leaves: Collection[str] | None = None) -> Loss:
     """Cross-entropy of a batch of augmented images, with the running statistics of the norms, which stay.
 
     The mean and standard deviation of the normalisation are its arguments, so that models that differ in these share a
     program.
 
     Args:
-      part: path of the module whose parameters alone have a gradient; empty: all have. No other's is computed.
+      leaves: paths of the parameters that alone have a gradient; None: all have. No other's is computed.
     """
-    return _frozen_norm_loss(subject.model, subject.preparation._replace(mean=(), std=()), tuple(part.split("/")))
+    augmentation = subject.preparation._replace(mean=(), std=())
+    return _frozen_norm_loss(subject.model.apply, augmentation, None if leaves is None else frozenset(leaves))
 
 
 @lru_cache(maxsize=16)
-def _frozen_norm_loss(model: nn.Module, augmentation: Preparation, part: tuple[str, ...]) -> Loss:
-    def held(path: Any, leaf: jax.Array) -> jax.Array:
-        inside = part == ("",) or tuple(key.key for key in path)[: len(part)] == part
-        return leaf if inside else jax.lax.stop_gradient(leaf)
-
-    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
+def _frozen_norm_loss(
+    apply: Callable[[Any, jax.Array], jax.Array], augmentation: Preparation, leaves: frozenset[str] | None
+) -> Loss:
+    def loss(params: Any, rest: Any, batch: Any, key: jax.Array, mean: jax.Array, std: jax.Array) -> Any:
         inputs = augmentation.changed(normalise(batch["images"], mean, std), key, mean, std)
-        params = jax.tree_util.tree_map_with_path(held, params)
-        logits = model.apply({"params": params, "batch_stats": batch_stats}, inputs, False)
-        return cross_entropy(logits, batch["labels"]), batch_stats
+        if leaves is not None:
+            learned, held = partition(params, leaves.__contains__)
+            params = combine(learned, jax.lax.stop_gradient(held))
+        return cross_entropy(apply(combine(params, rest), inputs), batch["labels"]), rest
 
     return loss

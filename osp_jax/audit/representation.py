@@ -5,31 +5,32 @@ retrained network.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-import jax
 import numpy as np
-from flax import traverse_util
 from scipy import stats
 from scipy.special import softmax
 
-from osp_jax.audit.measure import Measure, mean, measure
+from osp_jax.audit.measure import Measure, mean, measure, no_value
 from osp_jax.audit.subject import Look
+from osp_jax.model import Model
+from osp_jax.trees import leaves_by_path
+
+NO_INIT = "the model has no init to draw random parameters"
 
 
 def representation(
     look: Look,
-    variables: Mapping[str, Any],
-    others: Mapping[str, tuple[Look, Mapping[str, Any]]],
-    random: Look,
+    model: Model,
+    others: Mapping[str, tuple[Look, Model]],
+    random: Look | None,
     stage: str,
 ) -> tuple[dict[str, Measure], dict[str, dict[str, float]]]:
     """Measures by name, and by other model the similarity (CKA) of each stage, for a figure.
 
     Args:
-      look: of the model, on forgotten test images; `variables` are its.
-      others: 'original' and, where it is known, 'retrained': their look on the same images, and variables.
-      random: the look of a network of random parameters.
+      look: of `model`, on forgotten test images.
+      others: 'original' and, where it is known, 'retrained': (their look on the same images, the model).
+      random: the look of a network of random parameters; None where none can be drawn.
       stage: whose similarity is a measure.
     """
     measures: dict[str, Measure] = {}
@@ -42,9 +43,12 @@ def representation(
         measures[f"cka_to_{name}_{stage}"] = similarity(*pair, leak=high)
         measures[f"activation_distance_to_{name}"] = mean(activation_distance(look.logits, other.logits), leak=low)
         measures[f"js_divergence_to_{name}"] = mean(js_divergence(look.logits, other.logits), leak=low)
-    divergence = mean(1 - js_divergence(look.logits, random.logits), leak="low")
-    measures["zrf"] = divergence
-    for layer, distance in weight_distances(variables, others["original"][1]).items():
+    measures["zrf"] = (
+        no_value(NO_INIT, leak="low")
+        if random is None
+        else mean(1 - js_divergence(look.logits, random.logits), leak="low")
+    )
+    for layer, distance in weight_distances(model, others["original"][1]).items():
         measures[f"weight_distance_{layer}"] = measure(distance)
     return measures, similarities
 
@@ -91,17 +95,20 @@ def js_divergence(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (divergence(p) + divergence(q)) / 2
 
 
-def weight_distances(variables: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, float]:
-    """Norm of the change of each layer's parameters over the norm of the original's."""
-    mine, its = (traverse_util.flatten_dict(jax.device_get(v["params"])) for v in (variables, others))
+def weight_distances(model: Model, original: Model) -> dict[str, float]:
+    """Norm of the change of each layer's parameters over the norm of the original's, by the path of the layer (in
+    Linen's collection 'params', without its name)."""
+    mine, its = leaves_by_path(model.variables), leaves_by_path(original.variables)
+    layers: dict[str, list[str]] = {}
+    for path in filter(original.is_parameter, its):
+        layers.setdefault(path.removeprefix("params/").rpartition("/")[0], []).append(path)
     found: dict[str, float] = {}
-    for layer in dict.fromkeys(path[:-1] for path in its):
-        paths = [path for path in its if path[:-1] == layer]
+    for layer, paths in layers.items():
         change, size = (
             sum(float(np.sum(np.square(np.float64(value)))) for value in values)
             for values in ([mine[p] - its[p] for p in paths], [its[p] for p in paths])
         )
-        found["/".join(layer)] = float(np.sqrt(change / size)) if size else 0.0
+        found[layer] = float(np.sqrt(change / size)) if size else 0.0
     return found
 
 

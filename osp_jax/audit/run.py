@@ -18,8 +18,9 @@ from osp_jax.audit.representation import representation
 from osp_jax.audit.shadow.statistics import ShadowSets, ratio_attacks
 from osp_jax.audit.subject import Images, Look, Subject, look
 from osp_jax.forward import predict_logits
-from osp_jax.networks import init_variables
+from osp_jax.interop.linen import linen_module
 from osp_jax.program.channels import channels_of
+from osp_jax.runtime.distributed import on_cpu
 
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
 MAP_POINTS = 1000
@@ -124,14 +125,11 @@ def audit(
             if finite[name] and axes is not None:
                 curves["map"] = _map(mine, last, axes)
         with asking("representation", name) as (measures, curves):
-            others = {
-                other: (looks[other]["test_forget"], subjects[other].variables)
-                for other in _others(subjects)
-                if finite[other]
-            }
+            known = [other for other in _others(subjects) if finite[other]]
+            others = {other: (looks[other]["test_forget"], subjects[other].model) for other in known}
             if finite[name] and "original" in others:
                 measures["representation"], curves["cka"] = representation(
-                    mine["test_forget"], subject.variables, others, random, last
+                    mine["test_forget"], subject.model, others, random, last
                 )
             else:
                 measures["representation"] = _without_values(found, "representation")
@@ -199,15 +197,11 @@ def _without_values(found: Mapping[str, dict[str, Any]], question: str) -> dict[
 
 def _answers(subject: Subject, images: Images) -> list[Answers]:
     """(logits, labels) on all training images and on all test images."""
-    moments = {"mean": subject.preparation.mean, "std": subject.preparation.std}
     asked = (
         (images.dataset.train, images.train),
         (images.dataset.test, np.arange(len(images.dataset.test.labels), dtype=np.int32)),
     )
-    return [
-        (predict_logits(subject.model, subject.variables, split, indices, **moments), split.labels[indices])
-        for split, indices in asked
-    ]
+    return [(predict_logits(subject.model, split, indices), split.labels[indices]) for split, indices in asked]
 
 
 def _by_part(answers: Sequence[Answers], forget: tuple[int, ...]) -> dict[str, Answers]:
@@ -219,15 +213,22 @@ def _by_part(answers: Sequence[Answers], forget: tuple[int, ...]) -> dict[str, A
     return parts
 
 
-def _random(original: Subject, images: Images) -> Look:
-    """What a network of the same kind that was never trained makes of the forgotten test images."""
-    variables = init_variables(original.model, images.dataset.image_shape, jax.random.key(0))
-    return look(original._replace(variables=variables), images, "test_forget")
+def _random(original: Subject, images: Images) -> Look | None:
+    """What a network of the same kind that was never trained makes of the forgotten test images; None where the model
+    has no `init`."""
+    model = original.model
+    if model.init is None:
+        return None
+    # It runs once: what XLA gains for a CPU takes it far longer than the run.
+    options = {"xla_backend_optimization_level": 0} if on_cpu() else None
+    init = jax.jit(model.init, static_argnums=1, compiler_options=options)
+    fresh = model.replace(variables=init(jax.random.key(0), images.dataset.image_shape))
+    return look(original._replace(model=fresh), images, "test_forget")
 
 
 def _last_stage(subject: Subject, images: Images, stages: list[str]) -> str:
     """What the head reads, or the last stage of a network whose head reads something else."""
-    return channels_of(subject.model, images.dataset.image_shape).features or stages[-1]
+    return channels_of(linen_module(subject.model), images.dataset.image_shape).features or stages[-1]
 
 
 def _axes(looks: Mapping[str, Look], stage: str) -> tuple[np.ndarray, np.ndarray]:

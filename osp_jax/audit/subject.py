@@ -12,6 +12,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
+from osp_jax.interop.linen import linen_module
 from osp_jax.model import Model
 from osp_jax.program.channels import Channels, capture, channels_of
 from osp_jax.runtime.distributed import everywhere
@@ -69,7 +70,7 @@ def look(subject: Subject, images: Images, part: str) -> Look:
 def look_at(subject: Subject, split: Split, indices: np.ndarray, batch_size: int = 256) -> Look:
     """What a model makes of the images `indices` `(n,)` of a split."""
     model, moments = subject.model, subject.preparation.moments()
-    forward = _forward(model.apply, channels_of(model.apply.module, split.images.shape[1:]))
+    forward = _forward(model.apply, channels_of(linen_module(model), split.images.shape[1:]))
     found = [forward(model.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
     logits, features = jax.tree.map(lambda *parts: np.concatenate(list(map(np.asarray, parts)))[: len(indices)], *found)
     return Look(logits, split.labels[indices], features)

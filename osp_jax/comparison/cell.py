@@ -9,17 +9,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.audit.accuracy import accuracy, accuracy_report
 from osp_jax.comparison.plan import Request
 from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
-from osp_jax.data.sources import Dataset, Split
+from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
-from osp_jax.methods import Method
+from osp_jax.methods.parts import door
 from osp_jax.methods.parts.data import RequestData, request_data
+from osp_jax.methods.parts.method import Method
+from osp_jax.model import Model
 from osp_jax.runtime.distributed import count_compilations, peak_memory
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics, collect_statistics
@@ -32,8 +33,7 @@ class Original(NamedTuple):
     each class by side ('retain', 'forget'), None for all.
     """
 
-    model: nn.Module
-    variables: dict[str, Any]
+    model: Model
     statistics: Statistics
     dataset: Dataset
     preparation: Preparation
@@ -45,76 +45,75 @@ class Original(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """New variables; seconds from request to parameters, whether programs were compiled in them, training images seen
+    """The new model; seconds from request to parameters, whether programs were compiled in them, training images seen
     by class, and bytes above the start at the peak."""
 
-    variables: dict[str, Any]
+    model: Model
     seconds: float
     compiled: bool
     seen: dict[str, int]
     peak_bytes: int | None
 
 
-def answer(original: Original, method: Method, options: Any, request: Request, rng: jax.Array) -> Answer:
+def answer(original: Original, method: Method, request: Request, rng: jax.Array) -> Answer:
     """Carries out a request; statistics that a later step of a sequence needs are not timed."""
-    variables, statistics = original.variables, original.statistics
+    model, statistics = original.model, original.statistics
     seconds, compilations, peaks, seen = 0.0, 0, [], {}
     for number, step in enumerate(request.steps):
-        gone = sum(request.steps[:number], ())
-        left = original.train[~np.isin(original.dataset.train.labels[original.train], gone)]
+        left = original.train[~np.isin(original.dataset.train.labels[original.train], model.forgotten)]
         if number and method.sees:  # a network that was trained further has other statistics
-            statistics = _statistics(original, variables, left)
+            statistics = _statistics(original, model, left)
         data = _data(original, left, step)
-        given = {"data": data if method.sees else None, "statistics": statistics, "config": options}
-        jax.block_until_ready((variables, statistics))
+        jax.block_until_ready((model.variables, statistics))
         with peak_memory() as peak, count_compilations() as compiled:
             start = time.perf_counter()
             key = jax.random.fold_in(rng, number)
-            variables = method.unlearn(original.model, variables, step, **given, rng=key, gone=gone)
-            jax.block_until_ready(variables)
+            seeing = data if method.sees else None
+            model = door.answer(method, model, step, data=seeing, statistics=statistics, rng=key)
+            jax.block_until_ready(model.variables)
             seconds += time.perf_counter() - start
         compilations += compiled()
         peaks.append(peak())
         seen = {c: max(n, seen.get(c, 0)) for c, n in {**seen, **data.seen()}.items()}
     known = [p for p in peaks if p is not None]
-    return Answer(variables, seconds, compilations > 0, seen, max(known, default=None))
+    return Answer(model, seconds, compilations > 0, seen, max(known, default=None))
 
 
 def timed_answer(
-    original: Original, method: Method, options: Any, request: Request, rng: jax.Array, limit: float
+    original: Original, method: Method, request: Request, rng: jax.Array, limit: float
 ) -> tuple[Answer, dict[str, Any]]:
     """The answer, and its times: `cold` of a first call that compiled, `warm` the median of calls that did not.
 
     Calls are repeated until one was warm, and for 0.2 seconds, up to 20 times. Where the first takes more than `limit`
     seconds it is the only one: then the time of the other kind is None.
     """
-    first = answer(original, method, options, request, rng)
+    first = answer(original, method, request, rng)
     warm = [] if first.compiled else [first.seconds]
     while first.seconds < limit and (not warm or (sum(warm) < 0.2 and len(warm) < 20)):
-        warm.append(answer(original, method, options, request, rng).seconds)
+        warm.append(answer(original, method, request, rng).seconds)
     cold = first.seconds if first.compiled else None
     return first, {"cold": cold, "warm": stats.median(warm) if warm else None, "calls": len(warm)}
 
 
-def audit(original: Original, variables: dict[str, Any], forget: tuple[int, ...], train_images: int) -> dict[str, Any]:
+def audit(original: Original, model: Model, forget: tuple[int, ...], train_images: int) -> dict[str, Any]:
     """`accuracy_report` on about `train_images` training images and all test images, without the confusion matrix."""
     test, labels = original.dataset.test, original.dataset.train.labels
     sample = per_class_sample(labels, original.train, train_images, seed=0)
     splits = ((original.dataset.train, sample), (test, np.arange(len(test.labels))))
-    logits = [(_logits(original, variables, split, at), split.labels[at]) for split, at in splits]
+    logits = [(predict_logits(model, split, at), split.labels[at]) for split, at in splits]
     report = accuracy_report(*logits, forget)
     del report["confusion"]
     return report
 
 
-def validation_score(original: Original, variables: dict[str, Any], forget: tuple[int, ...]) -> dict[str, float]:
+def validation_score(original: Original, model: Model, forget: tuple[int, ...]) -> dict[str, float]:
     """Accuracies on the held-out training images, and the `score` to choose settings by: retained accuracy times
     one minus forget accuracy (Kodge et al., TMLR 2024, who take it over training images)."""
     split, held_out = original.dataset.train, original.validation
-    predictions, labels = _logits(original, variables, split, held_out).argmax(-1), split.labels[held_out]
+    predictions, labels = predict_logits(model, split, held_out).argmax(-1), split.labels[held_out]
     forgotten = np.isin(labels, list(forget))
     retain, lost = accuracy(predictions, labels, ~forgotten), accuracy(predictions, labels, forgotten)
-    finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(variables))
+    finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(model.variables))
     score = retain * (1 - lost) if finite else 0.0
     return {"retain_accuracy": retain, "forget_accuracy": lost, "score": score}
 
@@ -149,18 +148,6 @@ def _data(original: Original, indices: np.ndarray, forget: tuple[int, ...]) -> R
     return request_data(*given, **budget, on_device=original.on_device)
 
 
-def _logits(original: Original, variables: dict[str, Any], split: Split, indices: np.ndarray) -> np.ndarray:
-    moments = {"mean": original.preparation.mean, "std": original.preparation.std}
-    return predict_logits(original.model, variables, split, indices, **moments)
-
-
-def _statistics(original: Original, variables: dict[str, Any], indices: np.ndarray) -> Statistics:
-    return collect_statistics(
-        original.model,
-        variables,
-        index_batches(original.dataset.train, indices, 256),
-        num_classes=original.dataset.num_classes,
-        mean=original.preparation.mean,
-        std=original.preparation.std,
-        keep_features=len(original.statistics.labels),
-    )
+def _statistics(original: Original, model: Model, indices: np.ndarray) -> Statistics:
+    batches = index_batches(original.dataset.train, indices, 256)
+    return collect_statistics(model, batches, keep_features=len(original.statistics.labels))

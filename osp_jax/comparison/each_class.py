@@ -10,11 +10,12 @@ import numpy as np
 from osp_jax.audit.accuracy import accuracy
 from osp_jax.audit.evaluate_all import changed_leaves
 from osp_jax.audit.probes import probes
-from osp_jax.audit.subject import images_of, look_at
+from osp_jax.audit.subject import Subject, images_of, look_at
 from osp_jax.data.sources import Dataset, Split
-from osp_jax.loading import TrainedModel, indices_of, moments_of, request_data_of, subject_of
-from osp_jax.methods import get_method
+from osp_jax.loading import TrainedModel, indices_of, request_data_of
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.request import timed_request
+from osp_jax.model import Model
 from osp_jax.program.prefix import Prefix, compute_prefix, logits_from
 from osp_jax.runtime import records
 from osp_jax.runtime.distributed import place
@@ -23,23 +24,22 @@ from osp_jax.statistics import Statistics
 
 _LIMIT = 60.0  # seconds: a request that takes longer is not repeated
 
-Predict = Callable[[dict[str, Any]], np.ndarray]
+Predict = Callable[[Model], np.ndarray]
 
 
-def predictor(trained: TrainedModel, split: Split, indices: np.ndarray) -> Predict:
-    """A function from variables to predicted classes `(n,)` of the images `indices` of a split.
+def predictor(original: Model, split: Split, indices: np.ndarray) -> Predict:
+    """A function from a model to the classes `(n,)` that it predicts for the images `indices` of a split.
 
-    What the parameters that differ from the trained ones do not reach is computed once and kept.
+    What the parameters that differ from the original's do not reach is computed once and kept.
     """
     prefixes: dict[frozenset[str], Prefix] = {}
 
-    def predict(variables: dict[str, Any]) -> np.ndarray:
-        changed = frozenset(changed_leaves(trained.variables, [variables]))
+    def predict(model: Model) -> np.ndarray:
+        changed = frozenset(changed_leaves(original.variables, [model.variables]))
         known = next((leaves for leaves in prefixes if leaves >= changed), None)
         if known is None:
-            given = trained.model, trained.variables, split, indices, changed
-            prefixes[known := changed] = compute_prefix(*given, **moments_of(trained))
-        return logits_from(prefixes[known], variables).argmax(-1)
+            prefixes[known := changed] = compute_prefix(original, split, indices, changed)
+        return logits_from(prefixes[known], model.variables).argmax(-1)
 
     return predict
 
@@ -48,7 +48,7 @@ def forget_each_class(
     trained: TrainedModel,
     dataset: Dataset,
     statistics: Statistics,
-    options: Mapping[str, Any],
+    methods: Mapping[str, Method],
     split: Split,
     indices: np.ndarray,
     *,
@@ -61,27 +61,28 @@ def forget_each_class(
     Classes that the model has forgotten already have no row, and their images are not judged.
 
     Args:
-      options: by name of the method.
+      methods: by name.
       split, indices: the images that are judged.
       features: also fit a probe and a new head to the last features.
       folder: each finished row is kept there, and not made again.
     """
     train, _ = indices_of(trained, dataset)
-    indices = indices[~np.isin(split.labels[indices], trained.forgotten)]
-    labels, predict, rng = split.labels[indices], predictor(trained, split, indices), jax.random.key(seed)
+    original = trained.model
+    indices = indices[~np.isin(split.labels[indices], original.forgotten)]
+    labels, predict, rng = split.labels[indices], predictor(original, split, indices), jax.random.key(seed)
     on_device = place((dataset.train.images, dataset.train.labels))
 
-    def judged(variables: dict[str, Any], predicted: np.ndarray, forgotten: int) -> dict[str, float]:
+    def judged(model: Model, predicted: np.ndarray, forgotten: int) -> dict[str, float]:
         of_class = labels == forgotten
         found = {
             "forget_accuracy": accuracy(predicted, labels, of_class),
             "retain_accuracy": accuracy(predicted, labels, ~of_class),
         }
-        return found | (readable(variables, forgotten) if features else {})
+        return found | (readable(model, forgotten) if features else {})
 
-    def readable(variables: dict[str, Any], forgotten: int) -> dict[str, float]:
+    def readable(model: Model, forgotten: int) -> dict[str, float]:
         """Balanced accuracy of a linear probe, and forget accuracy of a new head; both fitted on training images."""
-        subject = subject_of(trained)._replace(variables=variables)
+        subject = Subject(model, trained.preparation)
         fitted = images_of(dataset, train, (forgotten,), 1000, seed=0).parts
         of_class = labels == forgotten
         looks = {
@@ -94,23 +95,21 @@ def forget_each_class(
         found = probes(looks, [last])
         return {"probe": found[f"linear_{last}"]["value"], "new_head": found["new_head_forget_accuracy"]["value"]}
 
-    before = predict(trained.variables)
+    before = predict(original)
     folder.mkdir(parents=True, exist_ok=True)
     for forgotten, class_name in enumerate(dataset.class_names):
-        if forgotten in trained.forgotten:
+        if forgotten in original.forgotten:
             continue
         path = folder / f"{forgotten}.json"
         if path.exists():
-            yield records.row(read_piece(path), path, options)
+            yield records.row(read_piece(path), path, methods)
             continue
-        row = {"class": forgotten, "name": class_name, "original": judged(trained.variables, before, forgotten)}
-        for name, chosen in options.items():
-            method = get_method(name)
+        row = {"class": forgotten, "name": class_name, "original": judged(original, before, forgotten)}
+        for name, method in methods.items():
             data = request_data_of(trained, dataset, (forgotten,), on_device=on_device) if method.sees else None
-            given = method, trained.model, trained.variables, (forgotten,), statistics, chosen, rng
             times = {"warm_calls": 0 if name == "retrain" else 100, "warm_seconds": 1.0, "limit": _LIMIT}
-            outcome = timed_request(*given, data=data, gone=trained.forgotten, **times)
-            after = judged(outcome.variables, predict(outcome.variables), forgotten)
+            outcome = timed_request(method, original, (forgotten,), statistics, rng, data=data, **times)
+            after = judged(outcome.model, predict(outcome.model), forgotten)
             row[name] = {**after, "warm_seconds": outcome.warm_median}
         write_piece(path, row)
         yield row

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from osp_jax.data.splits import check_forget, parse_classes
-from osp_jax.methods import METHODS, Method, get_method, parse_options
+from osp_jax.methods import METHODS, get_method, method_name, parse_options
+from osp_jax.methods.parts.method import Method
 from osp_jax.runtime.errors import InputError
 
 
@@ -56,42 +57,44 @@ def parse_requests(texts: Sequence[str], class_names: Sequence[str]) -> list[Req
     return list(requests.values())
 
 
-def parse_methods(names: Sequence[str], assignments: Sequence[str]) -> dict[str, Any]:
-    """Options by the name of a method, from 'method:name=value' texts; no names: every registered method.
+def parse_methods(names: Sequence[str], assignments: Sequence[str]) -> dict[str, Method]:
+    """Methods by name, their options from 'method:name=value' texts; no names: every registered method.
 
     Raises:
       InputError: an unknown method, option or value, or a text that is for none of the methods.
     """
-    methods = {name: get_method(name) for name in names or METHODS}
-    given: dict[str, list[str]] = {name: [] for name in methods}
+    given: dict[str, list[str]] = {name: [] for name in names or METHODS}
+    for name in given:
+        get_method(name)
     for text in assignments:
         name, _, assignment = text.partition(":")
-        if name not in methods:
+        if name not in given:
             raise InputError(f"option {text!r} is for none of the methods; write it as method:name=value")
         given[name].append(assignment)
-    return {name: parse_options(method, given[name]) for name, method in methods.items()}
+    return {name: parse_options(name, options) for name, options in given.items()}
 
 
-def trials(name: str, method: Method, options: Any, number: int) -> list[Any]:
-    """Up to `number` settings to try: `options` first, then others from the method's `SEARCH`, drawn without
-    replacement by a seed that is the method's name, so that they do not depend on what else is compared."""
+def trials(method: Method, number: int) -> list[Method]:
+    """Up to `number` settings to try: `method` itself first, then others from its `search`, drawn without replacement
+    by a seed that is the method's name, so that they do not depend on what else is compared."""
     values = list(method.search.values())
     size = math.prod(map(len, values)) if values else 0
-    draw = np.random.default_rng(zlib.crc32(name.encode())).permutation(size)
-    found = [options]
+    draw = np.random.default_rng(zlib.crc32(method_name(method).encode())).permutation(size)
+    found = [method]
     for index in draw:
         if len(found) >= number:
             break
         picks = np.unravel_index(index, [len(v) for v in values])
         changed = {key: value[int(i)] for (key, value), i in zip(method.search.items(), picks, strict=True)}
-        other = dataclasses.replace(options, **changed)
+        other = dataclasses.replace(method, **changed)
         if other not in found:
             found.append(other)
     return found
 
 
-def check_budget(name: str, method: Method, budget: Mapping[str, int | None]) -> None:
+def check_budget(method: Method, budget: Mapping[str, int | None]) -> None:
     """Raises `InputError` for a method that needs images of which the budget allows none."""
     for side in method.sees:
         if budget[side] == 0:
+            name = method_name(method)
             raise InputError(f"{name} needs {side} images and the data budget allows none; raise {side}_per_class")

@@ -18,8 +18,10 @@ from osp_jax import statistics_files
 from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, validation_score
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
-from osp_jax.loading import indices_of, load_workdir, moments_of, record_for_report, statistics_of
-from osp_jax.methods import METHODS, get_method
+from osp_jax.interop.linen import from_linen
+from osp_jax.loading import indices_of, load_workdir, record_for_report, statistics_of
+from osp_jax.methods import METHODS, method_name
+from osp_jax.methods.parts.method import Method
 from osp_jax.networks import build_model, variable_shapes
 from osp_jax.program.channels import channels_of
 from osp_jax.runtime import records
@@ -31,12 +33,11 @@ from osp_jax.runtime.settings import Comparison, validated
 from osp_jax.runtime.workdir import close_training, read_record, replacing, write_json
 from osp_jax.training import checkpoints as checkpoint
 from osp_jax.training.loop import check_settings, train
-from osp_jax.training.recipe import preparation_of
 
 RETRAIN = "retrain"
 
 
-def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str, Any]) -> None:
+def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str, Method]) -> None:
     """Raises `InputError` for what would fail after the originals were trained."""
     validated(config, Comparison)
     if config.original.data.exclude or not config.original.data.validation:
@@ -51,15 +52,14 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
     if not config.seeds:
         raise InputError("seeds is empty; give at least one, as in (0,)")
     check_settings(config.original, dataset.image_shape)
-    model = build_model(config.original, dataset.num_classes, dataset.image_shape)
-    variables = variable_shapes(model, dataset.image_shape)
-    channels = channels_of(model, dataset.image_shape)
-    for name, options in methods.items():
-        method = get_method(name)
+    module, shape = build_model(config.original, dataset.num_classes, dataset.image_shape), dataset.image_shape
+    moments = {"mean": (0.0,) * shape[-1], "std": (1.0,) * shape[-1]}  # nothing is computed
+    model = from_linen(module, variable_shapes(module, shape), **moments, class_names=dataset.class_names)
+    channels = channels_of(module, shape)
+    for name, method in methods.items():
         if name != RETRAIN:
-            check_budget(name, method, _budget(config))
-        if method.check:
-            method.check(variables["params"], channels, options)
+            check_budget(method, _budget(config))
+        method.check(model, channels)
 
 
 def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) -> Original:
@@ -74,10 +74,9 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
     indices, validation = indices_of(trained, dataset)
     return Original(
         model=trained.model,
-        variables=trained.variables,
         statistics=statistics_files.load_statistics(workdir / "statistics"),
         dataset=dataset,
-        preparation=preparation_of(settings, **moments_of(trained)),
+        preparation=trained.preparation,
         recipe=settings.to_dict(),
         train=indices,
         validation=validation,
@@ -87,8 +86,8 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
 
 
 def tune(
-    original: Original, name: str, options: Any, requests: Sequence[Request], number: int, path: Path, rng: jax.Array
-) -> Any:
+    original: Original, method: Method, requests: Sequence[Request], number: int, path: Path, rng: jax.Array
+) -> Method:
     """The best of `number` settings by `validation_score` over `requests`; every trial is kept in the file `path`.
 
     A trial holds what its first call took, too: where it compiled, later calls of this process will not.
@@ -96,22 +95,21 @@ def tune(
     Raises:
       InputError: the file holds trials of other options than those that would be tried now.
     """
-    method = get_method(name)
-    done = records.trials(read_piece(path), path) if path.exists() else []
-    candidates = trials(name, method, options, number)
+    name, done = method_name(method), records.trials(read_piece(path), path) if path.exists() else []
+    candidates = trials(method, number)
     if len(candidates) < 2:
-        return options
+        return method
     for trial, candidate in zip(done, map(dataclasses.asdict, candidates), strict=False):
         # Options that did not exist yet had the values that are now their defaults.
-        if dataclasses.asdict(method.options()) | trial["options"] != candidate:
+        if dataclasses.asdict(type(method)()) | trial["options"] != candidate:
             raise InputError(
                 f"{path} holds trials of other options of {name} ({shown(trial['options'])}); delete it and the "
                 f"cells of {name}, or choose another --workdir"
             )
 
-    def scores(candidate: Any) -> dict[str, Any]:
-        answers = [timed_answer(original, method, candidate, request, rng, 0.0)[0] for request in requests]
-        found = [validation_score(original, a.variables, r.forget) for a, r in zip(answers, requests, strict=True)]
+    def scores(candidate: Method) -> dict[str, Any]:
+        answers = [timed_answer(original, candidate, request, rng, 0.0)[0] for request in requests]
+        found = [validation_score(original, a.model, r.forget) for a, r in zip(answers, requests, strict=True)]
         first = answers[0]
         call = {"cold": first.seconds if first.compiled else None, "peak_bytes": first.peak_bytes}
         return {key: float(np.mean([f[key] for f in found])) for key in found[0]} | call
@@ -128,8 +126,7 @@ def tune(
 
 def run_cell(
     original: Original,
-    name: str,
-    options: Any,
+    method: Method,
     request: Request,
     rng: jax.Array,
     config: ConfigDict,
@@ -140,26 +137,27 @@ def run_cell(
 
     A retrained network is kept in `folder`; it is trained once, whatever `config.timing` says.
     """
-    if name == RETRAIN:  # the yardstick has all retained images, whatever the budget of the others
+    retrains = method_name(method) == RETRAIN
+    if retrains:  # the yardstick has all retained images, whatever the budget of the others
         original = original._replace(budget=dict.fromkeys(original.budget))
 
-    limit = 0.0 if name == RETRAIN else config.timing.limit
+    limit = 0.0 if retrains else config.timing.limit
 
     def work() -> dict[str, Any]:
-        result, seconds = timed_answer(original, get_method(name), options, request, rng, limit)
-        if name == RETRAIN:
-            _keep(folder, request, result.variables)
-        accuracies = audit(original, result.variables, request.forget, config.audit.train_images)
+        result, seconds = timed_answer(original, method, request, rng, limit)
+        if retrains:
+            _keep(folder, request, result.model.variables)
+        accuracies = audit(original, result.model, request.forget, config.audit.train_images)
         return {"accuracy": accuracies, "seconds": seconds, "seen": result.seen, "peak_bytes": result.peak_bytes}
 
-    return {"options": dataclasses.asdict(options), **attempt(work, log)}
+    return {"options": dataclasses.asdict(method), **attempt(work, log)}
 
 
 def compare(
     config: ConfigDict,
     dataset: Dataset,
     workdir: Path,
-    methods: Mapping[str, Any],
+    methods: Mapping[str, Method],
     requests: Sequence[Request],
     seeds: Sequence[int],
     on_work: Callable[[str], None],
@@ -173,10 +171,10 @@ def compare(
     needed = dict.fromkeys((first, *seeds))
     originals = {seed: original_of(config, dataset, seed, workdir / f"seed{seed}" / "original") for seed in needed}
     commit, chosen = provenance(config.seed)["commit"], {}
-    for name, options in methods.items():
+    for name, method in methods.items():
         on_work(f"tuning {name}")
         path, key = workdir / "tuning" / f"{name}.json", jax.random.key(config.seed)
-        chosen[name] = tune(originals[first], name, options, tuned_on, config.tuning.trials, path, key)
+        chosen[name] = tune(originals[first], method, tuned_on, config.tuning.trials, path, key)
     for seed in seeds:
         original, folder = originals[seed], workdir / f"seed{seed}"
         for request in requests:
@@ -184,14 +182,14 @@ def compare(
             cells.mkdir(parents=True, exist_ok=True)
             about = {"seed": seed, "request": request.name, "kind": request.kind, "forget": list(request.forget)}
             if not (cells / "original.json").exists():
-                accuracies = audit(original, original.variables, request.forget, config.audit.train_images)
+                accuracies = audit(original, original.model, request.forget, config.audit.train_images)
                 write_piece(cells / "original.json", {**about, "method": "original", "accuracy": accuracies})
-            for name, options in chosen.items():
+            for name, method in chosen.items():
                 on_work(f"{name}: {request.name}")
                 path = cells / f"{name}.json"
                 if not path.exists():
                     log, key = path.with_suffix(".log"), jax.random.key(seed)
-                    result = run_cell(original, name, options, request, key, config, folder, log)
+                    result = run_cell(original, method, request, key, config, folder, log)
                     write_piece(path, {**about, "method": name, **result, "commit": commit})
 
 
@@ -208,7 +206,7 @@ def collect(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     }
 
 
-def _keep(folder: Path, request: Request, variables: dict[str, Any]) -> None:
+def _keep(folder: Path, request: Request, variables: Any) -> None:
     """Stores a retrained network as a workdir, which `experiments.eval --reference` reads."""
     workdir, record = folder / "retrained" / slug(request), read_record(folder / "original")
     record["config"]["data"]["exclude"] = ",".join(map(str, request.forget))

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
-from flax import traverse_util
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+from osp_jax.trees import leaf_paths
 
 
 class Halves(NamedTuple):
@@ -30,13 +31,12 @@ def split_program(
 
     Args:
       function: traceable; what it calls under `jax.jit` counts as one operation.
-      variables: nested dicts of arrays or shapes. inputs: a tree of arrays or shapes, the only ones for the halves.
+      variables: a pytree of arrays or shapes. inputs: a tree of arrays or shapes, the only ones for the halves.
       changing: leaves of `variables` by path, as 'params/head/kernel'; others are ignored.
     """
     program, outputs = jax.make_jaxpr(function, return_shape=True)(variables, inputs)
-    jaxpr, count = program.jaxpr, len(jax.tree.leaves(variables))
-    named = {path: "/".join(path) for path in traverse_util.flatten_dict(variables)}
-    paths = jax.tree.leaves(traverse_util.unflatten_dict(named))  # in the order of the program's arguments
+    paths = leaf_paths(variables)  # in the order of the program's arguments
+    jaxpr, count = program.jaxpr, len(paths)
     reached = {var for var, path in zip(jaxpr.invars[:count], paths, strict=True) if path in changing}
     fed, early, late = set(jaxpr.invars[count:]), [], []
     for equation in jaxpr.eqns:

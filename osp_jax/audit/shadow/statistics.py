@@ -20,8 +20,11 @@ from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, sc
 from osp_jax.audit.shadow.train import Shadows
 from osp_jax.data.splits import split_by_class
 from osp_jax.forward import predict_logits
-from osp_jax.methods import get_method
+from osp_jax.methods import method_name
 from osp_jax.methods.parts.data import request_data
+from osp_jax.methods.parts.door import answer
+from osp_jax.methods.parts.method import Method
+from osp_jax.model import Model
 from osp_jax.runtime import records
 from osp_jax.runtime.distributed import place
 from osp_jax.runtime.errors import InputError
@@ -31,13 +34,12 @@ from osp_jax.statistics import Statistics, statistics_over
 
 
 class ShadowRequest(NamedTuple):
-    """To forget `forget` by the method of a name, with its options, and with a data budget as in `request_data`.
+    """To forget `forget` by a method, with a data budget as in `request_data`.
 
     `earlier` are the requests that come before this one.
     """
 
-    method: str
-    options: Any
+    method: Method
     forget: tuple[int, ...]
     budget: Mapping[str, int | None] = {}
     earlier: tuple["ShadowRequest", ...] = ()
@@ -54,7 +56,7 @@ class ShadowRequest(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """What determines the request, JSON-ready."""
-        what = {"method": self.method, "options": dataclasses.asdict(self.options)}
+        what = {"method": method_name(self.method), "options": dataclasses.asdict(self.method)}
         what |= {"forget": list(map(int, self.forget)), "budget": dict(self.budget)}
         return what | ({"earlier": [step.record() for step in self.earlier]} if self.earlier else {})
 
@@ -84,7 +86,7 @@ def ratio_attacks(
     keep, retrained = sets.every.keep[:, images], shadow_statistics(sets.without, images)
     statistics = {"original": shadow_statistics(sets.every, images), "retrained": retrained}
     for name, request in sets.requests.items():
-        done = partial(_say, on_shadow, request.method, len(keep))
+        done = partial(_say, on_shadow, method_name(request.method), len(keep))
         statistics[name] = unlearn_shadows(sets.every, request, on_shadow=done)
     return {
         model: {
@@ -133,12 +135,12 @@ def unlearn_shadows(
       float64 `(N, images)`, columns as in `forgotten_images`.
 
     Raises:
-      InputError: an unknown method, one that cannot act on this network, or no image of these classes.
+      InputError: a method that cannot act on this network, or no image of these classes.
     """
     indices = forgotten_images(shadows, request.forgotten)
     what = request.record() | {"seed": seed, "statistics": _statistics_settings(shadows)}
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-    folder = shadows.folder / "unlearned" / f"{request.method}-{key}"
+    folder = shadows.folder / "unlearned" / f"{method_name(request.method)}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     for each in (folder, statistics_folder(shadows)):
         remove_all_leftovers(each)
@@ -158,37 +160,27 @@ def unlearn_shadows(
 
 def _unlearned(
     shadows: Shadows, i: int, members: np.ndarray, request: ShadowRequest, on_device: Any, rng: jax.Array
-) -> dict[str, Any]:
-    """Variables of shadow model i, which saw the images `members`, after all steps of a request."""
-    variables, gone = _member(shadows, i), ()
-    statistics = _class_statistics(shadows, i, variables, members)
+) -> Model:
+    """Shadow model i, which saw the images `members`, after all steps of a request."""
+    model = _member(shadows, i)
+    statistics = _class_statistics(shadows, i, model, members)
     for step in request.steps:
-        method = get_method(step.method)
-        members = members[~np.isin(shadows.pool.labels[members], gone)]
-        if gone and method.sees:  # as `experiments.unlearn` finds none stored with a network that was trained further
-            statistics = _collected(shadows, variables, members)
+        members = members[~np.isin(shadows.pool.labels[members], model.forgotten)]
+        if model.forgotten and step.method.sees:
+            # As `experiments.unlearn` finds none stored with a network that was trained further.
+            statistics = _collected(shadows, model, members)
         given = shadows.pool, members, step.forget, shadows.preparation, shadows.config.to_dict()
-        variables = method.unlearn(
-            shadows.model,
-            variables,
-            step.forget,
-            data=request_data(*given, **step.budget, on_device=on_device) if method.sees else None,
-            statistics=statistics,
-            config=step.options,
-            rng=rng,
-            gone=gone,
-        )
-        gone = (*gone, *step.forget)
-    return variables
+        data = request_data(*given, **step.budget, on_device=on_device) if step.method.sees else None
+        model = answer(step.method, model, step.forget, data=data, statistics=statistics, rng=rng)
+    return model
 
 
-def _member(shadows: Shadows, i: int) -> dict[str, Any]:
-    return jax.tree.map(lambda leaf: leaf[i], shadows.variables)
+def _member(shadows: Shadows, i: int) -> Model:
+    return shadows.model.replace(variables=jax.tree.map(lambda leaf: leaf[i], shadows.model.variables))
 
 
-def _statistic(shadows: Shadows, variables: dict[str, Any], indices: np.ndarray) -> np.ndarray:
-    moments = {"mean": shadows.preparation.mean, "std": shadows.preparation.std}
-    logits = predict_logits(shadows.model, variables, shadows.pool, indices, **moments)
+def _statistic(shadows: Shadows, model: Model, indices: np.ndarray) -> np.ndarray:
+    logits = predict_logits(model, shadows.pool, indices)
     return scaled_confidence(logits, shadows.pool.labels[indices])
 
 
@@ -203,13 +195,13 @@ def _statistics_settings(shadows: Shadows) -> dict[str, Any]:
     return shadows.config.statistics.to_dict()
 
 
-def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], members: np.ndarray) -> Statistics:
+def _class_statistics(shadows: Shadows, i: int, model: Model, members: np.ndarray) -> Statistics:
     """Over the model's own images, as a workdir's; the same for every method, so collected once for each
     `config.statistics`."""
     path = statistics_folder(shadows) / str(i)
     if path.exists():
         return statistics_files.load_statistics(path)
-    statistics = _collected(shadows, variables, members)
+    statistics = _collected(shadows, model, members)
     try:
         statistics_files.save_statistics(path, statistics)
     except OSError:
@@ -219,8 +211,6 @@ def _class_statistics(shadows: Shadows, i: int, variables: dict[str, Any], membe
     return statistics
 
 
-def _collected(shadows: Shadows, variables: dict[str, Any], members: np.ndarray) -> Statistics:
-    settings, preparation = shadows.config, shadows.preparation
-    given = shadows.model, variables, shadows.pool, members, settings.statistics, settings.seed
-    moments = {"mean": preparation.mean, "std": preparation.std}
-    return statistics_over(*given, num_classes=shadows.num_classes, **moments)
+def _collected(shadows: Shadows, model: Model, members: np.ndarray) -> Statistics:
+    settings = shadows.config
+    return statistics_over(model, shadows.pool, members, settings.statistics, settings.seed)

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax.audit.shadow.model_epochs import RunEpochs, choose_way, epochs_of_all, stacked
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.data.sources import Dataset, Split
+from osp_jax.interop.linen import from_linen
+from osp_jax.model import Model
 from osp_jax.networks import build_model, init_variables, variable_shapes
 from osp_jax.runtime import records
 from osp_jax.runtime.errors import InputError
@@ -42,17 +43,15 @@ _SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the sa
 
 
 class Shadows(NamedTuple):
-    """A finished set: `variables` stacked along a leading axis N, and what they were made of.
+    """A finished set: a model whose variables are stacked along a leading axis N, and what they were made of.
 
     Shadow model i was trained on the images `keep[i]` of `pool`, bool `(N, pool)`, less those of the classes `exclude`.
     `folder` is where the set lies, and where what is derived from it may be kept too.
     """
 
-    model: nn.Module
-    variables: dict[str, Any]
+    model: Model
     config: ConfigDict
     pool: Split
-    num_classes: int
     keep: np.ndarray
     exclude: tuple[int, ...]
     preparation: Preparation
@@ -215,13 +214,19 @@ def find_shadows(
         keep = draw_keep(pool.labels, number, settings.seed)
         folders = [shadow_folder(settings, pool, keep, folder, exclude) for exclude in ((), forget)]
         if all(map(_is_finished, folders)):
-            model = build_model(settings, num_classes, pool.images.shape[1:])
+            module = build_model(settings, num_classes, pool.images.shape[1:])
             like, preparation = _like(settings, pool, num_classes, number), shadow_preparation(settings, pool)
-            every, without = (checkpoint.load_variables(here / "models", like) for here in folders)
-            return (
-                Shadows(model, every, settings, pool, num_classes, keep, (), preparation, folders[0]),
-                Shadows(model, without, settings, pool, num_classes, keep, tuple(forget), preparation, folders[1]),
-            )
+            about = {
+                "mean": preparation.mean,
+                "std": preparation.std,
+                "class_names": list(map(str, range(num_classes))),
+            }
+            sets = []
+            for here, exclude in zip(folders, ((), tuple(forget)), strict=True):
+                variables = checkpoint.load_variables(here / "models", like)
+                model = from_linen(module, variables, **about, forgotten=exclude)
+                sets.append(Shadows(model, settings, pool, keep, exclude, preparation, here))
+            return tuple(sets)
     classes = ",".join(map(str, forget))
     raise InputError(
         f"{folder} holds no finished shadow models of this recipe with and without the classes {classes}; "

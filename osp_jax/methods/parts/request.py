@@ -9,37 +9,36 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.masks import class_difference
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.door import answer
 from osp_jax.methods.parts.groups import forget_vector
+from osp_jax.methods.parts.method import Method
+from osp_jax.model import Model
 from osp_jax.runtime.distributed import said_by_first
 from osp_jax.statistics import Statistics
+from osp_jax.trees import leaves_by_path
 
 
 class Outcome(NamedTuple):
-    """New variables, and seconds: the first call, with compilation, and median and 95th percentile of warm ones, None
+    """The new model, and seconds: the first call, with compilation, and median and 95th percentile of warm ones, None
     where there was none."""
 
-    variables: dict[str, Any]
+    model: Model
     cold: float
     warm_median: float | None = None
     warm_p95: float | None = None
 
 
 def timed_request(
-    method: Any,
-    model: nn.Module,
-    variables: dict[str, Any],
+    method: Method,
+    model: Model,
     forget: tuple[int, ...],
     statistics: Statistics,
-    config: Any,
     rng: jax.Array,
     *,
     data: RequestData | None = None,
-    gone: tuple[int, ...] = (),
     warm_calls: int = 0,
     warm_seconds: float = 3.0,
     limit: float = math.inf,
@@ -47,20 +46,18 @@ def timed_request(
     """Runs a method once, and times it.
 
     Args:
-      gone: classes that were forgotten before.
       warm_calls: further calls to time, at most; the first of them is made whatever it takes, others while they fit
         into `warm_seconds`.
       limit: seconds of the first call, above which there are no others.
     """
 
-    def call() -> tuple[dict[str, Any], float]:
+    def call() -> tuple[Model, float]:
         start = time.perf_counter()
-        given = {"data": data, "statistics": statistics, "config": config, "rng": rng}
-        new = method.unlearn(model, variables, forget, **given, gone=gone)
-        jax.block_until_ready(new)
+        new = answer(method, model, forget, data=data, statistics=statistics, rng=rng)
+        jax.block_until_ready(new.variables)
         return new, time.perf_counter() - start
 
-    jax.block_until_ready((variables, statistics))
+    jax.block_until_ready((model.variables, statistics))
     new, cold = call()
     if not said_by_first(warm_calls if cold <= limit else 0):
         return Outcome(new, cold)
@@ -71,24 +68,24 @@ def timed_request(
 
 
 def describe_change(
-    before: dict[str, Any], after: dict[str, Any], forget: tuple[int, ...], statistics: Statistics, config: Any = None
+    before: Model, after: Model, forget: tuple[int, ...], statistics: Statistics, method: Method | None = None
 ) -> dict[str, Any]:
     """What changed, JSON-ready: `masked_channels` and `channels` (score and factor) by group, `parameters_changed`.
 
-    The score is the one that `config` asks for, where it does. Factors are read off the parameters themselves, so they
+    The score is the one that `method` asks for, where it does. Factors are read off the parameters themselves, so they
     hold for any method that scales channels; a group that was not changed, or in another way, is left out.
     """
-    old, new = (traverse_util.flatten_dict(v["params"]) for v in (before, after))
-    changed = {path: np.asarray(old[path] != new[path]) for path in old if old[path] is not new[path]}
+    old, new = leaves_by_path(before.variables), leaves_by_path(after.variables)
+    other = [path for path in old if before.is_parameter(path) and old[path] is not new[path]]
     score = partial(
         class_difference,
         forget=forget_vector(forget, statistics),
-        **{rule: getattr(config, rule) for rule in ("reduction", "standardised", "against") if hasattr(config, rule)},
+        **{rule: getattr(method, rule) for rule in ("reduction", "standardised", "against") if hasattr(method, rule)},
     )
     channels: dict[str, Any] = {}
     for group in statistics.channels.groups:
         writer = group.writers[-1]
-        paths = [(*writer.path.split("/"), leaf) for leaf in writer.leaves]
+        paths = [f"params/{writer.path}/{leaf}" for leaf in writer.leaves]
         factor = _factors(np.asarray(old[paths[0]]), np.asarray(new[paths[0]]))
         scaled = all(np.allclose(old[path] * factor, new[path], rtol=1e-4, atol=1e-7) for path in paths)
         if scaled and (factor != 1).any():
@@ -96,7 +93,7 @@ def describe_change(
             channels[group.name] = {"score": scores.tolist(), "factor": factor.tolist()}
     return {
         "masked_channels": {name: int(np.sum(np.array(c["factor"]) < 1)) for name, c in channels.items()},
-        "parameters_changed": int(sum(mask.sum() for mask in changed.values())),
+        "parameters_changed": int(sum(np.sum(np.asarray(old[path] != new[path])) for path in other)),
         "channels": channels,
     }
 
