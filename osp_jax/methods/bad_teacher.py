@@ -13,30 +13,36 @@ Ours: the retained images are drawn from each class alike, where the code draws 
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.fresh import fresh_variables
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.targets import divergence
-from osp_jax.networks import init_variables
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
-from osp_jax.training.loss import train_logits
-
-SEES = ("retain", "forget")
-SEARCH = {"learning_rate": (0.0001, 0.0003, 0.001, 0.003), "epochs": (1, 3, 10)}
+from osp_jax.training.descent import Forward, Loss, Optimiser, descend, epoch_batches, in_train_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `bad-teacher`; the sources are the notebook and `blindspot_unlearner` of the authors' code."""
+class BadTeacher(Method):
+    """Forgotten images learnt from a random network, retained ones from the original.
+
+    The sources of the settings are the notebook and `blindspot_unlearner` of the authors' code.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.0001, 0.0003, 0.001, 0.003), "epochs": (1, 3, 10)}
+    trains: ClassVar[bool] = True
+    starts_over: ClassVar[bool] = True
 
     epochs: int = 1  # notebook: epochs
     learning_rate: float = 0.0001  # notebook: lr, of Adam
@@ -48,37 +54,38 @@ class Options:
         check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None))
         check_options(self, temperature=(0.01, None), retain_fraction=(0, 1))
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables of the student."""
-    subset_key, teacher_key, order_key, step_key = jax.random.split(rng, 4)
-    counts = np.asarray(next(iter(statistics.layers.values())).count)[np.setdiff1d(statistics.classes_seen(), forget)]
-    forgotten = data.forget()
-    retained = data.retain(math.ceil(config.retain_fraction * counts.mean()), subset_key)
-    batches = epoch_batches(np.concatenate([forgotten, retained]), config.batch_size, config.epochs, order_key)
-    incompetent = init_variables(model, data.images.shape[1:], teacher_key)
-    return descend(
-        teachers_loss(model, data.preparation),
-        variables,
-        {"indices": batches, "forgotten": np.isin(batches, forgotten)},
-        np.full(len(batches), config.learning_rate),
-        step_key,
-        optimiser=Optimiser("adam"),
-        arguments=(data.images, variables, incompetent, config.temperature),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The student."""
+        subset_key, teacher_key, order_key, step_key = jax.random.split(rng, 4)
+        counts = np.asarray(next(iter(statistics.layers.values())).count)[
+            np.setdiff1d(statistics.classes_seen(), forget)
+        ]
+        forgotten = data.forget()
+        retained = data.retain(math.ceil(self.retain_fraction * counts.mean()), subset_key)
+        batches = epoch_batches(np.concatenate([forgotten, retained]), self.batch_size, self.epochs, order_key)
+        incompetent = fresh_variables(model, data.images.shape[1:], teacher_key)
+        variables = descend(
+            teachers_loss(in_train_mode(model), model.apply, data.preparation),
+            model,
+            {"indices": batches, "forgotten": np.isin(batches, forgotten)},
+            np.full(len(batches), self.learning_rate),
+            step_key,
+            optimiser=Optimiser("adam"),
+            arguments=(data.images, model.variables, incompetent, self.temperature),
+        )
+        return model.replace(variables=variables)
 
 
 @lru_cache(maxsize=16)
-def teachers_loss(model: nn.Module, preparation: Preparation) -> Loss:
+def teachers_loss(student: Forward, apply: Callable[[Any, jax.Array], jax.Array], preparation: Preparation) -> Loss:
     """Divergence of each image from its teacher, the incompetent one where `batch['forgotten']`.
 
     The mean is over images and classes, as in the authors' code, and there is no factor for the temperature.
@@ -86,7 +93,7 @@ def teachers_loss(model: nn.Module, preparation: Preparation) -> Loss:
 
     def loss(
         params: Any,
-        batch_stats: Any,
+        rest: Any,
         batch: Any,
         key: jax.Array,
         images: jax.Array,
@@ -94,11 +101,10 @@ def teachers_loss(model: nn.Module, preparation: Preparation) -> Loss:
         incompetent: Any,
         temperature: jax.Array,
     ) -> Any:
-        del key
         inputs = preparation.plain(images[batch["indices"]])
-        good, bad = (model.apply(teacher, inputs, False) for teacher in (competent, incompetent))
-        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
+        good, bad = (apply(teacher, inputs) for teacher in (competent, incompetent))
+        logits, rest = student(params, rest, inputs, key)
         teacher = jnp.where(batch["forgotten"][:, None], bad, good)
-        return divergence(teacher, logits, temperature).mean() / logits.shape[-1], batch_stats
+        return divergence(teacher, logits, temperature).mean() / logits.shape[-1], rest
 
     return loss

@@ -12,33 +12,50 @@ that is the code, and with `train` False, ours, the statistics stay.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.head import head_kernel
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
-from osp_jax.methods.parts.params import merge, pruned
-from osp_jax.methods.parts.targets import forward
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
+from osp_jax.training.descent import (
+    Forward,
+    Loss,
+    Optimiser,
+    descend,
+    epoch_batches,
+    in_eval_mode,
+    in_train_mode,
+)
 from osp_jax.training.loss import cross_entropy
-
-SEES = ("forget",)
-SEARCH = {"learning_rate": (1e-5, 1e-4, 1e-3, 1e-2), "epochs": (2, 5, 10), "train": (True, False)}
+from osp_jax.trees import edited, leaf_paths, pruned
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `boundary-expand`; the sources are names in boundary_unlearning.py and main.py."""
+class BoundaryExpand(Method):
+    """Forgotten images learnt as a class of their own, which is then cut off.
+
+    The sources of the settings are names in boundary_unlearning.py and main.py.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("forget",)
+    search: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": (1e-5, 1e-4, 1e-3, 1e-2),
+        "epochs": (2, 5, 10),
+        "train": (True, False),
+    }
 
     epochs: int = 10  # finetune_epochs
     learning_rate: float = 1e-5  # lr of the optimiser in boundary_expanding
@@ -49,46 +66,50 @@ class Options:
     def __post_init__(self) -> None:
         check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1))
 
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        """Only in train mode is `train_apply` needed."""
+        return self.train
 
-def check(params: Any, channels: Channels, config: Options) -> None:
-    """Raises `InputError` where the layer that gives the logits has no kernel; `params` may be shapes alone."""
-    del config
-    if not any(path[-1] == "kernel" for path in _head_paths(params, channels.head)):
-        raise InputError(f"{channels.head}, which gives the logits, has no kernel; use a network that ends with one")
+    def check(self, model: Model, channels: Channels) -> None:
+        """Raises `InputError` where the layer that gives the logits has no kernel."""
+        if head_kernel(channels) not in leaf_paths(model.variables):
+            raise InputError(
+                f"{channels.head}, which gives the logits, has no kernel; use a network that ends with one"
+            )
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after the shadow class has drawn the forgotten images to itself and is gone."""
-    del forget
-    shadow_key, order_key, step_key = jax.random.split(rng, 3)
-    check(variables["params"], statistics.channels, config)
-    head = statistics.channels.head
-    paths = _head_paths(variables["params"], head)
-    wide = merge(variables, _widened(pruned(variables["params"], paths), shadow_key))
-    batches = epoch_batches(data.forget(), config.batch_size, config.epochs, order_key)
-    wide = descend(
-        shadow_loss(model, data.preparation, head, statistics.num_classes, config.train),
-        wide,
-        {"indices": batches},
-        np.full(len(batches), config.learning_rate),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum),
-        arguments=(data.images,),
-    )
-    return merge(wide, jax.tree.map(lambda leaf: leaf[..., :-1], pruned(wide["params"], paths)))
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after the shadow class has drawn the forgotten images to itself and is gone."""
+        del forget
+        shadow_key, order_key, step_key = jax.random.split(rng, 3)
+        self.check(model, statistics.channels)
+        forward = in_train_mode(model) if self.train else in_eval_mode(model)
+        paths = _head_paths(model.variables, statistics.channels.head)
+        wide = edited(model.variables, _widened(pruned(model.variables, paths), shadow_key))
+        batches = epoch_batches(data.forget(), self.batch_size, self.epochs, order_key)
+        wide = descend(
+            shadow_loss(forward, data.preparation, statistics.channels.head, model.num_classes),
+            model.replace(variables=wide),
+            {"indices": batches},
+            np.full(len(batches), self.learning_rate),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum),
+            arguments=(data.images,),
+        )
+        narrow = {path: leaf[..., :-1] for path, leaf in pruned(wide, paths).items()}
+        return model.replace(variables=edited(wide, narrow))
 
 
 @lru_cache(maxsize=16)
-def shadow_loss(model: nn.Module, preparation: Preparation, head: str, num_classes: int, train: bool) -> Loss:
+def shadow_loss(forward: Forward, preparation: Preparation, head: str, num_classes: int) -> Loss:
     """Cross-entropy of plain images with the class `num_classes`, under parameters with a wider head."""
 
     def widen(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -98,25 +119,24 @@ def shadow_loss(model: nn.Module, preparation: Preparation, head: str, num_class
         wide = module.clone(parent=None, features=module.features + 1)
         return wide.apply({"params": module.variables["params"]}, *args, **kwargs)
 
-    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
-        del key
+    def loss(params: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
         with nn.intercept_methods(widen):
             inputs = preparation.plain(images[batch["indices"]])
-            logits, batch_stats = forward(model, params, batch_stats, inputs, train)
+            logits, rest = forward(params, rest, inputs, key)
         if logits.shape[-1] != num_classes + 1:
             raise InputError(f"a wider {head} does not give one more logit; use a network that ends with its head")
-        return cross_entropy(logits, jnp.full(len(logits), num_classes)), batch_stats
+        return cross_entropy(logits, jnp.full(len(logits), num_classes)), rest
 
     return loss
 
 
-def _head_paths(params: Any, head: str) -> tuple[tuple[str, ...], ...]:
+def _head_paths(variables: Any, head: str) -> tuple[str, ...]:
     """Paths of the parameters of the module `head`."""
-    return tuple(path for path in traverse_util.flatten_dict(params) if "/".join(path[:-1]) == head)
+    return tuple(path for path in leaf_paths(variables) if path.rpartition("/")[0] == f"params/{head}")
 
 
-def _widened(layer: Any, key: jax.Array) -> Any:
-    """The head's parameters, a pruned `params`, with one more output: Glorot normal as in the code, and a bias of 0."""
+def _widened(layer: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+    """The head's leaves, by path, with one more output: Glorot normal as in the code, and a bias of 0."""
 
     def widened(leaf: jax.Array) -> jax.Array:
         inputs, outputs = math.prod(leaf.shape[:-1]), leaf.shape[-1] + 1

@@ -17,33 +17,42 @@ labels do not change while it trains, so here they are found once. Choices:
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.methods.parts.targets import label_loss
+from osp_jax.model import Model
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Optimiser, batch_of, descend, epoch_batches
+from osp_jax.training.descent import Optimiser, batch_of, descend, epoch_batches, in_eval_mode, in_train_mode
 from osp_jax.training.loss import cross_entropy
 
-SEES = ("forget",)
-SEARCH = {"learning_rate": (1e-5, 1e-4, 1e-3, 1e-2), "bound": (0.1, 0.25, 0.5), "train": (True, False)}
 LABELS = ("any", "retained")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `boundary-shrink`; the sources are names in boundary_unlearning.py and main.py."""
+class BoundaryShrink(Method):
+    """Forgotten images learnt as the class that lies nearest to each.
+
+    The sources of the settings are names in boundary_unlearning.py and main.py.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("forget",)
+    search: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": (1e-5, 1e-4, 1e-3, 1e-2),
+        "bound": (0.1, 0.25, 0.5),
+        "train": (True, False),
+    }
 
     epochs: int = 10  # poison_epoch
     learning_rate: float = 1e-5  # lr of the optimiser in boundary_shrink
@@ -58,36 +67,40 @@ class Options:
         check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None))
         check_options(self, momentum=(0, 1), bound=(0, 1))
 
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        """Only in train mode is `train_apply` needed."""
+        return self.train
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after fine-tuning the forgotten images towards their neighbours."""
-    order_key, step_key = jax.random.split(rng)
-    indices = data.forget()
-    excluded = forget_vector(forget, statistics) * (config.labels == "retained")
-    labels = _nearest_labels(model, variables, data, indices, config, excluded)
-    order = epoch_batches(np.arange(len(indices)), config.batch_size, config.epochs, order_key)
-    return descend(
-        label_loss(model, data.preparation, config.train),
-        variables,
-        {"indices": indices[order], "labels": labels[order]},
-        np.full(len(order), config.learning_rate),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum),
-        arguments=(data.images,),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after fine-tuning the forgotten images towards their neighbours."""
+        order_key, step_key = jax.random.split(rng)
+        indices = data.forget()
+        excluded = forget_vector(forget, statistics) * (self.labels == "retained")
+        labels = _nearest_labels(model, data, indices, self, excluded)
+        order = epoch_batches(np.arange(len(indices)), self.batch_size, self.epochs, order_key)
+        variables = descend(
+            label_loss(in_train_mode(model) if self.train else in_eval_mode(model), data.preparation),
+            model,
+            {"indices": indices[order], "labels": labels[order]},
+            np.full(len(order), self.learning_rate),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum),
+            arguments=(data.images,),
+        )
+        return model.replace(variables=variables)
 
 
 @lru_cache(maxsize=16)
-def nearest_labels(model: nn.Module, preparation: Preparation) -> Callable[..., jax.Array]:
+def nearest_labels(apply: Callable[[Any, jax.Array], jax.Array], preparation: Preparation) -> Callable[..., jax.Array]:
     """A jitted `(variables, images uint8 (batch, h, w, c), labels, bound, excluded) -> labels int32 (batch,)`.
 
     `excluded`: 0/1 float32 `(classes,)`, the classes that are not given.
@@ -98,29 +111,24 @@ def nearest_labels(model: nn.Module, preparation: Preparation) -> Callable[..., 
         variables: Any, images: jax.Array, labels: jax.Array, bound: jax.Array, excluded: jax.Array
     ) -> jax.Array:
         def loss(pixels: jax.Array) -> jax.Array:
-            return cross_entropy(model.apply(variables, preparation.plain(pixels), False), labels)
+            return cross_entropy(apply(variables, preparation.plain(pixels)), labels)
 
         pixels = images.astype(jnp.float32)
         moved = jnp.round(pixels + 255 * bound * jnp.sign(jax.grad(loss)(pixels))).clip(0, 255)
-        logits = model.apply(variables, preparation.plain(moved), False)
+        logits = apply(variables, preparation.plain(moved))
         return everywhere(jnp.where(excluded > 0, -jnp.inf, logits).argmax(-1).astype(jnp.int32))
 
     return nearest
 
 
 def _nearest_labels(
-    model: nn.Module,
-    variables: dict[str, Any],
-    data: RequestData,
-    indices: np.ndarray,
-    config: Options,
-    excluded: np.ndarray,
+    model: Model, data: RequestData, indices: np.ndarray, method: BoundaryShrink, excluded: np.ndarray
 ) -> np.ndarray:
     """New labels int32 `(k,)` of the images at `indices` `(k,)`."""
-    nearest = nearest_labels(model, data.preparation)
-    size = batch_of(indices, config.batch_size)
+    nearest = nearest_labels(model.apply, data.preparation)
+    size = batch_of(indices, method.batch_size)
     found = []
     for start in range(0, len(indices), size):
         batch = np.resize(indices[start : start + size], size)  # the last is filled up, so that one program serves all
-        found.append(nearest(variables, data.images[batch], data.labels[batch], config.bound, excluded))
+        found.append(nearest(model.variables, data.images[batch], data.labels[batch], method.bound, excluded))
     return np.concatenate(found)[: len(indices)]

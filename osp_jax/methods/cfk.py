@@ -4,37 +4,34 @@ Goel et al., arXiv 2201.06640 (catastrophically forgetting); layers, schedule an
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
-from flax import linen as nn
 
 from osp_jax.methods.parts.data import RequestData
-from osp_jax.methods.parts.last_layers import LastLayersOptions, check_depth, train_last_layers
+from osp_jax.methods.parts.last_layers import LastLayers, train_last_layers
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-
-SEES = ("retain",)
-SEARCH = {"k": (1, 3, 6), "epochs": (7, 15, 30), "learning_rate": (0.03, 0.1, 0.2)}
-check = check_depth
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(LastLayersOptions):
-    """Options of `cfk`: those of `LastLayersOptions`, but for fewer epochs."""
+class Cfk(LastLayers):
+    """Fine-tuning of the last k layers on retained images; settings as in `LastLayers`, but for fewer epochs."""
+
+    search: ClassVar[Mapping[str, Any]] = {"k": (1, 3, 6), "epochs": (7, 15, 30), "learning_rate": (0.03, 0.1, 0.2)}
 
     epochs: int = 30  # Goel et al., scripts/cifar10-CRT.sh (class removal): epochs_ftF
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables whose last k layers were trained on with retained images."""
-    del forget, statistics
-    return train_last_layers(model, variables, variables, data=data, config=config, rng=rng)
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model whose last k layers were trained on with retained images."""
+        del forget, statistics
+        return train_last_layers(self, model, model.variables, data, rng)

@@ -10,26 +10,30 @@ Ours: kernels that are not square stay as they are, where their code would chang
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
-
-SEES = ("retain",)
-SEARCH = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "epochs": (1, 3, 5, 10)}
+from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches, in_train_mode, split_variables
+from osp_jax.trees import combine
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `conv-transpose`."""
+class ConvTranspose(Method):
+    """Every convolution's filters mirrored along their diagonal, then fine-tuning on retained images."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
+    search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "epochs": (1, 3, 5, 10)}
+    trains: ClassVar[bool] = True
 
     epochs: int = 3  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_NUM_EPOCHS
     learning_rate: float = 0.001  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_LR; of the first epoch
@@ -42,44 +46,43 @@ class Options:
         ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None), "momentum": (0, 1)}
         check_options(self, **ranges, weight_decay=(0, None))
 
+    def check(self, model: Model, channels: Any) -> None:
+        """Raises `InputError` for a network in which transposing changes no kernel."""
+        del channels
+        if not any(_is_square(leaf) and leaf.shape[0] > 1 for leaf in jax.tree.leaves(split_variables(model)[0])):
+            raise InputError("the network has no square convolution kernel above 1x1 to transpose; take another method")
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables with mirrored filters after `epochs` passes over the retained images."""
-    del forget
-    check(variables["params"], statistics.channels, config)
-    order_key, step_key = jax.random.split(rng)
-    batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
-    return descend(
-        retain_loss(model, preparation),
-        {**variables, "params": transposed(variables["params"])},
-        {"indices": batches},
-        np.repeat(cosine_rates(config.learning_rate, config.epochs), len(batches) // max(config.epochs, 1)),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
-        arguments=(data.images, data.labels),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model with mirrored filters after `epochs` passes over the retained images."""
+        del forget
+        self.check(model, statistics.channels)
+        params, rest = split_variables(model)
+        order_key, step_key = jax.random.split(rng)
+        batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)
+        preparation = data.preparation if self.augment else data.preparation.without_augmentation()
+        variables = descend(
+            retain_loss(in_train_mode(model), preparation),
+            model.replace(variables=combine(transposed(params), rest)),
+            {"indices": batches},
+            np.repeat(cosine_rates(self.learning_rate, self.epochs), len(batches) // max(self.epochs, 1)),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum, weight_decay=self.weight_decay),
+            arguments=(data.images, data.labels),
+        )
+        return model.replace(variables=variables)
 
 
 def transposed(params: Any) -> Any:
     """`params` with height and width of every square convolution kernel (h, w, in, out) swapped."""
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if _is_square(leaf) else leaf, params)
-
-
-def check(params: Any, channels: Any, config: Options) -> None:
-    """Raises `InputError` for a network in which transposing changes no kernel."""
-    del channels, config
-    if not any(_is_square(leaf) and leaf.shape[0] > 1 for leaf in jax.tree.leaves(params)):
-        raise InputError("the network has no square convolution kernel above 1x1 to transpose; take another method")
 
 
 def _is_square(leaf: Any) -> bool:

@@ -5,25 +5,28 @@ the code of Jia et al. (2023, github.com/OPTML-Group/Unlearn-Sparse): SGD, the i
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Optimiser, descend, epoch_batches
-
-SEES = ("retain",)
-SEARCH = {"learning_rate": (0.003, 0.01, 0.03, 0.1), "epochs": (5, 10)}
+from osp_jax.training.descent import Optimiser, descend, epoch_batches, in_train_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `finetune`."""
+class Finetune(Method):
+    """Fine-tuning on the retained images alone."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
+    search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.003, 0.01, 0.03, 0.1), "epochs": (5, 10)}
+    trains: ClassVar[bool] = True
 
     epochs: int = 10  # Unlearn-Sparse, arg_parser.py: --unlearn_epochs
     learning_rate: float = 0.01  # Unlearn-Sparse, arg_parser.py: --unlearn_lr; constant, as there
@@ -35,27 +38,26 @@ class Options:
         check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1))
         check_options(self, weight_decay=(0, None))
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after `epochs` passes over the retained images."""
-    del forget, statistics
-    order_key, step_key = jax.random.split(rng)
-    batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    return descend(
-        retain_loss(model, data.preparation),
-        variables,
-        {"indices": batches},
-        np.full(len(batches), config.learning_rate),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
-        arguments=(data.images, data.labels),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after `epochs` passes over the retained images."""
+        del forget, statistics
+        order_key, step_key = jax.random.split(rng)
+        batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)
+        variables = descend(
+            retain_loss(in_train_mode(model), data.preparation),
+            model,
+            {"indices": batches},
+            np.full(len(batches), self.learning_rate),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum, weight_decay=self.weight_decay),
+            arguments=(data.images, data.labels),
+        )
+        return model.replace(variables=variables)

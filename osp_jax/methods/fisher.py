@@ -13,31 +13,36 @@ class. There the retained images are augmented, here not.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector
+from osp_jax.methods.parts.head import head_bias, head_kernel
 from osp_jax.methods.parts.importance import Term, filled_batches, mean_squared_gradient, summed
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
+from osp_jax.training.descent import Forward, in_eval_mode, split_variables
+from osp_jax.trees import combine
 
 RULES = ("fisher_new", "fisher")
 
-SEES = ("retain",)
-SEARCH = {"alpha": (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)}
-
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `fisher`."""
+class Fisher(Method):
+    """Noise on every parameter, the larger the less the retained images need it."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
+    search: ClassVar[Mapping[str, Any]] = {"alpha": (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)}
 
     # authors' Forgetting.ipynb (it tries 1e-8 to 1e-5); the 0.2 that Unlearn-Sparse has as default leaves only noise
     alpha: float = 1e-6
@@ -49,40 +54,37 @@ class Options:
         check_options(self, alpha=(0, None), batch_size=(1, None))
         check_choices(self, rule=RULES)
 
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model with noise on every parameter; the running statistics stay."""
+        if self.rule == "fisher":
+            information = mean_squared_gradient(model, data, data.retain(), batch_size=1)
+        else:
+            information = expected_information(model, data, self.batch_size)
+        erased = forget_vector(forget, statistics) * self.erase_row
+        params, rest = split_variables(model)
+        rule = {"head": (head_kernel(statistics.channels), head_bias(statistics.channels)), "rule": self.rule}
+        means, deviations = noise_moments(params, information, erased, self.alpha, **rule)
+        draw = host_generator(rng)  # JAX's own would compile a program a shape
+        units = jax.tree.map(lambda mean: draw.standard_normal(mean.shape, np.float32), means)
+        return model.replace(variables=combine(_with_noise(means, deviations, units), rest))
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables with noise on every parameter; the running statistics stay."""
-    if config.rule == "fisher":
-        information = mean_squared_gradient(model, variables, data, data.retain(), batch_size=1)
-    else:
-        information = expected_information(model, variables, data, config.batch_size, statistics.num_classes)
-    head, erased = tuple(statistics.channels.head.split("/")), forget_vector(forget, statistics) * config.erase_row
-    rule = {"head": head, "rule": config.rule}
-    means, deviations = noise_moments(variables["params"], information, erased, config.alpha, **rule)
-    draw = host_generator(rng)  # JAX's own would compile a program a shape
-    units = jax.tree.map(lambda mean: draw.standard_normal(mean.shape, np.float32), means)
-    return {**variables, "params": _with_noise(means, deviations, units)}
 
-
-def expected_information(
-    model: nn.Module, variables: dict[str, Any], data: RequestData, batch_size: int, num_classes: int
-) -> Any:
+def expected_information(model: Model, data: RequestData, batch_size: int) -> Any:
     """Diagonal Fisher information of the retained images, float32, a pytree like `params`.
 
     For each batch and each label y: the mean probability of y times the squared gradient of the mean log-probability of
     y, summed over the labels; the mean over batches. Exact with batches of one image.
     """
-    batches, term = filled_batches(data.retain(), batch_size), _label_information(model, data.preparation)
-    totals = [summed(term, variables, batches, data.images, np.int32(label)) for label in range(num_classes)]
+    batches, term = filled_batches(data.retain(), batch_size), _label_information(in_eval_mode(model), data.preparation)
+    totals = [summed(term, model, batches, data.images, np.int32(label)) for label in range(model.num_classes)]
     return jax.tree.map(lambda *leaves: sum(leaves) / len(batches["indices"]), *totals)
 
 
@@ -90,10 +92,15 @@ def expected_information(
 def noise_moments(
     params: Any, information: Any, erased: Any, alpha: Any, *, head: tuple[str, ...], rule: str
 ) -> tuple[Any, Any]:
-    """(means, standard deviations) of the new parameters, pytrees like `params`; `erased` rows: 0/1 `(classes,)`."""
+    """(means, standard deviations) of the new parameters, pytrees like `params`.
+
+    Args:
+      erased: 0/1 `(classes,)`, the outputs of the head that become noise.
+      head: the paths of its leaves.
+    """
 
     def moments(path: Any, parameter: jax.Array, fisher: jax.Array) -> tuple[jax.Array, jax.Array]:
-        in_head, vector = tuple(entry.key for entry in path[:-1]) == head, parameter.ndim == 1
+        in_head, vector = jax.tree_util.keystr(path, simple=True, separator="/") in head, parameter.ndim == 1
         if rule == "fisher":
             deviation = jnp.minimum(jnp.sqrt(alpha / fisher), 1e-3)
             return parameter, deviation * (10 if in_head and vector else 1)
@@ -109,18 +116,18 @@ def noise_moments(
 
 
 @lru_cache(maxsize=8)
-def _label_information(model: nn.Module, preparation: Preparation) -> Term:
-    """Term `(variables, batch, images, label)`: one label's share of the expected information, in eval mode."""
+def _label_information(forward: Forward, preparation: Preparation) -> Term:
+    """Term `(params, rest, batch, images, label)`: one label's share of the expected information, in eval mode."""
 
-    def term(variables: Any, batch: Any, images: jax.Array, label: jax.Array) -> Any:
+    def term(params: Any, rest: Any, batch: Any, images: jax.Array, label: jax.Array) -> Any:
         weights = batch["weights"] / batch["weights"].sum()
 
         def log_likelihood(params: Any) -> tuple[jax.Array, jax.Array]:
-            logits = model.apply({**variables, "params": params}, preparation.plain(images[batch["indices"]]), False)
+            logits, _ = forward(params, rest, preparation.plain(images[batch["indices"]]), jax.random.key(0))
             of_label = jax.nn.log_softmax(logits)[:, label]
             return of_label @ weights, jnp.exp(of_label) @ weights
 
-        gradient, probability = jax.grad(log_likelihood, has_aux=True)(variables["params"])
+        gradient, probability = jax.grad(log_likelihood, has_aux=True)(params)
         return jax.tree.map(lambda leaf: probability * leaf**2, gradient)
 
     return term

@@ -7,27 +7,30 @@ too large ruins the network.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
-
-SEES = ("forget",)
-SEARCH = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 0.01), "epochs": (1, 3, 5)}
+from osp_jax.training.descent import Forward, Loss, Optimiser, descend, epoch_batches, in_train_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `gradient-ascent`."""
+class GradientAscent(Method):
+    """Gradient ascent on the forgotten images."""
+
+    sees: ClassVar[tuple[str, ...]] = ("forget",)
+    search: ClassVar[Mapping[str, Any]] = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 0.01), "epochs": (1, 3, 5)}
+    trains: ClassVar[bool] = True
 
     epochs: int = 5  # Unlearn-Sparse, README: --unlearn_epochs of GA
     learning_rate: float = 1e-4  # Unlearn-Sparse, README: --unlearn_lr of GA; constant, as there
@@ -39,39 +42,38 @@ class Options:
         ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None), "momentum": (0, 1)}
         check_options(self, **ranges, weight_decay=(0, None))
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after `epochs` passes over the forgotten images."""
-    del forget, statistics
-    order_key, step_key = jax.random.split(rng)
-    batches = epoch_batches(data.forget(), config.batch_size, config.epochs, order_key)
-    return descend(
-        ascent_loss(model, data.preparation),
-        variables,
-        {"indices": batches},
-        np.full(len(batches), config.learning_rate),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
-        arguments=(data.images, data.labels),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after `epochs` passes over the forgotten images."""
+        del forget, statistics
+        order_key, step_key = jax.random.split(rng)
+        batches = epoch_batches(data.forget(), self.batch_size, self.epochs, order_key)
+        variables = descend(
+            ascent_loss(in_train_mode(model), data.preparation),
+            model,
+            {"indices": batches},
+            np.full(len(batches), self.learning_rate),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum, weight_decay=self.weight_decay),
+            arguments=(data.images, data.labels),
+        )
+        return model.replace(variables=variables)
 
 
 @lru_cache(maxsize=16)
-def ascent_loss(model: nn.Module, preparation: Preparation) -> Loss:
-    """Minus the cross-entropy of a batch of augmented images with their own labels, in train mode."""
-    cost = retain_loss(model, preparation)  # the same formula, here on forgotten images
+def ascent_loss(forward: Forward, preparation: Preparation) -> Loss:
+    """Minus the cross-entropy of a batch of augmented images with their own labels."""
+    cost = retain_loss(forward, preparation)  # the same formula, here on forgotten images
 
     def loss(*arguments: Any) -> tuple[jax.Array, Any]:
-        value, batch_stats = cost(*arguments)
-        return -value, batch_stats
+        value, rest = cost(*arguments)
+        return -value, rest
 
     return loss

@@ -11,28 +11,35 @@ offered.) Nothing is cut off at a threshold.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
-
-SEES = ("retain",)
-SEARCH = {"alpha": (1e-5, 1e-4, 3e-4, 1e-3), "learning_rate": (0.01, 0.03, 0.1), "epochs": (5, 10)}
+from osp_jax.training.descent import Forward, Loss, Optimiser, descend, epoch_batches, in_train_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `l1-sparse`."""
+class L1Sparse(Method):
+    """Fine-tuning on the retained images with an L1 penalty on all parameters."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
+    search: ClassVar[Mapping[str, Any]] = {
+        "alpha": (1e-5, 1e-4, 3e-4, 1e-3),
+        "learning_rate": (0.01, 0.03, 0.1),
+        "epochs": (5, 10),
+    }
+    trains: ClassVar[bool] = True
 
     # The authors' value for class-wise forgetting could not be had: their parser's 0.2 is shared with other methods,
     # their README leaves it open. This is that of a public run of their code on a class: JingWu321/Scissorhands, SVHN.
@@ -49,31 +56,30 @@ class Options:
         check_options(self, **ranges, alpha=(0, None), weight_decay=(0, None))
         check_options(self, no_l1_epochs=(0, max(self.epochs - 1, 0)))
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after `epochs` passes over the retained images."""
-    del forget, statistics
-    order_key, step_key = jax.random.split(rng)
-    batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    weights = penalty_weights(config.alpha, config.epochs, config.no_l1_epochs)
-    return descend(
-        sparse_loss(model, data.preparation),
-        variables,
-        {"indices": batches, "penalty": np.repeat(weights, len(batches) // max(config.epochs, 1))},
-        np.full(len(batches), config.learning_rate),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
-        arguments=(data.images, data.labels),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after `epochs` passes over the retained images."""
+        del forget, statistics
+        order_key, step_key = jax.random.split(rng)
+        batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)
+        weights = penalty_weights(self.alpha, self.epochs, self.no_l1_epochs)
+        variables = descend(
+            sparse_loss(in_train_mode(model), data.preparation),
+            model,
+            {"indices": batches, "penalty": np.repeat(weights, len(batches) // max(self.epochs, 1))},
+            np.full(len(batches), self.learning_rate),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum, weight_decay=self.weight_decay),
+            arguments=(data.images, data.labels),
+        )
+        return model.replace(variables=variables)
 
 
 def penalty_weights(alpha: float, epochs: int, no_l1_epochs: int) -> np.ndarray:
@@ -83,13 +89,13 @@ def penalty_weights(alpha: float, epochs: int, no_l1_epochs: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def sparse_loss(model: nn.Module, preparation: Preparation) -> Loss:
-    """`finetune.retain_loss` plus `batch["penalty"]` times the sum of the absolute values of all parameters."""
-    cost = retain_loss(model, preparation)
+def sparse_loss(forward: Forward, preparation: Preparation) -> Loss:
+    """`retain_loss` plus `batch["penalty"]` times the sum of the absolute values of all parameters."""
+    cost = retain_loss(forward, preparation)
 
-    def loss(params: Any, batch_stats: Any, batch: Any, *arguments: Any) -> tuple[jax.Array, Any]:
-        value, batch_stats = cost(params, batch_stats, batch, *arguments)
+    def loss(params: Any, rest: Any, batch: Any, *arguments: Any) -> tuple[jax.Array, Any]:
+        value, rest = cost(params, rest, batch, *arguments)
         size = sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(params))
-        return value + batch["penalty"] * size, batch_stats
+        return value + batch["penalty"] * size, rest
 
     return loss

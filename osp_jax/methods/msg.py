@@ -12,30 +12,40 @@ there weight decay is not slowed down with the gradient.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.data.draws import host_generator
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Optimiser, descend, epoch_batches
-
-SEES = ("retain", "forget")
-SEARCH = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "fraction": (0.1, 0.3, 0.5), "epochs": (5, 10)}
+from osp_jax.training.descent import Optimiser, descend, epoch_batches, in_train_mode, split_variables
+from osp_jax.trees import combine, edited, leaves_by_path
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `msg`; unless told otherwise from deepunlearn, munl/unlearning/kgltop2.py."""
+class Msg(Method):
+    """Weights with small gradients drawn anew, then fine-tuning.
+
+    Unless told otherwise the settings are from deepunlearn, munl/unlearning/kgltop2.py.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1),
+        "fraction": (0.1, 0.3, 0.5),
+        "epochs": (5, 10),
+    }
+    trains: ClassVar[bool] = True
 
     fraction: float = 0.3  # init_rate
     kept_rate: float = 0.1  # factor on the gradient of the convolutions' weights that are kept
@@ -58,66 +68,61 @@ class Options:
             weight_decay=(0, None),
         )
 
+    def check(self, model: Model, channels: Any) -> None:
+        """Raises `InputError` for a network without 2-D convolutions."""
+        del channels
+        _convolutions(split_variables(model)[0])
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after the reset and `epochs` passes over the retained images."""
-    del forget, statistics
-    draw_key, reset_key, order_key, step_key = jax.random.split(rng, 4)
-    gradient = gradient_difference(model, variables, data, config.batch_size, draw_key)
-    params, mask = reset(variables["params"], gradient, config.fraction, config.kept_rate, reset_key)
-    batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    preparation = data.preparation if config.augment else data.preparation.without_augmentation()
-    return descend(
-        retain_loss(model, preparation),
-        {**variables, "params": params},
-        {"indices": batches},
-        np.repeat(epoch_rates(config.learning_rate, config.epochs), len(batches) // max(config.epochs, 1)),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
-        arguments=(data.images, data.labels),
-        mask=mask,
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after the reset and `epochs` passes over the retained images."""
+        del forget, statistics
+        draw_key, reset_key, order_key, step_key = jax.random.split(rng, 4)
+        gradient = gradient_difference(model, data, self.batch_size, draw_key)
+        params, rest = split_variables(model)
+        params, mask = reset(params, gradient, self.fraction, self.kept_rate, reset_key)
+        batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)
+        preparation = data.preparation if self.augment else data.preparation.without_augmentation()
+        variables = descend(
+            retain_loss(in_train_mode(model), preparation),
+            model.replace(variables=combine(params, rest)),
+            {"indices": batches},
+            np.repeat(epoch_rates(self.learning_rate, self.epochs), len(batches) // max(self.epochs, 1)),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum, weight_decay=self.weight_decay),
+            arguments=(data.images, data.labels),
+            mask=mask,
+        )
+        return model.replace(variables=variables)
 
 
-def check(params: Any, channels: Any, config: Any) -> None:
-    """Raises `InputError` for a network without 2-D convolutions."""
-    del channels, config
-    _convolutions(params)
-
-
-def gradient_difference(
-    model: nn.Module, variables: dict[str, Any], data: RequestData, batch_size: int, rng: jax.Array
-) -> Any:
+def gradient_difference(model: Model, data: RequestData, batch_size: int, rng: jax.Array) -> Any:
     """Sum of the batch gradients of retained images minus that of the forgotten ones, a pytree like `params`."""
     forgotten, draw = data.forget(), host_generator(rng)
     sides = draw.permutation(data.retain())[: len(forgotten)], draw.permutation(forgotten)
-    term = loss_gradient(model, data.preparation, train=True)
-    sums = [summed(term, variables, filled_batches(side, batch_size), data.images, data.labels) for side in sides]
+    term = loss_gradient(in_train_mode(model), data.preparation)
+    sums = [summed(term, model, filled_batches(side, batch_size), data.images, data.labels) for side in sides]
     return jax.tree.map(jnp.subtract, *sums)
 
 
 def reset(params: Any, gradient: Any, fraction: float, kept_rate: float, rng: jax.Array) -> tuple[Any, Any]:
     """(new params, factors on their later changes), pytrees like `params`; see above."""
-    paths, flat = _convolutions(params), traverse_util.flatten_dict(params)
-    gradients = traverse_util.flatten_dict(gradient)
-    masks = {path: jnp.ones_like(leaf) for path, leaf in flat.items()}
+    flat, gradients, masks = leaves_by_path(params), leaves_by_path(gradient), {}
     draw = host_generator(rng)
-    for path in paths:
+    for path in _convolutions(params):
         kernel = flat[path]
         fan_out = kernel.size // kernel.shape[-2]
         fresh = draw.standard_normal(kernel.shape, np.float32) * np.float32(np.sqrt(2 / fan_out))
         count = round(fraction * kernel.size)
         flat[path], masks[path] = _reset_kernel(kernel, fresh, gradients[path], count, kept_rate)
-    return traverse_util.unflatten_dict(flat), traverse_util.unflatten_dict(masks)
+    return edited(params, flat), edited(jax.tree.map(jnp.ones_like, params), masks)
 
 
 def epoch_rates(peak: float, epochs: int) -> np.ndarray:
@@ -126,10 +131,9 @@ def epoch_rates(peak: float, epochs: int) -> np.ndarray:
     return peak * np.where(number <= rise, number / max(rise, 1), (epochs + 1 - number) / (epochs + 1 - rise))
 
 
-def _convolutions(params: Any) -> list[tuple[str, ...]]:
+def _convolutions(params: Any) -> list[str]:
     """Paths of the kernels of 2-D convolutions."""
-    flat = traverse_util.flatten_dict(params)
-    paths = [path for path, leaf in flat.items() if path[-1] == "kernel" and leaf.ndim == 4]
+    paths = [path for path, leaf in leaves_by_path(params).items() if leaf.ndim == 4]
     if not paths:
         raise InputError("msg resets weights of 2-D convolutions and the network has none; choose another method")
     return paths

@@ -13,29 +13,44 @@ notebooks of larger networks call for some images of a class, has no pull and is
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Loss, Optimiser, cycled_batches, descend, epoch_batches
-from osp_jax.training.loss import cross_entropy
-
-SEES = ("retain", "forget")
-SEARCH = {"alpha": (0.9, 0.95, 0.99, 0.999), "learning_rate": (0.003, 0.01, 0.03), "train_mode": (False, True)}
+from osp_jax.training.descent import (
+    Forward,
+    Loss,
+    Optimiser,
+    cycled_batches,
+    descend,
+    epoch_batches,
+    in_eval_mode,
+    in_train_mode,
+    split_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `neggrad+`; `epochs` are passes over the retained images."""
+class NegGradPlus(Method):
+    """Down on retained and up on forgotten images at once; `epochs` are passes over the retained images."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Any]] = {
+        "alpha": (0.9, 0.95, 0.99, 0.999),
+        "learning_rate": (0.003, 0.01, 0.03),
+        "train_mode": (False, True),
+    }
 
     alpha: float = 0.95  # SCRUB, small_scale_unlearning.ipynb: ng_alpha; 0.9999 in those for some images of a class
     epochs: int = 10  # SCRUB, small_scale_unlearning.ipynb: ng_epochs
@@ -50,44 +65,49 @@ class Options:
         ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None)}
         check_options(self, **ranges, alpha=(0, 1), forget_batch_size=(1, None), momentum=(0, 1), pull=(0, None))
 
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        """Only in train mode is `train_apply` needed."""
+        return self.train_mode
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after `epochs` passes over the retained images, those to forget repeated beside them."""
-    del forget, statistics
-    retain_key, forget_key, step_key = jax.random.split(rng, 3)
-    retain = epoch_batches(data.retain(), config.batch_size, config.epochs, retain_key)
-    weights = jnp.float32(config.alpha), jnp.float32(config.pull)
-    return descend(
-        two_sided_loss(model, data.preparation, config.train_mode),
-        variables,
-        {
-            "retain": retain,
-            "forget": cycled_batches(data.forget(), config.forget_batch_size, len(retain), forget_key),
-        },
-        np.full(len(retain), config.learning_rate),
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum),
-        arguments=(data.images, data.labels, variables["params"], *weights),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after `epochs` passes over the retained images, those to forget repeated beside them."""
+        del forget, statistics
+        retain_key, forget_key, step_key = jax.random.split(rng, 3)
+        retain = epoch_batches(data.retain(), self.batch_size, self.epochs, retain_key)
+        forward = in_train_mode(model) if self.train_mode else in_eval_mode(model)
+        weights = jnp.float32(self.alpha), jnp.float32(self.pull)
+        variables = descend(
+            two_sided_loss(forward, data.preparation),
+            model,
+            {
+                "retain": retain,
+                "forget": cycled_batches(data.forget(), self.forget_batch_size, len(retain), forget_key),
+            },
+            np.full(len(retain), self.learning_rate),
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum),
+            arguments=(data.images, data.labels, split_variables(model)[0], *weights),
+        )
+        return model.replace(variables=variables)
 
 
 @lru_cache(maxsize=16)
-def two_sided_loss(model: nn.Module, preparation: Preparation, train_mode: bool) -> Loss:
+def two_sided_loss(forward: Forward, preparation: Preparation) -> Loss:
     """The loss above of a batch with indices `retain` and `forget`; arguments: images, labels, w0, alpha, pull."""
-    cost = (retain_loss if train_mode else running_statistics_loss)(model, preparation)
+    cost = retain_loss(forward, preparation)
 
     def loss(
         params: Any,
-        batch_stats: Any,
+        rest: Any,
         batch: Any,
         key: jax.Array,
         images: jax.Array,
@@ -98,22 +118,10 @@ def two_sided_loss(model: nn.Module, preparation: Preparation, train_mode: bool)
     ) -> tuple[jax.Array, Any]:
         retain_key, forget_key = jax.random.split(key)
         given = images, labels
-        retain, batch_stats = cost(params, batch_stats, {"indices": batch["retain"]}, retain_key, *given)
-        forget, batch_stats = cost(params, batch_stats, {"indices": batch["forget"]}, forget_key, *given)
+        retain, rest = cost(params, rest, {"indices": batch["retain"]}, retain_key, *given)
+        forget, rest = cost(params, rest, {"indices": batch["forget"]}, forget_key, *given)
         moved = jax.tree.map(lambda new, old: jnp.sum((new - old) ** 2), params, original)
         distance = sum(jax.tree.leaves(moved))
-        return alpha * (retain + pull / 2 * distance) - (1 - alpha) * forget, batch_stats
-
-    return loss
-
-
-@lru_cache(maxsize=16)
-def running_statistics_loss(model: nn.Module, preparation: Preparation) -> Loss:
-    """`finetune.retain_loss` in eval mode: batch norm by its running statistics, which stay as they are."""
-
-    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
-        inputs = preparation.augmented(images[batch["indices"]], key)
-        logits = model.apply({"params": params, "batch_stats": batch_stats}, inputs, False)
-        return cross_entropy(logits, labels[batch["indices"]]), batch_stats
+        return alpha * (retain + pull / 2 * distance) - (1 - alpha) * forget, rest
 
     return loss

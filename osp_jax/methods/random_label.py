@@ -10,33 +10,36 @@ several forgotten classes none gets the label of another (`labels`). Ours too: a
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
-from flax import linen as nn
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.relabelled import RelabelOptions, descend_relabelled
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-
-SEES = ("retain", "forget")
-SEARCH = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "epochs": (5, 10), "mixed": (False, True)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(RelabelOptions):
-    """Options of `random-label`."""
+class RandomLabel(RelabelOptions):
+    """Training on forgotten images with random labels, and on retained ones with their own."""
 
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1),
+        "epochs": (5, 10),
+        "mixed": (False, True),
+    }
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after `epochs` passes over the relabelled and the retained images."""
-    return descend_relabelled(model, variables, forget, data, statistics.classes_seen(), config, rng)
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after `epochs` passes over the relabelled and the retained images."""
+        return descend_relabelled(self, model, forget, data, statistics.classes_seen(), rng)

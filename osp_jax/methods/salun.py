@@ -8,26 +8,32 @@ in its later version. There the images of the gradient are augmented, here not.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.relabelled import RelabelOptions, descend_relabelled
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-
-SEES = ("retain", "forget")
-SEARCH = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "fraction": (0.1, 0.3, 0.5, 0.8), "epochs": (5, 10)}
+from osp_jax.training.descent import in_eval_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(RelabelOptions):
-    """Options of `salun`: those of `random-label`, and how much of the network may change."""
+class Salun(RelabelOptions):
+    """Random labels, and only the parameters that matter most to the forgotten images may change."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1),
+        "fraction": (0.1, 0.3, 0.5, 0.8),
+        "epochs": (5, 10),
+    }
 
     fraction: float = 0.5  # Unlearn-Saliency, Classification/README.md: mask/with_0.5.pt
 
@@ -35,22 +41,20 @@ class Options(RelabelOptions):
         super().__post_init__()
         check_options(self, fraction=(0, 1))
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables that differ from the original in `fraction` of the parameters, and in the running statistics."""
-    batches = filled_batches(data.forget(), config.batch_size)
-    term = loss_gradient(model, data.preparation)
-    mask = saliency_mask(summed(term, variables, batches, data.images, data.labels), config.fraction)
-    return descend_relabelled(model, variables, forget, data, statistics.classes_seen(), config, rng, mask)
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model, that differs from the original in `fraction` of the parameters, and in the running statistics."""
+        batches = filled_batches(data.forget(), self.batch_size)
+        term = loss_gradient(in_eval_mode(model), data.preparation)
+        mask = saliency_mask(summed(term, model, batches, data.images, data.labels), self.fraction)
+        return descend_relabelled(self, model, forget, data, statistics.classes_seen(), rng, mask)
 
 
 def saliency_mask(gradient: Any, fraction: float) -> Any:

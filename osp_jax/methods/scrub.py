@@ -14,29 +14,39 @@ steps are one program with one momentum, as there; fewer images than a batch are
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.targets import divergence
+from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
-from osp_jax.training.loss import cross_entropy, train_logits
-
-SEES = ("retain", "forget")
-SEARCH = {"learning_rate": (0.0005, 0.002, 0.005, 0.02), "alpha": (0.001, 0.1, 0.5), "max_epochs": (1, 2, 3)}
+from osp_jax.training.descent import Forward, Loss, Optimiser, descend, epoch_batches, in_train_mode
+from osp_jax.training.loss import cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `scrub`; the sources are names in large_scale_unlearning.ipynb."""
+class Scrub(Method):
+    """Away from the original on forgotten images, and back to it on retained ones, in turn.
+
+    The sources of the settings are names in large_scale_unlearning.ipynb.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": (0.0005, 0.002, 0.005, 0.02),
+        "alpha": (0.001, 0.1, 0.5),
+        "max_epochs": (1, 2, 3),
+    }
+    trains: ClassVar[bool] = True
 
     epochs: int = 3  # sgda_epochs
     max_epochs: int = 2  # msteps
@@ -63,39 +73,38 @@ class Options:
         except ValueError as error:
             raise InputError(f"option decay_after is {shown(self.decay_after)}; give epochs such as 3,5,9") from error
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables of the student."""
-    del forget, statistics
-    order_key, step_key = jax.random.split(rng)
-    batches = schedule(data.forget(), data.retain(), config, order_key)
-    return descend(
-        scrub_loss(model, data.preparation),
-        variables,
-        {name: values for name, values in batches.items() if name != "rate"},
-        batches["rate"],
-        step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
-        arguments=(data.images, data.labels, variables, config.temperature),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The student."""
+        del forget, statistics
+        order_key, step_key = jax.random.split(rng)
+        batches = schedule(data.forget(), data.retain(), self, order_key)
+        variables = descend(
+            scrub_loss(in_train_mode(model), model.apply, data.preparation),
+            model,
+            {name: values for name, values in batches.items() if name != "rate"},
+            batches["rate"],
+            step_key,
+            optimiser=Optimiser(momentum=self.momentum, weight_decay=self.weight_decay),
+            arguments=(data.images, data.labels, model.variables, self.temperature),
+        )
+        return model.replace(variables=variables)
 
 
 @lru_cache(maxsize=16)
-def scrub_loss(model: nn.Module, preparation: Preparation) -> Loss:
+def scrub_loss(student: Forward, apply: Callable[[Any, jax.Array], jax.Array], preparation: Preparation) -> Loss:
     """Cross-entropy and divergence from the teacher, with the weights `batch['gamma']` and `batch['alpha']`."""
 
     def loss(
         params: Any,
-        batch_stats: Any,
+        rest: Any,
         batch: Any,
         key: jax.Array,
         images: jax.Array,
@@ -103,29 +112,28 @@ def scrub_loss(model: nn.Module, preparation: Preparation) -> Loss:
         teacher: Any,
         temperature: jax.Array,
     ) -> Any:
-        del key
         inputs = preparation.plain(images[batch["indices"]])
-        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
-        distance = divergence(model.apply(teacher, inputs, False), logits, temperature).mean() * temperature**2
+        logits, rest = student(params, rest, inputs, key)
+        distance = divergence(apply(teacher, inputs), logits, temperature).mean() * temperature**2
         own = cross_entropy(logits, labels[batch["indices"]])
-        return batch["gamma"] * own + batch["alpha"] * distance, batch_stats
+        return batch["gamma"] * own + batch["alpha"] * distance, rest
 
     return loss
 
 
-def schedule(forgotten: np.ndarray, retained: np.ndarray, config: Options, rng: jax.Array) -> dict[str, np.ndarray]:
+def schedule(forgotten: np.ndarray, retained: np.ndarray, method: Scrub, rng: jax.Array) -> dict[str, np.ndarray]:
     """Of each step: the indices of its images, int32 `(steps, batch)`, and `gamma`, `alpha` and `rate`, `(steps,)`."""
     phases = []
 
     def add(images: np.ndarray, key: jax.Array, **values: float) -> None:
-        images = np.resize(images, max(config.batch_size, len(images)))  # repeated, where there are too few
-        indices = epoch_batches(images, config.batch_size, 1, key)
+        images = np.resize(images, max(method.batch_size, len(images)))  # repeated, where there are too few
+        indices = epoch_batches(images, method.batch_size, 1, key)
         phases.append({"indices": indices, **{name: np.full(len(indices), value) for name, value in values.items()}})
 
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, method.epochs + 1):
         max_key, min_key = jax.random.split(jax.random.fold_in(rng, epoch))
-        rate = config.learning_rate * config.decay_rate ** sum(epoch > after for after in config.decays())
-        if epoch <= config.max_epochs:
+        rate = method.learning_rate * method.decay_rate ** sum(epoch > after for after in method.decays())
+        if epoch <= method.max_epochs:
             add(forgotten, max_key, gamma=0.0, alpha=-1.0, rate=rate)
-        add(retained, min_key, gamma=config.gamma, alpha=config.alpha, rate=rate)
+        add(retained, min_key, gamma=method.gamma, alpha=method.alpha, rate=rate)
     return jax.tree.map(lambda *values: np.concatenate(values), *phases)

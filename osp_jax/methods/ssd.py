@@ -13,26 +13,34 @@ larger alpha.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.draws import host_generator
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import mean_squared_gradient
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-
-SEES = ("retain", "forget")
-SEARCH = {"alpha": (5.0, 7.0, 10.0, 25.0, 50.0, 100.0), "dampening": (0.1, 1.0, 5.0), "shuffled": (False, True)}
+from osp_jax.training.descent import split_variables
+from osp_jax.trees import combine
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `ssd`."""
+class Ssd(Method):
+    """Damping of the parameters that matter more to the forgotten images than to all of them."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    search: ClassVar[Mapping[str, Any]] = {
+        "alpha": (5.0, 7.0, 10.0, 25.0, 50.0, 100.0),
+        "dampening": (0.1, 1.0, 5.0),
+        "shuffled": (False, True),
+    }
 
     alpha: float = 10.0  # authors' forget_full_class_main.py: selection_weighting (for 20 and 100 classes)
     dampening: float = 1.0  # lambda of the paper; authors' forget_full_class_main.py: dampening_constant
@@ -42,32 +50,31 @@ class Options:
     def __post_init__(self) -> None:
         check_options(self, alpha=(0, None), dampening=(0, None), batch_size=(1, None))
 
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model with dampened parameters; the running statistics stay."""
+        del forget, statistics
+        labels, draw = np.asarray(data.labels), host_generator(rng)
 
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables with dampened parameters; the running statistics stay."""
-    del forget, statistics
-    labels, draw = np.asarray(data.labels), host_generator(rng)
+        def ordered(indices: np.ndarray) -> np.ndarray:
+            return draw.permutation(indices) if self.shuffled else indices[np.argsort(labels[indices], kind="stable")]
 
-    def ordered(indices: np.ndarray) -> np.ndarray:
-        return draw.permutation(indices) if config.shuffled else indices[np.argsort(labels[indices], kind="stable")]
-
-    of_forget = ordered(data.forget())
-    of_all = np.concatenate([ordered(data.retain()), of_forget])  # the forgotten classes last, as there
-    of_all = draw.permutation(of_all) if config.shuffled else of_all
-    forget_importance, importance = (
-        mean_squared_gradient(model, variables, data, indices, config.batch_size) for indices in (of_forget, of_all)
-    )
-    params = dampened(variables["params"], importance, forget_importance, config.alpha, config.dampening)
-    return {**variables, "params": params}
+        of_forget = ordered(data.forget())
+        of_all = np.concatenate([ordered(data.retain()), of_forget])  # the forgotten classes last, as there
+        of_all = draw.permutation(of_all) if self.shuffled else of_all
+        forget_importance, importance = (
+            mean_squared_gradient(model, data, indices, self.batch_size) for indices in (of_forget, of_all)
+        )
+        params, rest = split_variables(model)
+        params = dampened(params, importance, forget_importance, self.alpha, self.dampening)
+        return model.replace(variables=combine(params, rest))
 
 
 @jax.jit

@@ -18,34 +18,52 @@ In both the noise of a class has that class as its label; the notebook labels al
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
-from osp_jax.methods.parts.targets import forward, label_loss
+from osp_jax.methods.parts.targets import label_loss
+from osp_jax.model import Model
 from osp_jax.statistics import Statistics
-from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
-from osp_jax.training.loss import cross_entropy, train_logits
+from osp_jax.training.descent import (
+    Forward,
+    Loss,
+    Optimiser,
+    descend,
+    descend_from,
+    epoch_batches,
+    in_eval_mode,
+    in_train_mode,
+    split_variables,
+)
+from osp_jax.training.loss import cross_entropy
+from osp_jax.trees import combine
 
-SEES = ("retain",)
 SETTINGS = ("as_intended", "as_released")
-SEARCH = {
-    "settings": SETTINGS,
-    "impair_rate": (0.0003, 0.001, 0.005, 0.02),
-    "repair_rate": (0.0003, 0.001, 0.003, 0.01),
-}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `unsir`; the source of each number is the authors' notebook."""
+class Unsir(Method):
+    """Noise of the class impairs the network and retained images repair it.
+
+    The source of each number is the authors' notebook.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
+    search: ClassVar[Mapping[str, Any]] = {
+        "settings": SETTINGS,
+        "impair_rate": (0.0003, 0.001, 0.005, 0.02),
+        "repair_rate": (0.0003, 0.001, 0.003, 0.01),
+    }
+    trains: ClassVar[bool] = True
 
     settings: str = "as_intended"  # the paper; as_released: the notebook as it runs, see above
     noise_images: int = 256  # of each forgotten class; there the batch size
@@ -67,101 +85,95 @@ class Options:
         check_options(self, impair_rate=(0, None), repair_rate=(0, None), batch_size=(1, None))
         check_options(self, impair_epochs=(0, None), repair_epochs=(0, None))
 
-
-def unlearn(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    *,
-    data: RequestData,
-    statistics: Statistics,
-    config: Options,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """Variables after impairing and repairing."""
-    del statistics
-    retain_key, noise_key, impair_key, repair_key, step_key = jax.random.split(rng, 5)
-    released = config.settings == "as_released"
-    retained = data.retain(config.retain_per_class, None if released else retain_key)
-    labels = np.asarray(data.labels)[retained]
-    noise, variables = optimised_noise(model, variables, forget, data.images.shape[1:], config, noise_key)
-    examples = impair_examples(retained, labels, forget, noise.shape[1], config.noise_repeats)
-    order = epoch_batches(np.arange(len(examples["labels"])), config.batch_size, config.impair_epochs, impair_key)
-    variables = descend(
-        impair_loss(model, data.preparation),
-        variables,
-        {name: values[order] for name, values in examples.items()},
-        np.full(len(order), config.impair_rate),
-        step_key,
-        optimiser=Optimiser("adam"),
-        arguments=(data.images, noise.reshape(-1, *noise.shape[2:])),
-    )
-    order = epoch_batches(np.arange(len(retained)), config.batch_size, config.repair_epochs, repair_key)
-    return descend(
-        label_loss(model, data.preparation),
-        variables,
-        {"indices": retained[order], "labels": labels[order]},
-        np.full(len(order), config.repair_rate),
-        step_key,
-        optimiser=Optimiser("adam"),
-        arguments=(data.images,),
-    )
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model after impairing and repairing."""
+        del statistics
+        retain_key, noise_key, impair_key, repair_key, step_key = jax.random.split(rng, 5)
+        released = self.settings == "as_released"
+        retained = data.retain(self.retain_per_class, None if released else retain_key)
+        labels = np.asarray(data.labels)[retained]
+        noise, variables = optimised_noise(model, forget, data.images.shape[1:], self, noise_key)
+        model = model.replace(variables=variables)
+        examples = impair_examples(retained, labels, forget, noise.shape[1], self.noise_repeats)
+        order = epoch_batches(np.arange(len(examples["labels"])), self.batch_size, self.impair_epochs, impair_key)
+        variables = descend(
+            impair_loss(in_train_mode(model), data.preparation),
+            model,
+            {name: values[order] for name, values in examples.items()},
+            np.full(len(order), self.impair_rate),
+            step_key,
+            optimiser=Optimiser("adam"),
+            arguments=(data.images, noise.reshape(-1, *noise.shape[2:])),
+        )
+        model = model.replace(variables=variables)
+        order = epoch_batches(np.arange(len(retained)), self.batch_size, self.repair_epochs, repair_key)
+        variables = descend(
+            label_loss(in_train_mode(model), data.preparation),
+            model,
+            {"indices": retained[order], "labels": labels[order]},
+            np.full(len(order), self.repair_rate),
+            step_key,
+            optimiser=Optimiser("adam"),
+            arguments=(data.images,),
+        )
+        return model.replace(variables=variables)
 
 
 @lru_cache(maxsize=16)
-def noise_loss(model: nn.Module, train: bool) -> Loss:
+def noise_loss(forward: Forward) -> Loss:
     """What noise, in the place of the parameters, descends: minus its cross-entropy with `batch['label']`, plus
     `batch['penalty']` times its squared norm; the mean over noise images."""
 
-    def loss(noise: jax.Array, batch_stats: Any, batch: Any, key: jax.Array, params: Any) -> Any:
-        del key
-        logits, batch_stats = forward(model, params, batch_stats, noise, train)
+    def loss(noise: jax.Array, rest: Any, batch: Any, key: jax.Array, params: Any) -> Any:
+        logits, rest = forward(params, rest, noise, key)
         norms = jnp.square(noise).sum((1, 2, 3))  # b h w c -> b
         labels = jnp.full(len(noise), batch["label"])
-        return batch["penalty"] * norms.mean() - cross_entropy(logits, labels), batch_stats
+        return batch["penalty"] * norms.mean() - cross_entropy(logits, labels), rest
 
     return loss
 
 
 @lru_cache(maxsize=16)
-def impair_loss(model: nn.Module, preparation: Preparation) -> Loss:
-    """Cross-entropy in train mode; the input is noise where `batch['noise']`, its number, is 0 or more."""
+def impair_loss(forward: Forward, preparation: Preparation) -> Loss:
+    """Cross-entropy; the input is noise where `batch['noise']`, its number, is 0 or more."""
 
-    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, images: jax.Array, noise: jax.Array) -> Any:
-        del key
+    def loss(params: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array, noise: jax.Array) -> Any:
         is_noise = (batch["noise"] >= 0)[:, None, None, None]
         inputs = jnp.where(is_noise, noise[batch["noise"]], preparation.plain(images[batch["indices"]]))
-        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
-        return cross_entropy(logits, batch["labels"]), batch_stats
+        logits, rest = forward(params, rest, inputs, key)
+        return cross_entropy(logits, batch["labels"]), rest
 
     return loss
 
 
 def optimised_noise(
-    model: nn.Module,
-    variables: dict[str, Any],
-    forget: tuple[int, ...],
-    image_shape: tuple[int, int, int],
-    config: Options,
-    rng: jax.Array,
-) -> tuple[jax.Array, dict[str, Any]]:
+    model: Model, forget: tuple[int, ...], image_shape: tuple[int, int, int], settings: Unsir, rng: jax.Array
+) -> tuple[jax.Array, Any]:
     """(noise float32 `(forgotten classes, images, h, w, c)`, variables as the optimisation leaves them)."""
-    released, steps = config.settings == "as_released", config.noise_steps
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    noises = []
+    released, steps = settings.settings == "as_released", settings.noise_steps
+    forward = in_train_mode(model) if released else in_eval_mode(model)
+    (params, rest), noises = split_variables(model), []
     for label, key in zip(forget, jax.random.split(rng, len(forget)), strict=True):
-        done = descend(
-            noise_loss(model, released),
-            {"params": jax.random.normal(key, (config.noise_images, *image_shape)), "batch_stats": batch_stats},
-            {"label": np.full(steps, label, np.int32), "penalty": np.full(steps, config.noise_penalty)},
-            np.full(steps, config.noise_rate),
+        noise, rest = descend_from(
+            noise_loss(forward),
+            jax.random.normal(key, (settings.noise_images, *image_shape)),
+            rest,
+            {"label": np.full(steps, label, np.int32), "penalty": np.full(steps, settings.noise_penalty)},
+            np.full(steps, settings.noise_rate),
             key,
             optimiser=Optimiser("adam"),
             arguments=(params,),
         )
-        batch_stats = done["batch_stats"]
-        noises.append(done["params"][: image_shape[-1]] if released else done["params"])
-    return jnp.stack(noises), {"params": params, "batch_stats": batch_stats}
+        noises.append(noise[: image_shape[-1]] if released else noise)
+    return jnp.stack(noises), combine(params, rest)
 
 
 def impair_examples(

@@ -1,8 +1,8 @@
 """How much each parameter matters to a set of images: sums over gradients of the loss, outside of any descent.
 
-A term is a function of one batch, `(variables, batch, *arguments) -> pytree like params`, where `batch` has `indices`
-int32 `(batch,)` and `weights` float32 `(batch,)`. Like the losses of `descend` it is made in a cached function of its
-settings, so that its program compiles once.
+A term is a function of one batch, `(params, rest, batch, *arguments) -> pytree like params`. `params` and `rest` are as
+in a loss of `descend`; `batch` has `indices` int32 `(batch,)` and `weights` float32 `(batch,)`. Like a loss, a term is
+made in a cached function of its settings, so that its program compiles once.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,22 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.model import Model
 from osp_jax.runtime.distributed import everywhere
-from osp_jax.training.loss import train_logits
+from osp_jax.training.descent import Forward, in_eval_mode, split_variables
 
 Term = Callable[..., Any]
 
 
-def summed(term: Term, variables: dict[str, Any], batches: Mapping[str, np.ndarray], *arguments: Any) -> Any:
+def summed(term: Term, model: Model, batches: Mapping[str, np.ndarray], *arguments: Any) -> Any:
     """Sum of `term` over the batches, entries of `batches` along their first axis; float32, a pytree like `params`."""
-    add = _accumulate(term)
-    result = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), variables["params"])
+    add, (params, rest) = _accumulate(term), split_variables(model)
+    result = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
     for i in range(len(batches["indices"])):
-        result = add(result, variables, {name: rows[i] for name, rows in batches.items()}, *arguments)
+        result = add(result, params, rest, {name: rows[i] for name, rows in batches.items()}, *arguments)
     return everywhere(result)
 
 
@@ -42,37 +42,30 @@ def filled_batches(indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray
     return {"indices": np.resize(indices, shape).astype(np.int32), "weights": weights.reshape(shape)}
 
 
-def mean_squared_gradient(
-    model: nn.Module, variables: dict[str, Any], data: RequestData, indices: np.ndarray, batch_size: int
-) -> Any:
+def mean_squared_gradient(model: Model, data: RequestData, indices: np.ndarray, batch_size: int) -> Any:
     """Mean over batches of the squared gradient of a batch's mean cross-entropy, in eval mode.
 
     The gradient is squared after the mean over the batch; with batches of one image this is the diagonal of the
     empirical Fisher information. `indices` `(k,)` are taken in their order; float32, a pytree like `params`.
     """
     batches = filled_batches(indices, batch_size)
-    term = loss_gradient(model, data.preparation, power=2)
-    total = summed(term, variables, batches, data.images, data.labels)
+    term = loss_gradient(in_eval_mode(model), data.preparation, power=2)
+    total = summed(term, model, batches, data.images, data.labels)
     return jax.tree.map(lambda leaf: leaf / len(batches["indices"]), total)
 
 
 @lru_cache(maxsize=32)
-def loss_gradient(model: nn.Module, preparation: Preparation, *, power: int = 1, train: bool = False) -> Term:
-    """Term `(variables, batch, images, labels)`: the gradient of the weighted mean cross-entropy of the images, without
-    augmentation, each entry to the `power`. `train`: in train mode; the running statistics stay as they are."""
+def loss_gradient(forward: Forward, preparation: Preparation, *, power: int = 1) -> Term:
+    """Term `(params, rest, batch, images, labels)`: the gradient of the weighted mean cross-entropy of the images,
+    without augmentation, each entry to the `power`. Running statistics stay as they are."""
 
-    def loss(params: Any, variables: Any, batch: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-        inputs, variables = preparation.plain(images[batch["indices"]]), {**variables, "params": params}
-        if train:
-            logits, _ = train_logits(model, params, variables["batch_stats"], inputs)
-        else:
-            logits = model.apply(variables, inputs, False)
+    def loss(params: Any, rest: Any, batch: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        logits, _ = forward(params, rest, preparation.plain(images[batch["indices"]]), jax.random.key(0))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch["indices"]])
         return losses @ batch["weights"] / batch["weights"].sum()
 
-    def term(variables: Any, *given: Any) -> Any:
-        gradient = jax.grad(loss)(variables["params"], variables, *given)
-        return jax.tree.map(lambda leaf: leaf**power, gradient)
+    def term(*given: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf**power, jax.grad(loss)(*given))
 
     return term
 

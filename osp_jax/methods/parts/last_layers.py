@@ -11,28 +11,38 @@ gradients (theirs at a norm of 10).
 
 import dataclasses
 from collections.abc import Mapping
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 
-from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
-from osp_jax.training.descent import Loss, Optimiser, descend, epoch_batches
-from osp_jax.training.loss import cross_entropy, train_logits
-
-Path = tuple[str, ...]
+from osp_jax.training.descent import (
+    Forward,
+    Optimiser,
+    TrainApply,
+    descend,
+    epoch_batches,
+    split_variables,
+)
+from osp_jax.trees import edited, leaves_by_path, pruned
 
 
 @dataclasses.dataclass(frozen=True)
-class LastLayersOptions:
-    """Options of `euk` and `cfk`."""
+class LastLayers(Method):
+    """Settings of `euk` and `cfk`."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain",)
+    trains: ClassVar[bool] = True
 
     k: int = 1  # Goel et al., unlearn.py: minL; they try 1 to 50 of up to 110 layers
     epochs: int = 62  # Goel et al., unlearn.py: --epochs-rf
@@ -46,113 +56,104 @@ class LastLayersOptions:
         ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None), "momentum": (0, 1)}
         check_options(self, **ranges, k=(1, None), floor=(0, 1), weight_decay=(0, None))
 
+    def check(self, model: Model, channels: Any) -> None:
+        """Raises `InputError` for a network of fewer than `k` layers."""
+        del channels
+        params, _ = split_variables(model)
+        layers = {path.rpartition("/")[0] for path, leaf in leaves_by_path(params).items() if leaf.ndim > 1}
+        if self.k > len(layers):
+            raise InputError(f"option k is {self.k} and the network has {len(layers)} layers; give at most as many")
 
-def train_last_layers(
-    model: nn.Module,
-    variables: dict[str, Any],
-    start: dict[str, Any],
-    *,
-    data: RequestData,
-    config: LastLayersOptions,
-    rng: jax.Array,
-) -> dict[str, Any]:
-    """`variables` with the last `config.k` layers trained on retained images from where they are in `start`."""
-    check_depth(variables["params"], None, config)
+
+def train_last_layers(method: LastLayers, model: Model, start: Any, data: RequestData, rng: jax.Array) -> Model:
+    """The model with its last `method.k` layers trained on retained images from where they are in `start`, variables
+    like its own."""
+    method.check(model, None)
     order_key, step_key = jax.random.split(rng)
-    trained = last_modules(model, data.images.shape[1:], config.k)
-    batches = epoch_batches(data.retain(), config.batch_size, config.epochs, order_key)
-    rates = restart_rates(config.learning_rate, config.floor, config.epochs)
-    last = descend(
-        last_layers_loss(model, data.preparation, trained),
-        {name: select(start[name], trained) for name in start},
+    trained = last_leaves(leaves_in_order(model, data.images.shape[1:]), method.k)
+    batches = epoch_batches(data.retain(), method.batch_size, method.epochs, order_key)
+    rates = restart_rates(method.learning_rate, method.floor, method.epochs)
+    variables = descend(
+        retain_loss(Forward(PartlyTraining(model.train_apply, trained), train=True), data.preparation),
+        model.replace(
+            variables=edited(model.variables, pruned(start, trained)),
+            is_parameter=lambda path: path in trained and model.is_parameter(path),
+        ),
         {"indices": batches},
-        np.repeat(rates, len(batches) // max(config.epochs, 1)),
+        np.repeat(rates, len(batches) // max(method.epochs, 1)),
         step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
-        arguments=(variables, data.images, data.labels),
+        optimiser=Optimiser(momentum=method.momentum, weight_decay=method.weight_decay),
+        arguments=(data.images, data.labels),
     )
-    return {name: overlay(variables[name], last[name]) for name in variables}
+    return model.replace(variables=variables)
 
 
-def check_depth(params: Any, channels: Any, config: LastLayersOptions) -> None:
-    """Raises `InputError` for a network of fewer than `config.k` layers."""
-    del channels
-    layers = {path[:-1] for path, leaf in traverse_util.flatten_dict(params).items() if leaf.ndim > 1}
-    if config.k > len(layers):
-        raise InputError(f"option k is {config.k} and the network has {len(layers)} layers; give at most as many")
+def last_leaves(order: tuple[tuple[str, bool], ...], k: int) -> frozenset[str]:
+    """Paths of the leaves from the last but `k - 1` kernel on; `order` is that of `leaves_in_order`."""
+    kernels = [i for i, (_, is_kernel) in enumerate(order) if is_kernel]
+    return frozenset(path for path, _ in order[kernels[-k] :])
 
 
-@lru_cache(maxsize=32)
-def last_layers_loss(model: nn.Module, preparation: Preparation, trained: frozenset[Path]) -> Loss:
-    """Cross-entropy of a batch of augmented images, as a function of the modules `trained` alone.
+@dataclasses.dataclass(frozen=True)
+class PartlyTraining:
+    """A `train_apply` in which all but the leaves at the paths `trained` is as in eval mode."""
 
-    They are in train mode; the rest is in the first of the arguments: variables, images, labels.
-    """
+    train_apply: TrainApply
+    trained: frozenset[str]
 
-    def loss(
-        params: Any, batch_stats: Any, batch: Any, key: jax.Array, frozen: Any, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        inputs = preparation.augmented(images[batch["indices"]], key)
-        whole = overlay(frozen["params"], params), overlay(frozen["batch_stats"], batch_stats)
-        with nn.intercept_methods(partial(_keep_running_statistics, trained)):
-            logits, batch_stats = train_logits(model, *whole, inputs)
-        return cross_entropy(logits, labels[batch["indices"]]), select(batch_stats, trained)
-
-    return loss
+    def __call__(self, variables: Any, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
+        with nn.intercept_methods(partial(_keep_running_statistics, self.trained)):
+            return self.train_apply(variables, images, rng)
 
 
-def _keep_running_statistics(trained: frozenset[Path], next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+def _keep_running_statistics(trained: frozenset[str], next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
     module = context.module
     trains = isinstance(module, nn.BatchNorm) and context.method_name == "__call__" and not module.use_running_average
-    if not trains or module.path in trained:
+    if not trains or "/".join(("batch_stats", *module.path, "mean")) in trained:
         return next_fun(*args, **kwargs)
     # A copy, for the mode may stand in the module or in the call, but not in both.
     frozen = module.clone(parent=None, use_running_average=True)
     return frozen.apply(module.variables, args[0])
 
 
-def last_modules(model: nn.Module, image_shape: tuple[int, int, int], k: int) -> frozenset[Path]:
-    """Paths of the last `k` modules with a kernel, and of all others with variables from the first of them on."""
-    modules = modules_in_order(model, image_shape)
-    layers = [i for i, (_, has_kernel) in enumerate(modules) if has_kernel]
-    return frozenset(path for path, _ in modules[layers[-k] :])
+def leaves_in_order(model: Model, image_shape: tuple[int, ...]) -> tuple[tuple[str, bool], ...]:
+    """(path, whether it is a kernel) of each leaf of `model.variables` that the network reads, in the order of the
+    forward pass.
 
+    A layer that is called more than once stands where it is called last.
 
-@lru_cache(maxsize=32)
-def modules_in_order(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[Path, bool], ...]:
-    """(path, whether it has a kernel) of each module with variables of its own, in the order of the forward pass.
-
-    A module that is called more than once stands where it is called last.
+    Raises:
+      InputError: not a Linen module.
     """
-    order: dict[Path, bool | None] = {}
+    linen_module(model)
+    order: dict[tuple[str, ...], tuple[tuple[str, bool], ...]] = {}
 
     def note(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
         if context.method_name == "setup":
             return next_fun(*args, **kwargs)
         order.pop(module.path, None)
-        order[module.path] = None  # its place; what it has is known after the call
+        order[module.path] = ()  # its place; what it has is known after the call
         result = next_fun(*args, **kwargs)
-        trees = (module.variables.get(name, {}) for name in ("params", "batch_stats"))
-        own = [leaf for tree in trees for leaf in tree.values() if not isinstance(leaf, Mapping)]
-        order[module.path] = any(leaf.ndim > 1 for leaf in own) if own else None
+        order[module.path] = _own_leaves(module)
         return result
 
     with nn.intercept_methods(note):
-        jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *image_shape)))
-    return tuple((path, has_kernel) for path, has_kernel in order.items() if has_kernel is not None)
+        # A function of its own, for JAX does not call one again that it has traced before.
+        jax.eval_shape(lambda *given: model.apply(*given), model.variables, jnp.zeros((1, *image_shape)))
+    return tuple(leaf for leaves in order.values() for leaf in leaves)
 
 
-def select(tree: dict[str, Any], modules: frozenset[Path]) -> dict[str, Any]:
-    """`tree` with nothing but the leaves of `modules`."""
-    flat = traverse_util.flatten_dict(tree)
-    return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if path[:-1] in modules})
-
-
-def overlay(tree: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
-    """`tree` with the leaves of `changed` in place of its own."""
-    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
-    return traverse_util.unflatten_dict({**flat, **traverse_util.flatten_dict(changed)})
+def _own_leaves(module: nn.Module) -> tuple[tuple[str, bool], ...]:
+    """The leaves of a module without those of modules inside it, its kernel first."""
+    own = {
+        "/".join((name, *module.path, leaf_name)): leaf
+        for name, tree in module.variables.items()
+        for leaf_name, leaf in tree.items()
+        if not isinstance(leaf, Mapping)
+    }
+    kernel = next((path for path, leaf in own.items() if path.startswith("params/") and leaf.ndim > 1), None)
+    return tuple((path, path == kernel) for path in sorted(own, key=lambda path: path != kernel))
 
 
 def restart_rates(peak: float, floor: float, epochs: int) -> np.ndarray:

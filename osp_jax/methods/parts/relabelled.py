@@ -5,26 +5,29 @@ Defaults and their sources: see `methods/random_label.py`.
 
 import dataclasses
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches
+from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
-from osp_jax.training.descent import Loss, Optimiser, descend
-from osp_jax.training.loss import cross_entropy, train_logits
+from osp_jax.model import Model
+from osp_jax.training.descent import Forward, Loss, Optimiser, descend, in_train_mode
+from osp_jax.training.loss import cross_entropy
 
 LABELS = ("retained", "any")
 
 
 @dataclasses.dataclass(frozen=True)
-class RelabelOptions:
+class RelabelOptions(Method):
     """Options of both; where no source is named, from Unlearn-Saliency, Classification/arg_parser.py."""
+
+    trains: ClassVar[bool] = True
 
     epochs: int = 10  # --unlearn_epochs
     learning_rate: float = 0.01  # --unlearn_lr; its README has 0.013 for random images
@@ -47,35 +50,35 @@ class RelabelOptions:
 
 
 def descend_relabelled(
-    model: nn.Module,
-    variables: dict[str, Any],
+    method: RelabelOptions,
+    model: Model,
     forget: tuple[int, ...],
     data: RequestData,
     classes: np.ndarray,
-    config: RelabelOptions,
     rng: jax.Array,
     mask: Any = None,
-) -> dict[str, Any]:
-    """Variables after `epochs` passes over the relabelled and the retained images.
+) -> Model:
+    """The model after `epochs` passes over the relabelled and the retained images.
 
     Labels are from `classes`, and `mask` is on the changes, as in `descend`.
     """
     order_key, step_key = jax.random.split(rng)
-    batches = relabelled_batches(data, forget, classes, config, order_key)
-    return descend(
-        relabelled_loss(model, data.preparation),
-        variables,
+    batches = relabelled_batches(data, forget, classes, method, order_key)
+    variables = descend(
+        relabelled_loss(in_train_mode(model), data.preparation),
+        model,
         batches,
-        np.full(len(batches["indices"]), config.learning_rate),
+        np.full(len(batches["indices"]), method.learning_rate),
         step_key,
-        optimiser=Optimiser(momentum=config.momentum, weight_decay=config.weight_decay),
+        optimiser=Optimiser(momentum=method.momentum, weight_decay=method.weight_decay),
         arguments=(data.images,),
         mask=mask,
     )
+    return model.replace(variables=variables)
 
 
 def relabelled_batches(
-    data: RequestData, forget: tuple[int, ...], classes: np.ndarray, config: RelabelOptions, rng: jax.Array
+    data: RequestData, forget: tuple[int, ...], classes: np.ndarray, method: RelabelOptions, rng: jax.Array
 ) -> dict[str, np.ndarray]:
     """`indices` and `labels` of all epochs, int32 `(steps, batch)`; each epoch draws new labels and a new order.
 
@@ -83,24 +86,24 @@ def relabelled_batches(
     """
     draw = host_generator(rng)
     retained, forgotten, labels = data.retain(), data.forget(), np.array(data.labels)
-    choices = np.setdiff1d(classes, forget if config.labels == "retained" else ())
-    parts = [np.concatenate([forgotten, retained])] if config.mixed else [forgotten, retained]
+    choices = np.setdiff1d(classes, forget if method.labels == "retained" else ())
+    parts = [np.concatenate([forgotten, retained])] if method.mixed else [forgotten, retained]
     epochs = []
-    for _ in range(config.epochs):
+    for _ in range(method.epochs):
         labels[forgotten] = draw.choice(choices, len(forgotten))
-        orders = [filled_batches(draw.permutation(part), config.batch_size)["indices"] for part in parts]
+        orders = [filled_batches(draw.permutation(part), method.batch_size)["indices"] for part in parts]
         epochs += [(order, labels[order]) for order in orders]
     indices, targets = map(np.concatenate, zip(*epochs, strict=True))
     return {"indices": indices, "labels": targets.astype(np.int32)}
 
 
 @lru_cache(maxsize=16)
-def relabelled_loss(model: nn.Module, preparation: Preparation) -> Loss:
-    """Cross-entropy of a batch of augmented images with the labels that the batch brings, in train mode."""
+def relabelled_loss(forward: Forward, preparation: Preparation) -> Loss:
+    """Cross-entropy of a batch of augmented images with the labels that the batch brings."""
 
-    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
+    def loss(params: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
         inputs = preparation.augmented(images[batch["indices"]], key)
-        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
-        return cross_entropy(logits, batch["labels"]), batch_stats
+        logits, rest = forward(params, rest, inputs, key)
+        return cross_entropy(logits, batch["labels"]), rest
 
     return loss

@@ -1,23 +1,22 @@
-"""The loss of further training on retained images, as methods that fine-tune share it."""
+"""The loss of further training on images with their own labels, as methods that fine-tune share it."""
 
 from functools import lru_cache
 from typing import Any
 
 import jax
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.training.descent import Loss
-from osp_jax.training.loss import cross_entropy, train_logits
+from osp_jax.training.descent import Forward, Loss
+from osp_jax.training.loss import cross_entropy
 
 
 @lru_cache(maxsize=16)
-def retain_loss(model: nn.Module, preparation: Preparation) -> Loss:
-    """Cross-entropy of a batch of augmented images with their own labels, in train mode."""
+def retain_loss(forward: Forward, preparation: Preparation) -> Loss:
+    """Cross-entropy of a batch of augmented images with their own labels; `forward`: in train mode, as a rule."""
 
-    def loss(params: Any, batch_stats: Any, batch: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
+    def loss(params: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
         inputs = preparation.augmented(images[batch["indices"]], key)
-        logits, batch_stats = train_logits(model, params, batch_stats, inputs)
-        return cross_entropy(logits, labels[batch["indices"]]), batch_stats
+        logits, rest = forward(params, rest, inputs, key)
+        return cross_entropy(logits, labels[batch["indices"]]), rest
 
     return loss
