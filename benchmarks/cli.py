@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from osp_jax.data.memory import image_bytes, require_memory
-from osp_jax.networks import MODELS
+from osp_jax.interop.linen import from_linen
+from osp_jax.model import Model
+from osp_jax.networks import MODELS, create_model, init_variables
 from osp_jax.runtime.arguments import Parser, path
 from osp_jax.runtime.errors import exit_on_input_error, unknown
 
@@ -34,6 +36,14 @@ def network(text: str) -> str:
     if text not in MODELS:
         raise unknown("model", text, MODELS)
     return text
+
+
+def random_model(name: str, classes: int, shape: tuple[int, int, int], **options: Any) -> Model:
+    """A network of `MODELS` with random parameters, for images `shape`; `options` are those of `create_model`."""
+    module = create_model(name, classes, shape, **options)
+    variables = init_variables(module, shape, jax.random.key(0))
+    moments = {"mean": (0.5,) * shape[-1], "std": (0.25,) * shape[-1]}
+    return from_linen(module, variables, **moments, class_names=list(map(str, range(classes))))
 
 
 def seconds_per_call(call: Callable[[], Any], calls: int) -> list[float]:

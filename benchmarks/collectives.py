@@ -18,6 +18,7 @@ from flax import linen as nn
 from benchmarks import cli
 from configs import default
 from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import from_linen
 from osp_jax.networks import count_parameters, create_model
 from osp_jax.program.channels import channels_of
 from osp_jax.runtime.arguments import several, whole
@@ -79,7 +80,9 @@ def lowered_programs(
     channels, variables = channels_of(model, shape), state.variables
     sums = jax.eval_shape(lambda: {group.name: no_images(classes, group.channels) for group in channels.groups})
     moments = jax.ShapeDtypeStruct((3,), np.float32)
-    add = adder(model, channels, classes).lower(variables, sums, sums, images, labels, moments, moments)
+    names = list(map(str, range(classes)))
+    given = from_linen(model, variables, mean=preparation.mean, std=preparation.std, class_names=names)
+    add = adder(given.apply, channels, classes).lower(variables, sums, sums, images, labels, moments, moments)
     counts = count_parameters(variables), sum(group.channels for group in channels.groups)
     return {"a step of training": (training, *counts), "a batch of statistics": (add, *counts)}
 

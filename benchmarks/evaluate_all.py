@@ -18,8 +18,10 @@ from benchmarks.latency import random_statistics
 from osp_jax.audit.evaluate_all import evaluate_all
 from osp_jax.data.sources import Split, load_dataset
 from osp_jax.forward import predict_logits
-from osp_jax.methods import osp
-from osp_jax.networks import create_model, init_variables
+from osp_jax.interop.linen import linen_module
+from osp_jax.methods.osp import Osp
+from osp_jax.methods.parts.groups import chosen_groups
+from osp_jax.model import Model
 from osp_jax.program.channels import channels_of
 from osp_jax.runtime.arguments import whole
 
@@ -50,28 +52,26 @@ def main() -> None:
     flags = arguments.parse_args()
     test = Split(*cli.random_images(flags.images, 32, 10)) if flags.data == "random" else load_dataset(flags.data).test
     indices, shape = np.arange(min(flags.images, len(test.labels))), test.images.shape[1:]
-    moments = {"mean": (0.5,) * shape[-1], "std": (0.25,) * shape[-1], "batch_size": flags.batch_size}
-
     rows = []
     for name, width, classes, layers in CASES:
-        model = create_model(name, classes, shape, width=width)
-        variables = init_variables(model, shape, jax.random.key(0))
-        channels = channels_of(model, shape)
-        collected, config = random_statistics(channels, classes, jax.random.key(1)), osp.Options(layers=layers)
-        given = {"data": None, "statistics": collected, "config": config, "rng": jax.random.key(0)}
-        unlearn = partial(osp.unlearn, model, variables, **given)
+        model = cli.random_model(name, classes, shape, width=width)
+        module = linen_module(model)
+        channels = channels_of(module, shape)
+        collected = random_statistics(channels, classes, jax.random.key(1))
+        given = {"data": None, "statistics": collected, "rng": jax.random.key(0)}
+        unlearn = partial(Osp(layers=layers).unlearn, model, **given)
 
-        def plain(variables: dict, model=model) -> Any:
-            return predict_logits(model, variables, test, indices, **moments).argmax(-1)
+        def plain(model: Model) -> Any:
+            return predict_logits(model, test, indices, flags.batch_size).argmax(-1)
 
-        def together(requests: int, model=model, variables=variables, unlearn=unlearn, classes=classes) -> Any:
+        def together(requests: int, model=model, unlearn=unlearn) -> Any:
             unlearned = [unlearn((c,)) for c in range(requests)]
-            return evaluate_all(model, variables, unlearned, test, indices, num_classes=classes, **moments)
+            return evaluate_all(model, unlearned, test, indices, batch_size=flags.batch_size)
 
         timed = min(flags.in_turn, classes)
         wall, processor = cli.in_turn(
             {
-                "plain": partial(plain, variables),
+                "plain": partial(plain, model),
                 "one": partial(together, 1),
                 "all": partial(together, classes),
                 "in turn": lambda unlearn=unlearn, plain=plain, timed=timed: [
@@ -83,9 +83,9 @@ def main() -> None:
         rows.append(
             {
                 "network": name,
-                "width": width or model.width,
+                "width": width or module.width,
                 "classes": classes,
-                "masked": ", ".join(osp.chosen_groups(channels, layers)),
+                "masked": ", ".join(chosen_groups(channels, layers)),
                 "images": len(indices),
                 "data": flags.data,
                 "plain s": wall["plain"],

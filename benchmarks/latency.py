@@ -16,11 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cli
-from osp_jax.methods import osp
-from osp_jax.networks import count_parameters, create_model, init_variables
+from osp_jax.interop.linen import linen_module
+from osp_jax.methods.osp import Osp
+from osp_jax.methods.parts.groups import chosen_groups, forget_vector, masked_paths
+from osp_jax.networks import count_parameters
 from osp_jax.program.channels import Channels, channels_of
 from osp_jax.runtime.arguments import whole
 from osp_jax.statistics import ClassStatistics, Moments, Statistics
+from osp_jax.trees import changed_paths, pruned
 
 
 def random_statistics(channels: Channels, num_classes: int, key: jax.Array) -> Statistics:
@@ -55,32 +58,28 @@ def main() -> None:
     arguments.add_argument("--classes", type=whole(2, 1000000), default=10)
     arguments.add_argument("--calls", type=whole(1, 1000000), default=500)
     flags = arguments.parse_args()
-    model = create_model(flags.model, flags.classes, (32, 32, 3))
-    variables = init_variables(model, (32, 32, 3), jax.random.key(0))
-    channels = channels_of(model, (32, 32, 3))
+    model = cli.random_model(flags.model, flags.classes, (32, 32, 3))
+    variables, channels = model.variables, channels_of(linen_module(model), (32, 32, 3))
     statistics = random_statistics(channels, flags.classes, jax.random.key(1))
     bytes_per_second = bandwidth()
 
     rng = jax.random.key(0)
     rows = []
     for layers, erase in (("last", False), ("stage4|bn5", False), ("all", False), ("all", True)):
-        config = osp.Options(layers=layers, erase=erase)
-        requests = iter(range(10**9))
+        method, requests = Osp(layers=layers, erase=erase), iter(range(10**9))
 
-        def request(config: osp.Options = config, requests=requests) -> dict:
+        def request(method: Osp = method, requests=requests) -> Any:
             forget = (next(requests) % flags.classes,)
-            return osp.unlearn(model, variables, forget, data=None, statistics=statistics, config=config, rng=rng)
+            return method.unlearn(model, forget, data=None, statistics=statistics, rng=rng).variables
 
         start = time.perf_counter()
         new = jax.block_until_ready(request())
         cold = time.perf_counter() - start
         median, p99 = cli.median_and_p99(cli.seconds_per_call(request, flags.calls))
-        changed = [
-            b.nbytes for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(new), strict=True) if a is not b
-        ]
-        names = osp.chosen_groups(channels, layers)
-        masked = osp.pruned(variables["params"], osp.masked_paths(channels, names, config.place, erase))
-        given = masked, {name: statistics.layers[name] for name in names}, osp.forget_vector((0,), statistics)
+        changed = [leaf.nbytes for leaf in pruned(new, changed_paths(variables, new)).values()]
+        names = chosen_groups(channels, layers)
+        masked = pruned(variables, masked_paths(channels, names, method.place, erase))
+        given = masked, {name: statistics.layers[name] for name in names}, forget_vector((0,), statistics)
         dispatch, _ = cli.median_and_p99(cli.seconds_per_call(partial(next_to_nothing, *given), flags.calls))
         read = sum(leaf.nbytes for name in names for leaf in jax.tree.leaves(statistics.layers[name]))
         touched = read + 2 * sum(changed)

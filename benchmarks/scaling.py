@@ -18,14 +18,16 @@ from benchmarks import cli
 from benchmarks.latency import random_statistics
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
-from osp_jax.methods import osp
-from osp_jax.networks import count_parameters, create_model, init_variables
+from osp_jax.interop.linen import linen_module
+from osp_jax.methods.osp import Osp
+from osp_jax.model import Model
+from osp_jax.networks import count_parameters
 from osp_jax.program.channels import channels_of
 from osp_jax.runtime.arguments import path, whole
 from osp_jax.runtime.distributed import make_mesh, using
 from osp_jax.statistics import collect_statistics
 
-_SHAPE, _MOMENTS = (32, 32, 3), {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+_SHAPE = (32, 32, 3)
 _WIDTHS = (8, 16, 32, 64, 128)
 
 
@@ -68,28 +70,26 @@ def exponent(sizes: tuple[int, ...], seconds: tuple[float, ...]) -> float:
     return float(np.polyfit(np.log(sizes[upper]), np.log(seconds[upper]), 1)[0])
 
 
-def network(classes: int, width: int) -> tuple[Any, dict[str, Any]]:
-    model = create_model("resnet8", classes, _SHAPE, width=width)
-    return model, init_variables(model, _SHAPE, jax.random.key(0))
+def network(classes: int, width: int) -> Model:
+    return cli.random_model("resnet8", classes, _SHAPE, width=width)
 
 
 def parameters(width: int) -> int:
-    return count_parameters(network(10, width)[1])
+    return count_parameters(network(10, width).variables)
 
 
 def channels(width: int) -> int:
-    return sum(group.channels for group in channels_of(network(10, width)[0], _SHAPE).groups)
+    return sum(group.channels for group in channels_of(linen_module(network(10, width)), _SHAPE).groups)
 
 
 def request(calls: int, *, classes: int = 10, width: int = 16, erase: bool = False) -> float:
     """Median seconds from class numbers to parameters, every layer masked, statistics at hand."""
-    model, variables = network(classes, width)
-    found = random_statistics(channels_of(model, _SHAPE), classes, jax.random.key(1))
-    given = {"data": None, "statistics": found, "config": osp.Options(layers="all", erase=erase)}
-    forget = iter(range(10**9))
+    model, method = network(classes, width), Osp(layers="all", erase=erase)
+    found = random_statistics(channels_of(linen_module(model), _SHAPE), classes, jax.random.key(1))
+    given, forget = {"data": None, "statistics": found}, iter(range(10**9))
 
-    def call() -> dict[str, Any]:
-        return osp.unlearn(model, variables, (next(forget) % classes,), **given, rng=jax.random.key(0))
+    def call() -> Any:
+        return method.unlearn(model, (next(forget) % classes,), **given, rng=jax.random.key(0)).variables
 
     return statistics.median(cli.seconds_per_call(call, calls))
 
@@ -97,11 +97,10 @@ def request(calls: int, *, classes: int = 10, width: int = 16, erase: bool = Fal
 def collection(images: int, *, devices: int = 1) -> float:
     """Median seconds of one pass for class statistics."""
     split = Split(*cli.random_images(images, _SHAPE[0], 10))
-    model, variables = network(10, 16)
+    model = network(10, 16)
 
     def call() -> Any:
-        batches = index_batches(split, np.arange(images), 128)
-        return collect_statistics(model, variables, batches, num_classes=10, **_MOMENTS).layers
+        return collect_statistics(model, index_batches(split, np.arange(images), 128)).layers
 
     with using(make_mesh(devices=jax.devices()[:devices])):
         return statistics.median(cli.seconds_per_call(call, 5))

@@ -15,11 +15,8 @@ from benchmarks import cli
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.forward import predict_logits
-from osp_jax.networks import create_model, init_variables
 from osp_jax.runtime.arguments import several, whole
 from osp_jax.statistics import collect_statistics
-
-_MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 
 
 def main() -> None:
@@ -34,13 +31,11 @@ def main() -> None:
     indices = np.arange(flags.images)
     rows = []
     for name in flags.models:
-        model = create_model(name, flags.classes, (32, 32, 3))
-        variables = init_variables(model, (32, 32, 3), jax.random.key(0))
-        forward = partial(predict_logits, model, variables, split, indices, batch_size=flags.batch, **_MOMENTS)
+        model = cli.random_model(name, flags.classes, (32, 32, 3))
+        forward = partial(predict_logits, model, split, indices, flags.batch)
 
-        def collect(model=model, variables=variables) -> object:
-            batches = index_batches(split, indices, flags.batch)
-            return collect_statistics(model, variables, batches, num_classes=flags.classes, **_MOMENTS).layers
+        def collect(model=model) -> object:
+            return collect_statistics(model, index_batches(split, indices, flags.batch)).layers
 
         carried = sum(leaf.nbytes for leaf in jax.tree.leaves(collect()))
         wall, _ = cli.in_turn({"forward": forward, "statistics": collect}, flags.passes)

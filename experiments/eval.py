@@ -44,7 +44,7 @@ def main() -> None:
 
     from osp_jax.audit.accuracy import accuracy_report, without_logits
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import TrainedModel, dataset_of, indices_of, load_workdir, moments_of, record_for_report
+    from osp_jax.loading import TrainedModel, dataset_of, indices_of, load_workdir, record_for_report
     from osp_jax.report.page import report_html, report_markdown
     from osp_jax.runtime.overwriting import check_results
     from osp_jax.runtime.provenance import provenance
@@ -74,15 +74,12 @@ def main() -> None:
     dataset = dataset_of(first, _DATA_DIR.value)
     # Forgotten images too: what the retrained model was not shown is still asked of it.
     train, _ = indices_of(models["original"], dataset)
-    test = np.flatnonzero(~np.isin(dataset.test.labels, models["original"].forgotten))
+    test = np.flatnonzero(~np.isin(dataset.test.labels, models["original"].model.forgotten))
     shadows = _shadows(models["original"], dataset, train, dict(zip(names, requests, strict=True))) if full else None
 
-    def answers(model: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
+    def answers(trained: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:
         splits = ((dataset.train, train), (dataset.test, test))
-        return [
-            (predict_logits(model.model, model.variables, split, indices, **moments_of(model)), split.labels[indices])
-            for split, indices in splits
-        ]
+        return [(predict_logits(trained.model, split, indices), split.labels[indices]) for split, indices in splits]
 
     results = {name: answers(model) for name, model in models.items()}
     if forget:
@@ -142,7 +139,7 @@ def _original(request: dict[str, Any], forget: tuple[int, ...]) -> Any:
 
     folder = Path(_ORIGINAL.value or _trained(request))
     original = load_workdir(folder)
-    if gone := set(original.forgotten) & set(forget):
+    if gone := set(original.model.forgotten) & set(forget):
         names = ", ".join(original.record["dataset"]["class_names"][c] for c in sorted(gone))
         raise InputError(f"{folder} does not know {names} either; give the network before all requests as --original")
     return original
@@ -169,7 +166,7 @@ def _reference(original: Any, forget: tuple[int, ...]) -> Any:
     reference = load_workdir(Path(_REFERENCE.value))
     mine, its = original.record, reference.record
     excluded = parse_classes(its["config"]["data"]["exclude"], mine["dataset"]["class_names"])
-    wanted = tuple(sorted({*forget, *original.forgotten}))
+    wanted = tuple(sorted({*forget, *original.model.forgotten}))
     if its["dataset"]["name"] != mine["dataset"]["name"] or excluded != wanted:
         raise InputError(
             f"{_REFERENCE.value} was trained on {its['dataset']['name']} without classes {list(excluded)}; "
@@ -205,7 +202,7 @@ def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[s
 
     from osp_jax.audit.shadow.statistics import ShadowRequest, ShadowSets
     from osp_jax.audit.shadow.train import find_shadows, shadow_pool
-    from osp_jax.methods import get_method, parse_options
+    from osp_jax.methods import parse_options
 
     config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
     forget = _forgotten(next(iter(requests.values())))
@@ -213,9 +210,9 @@ def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[s
 
     def shadow_request(request: dict[str, Any]) -> ShadowRequest:
         given = [f"{option}={value}" for option, value in request["options"].items()]
-        options = parse_options(get_method(request["method"]), given)
+        method = parse_options(request["method"], given)
         earlier = tuple(map(shadow_request, request.get("earlier") or []))
-        return ShadowRequest(request["method"], options, tuple(request["forget"]), request.get("budget", {}), earlier)
+        return ShadowRequest(method, tuple(request["forget"]), request.get("budget", {}), earlier)
 
     return ShadowSets(*sets, {name: shadow_request(request) for name, request in requests.items()})
 

@@ -66,7 +66,7 @@ def _measured(path: Path, dataset) -> dict:
     from osp_jax.audit.specificity import feature_correlation, top_class_share, tradeoff
     from osp_jax.data.batches import index_batches
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import indices_of, load_workdir, moments_of, record_for_report
+    from osp_jax.loading import indices_of, load_workdir, record_for_report
     from osp_jax.methods.parts.head import head_of
     from osp_jax.runtime.errors import InputError
     from osp_jax.statistics import collect_statistics
@@ -78,20 +78,19 @@ def _measured(path: Path, dataset) -> dict:
     held_out = indices_of(trained, dataset)[1]
     if not len(held_out):
         raise InputError(f"{path} held out no images; train with --config.data.validation=0.04")
-    test, moments = np.arange(len(dataset.test.labels)), moments_of(trained)
-    logits = predict_logits(trained.model, trained.variables, dataset.test, test, **moments)
+    model = trained.model
+    logits = predict_logits(model, dataset.test, np.arange(len(dataset.test.labels)))
     statistics = statistics_files.load_statistics(path / "statistics")
     last = statistics.channels.last.name
     batches = index_batches(dataset.train, held_out, 256)
-    given = {"num_classes": dataset.num_classes, "keep_features": len(held_out), **moments}
-    seen = collect_statistics(trained.model, trained.variables, batches, **given)
-    head = head_of(trained.variables["params"], statistics.channels)
+    seen = collect_statistics(model, batches, keep_features=len(held_out))
+    head = head_of(model.variables, statistics.channels)
     features, labels = seen.features, jnp.asarray(seen.labels)
     curves = {}
     for amount in AMOUNTS:
         forget, change = tradeoff(statistics.layers[last], head, features, labels, amount=amount, strengths=STRENGTHS)
         curves[str(amount)] = {"forget_accuracy": forget.mean(0).tolist(), "retain_change": change.mean(0).tolist()}
-    errors = {name: float(error) for name, error in jax.device_get(gram_errors(trained.variables["params"])).items()}
+    errors = {name: float(error) for name, error in jax.device_get(gram_errors(model.variables["params"])).items()}
     shares = {name: np.asarray(top_class_share(layer)) for name, layer in statistics.layers.items()}
     return {
         "name": path.name,

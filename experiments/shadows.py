@@ -31,7 +31,7 @@ def main() -> None:
     trained = load_workdir(Path(_WORKDIR.value))
     names = trained.record["dataset"]["class_names"]
     forget = parse_classes(_FORGET.value, names)
-    check_forget(forget, len(names), trained.forgotten, names)
+    check_forget(forget, len(names), trained.model.forgotten, names)
     config = ConfigDict(trained.record["config"])
     if _EPOCHS.value:
         config.training.epochs = _EPOCHS.value

@@ -43,21 +43,21 @@ def main() -> None:
     names = "results.json", "table.md"
     check_results(out, names, _OVERWRITE.value)
     check_unfinished(out / "unfinished")
-    options = parse_methods(_METHODS.value, _OPTION.value)
+    methods = parse_methods(_METHODS.value, _OPTION.value)
 
     trained = load_workdir(workdir)
     statistics = statistics_files.load_statistics(workdir / "statistics")
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
     held_out = indices_of(trained, dataset)[1]
-    known = np.flatnonzero(~np.isin(split.labels, trained.forgotten))
+    known = np.flatnonzero(~np.isin(split.labels, trained.model.forgotten))
     indices = known if _SPLIT.value == "test" else held_out
     if not len(indices):
         raise InputError(
             "the training held out no images; train with --config.data.validation=0.04, or use --split=test"
         )
     check_writable(out, 10**6)
-    chosen = {name: dataclasses.asdict(value) for name, value in options.items()}
+    chosen = {name: dataclasses.asdict(value) for name, value in methods.items()}
     asked = {"options": chosen, "split": _SPLIT.value, "probes": _PROBES.value, "seed": _SEED.value}
     unfinished = out / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
@@ -65,11 +65,11 @@ def main() -> None:
     claim_workdir(unfinished, ConfigDict(config), trained.record["dataset"], _completed)
 
     rows = []
-    given = trained, dataset, statistics, options, split, indices
+    given = trained, dataset, statistics, methods, split, indices
     for row in forget_each_class(*given, features=_PROBES.value, seed=_SEED.value, folder=unfinished / "classes"):
         rows.append(row)
-        print(f"{row['name']}: " + ", ".join(f"{m} {row[m]['forget_accuracy']:.1%}" for m in options), flush=True)
-    right = predictor(trained, split, indices)(trained.variables) == split.labels[indices]
+        print(f"{row['name']}: " + ", ".join(f"{m} {row[m]['forget_accuracy']:.1%}" for m in methods), flush=True)
+    right = predictor(trained.model, split, indices)(trained.model) == split.labels[indices]
     results = {
         **record_for_report(trained),
         "split": _SPLIT.value,
@@ -93,7 +93,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
     options = config.get("options")
     if not isinstance(options, dict):
         return config
-    known = {name: dataclasses.asdict(METHODS[name].Options()) for name in options if name in METHODS}
+    known = {name: dataclasses.asdict(METHODS[name]()) for name in options if name in METHODS}
     return config | {"options": {name: known.get(name, {}) | (given or {}) for name, given in options.items()}}
 
 

@@ -8,6 +8,7 @@ A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,7 @@ def _selection(folder: str) -> str:
     for path in sorted((_ROOT / folder).glob("*/results.json")):
         results = _read(path)
         for method, *figures in sweep_summary(results):
-            default = dataclasses.asdict(get_method(method).options())
+            default = dataclasses.asdict(get_method(method)())
             chosen = results["options"][method]
             changed = [f"{name}={chosen[name]}" for name in default if chosen.get(name, default[name]) != default[name]]
             rows.append([method, ", ".join(changed) or "the default", *figures[:4], *figures[5:]])
@@ -216,11 +217,12 @@ def _reliability() -> str:
 
 
 def _methods() -> str:
-    from osp_jax.methods import METHODS, get_method
+    from osp_jax.methods import METHODS
     from osp_jax.report.tables import markdown_table
 
     rows = [
-        [name, METHODS[name].__doc__.splitlines()[0], " and ".join(get_method(name).sees) or "none"] for name in METHODS
+        [name, sys.modules[method.__module__].__doc__.splitlines()[0], " and ".join(method.sees) or "none"]
+        for name, method in METHODS.items()
     ]
     return markdown_table(["Method", "What it does", "Images at request time"], rows)
 

@@ -36,7 +36,7 @@ def main() -> None:
     from osp_jax import statistics_files
     from osp_jax.data.splits import check_forget, parse_classes
     from osp_jax.loading import dataset_of, load_workdir, request_data_of, request_without_images, statistics_of
-    from osp_jax.methods import get_method, parse_options
+    from osp_jax.methods import parse_options
     from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
     from osp_jax.runtime.overwriting import check_out
     from osp_jax.runtime.provenance import provenance
@@ -44,19 +44,18 @@ def main() -> None:
     from osp_jax.training import checkpoints as checkpoint
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
-    method = get_method(_METHOD.value)
-    options = parse_options(method, _OPTION.value)
+    method = parse_options(_METHOD.value, _OPTION.value)
     check_out(out, workdir, _OVERWRITE.value)
     trained = load_workdir(workdir)
-    names = trained.record["dataset"]["class_names"]
+    model, names = trained.model, trained.model.class_names
     forget = parse_classes(_FORGET.value, names)
-    check_forget(forget, len(names), trained.forgotten, names)
+    check_forget(forget, len(names), model.forgotten, names)
 
     stored = (workdir / "statistics").exists()
     dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
     start = time.perf_counter()
     statistics = statistics_files.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
-    statistics = statistics.without(trained.forgotten)
+    statistics = statistics.without(model.forgotten)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
     budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
@@ -67,13 +66,14 @@ def main() -> None:
         data = request_without_images(trained, forget)
 
     rng = jax.random.key(_SEED.value)
-    given = method, trained.model, trained.variables, forget, statistics, options, rng
-    outcome = timed_request(*given, data=data, gone=trained.forgotten, warm_calls=100 if _TIME.value else 0)
+    calls = 100 if _TIME.value else 0
+    outcome = timed_request(method, model, forget, statistics, rng, data=data, warm_calls=calls)
+    variables = outcome.model.variables
     before = read_request(workdir) or {}
     forgotten = sorted({*trained.record.get("forgotten", ()), *forget})
     record = {
         "method": _METHOD.value,
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(method),
         "forget": list(forget),
         "forget_names": [names[c] for c in forget],
         "forgotten": forgotten,
@@ -93,16 +93,16 @@ def main() -> None:
             "statistics": {"train": images_seen(statistics)},
         },
         "statistics_stored": stored,
-        **describe_change(trained.variables, outcome.variables, forget, statistics, options),
+        **describe_change(model, outcome.model, forget, statistics, method),
         "provenance": provenance(_SEED.value),
     }
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves((outcome.variables, statistics)))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((variables, statistics)))
     check_writable(out.parent, 2 * size)
     with replacing(out, before=lambda: check_out(out, workdir, _OVERWRITE.value)) as folder:
         write_json(folder / "config.json", {**trained.record, "forgotten": forgotten})
         if (workdir / "metrics.jsonl").exists():
             write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))
-        checkpoint.save_variables(folder, outcome.variables)
+        checkpoint.save_variables(folder, variables)
         if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
             statistics_files.save_statistics(folder / "statistics", statistics.without(forgotten))
         write_json(folder / "unlearn.json", record)

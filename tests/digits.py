@@ -21,7 +21,7 @@ from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
 from osp_jax.networks import init_variables
 from osp_jax.networks.layers import conv2d
-from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches
+from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches, in_train_mode
 
 FILE = Path(__file__).with_name("digits.npz")
 VARIANTS = {"all": (), "without 3": (3,)}
@@ -63,7 +63,7 @@ def train_digits(exclude: Sequence[int] = (), epochs: int = 12) -> TrainedDigits
     kept = np.flatnonzero(~np.isin(dataset.train.labels, list(exclude))).astype(np.int32)
     batches = epoch_batches(kept, 64, epochs, jax.random.key(1))
     variables = descend(
-        retain_loss(model.train_apply, preparation),
+        retain_loss(in_train_mode(model), preparation),
         model,
         {"indices": batches},
         cosine_rates(0.1, len(batches)),

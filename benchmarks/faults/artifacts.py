@@ -162,7 +162,7 @@ def contents_of(workdir: str) -> dict[str, Any]:
         return {"absent": True}
     try:
         trained = load_workdir(folder)
-        found = {"variables": _digest(trained.variables), "config": without_times(trained.record)}
+        found = {"variables": _digest(trained.model.variables), "config": without_times(trained.record)}
         if (folder / "statistics").exists():
             found["statistics"] = _digest(statistics_files.load_statistics(folder / "statistics"))
         for name in ("metrics.jsonl", "unlearn.json"):

@@ -70,8 +70,8 @@ def predict_all(
 
     Args:
       model: the original.
-      unlearned: what each request made of it, at least one. Leaves that are the original's in all of them are shared, and what they
-        alone reach is; of others a stack of all requests is made.
+      unlearned: what each request made of it, at least one. Leaves that are the original's in all of them are shared,
+        and what they alone reach is; of others a stack of all requests is made.
       at_once: how many requests are computed together, whose activations are in memory at one time. None chooses by the
         device. Where kernels of convolutions differ they go one by one: convolutions with stacked kernels are slow.
     """
