@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from osp_jax.audit.accuracy import accuracy, confusion_matrix
 from osp_jax.audit.evaluate_all import (
@@ -20,72 +19,74 @@ from osp_jax.audit.evaluate_all import (
 from osp_jax.data.sources import Split
 from osp_jax.forward import predict_logits
 from osp_jax.masks import apply_mask, build_mask
+from osp_jax.model import Model
 from osp_jax.program.channels import Channels
+from osp_jax.trees import edited, leaves_by_path
 from tests.small_networks import CLASSES, SHAPE, assert_close, case
 
-MOMENTS = {"mean": (0.5, 0.4, 0.6), "std": (0.2, 0.3, 0.25)}
 RNG = np.random.default_rng(0)
 SPLIT = Split(RNG.integers(0, 256, (30, *SHAPE), np.uint8), RNG.integers(0, CLASSES, 30).astype(np.int32))
 INDICES = np.arange(30)[::-1][:27]  # a last batch of 3, where batches are of 8
 
 
-def masked(variables, channels: Channels, layers: str, requests: int) -> list:
-    """Variables with random gains on the 'first', the 'last' or the last two groups of channels."""
+def model_of(name: str) -> tuple[Model, Channels]:
+    return case(name).model.replace(mean=(0.5, 0.4, 0.6), std=(0.2, 0.3, 0.25)), case(name).channels
+
+
+def masked(model: Model, channels: Channels, layers: str, requests: int) -> list[Model]:
+    """The model with random gains on the 'first', the 'last' or the last two groups of channels."""
     groups = {"first": channels.groups[:1], "last": (channels.last,), "two": channels.groups[-2:]}[layers]
     gains = [{group.name: jnp.asarray(RNG.uniform(0, 1, group.channels)) for group in groups} for _ in range(requests)]
-    return [apply_mask(variables, build_mask(each, channels)) for each in gains]
+    return [model.replace(variables=apply_mask(model.variables, build_mask(each, channels))) for each in gains]
 
 
-def with_new(variables, path: str):
-    flat = traverse_util.flatten_dict(variables, sep="/")
-    return traverse_util.unflatten_dict({**flat, path: 0.5 * flat[path][..., ::-1]}, sep="/")
+def with_new(model: Model, path: str) -> Model:
+    leaf = leaves_by_path(model.variables)[path]
+    return model.replace(variables=edited(model.variables, {path: 0.5 * leaf[..., ::-1]}))
 
 
-def in_turn(model, unlearned) -> np.ndarray:
-    return np.stack([predict_logits(model, each, SPLIT, INDICES, **MOMENTS) for each in unlearned]).argmax(-1)
+def in_turn(unlearned: list[Model]) -> np.ndarray:
+    return np.stack([predict_logits(each, SPLIT, INDICES) for each in unlearned]).argmax(-1)
 
 
 @pytest.mark.parametrize(("layers", "at_once"), [("last", 10), ("two", 2), ("first", 1)])  # 2 does not divide the 3
 def test_predictions_are_those_of_each_request_by_itself(layers, at_once):
-    model, variables, _, channels = case("resnet8")
-    unlearned = [*masked(variables, channels, layers, 2), variables]
-    found = predict_all(model, variables, unlearned, SPLIT, INDICES, batch_size=8, at_once=at_once, **MOMENTS)
-    np.testing.assert_array_equal(found, in_turn(model, unlearned))
+    model, channels = model_of("resnet8")
+    unlearned = [*masked(model, channels, layers, 2), model]
+    found = predict_all(model, unlearned, SPLIT, INDICES, batch_size=8, at_once=at_once)
+    np.testing.assert_array_equal(found, in_turn(unlearned))
     assert found.dtype == np.int32
 
 
 @pytest.mark.parametrize("name", ["resnet8", "cifarnet", "vgg11"])
 def test_logits_are_those_of_each_request_by_itself(name):
-    model, variables, images, channels = case(name)
-    unlearned = masked(variables, channels, "two", 3)
-    given = variables, stack_changed(variables, unlearned), images
-    function = partial(map_requests, lambda v, x: model.apply(v, x, False), requests=3, at_once=2)
-    whole = jax.jit(lambda each: model.apply(each, images, False))
+    (model, channels), images = model_of(name), case(name).images
+    unlearned = [each.variables for each in masked(model, channels, "two", 3)]
+    given = model.variables, stack_changed(model.variables, unlearned), images
+    function = partial(map_requests, model.apply, requests=3, at_once=2)
+    whole = jax.jit(lambda each: model.apply(each, images))
     assert_close(jax.jit(function)(*given), jnp.stack([whole(each) for each in unlearned]), 1e-5)
 
 
 def test_requests_that_change_a_kernel_or_a_head_stand_beside_masks_and_beside_none():
-    model, variables, _, channels = case("resnet8")
-    kernel = with_new(variables, "params/stage3_block1/conv2/kernel")
-    unlearned = [kernel, with_new(variables, "params/head/kernel"), *masked(variables, channels, "last", 1), variables]
-    found = predict_all(model, variables, unlearned, SPLIT, INDICES, **MOMENTS)
-    np.testing.assert_array_equal(found, in_turn(model, unlearned))
+    model, channels = model_of("resnet8")
+    kernel = with_new(model, "params/stage3_block1/conv2/kernel")
+    unlearned = [kernel, with_new(model, "params/head/kernel"), *masked(model, channels, "last", 1), model]
+    np.testing.assert_array_equal(predict_all(model, unlearned, SPLIT, INDICES), in_turn(unlearned))
 
 
 def test_nothing_changed_is_the_original_as_often_as_it_is_asked_for():
-    model, variables, _, _ = case("resnet8")
-    copied = jax.tree.map(jnp.copy, variables)
-    assert not stack_changed(variables, [variables, copied])
-    found = predict_all(model, variables, [variables, copied], SPLIT, INDICES, **MOMENTS)
-    np.testing.assert_array_equal(found, in_turn(model, [variables] * 2))
+    model, _ = model_of("resnet8")
+    copied = model.replace(variables=jax.tree.map(jnp.copy, model.variables))
+    assert not stack_changed(model.variables, [model.variables, copied.variables])
+    np.testing.assert_array_equal(predict_all(model, [model, copied], SPLIT, INDICES), in_turn([model] * 2))
 
 
 def test_each_image_is_counted_once_and_the_accuracies_follow_from_the_counts():
-    model, variables, _, channels = case("resnet8")
-    unlearned, forgets = masked(variables, channels, "last", 2), [(3,), (0, 2)]
-    given = model, variables, unlearned, SPLIT, INDICES
-    counts = evaluate_all(*given, num_classes=CLASSES, batch_size=8, **MOMENTS)
-    labels, predictions = SPLIT.labels[INDICES], in_turn(model, unlearned)
+    model, channels = model_of("resnet8")
+    unlearned, forgets = masked(model, channels, "last", 2), [(3,), (0, 2)]
+    counts = evaluate_all(model, unlearned, SPLIT, INDICES, batch_size=8)
+    labels, predictions = SPLIT.labels[INDICES], in_turn(unlearned)
     np.testing.assert_array_equal(counts, [confusion_matrix(each, labels, CLASSES) for each in predictions])
     assert counts.sum((1, 2)).tolist() == [27, 27]
     for found, each, forget in zip(accuracies(counts, forgets), predictions, forgets, strict=True):
@@ -100,4 +101,4 @@ def test_changed_leaves_are_those_whose_values_differ_in_any_request():
     equal = {"params": {"a": np.zeros(2), "b": np.ones(2)}, "batch_stats": {"c": np.ones(1)}}
     other = {"params": {"a": np.zeros(2), "b": np.array([1, 2.0])}, "batch_stats": {"c": np.zeros(1)}}
     assert changed_leaves(before, [equal]) == changed_leaves(before, []) == ()
-    assert changed_leaves(before, [equal, other]) == ("params/b", "batch_stats/c")
+    assert changed_leaves(before, [equal, other]) == ("batch_stats/c", "params/b")

@@ -20,7 +20,9 @@ from osp_jax.audit.shadow.statistics import ShadowRequest, forgotten_images, sta
 from osp_jax.audit.shadow.statistics import shadow_statistics as statistics_of
 from osp_jax.audit.shadow.train import draw_keep, find_shadows, train_shadows
 from osp_jax.data.sources import Split, load_dataset
-from osp_jax.methods import get_method, parse_options
+from osp_jax.methods.finetune import Finetune
+from osp_jax.methods.logit_mask import LogitMask
+from osp_jax.methods.osp import Osp
 from osp_jax.runtime.errors import InputError
 
 NUMBER, IMAGES = 16, 300
@@ -250,17 +252,20 @@ def test_untouched_models_are_caught_and_retrained_ones_pass(overfitted):
 
 def test_each_model_forgets_its_own_images_once(overfitted, monkeypatch):
     every, _ = overfitted
-    method = get_method("finetune")
-    options, images, seen = parse_options(method, ["epochs=1", "batch_size=16"]), forgotten_images(every, (2,)), []
+    method, images, seen, unlearn = (
+        Finetune(epochs=1, batch_size=16),
+        forgotten_images(every, (2,)),
+        [],
+        Finetune.unlearn,
+    )
 
     def spied(*arguments, data, statistics, **given):
-        variables = method.unlearn(*arguments, data=data, statistics=statistics, **given)
         seen.append((data.retain(), statistics))
-        return variables
+        return unlearn(*arguments, data=data, statistics=statistics, **given)
 
-    monkeypatch.setattr(shadow_statistics, "get_method", lambda _: method._replace(unlearn=spied))
+    monkeypatch.setattr(Finetune, "unlearn", spied)
     done = []
-    phi = unlearn_shadows(every, ShadowRequest("finetune", options, (2,)), on_shadow=done.append)
+    phi = unlearn_shadows(every, ShadowRequest(method, (2,)), on_shadow=done.append)
     assert phi.shape == (8, len(images))
     assert done == list(range(1, 9))
     assert (phi != statistics_of(every, images)).any(1).all()
@@ -272,13 +277,13 @@ def test_each_model_forgets_its_own_images_once(overfitted, monkeypatch):
     folder = next((every.folder / "unlearned").glob("finetune-*"))
     (folder / "5.json").unlink()
     seen.clear()
-    np.testing.assert_array_equal(unlearn_shadows(every, ShadowRequest("finetune", options, (2,))), phi)
+    np.testing.assert_array_equal(unlearn_shadows(every, ShadowRequest(method, (2,))), phi)
     assert len(seen) == 1
 
 
 def test_two_audits_of_the_same_shadow_models_do_not_disturb_each_other(overfitted, monkeypatch):
     every, _ = overfitted
-    request, folder = ShadowRequest("osp", get_method("osp").options(), (2,)), statistics_folder(every)
+    request, folder = ShadowRequest(Osp(), (2,)), statistics_folder(every)
     shutil.rmtree(folder, ignore_errors=True)
     alone = unlearn_shadows(every, request)
     kept, take = shutil.copytree(folder, every.folder / "kept"), shadow_statistics.statistics_over
@@ -301,7 +306,7 @@ def test_statistics_of_other_settings_are_not_taken(overfitted):
     config.statistics.features += 1
     other = every._replace(config=config)
     assert statistics_folder(other) != statistics_folder(every)
-    request = ShadowRequest("logit-mask", get_method("logit-mask").options(), (2,))
+    request = ShadowRequest(LogitMask(), (2,))
     before = len(list((every.folder / "unlearned").glob("logit-mask-*")))
     for one in (every, other, other):
         unlearn_shadows(one, request)
@@ -311,8 +316,8 @@ def test_statistics_of_other_settings_are_not_taken(overfitted):
 def test_a_masked_class_is_caught_by_u_lira_though_it_hides_membership(overfitted):
     every, without = overfitted
     images = forgotten_images(every, (2,))
-    keep, method = every.keep[:, images], get_method("logit-mask")
-    masked = unlearn_shadows(every, ShadowRequest("logit-mask", method.options(), (2,)))
+    keep = every.keep[:, images]
+    masked = unlearn_shadows(every, ShadowRequest(LogitMask(), (2,)))
     assert (masked == -1000).all()
     assert lira(masked, keep).measures["lira_auc"]["value"] == 0.5
     assert u_lira(masked, statistics_of(without, images), keep).measures["u_lira_auc"]["value"] == 1

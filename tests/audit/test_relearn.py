@@ -1,14 +1,14 @@
 """The untouched model needs no step, the retrained one needs some; never is never."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from osp_jax.audit.measure import measure, never
-from osp_jax.audit.relearn import Settings, anamnesis, frozen_norm_loss, relearning, steps_measure
+from osp_jax.audit.relearn import Settings, anamnesis, frozen_norm_loss, head_leaves, relearning, steps_measure
+from osp_jax.training.descent import split_variables
+from osp_jax.trees import edited, leaves_by_path
 
 SETTINGS = Settings(counts=(1, 50), steps=60, draws=2, learning_rate=0.05)
 
@@ -41,10 +41,10 @@ def test_a_curve_starts_before_the_first_step_and_ends_where_the_goal_is_reached
 
 
 def test_a_class_whose_answer_is_out_of_reach_is_never_learned_again(controls):
-    params = controls.original.variables["params"]
-    bias = params["head"]["bias"].at[3].set(-1e9)
-    masked = {**controls.original.variables, "params": {**params, "head": {**params["head"], "bias": bias}}}
-    subject = controls.original._replace(variables=masked)
+    model, path = controls.original.model, "params/head/bias"
+    bias = leaves_by_path(model.variables)[path].at[3].set(-1e9)
+    masked = model.replace(variables=edited(model.variables, {path: bias}))
+    subject = controls.original._replace(model=masked)
     measures, _ = relearning(subject, controls.images, 1.0, SETTINGS._replace(counts=(50,), layers=("head_only",)))
     assert measures["head_only_50_images_to_50_percent"]["never"] == SETTINGS.steps
     assert measures["head_only_fewest_images_to_50_percent"]["never"] == 50
@@ -54,21 +54,26 @@ def test_only_the_head_is_learned_where_it_is_to_be(controls):
     original, split = controls.original, controls.images.dataset.train
     batch, key = {"images": split.images[:8], "labels": split.labels[:8]}, jax.random.key(0)
 
-    def gradients(part):
+    def gradients(leaves):
         arguments = batch, key, *original.preparation.moments()
-        params, batch_stats = original.variables["params"], original.variables["batch_stats"]
-        return jax.grad(frozen_norm_loss(original, part), has_aux=True)(params, batch_stats, *arguments)[0]
+        loss = frozen_norm_loss(original, leaves)
+        return leaves_by_path(jax.grad(loss, has_aux=True)(*split_variables(original.model), *arguments)[0])
 
-    some, every = gradients("head"), gradients("")
-    assert {name for name, leaves in some.items() if any(np.any(leaf) for leaf in jax.tree.leaves(leaves))} == {"head"}
-    assert all(any(np.any(leaf) for leaf in jax.tree.leaves(leaves)) for leaves in every.values())
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), some["head"], every["head"])
+    head = head_leaves(original, split.images.shape[1:])
+    some, every = gradients(head), gradients(None)
+    assert head == ("params/head/kernel", "params/head/bias")
+    assert {path for path, leaf in some.items() if np.any(leaf)} == set(head)
+    assert {path.split("/")[1] for path, leaf in every.items() if np.any(leaf)} == set(
+        original.model.variables["params"]
+    )
+    for path in head:
+        np.testing.assert_allclose(some[path], every[path], rtol=1e-5, atol=1e-7)
 
 
 def test_the_model_itself_is_left_as_it_was(controls):
-    before = jax.tree.map(jnp.copy, controls.original.variables)
+    before = jax.tree.map(jnp.copy, controls.original.model.variables)
     relearning(controls.original, controls.images, 2.0, SETTINGS._replace(counts=(1,), layers=("all_layers",), steps=3))
-    jax.tree.map(np.testing.assert_array_equal, controls.original.variables, before)
+    jax.tree.map(np.testing.assert_array_equal, controls.original.model.variables, before)
 
 
 def test_steps_are_summed_up_over_draws():

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osp_jax.audit.representation import (
+    NO_INIT,
     activation_distance,
     cka,
     cka_without_each,
@@ -15,10 +16,18 @@ from osp_jax.audit.representation import (
     weight_distances,
 )
 from osp_jax.audit.subject import Look
+from osp_jax.interop.function import from_function
+from osp_jax.model import in_params
 
 
 def features(seed: int, n: int = 40, c: int = 6) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, c))
+
+
+def model(params):
+    """Whose parameters are `params`; it has a running mean, too."""
+    given_ = {"mean": (0.5,), "std": (0.3,), "class_names": ("a", "b"), "is_parameter": in_params}
+    return from_function(lambda variables, images: images, {"params": params, "batch_stats": np.ones(1)}, **given_)
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10))
@@ -78,9 +87,9 @@ def test_js_divergence_by_hand():
 
 
 def test_the_distance_of_weights_is_relative_and_by_layer():
-    old = {"params": {"a": {"kernel": np.array([3.0, 4.0])}, "b": {"kernel": np.ones(4), "bias": np.zeros(2)}}}
-    new = {"params": {"a": {"kernel": np.array([3.0, 5.0])}, "b": {"kernel": np.ones(4), "bias": np.zeros(2)}}}
-    assert weight_distances(new, old) == {"a": pytest.approx(0.2), "b": 0.0}
+    old = {"a": {"kernel": np.array([3.0, 4.0])}, "b": {"kernel": np.ones(4), "bias": np.zeros(2)}}
+    new = {"a": {"kernel": np.array([3.0, 5.0])}, "b": {"kernel": np.ones(4), "bias": np.zeros(2)}}
+    assert weight_distances(model(new), model(old)) == {"a": pytest.approx(0.2), "b": 0.0}
 
 
 def test_the_original_is_at_no_distance_from_itself():
@@ -89,17 +98,12 @@ def test_the_original_is_at_no_distance_from_itself():
     def look(x):
         return Look(rng.normal(size=(40, 3)), np.zeros(40, int), {"a": x})
 
-    variables = {"params": {"a": {"kernel": np.ones(3)}}}
-    original = look(features(0))
-    found, similarities = representation(
-        original,
-        variables,
-        {"original": (original, variables), "retrained": (look(features(1)), variables)},
-        look(features(2)),
-        "a",
-    )
+    network, original = model({"a": {"kernel": np.ones(3)}}), look(features(0))
+    others = {"original": (original, network), "retrained": (look(features(1)), network)}
+    found, similarities = representation(original, network, others, look(features(2)), "a")
     assert found["cka_to_original_a"]["value"] == pytest.approx(1)
     assert found["activation_distance_to_original"]["value"] == 0
     assert found["weight_distance_a"]["value"] == 0
     assert found["zrf"]["value"] < 1
     assert similarities["retrained"]["a"] < 0.3
+    assert representation(original, network, others, None, "a")[0]["zrf"]["why"] == NO_INIT

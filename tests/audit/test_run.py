@@ -21,9 +21,9 @@ LEVEL = Level(
 
 @pytest.fixture(scope="module")
 def found(controls):
-    broken = controls.original._replace(
-        variables=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), controls.original.variables)
-    )
+    model = controls.original.model
+    nothing = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), model.variables)
+    broken = controls.original._replace(model=model.replace(variables=nothing))
     subjects = {
         "original": controls.original,
         "unlearned": controls.original,

@@ -1,12 +1,11 @@
 """Specialised channels: the quantities by hand, and a trade-off that equals masking the network."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from osp_jax.audit.specificity import feature_correlation, top_class_share, tradeoff
-from osp_jax.methods import get_method
+from osp_jax.methods.osp import Osp
 from osp_jax.statistics import layer_statistics
 from tests.methods.conftest import digits  # noqa: F401
 
@@ -28,17 +27,17 @@ def test_correlation_is_over_pairs_of_channels_that_are_not_dead():
 
 def test_a_mask_of_full_strength_does_what_osp_does_to_the_network(digits):  # noqa: F811
     statistics, labels = digits.statistics, jnp.asarray(digits.statistics.labels)
-    head = digits.variables["params"]["head"]
+    head = digits.model.variables["params"]["head"]
     last = statistics.layers[statistics.channels.last.name]
     given = last, (head["kernel"], head["bias"]), statistics.features, labels
     forget, change = tradeoff(*given, amount=0.25, strengths=(0.0, 1.0))
     assert forget.shape == change.shape == (10, 2)
     np.testing.assert_array_equal(change[:, 0], 0)
-    options = get_method("osp").options(amount=0.25, strength="hard", place="head")
-    request = {"data": None, "statistics": statistics, "config": options, "rng": jax.random.key(0)}
+    method = Osp(amount=0.25, strength="hard", place="head")
     right = (statistics.features @ head["kernel"] + head["bias"]).argmax(-1) == labels
     for c in (0, 7):
-        masked = get_method("osp").unlearn(digits.model, digits.variables, (c,), **request)["params"]["head"]
+        request = {"data": None, "statistics": statistics, "rng": None}
+        masked = method.unlearn(digits.model, (c,), **request).variables["params"]["head"]
         after = (statistics.features @ masked["kernel"] + masked["bias"]).argmax(-1) == labels
         np.testing.assert_allclose(forget[c, 1], after[labels == c].mean(), atol=1e-6)
         gained = after[labels != c].mean() - right[labels != c].mean()

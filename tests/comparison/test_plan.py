@@ -1,11 +1,14 @@
 """Requests from texts, settings to try, and what a data budget allows."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 
 from osp_jax.comparison.plan import check_budget, parse_methods, parse_requests, trials
-from osp_jax.methods import METHODS, Method, get_method
+from osp_jax.methods import METHODS
+from osp_jax.methods.osp import Osp
+from osp_jax.methods.parts.method import Method
 from osp_jax.runtime.errors import InputError
 
 NAMES = ("cat", "dog", "frog", "ship")
@@ -52,45 +55,48 @@ def test_without_names_every_registered_method_is_compared():
 
 
 def test_options_go_to_the_method_they_name():
-    options = parse_methods(["osp", "logit-mask"], ["osp:amount=0.5"])
-    assert options["osp"] == get_method("osp").options(amount=0.5)
+    methods = parse_methods(["osp", "logit-mask"], ["osp:amount=0.5"])
+    assert methods["osp"] == Osp(amount=0.5)
     with pytest.raises(InputError, match="for none of the methods"):
         parse_methods(["osp"], ["osp-fit:margin=2"])
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Some(Method):
+    sees: ClassVar = ("retain",)
+    search: ClassVar = {"rate": (0.01, 0.1, 1.0), "steps": (5, 10)}
     rate: float = 0.1
     steps: int = 5
 
 
-METHOD = Method(lambda: None, Options, ("retain",), {"rate": (0.01, 0.1, 1.0), "steps": (5, 10)})
+class Searchless(Some):
+    search: ClassVar = {}
 
 
 def test_trials_begin_with_the_given_settings_and_never_repeat():
-    found = trials("some", METHOD, Options(), 4)
-    assert found[0] == Options()
+    found = trials(Some(), 4)
+    assert found[0] == Some()
     assert len(found) == len(set(found)) == 4
-    assert len(trials("some", METHOD, Options(), 100)) == 6  # all of 3 x 2
-    assert len(trials("some", METHOD, Options(rate=7.0), 100)) == 7
+    assert len(trials(Some(), 100)) == 6  # all of 3 x 2
+    assert len(trials(Some(rate=7.0), 100)) == 7
 
 
 def test_the_same_method_tries_the_same_settings_whatever_the_number():
-    assert trials("some", METHOD, Options(), 3) == trials("some", METHOD, Options(), 5)[:3]
-    assert trials("some", METHOD._replace(search={}), Options(), 5) == [Options()]
+    assert trials(Some(), 3) == trials(Some(), 5)[:3]
+    assert trials(Searchless(), 5) == [Searchless()]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_value_to_try_is_a_setting_that_the_method_takes(name):
-    method = get_method(name)
+    method = METHODS[name]()
     for option, values in method.search.items():
         assert len(set(values)) == len(values) > 1
         for value in values:
-            changed = dataclasses.replace(method.options(), **{option: value})
-            assert type(getattr(changed, option)) is type(getattr(method.options(), option)), option
+            changed = dataclasses.replace(method, **{option: value})
+            assert type(getattr(changed, option)) is type(getattr(method, option)), option
 
 
 def test_a_budget_of_nothing_is_refused_for_what_needs_images():
-    check_budget("some", METHOD, {"retain": None, "forget": 0})
+    check_budget(Some(), {"retain": None, "forget": 0})
     with pytest.raises(InputError, match="needs retain images"):
-        check_budget("some", METHOD, {"retain": 0, "forget": None})
+        check_budget(Some(), {"retain": 0, "forget": None})

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -15,42 +15,52 @@ from osp_jax.comparison.plan import parse_methods, parse_requests, trials
 from osp_jax.comparison.run import check_comparison, collect, compare, tune
 from osp_jax.data.sources import load_dataset
 from osp_jax.loading import load_workdir
-from osp_jax.methods import METHODS, get_method
+from osp_jax.methods import METHODS
+from osp_jax.methods.osp_fit import OspFit
+from osp_jax.methods.parts.method import Method
 from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
 from osp_jax.report.comparison_tables import summarise
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.integrity import read_piece, write_piece
+from osp_jax.trees import edited
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class ShrinkHead(Method):
+    """The example of docs/adding_a_method.md, in short."""
+
+    search: ClassVar = {"factor": (0.0, -1.0, 100.0)}
     factor: float = 0.0
 
-
-def shrink_head(model, variables, forget, *, data, statistics, config, rng):
-    """The example of docs/adding_a_method.md, in short."""
-    bias = variables["params"]["head"]["bias"]
-    shrunk = bias.at[np.array(forget)].set(config.factor - 50)
-    return {**variables, "params": {**variables["params"], "head": {**variables["params"]["head"], "bias": shrunk}}}
+    def unlearn(self, model, forget, *, data, statistics, rng):
+        bias = model.variables["params"]["head"]["bias"].at[np.array(forget)].set(self.factor - 50)
+        return model.replace(variables=edited(model.variables, {"params/head/bias": bias}))
 
 
-def look(model, variables, forget, *, data, statistics, config, rng):
+@dataclasses.dataclass(frozen=True)
+class Look(Method):
     """Changes nothing, and sees all that it may."""
-    data.retain()
-    return variables
+
+    sees: ClassVar = ("retain",)
+
+    def unlearn(self, model, forget, *, data, statistics, rng):
+        data.retain()
+        return model
 
 
-def crash(*args, **kwargs):
-    raise RuntimeError("out of\nmemory")
+@dataclasses.dataclass(frozen=True)
+class Crash(Method):
+    sees: ClassVar = ("retain",)
+
+    def unlearn(self, model, forget, **given):
+        raise RuntimeError("out of\nmemory")
 
 
 @pytest.fixture
 def methods(monkeypatch):
     """Three methods of the registry, and three that this test adds to it."""
-    added = SimpleNamespace(unlearn=shrink_head, Options=Options, SEARCH={"factor": (0.0, -1.0, 100.0)})
-    monkeypatch.setitem(METHODS, "shrink-head", added)
-    monkeypatch.setitem(METHODS, "look", SimpleNamespace(unlearn=look, Options=Options, SEES=("retain",)))
-    monkeypatch.setitem(METHODS, "crash", SimpleNamespace(unlearn=crash, Options=Options, SEES=("retain",)))
+    for name, method in {"shrink-head": ShrinkHead, "look": Look, "crash": Crash}.items():
+        monkeypatch.setitem(METHODS, name, method)
     return parse_methods(["retrain", "logit-mask", "osp", "shrink-head", "look", "crash"], [])
 
 
@@ -153,19 +163,17 @@ def test_a_fault_of_the_code_keeps_its_traceback_beside_the_row(tmp_path, error)
 
 
 def test_trials_of_options_that_were_renamed_since_are_refused(tmp_path):
-    options = get_method("osp-fit").options()
-    old = {"gap" if name == "margin" else name: value for name, value in dataclasses.asdict(options).items()}
+    old = {"gap" if name == "margin" else name: value for name, value in dataclasses.asdict(OspFit()).items()}
     write_piece(tmp_path / "osp-fit.json", [{"options": old, "score": 0.5}])
     with pytest.raises(InputError, match="trials of other options of osp-fit"):
-        tune(None, "osp-fit", options, [], 2, tmp_path / "osp-fit.json", None)
+        tune(None, OspFit(), [], 2, tmp_path / "osp-fit.json", None)
 
 
 def test_trials_of_before_an_option_existed_count(tmp_path):
-    options = get_method("osp-fit").options()
-    tried = [dataclasses.asdict(candidate) for candidate in trials("osp-fit", get_method("osp-fit"), options, 2)]
+    tried = [dataclasses.asdict(candidate) for candidate in trials(OspFit(), 2)]
     done = [{"options": {k: v for k, v in t.items() if k != "erase"}, "score": i} for i, t in enumerate(tried)]
     write_piece(tmp_path / "osp-fit.json", done)
-    chosen = tune(None, "osp-fit", options, [], 2, tmp_path / "osp-fit.json", None)
+    chosen = tune(None, OspFit(), [], 2, tmp_path / "osp-fit.json", None)
     assert dataclasses.asdict(chosen) == tried[1]
 
 
@@ -179,9 +187,9 @@ def test_retraining_as_a_method_is_kept_and_never_saw_the_class(config, dataset,
     assert "3" not in cell["seen"]
     assert cell["accuracy"]["train_forget_accuracy"] == 0
     kept = load_workdir(tmp_path / "seed0" / "retrained" / "3")
-    assert jax.tree.structure(kept.variables) == jax.tree.structure(
-        load_workdir(tmp_path / "seed0" / "original").variables
-    )
+    original = load_workdir(tmp_path / "seed0" / "original")
+    assert jax.tree.structure(kept.model.variables) == jax.tree.structure(original.model.variables)
+    assert kept.model.forgotten == (3,)
     assert kept.record["config"]["data"]["exclude"] == "3"
 
 

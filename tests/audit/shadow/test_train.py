@@ -308,10 +308,10 @@ def test_a_pair_of_sets_is_found_by_its_recipe(finished, pool, keep):
         find_shadows(other_length, pool, 3, folder, (2,))
     without = train_shadows(small_config(), pool, 3, keep, folder, exclude=(2,))
     every, rest = find_shadows(other_length, pool, 3, folder, (2,))
-    assert_equal(every.variables, variables)
-    assert_equal(rest.variables, without)
+    assert_equal(every.model.variables, variables)
+    assert_equal(rest.model.variables, without)
     assert_equal(every.keep, keep)
-    assert (every.exclude, rest.exclude) == ((), (2,))
+    assert (every.exclude, rest.exclude) == (every.model.forgotten, rest.model.forgotten) == ((), (2,))
     assert every.config.training.epochs == 3
     other_recipe = small_config()
     other_recipe.training.learning_rate = 0.1
