@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,6 +21,7 @@ from osp_jax.masks import (
 )
 from osp_jax.program.channels import capture
 from osp_jax.runtime.errors import InputError
+from osp_jax.trees import changed_paths, leaves_by_path
 from tests.small_networks import (
     FOREIGN,
     MODELS,
@@ -41,10 +41,6 @@ SCORES = hnp.arrays(np.float32, st.sampled_from([1, 3, 8, 13]), elements=ELEMENT
 def assert_bit_equal(first, second):
     assert jax.tree.structure(first) == jax.tree.structure(second)
     jax.tree.map(np.testing.assert_array_equal, first, second)
-
-
-def flat(mask) -> dict[str, jax.Array]:
-    return traverse_util.flatten_dict(mask, sep="/")
 
 
 def random_mask(name: str, seed: int = 0, **options):
@@ -79,8 +75,8 @@ def test_masking_one_group_scales_its_first_activation_by_the_gains(name):
 
 @pytest.mark.parametrize("name", ["FlatMLP", "PoolNet", "PreActivation", "Nested", "Wrapped", "LayerNormed"])
 def test_masking_one_group_of_a_foreign_network_scales_its_activation_by_the_gains(name):
-    model, variables, images, channels = case(name)
-    captured = jax.jit(lambda variables: capture(model, variables, images, channels)[1])
+    module, variables, images, channels = case(name)
+    captured = jax.jit(lambda variables: capture(module, variables, images, channels)[1])
     gains, original = random_gains(channels), captured(variables)
     for group in channels.groups:
         masked = captured(apply_mask(variables, build_mask({group.name: gains[group.name]}, channels)))
@@ -116,10 +112,10 @@ def test_erasing_keeps_a_kernel_that_is_read_elsewhere_too(name, group):
 def test_erasing_zeroes_the_kernels_of_channels_of_gain_0_and_no_other_weight(name):
     _, variables, _, channels = case(name)
     gains = random_gains(channels)
-    before = flat(variables["params"])
-    masked = flat(apply_mask(variables, build_mask(gains, channels))["params"])
-    erased = flat(apply_mask(variables, build_mask(gains, channels, erase=True))["params"])
-    zeroed = {w.kernel + "/kernel": gains[g.name] == 0 for g in channels.groups for w in g.writers}
+    before = leaves_by_path(variables)
+    masked = leaves_by_path(apply_mask(variables, build_mask(gains, channels)))
+    erased = leaves_by_path(apply_mask(variables, build_mask(gains, channels, erase=True)))
+    zeroed = {f"params/{w.kernel}/kernel": gains[g.name] == 0 for g in channels.groups for w in g.writers}
     for path in before:
         if path in zeroed:
             assert not erased[path][..., zeroed[path]].any()
@@ -139,17 +135,16 @@ def test_a_factor_on_the_kernel_alone_does_not_gate_in_front_of_a_batch_norm():
 def test_the_kernel_mask_touches_kernels_only():
     channels = case("resnet8").channels
     mask = build_kernel_mask(random_gains(channels), channels)
-    kernels = {writer.kernel + "/kernel" for group in channels.groups for writer in group.writers}
-    assert flat(mask).keys() == kernels
+    assert mask.keys() == {f"params/{w.kernel}/kernel" for group in channels.groups for w in group.writers}
 
 
 @pytest.mark.parametrize("name", ["resnet8", "allcnn", "FlatMLP", "PoolNet"])
 def test_a_mask_on_the_head_equals_multiplying_the_features(name):
-    model, variables, images, channels = case(name)
+    module, variables, images, channels = case(name)
     gain = random_gains(channels)[channels.groups[-1].name]
-    mask = build_head_mask(gain, channels, variables["params"])
-    masked = jax.jit(lambda variables: model.apply(variables, images, False))(apply_mask(variables, mask))
-    _, activations, head_input = jax.jit(lambda v: capture(model, v, images, channels))(variables)
+    mask = build_head_mask(gain, channels, variables)
+    masked = jax.jit(lambda variables: module.apply(variables, images, False))(apply_mask(variables, mask))
+    _, activations, head_input = jax.jit(lambda v: capture(module, v, images, channels))(variables)
     features = activations[channels.groups[-1].name]
     # The head of PoolNet reads the last activation flattened.
     features = (features * gain).reshape(head_input.shape) if name == "PoolNet" else head_input * gain
@@ -172,9 +167,7 @@ def test_parameters_outside_the_mask_and_the_batch_statistics_are_the_same_array
     name = channels.groups[-1].name
     mask = build_mask({name: random_gains(channels)[name]}, channels)
     masked = apply_mask(variables, mask)
-    before, after = flat(variables["params"]), flat(masked["params"])
-    assert {path for path in before if before[path] is not after[path]} == flat(mask).keys()
-    assert masked["batch_stats"] is variables["batch_stats"]
+    assert set(changed_paths(variables, masked)) == mask.keys()
 
 
 def test_the_order_of_two_masks_does_not_matter():
@@ -210,16 +203,18 @@ def test_masks_apply_under_jit_and_vmap_as_in_a_loop():
 @pytest.mark.parametrize(
     ("mask", "where"),
     [
-        ({"no_such_layer": {"kernel": np.ones(4)}}, "no_such_layer"),
-        ({"head": {"scale": np.ones(4)}}, "head/scale"),
-        ({"stem_bn": {"scale": np.ones(3)}}, "stem_bn/scale"),
-        ({"stem_bn": {"scale": np.ones((2, 4))}}, "stem_bn/scale"),
-        ({"stem_bn": np.ones(4)}, "stem_bn"),
-        ({"stem_bn": {"scale": {"deeper": np.ones(4)}}}, "stem_bn/scale"),
+        ({"params/no_such_layer/kernel": np.ones(4)}, "no params/no_such_layer"),
+        ({"params/head/scale": np.ones(4)}, "no params/head/scale"),
+        ({"stem_bn/scale": np.ones(4)}, "no stem_bn/scale"),
+        ({"params/stem_bn/scale": np.ones(3)}, r"params/stem_bn/scale is \(3,\) against \(4,\)"),
+        ({"params/stem_bn/scale": np.ones((2, 4))}, r"params/stem_bn/scale is \(2, 4\)"),
+        ({"params/stem_bn": np.ones(4)}, "no params/stem_bn;"),
+        ({"params/stem_bn/scale/deeper": np.ones(4)}, "no params/stem_bn/scale/deeper"),
     ],
     ids=[
         "no such module",
         "no such leaf",
+        "without the collection",
         "wrong channels",
         "more dimensions",
         "leaf for a module",

@@ -10,58 +10,71 @@
 import ast
 import dataclasses
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
-from osp_jax.methods.parts.door import answer as unlearn_classes  # noqa: F401
+from osp_jax.methods.bad_teacher import BadTeacher
+from osp_jax.methods.boundary_expand import BoundaryExpand
+from osp_jax.methods.boundary_shrink import BoundaryShrink
+from osp_jax.methods.cdp import Cdp
+from osp_jax.methods.cfk import Cfk
+from osp_jax.methods.class_aware import ClassAware
+from osp_jax.methods.concept_erasure import ConceptErasure
+from osp_jax.methods.conv_transpose import ConvTranspose
+from osp_jax.methods.esc import Esc
+from osp_jax.methods.euk import Euk
+from osp_jax.methods.finetune import Finetune
+from osp_jax.methods.fisher import Fisher
+from osp_jax.methods.gradient_ascent import GradientAscent
+from osp_jax.methods.l1_sparse import L1Sparse
+from osp_jax.methods.logit_mask import LogitMask
+from osp_jax.methods.msg import Msg
+from osp_jax.methods.neggrad_plus import NegGradPlus
+from osp_jax.methods.osp import Osp
+from osp_jax.methods.osp_fit import OspFit
+from osp_jax.methods.parts.door import answer as unlearn_classes
 from osp_jax.methods.parts.method import Method
+from osp_jax.methods.random_label import RandomLabel
+from osp_jax.methods.retrain import Retrain
+from osp_jax.methods.salun import Salun
+from osp_jax.methods.scrub import Scrub
+from osp_jax.methods.ssd import Ssd
+from osp_jax.methods.subspace import Subspace
+from osp_jax.methods.unsir import Unsir
 from osp_jax.runtime.errors import InputError, shown, unknown
+
+__all__ = ["METHODS", "Method", "get_method", "method_name", "parse_options", "unlearn_classes"]
 
 _KINDS = {bool: "bool (True or False)", int: "int", float: "finite float", str: "text"}
 _LARGEST = {bool: 1, int: 2**31 - 1, float: 1e30}  # what JAX's integers and floats of 32 bits hold
 
-_NAMES = {  # while the methods are being moved
-    "retrain": "retrain.Retrain",
-    "logit-mask": "logit_mask.LogitMask",
-    "osp": "osp.Osp",
-    "osp-fit": "osp_fit.OspFit",
-    "concept-erasure": "concept_erasure.ConceptErasure",
-    "finetune": "finetune.Finetune",
-    "l1-sparse": "l1_sparse.L1Sparse",
-    "gradient-ascent": "gradient_ascent.GradientAscent",
-    "neggrad+": "neggrad_plus.NegGradPlus",
-    "cfk": "cfk.Cfk",
-    "euk": "euk.Euk",
-    "conv-transpose": "conv_transpose.ConvTranspose",
-    "random-label": "random_label.RandomLabel",
-    "salun": "salun.Salun",
-    "msg": "msg.Msg",
-    "ssd": "ssd.Ssd",
-    "fisher": "fisher.Fisher",
-    "unsir": "unsir.Unsir",
-    "bad-teacher": "bad_teacher.BadTeacher",
-    "scrub": "scrub.Scrub",
-    "boundary-shrink": "boundary_shrink.BoundaryShrink",
-    "boundary-expand": "boundary_expand.BoundaryExpand",
-    "subspace": "subspace.Subspace",
-    "esc": "esc.Esc",
-    "cdp": "cdp.Cdp",
-    "class-aware": "class_aware.ClassAware",
+METHODS: dict[str, type[Method]] = {
+    "retrain": Retrain,
+    "logit-mask": LogitMask,
+    "osp": Osp,
+    "osp-fit": OspFit,
+    "concept-erasure": ConceptErasure,
+    "finetune": Finetune,
+    "l1-sparse": L1Sparse,
+    "gradient-ascent": GradientAscent,
+    "neggrad+": NegGradPlus,
+    "cfk": Cfk,
+    "euk": Euk,
+    "conv-transpose": ConvTranspose,
+    "random-label": RandomLabel,
+    "salun": Salun,
+    "msg": Msg,
+    "ssd": Ssd,
+    "fisher": Fisher,
+    "unsir": Unsir,
+    "bad-teacher": BadTeacher,
+    "scrub": Scrub,
+    "boundary-shrink": BoundaryShrink,
+    "boundary-expand": BoundaryExpand,
+    "subspace": Subspace,
+    "esc": Esc,
+    "cdp": Cdp,
+    "class-aware": ClassAware,
 }
-
-
-def _moved() -> dict[str, type[Method]]:
-    found = {}
-    for name, place in _NAMES.items():
-        file, kind = place.split(".")
-        try:
-            found[name] = getattr(import_module(f"osp_jax.methods.{file}"), kind)
-        except Exception as error:  # noqa: BLE001
-            print("not moved yet:", place, repr(error))
-    return found
-
-
-METHODS: dict[str, type[Method]] = _moved()
 
 
 def get_method(name: str) -> type[Method]:

@@ -108,7 +108,7 @@ class ConceptErasure(Method):
         fit = partial(refit, directions=self.directions, ridge=self.ridge, rounds=self.rounds)
         new = fit(variables, tail, factors, kept, real, targets, weights)
         inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
-        level = self.level or recipe_level(data.recipe_for("concept-erasure"), statistics, inputs, retained)
+        level = self.level or recipe_level(data.recipe_for("ConceptErasure"), statistics, inputs, retained)
         columns = unsupported_columns(new, channels, inputs, retained, vector, level)
         return model.replace(variables=edited(new, columns))
 

@@ -40,7 +40,7 @@ class Retrain(Method):
           InputError: fewer images than a batch, or an original that did not start from random parameters.
         """
         del forget, statistics, rng
-        indices, settings = jnp.asarray(data.retain()), data.recipe_for("retrain")
+        indices, settings = jnp.asarray(data.retain()), data.recipe_for("Retrain")
         if settings.training.get("start_from"):  # workdirs of older versions lack it
             raise InputError(
                 "the original started from another network (training.start_from), so its config is not its whole "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from osp_jax.methods.cdp import Options, check, discrimination
+from osp_jax.methods.cdp import Cdp, discrimination
 from osp_jax.runtime.errors import InputError
 from tests.methods.two_convolutions import CLASSES, LABELS, assert_parameters, forward, parameters, request, without
 from tests.small_networks import case
@@ -78,12 +78,12 @@ def test_pruning_is_the_equations_applied_to_the_images(choices, forget):
 )
 def test_a_score_by_hand(options, scores):
     means = np.array([[3.0, 1.0], [1.0, 0.5], [1.0, 3.0]])
-    np.testing.assert_allclose(discrimination(means, 0, Options(**options)), scores)
+    np.testing.assert_allclose(discrimination(means, 0, Cdp(**options)), scores)
 
 
 @pytest.mark.parametrize("forget", [(3,), pytest.param((3, 5), marks=pytest.mark.slow)])
 def test_it_forgets_the_digits_and_what_is_pruned_stays_so_in_the_fine_tuning(digits, forget):
-    before = digits.accuracies(digits.variables, forget)
+    before = digits.accuracies(digits.model, forget)
     pruned, data = digits.forget("cdp", forget, epochs=0)
     assert data.seen() == {}
     tuned, data = digits.forget("cdp", forget, **SHORT)
@@ -92,7 +92,7 @@ def test_it_forgets_the_digits_and_what_is_pruned_stays_so_in_the_fine_tuning(di
     forgotten, retained = digits.accuracies(tuned, forget)
     assert forgotten < 0.1
     assert retained > before[1] - 0.05
-    pruned, tuned = (traverse_util.flatten_dict(v["params"]) for v in (pruned, tuned))
+    pruned, tuned = (traverse_util.flatten_dict(m.variables["params"]) for m in (pruned, tuned))
     zeros = {path: np.asarray(leaf) == 0 for path, leaf in pruned.items()}
     assert sum(zero.sum() for zero in zeros.values()) > 0
     for path, zero in zeros.items():
@@ -125,11 +125,11 @@ def test_the_measured_source_takes_no_more_images_of_a_class_than_it_is_told():
 )
 def test_an_option_out_of_range_is_an_input_error(options, message):
     with pytest.raises(InputError, match=message):
-        Options(**options)
+        Cdp(**options)
 
 
 def test_a_network_without_filters_is_an_input_error_only_where_they_are_measured():
-    _, variables, _, channels = case("LayerNormed")
-    check(variables["params"], channels, Options())
+    network = case("LayerNormed")
+    Cdp().check(network.model, network.channels)
     with pytest.raises(InputError, match="name others"):
-        check(variables["params"], channels, Options(source="conv"))
+        Cdp(source="conv").check(network.model, network.channels)

@@ -6,7 +6,8 @@ import pytest
 from flax import linen as nn
 
 from osp_jax.data.sources import Split
-from osp_jax.methods.class_aware import Options, check, class_needs, unlearn
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods.class_aware import ClassAware, class_needs
 from osp_jax.methods.parts.data import request_data
 from osp_jax.runtime.errors import InputError
 from tests.methods.two_convolutions import (
@@ -15,7 +16,6 @@ from tests.methods.two_convolutions import (
     LABELS,
     MODEL,
     PREPARATION,
-    VARIABLES,
     assert_parameters,
     forward,
     gradients,
@@ -44,7 +44,7 @@ def needs_by_hand(threshold):
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 def test_what_a_class_needs_is_the_definition(threshold):
     data = request_data(Split(IMAGES, LABELS), EVERYTHING, (1,), PREPARATION, {})
-    actual = class_needs(MODEL, VARIABLES, ("conv1", "conv2"), data, EVERYTHING, threshold)
+    actual = class_needs(MODEL, ("conv1", "conv2"), data, EVERYTHING, threshold)
     for path, expected in needs_by_hand(threshold).items():
         assert 0 < expected.mean() < 1
         np.testing.assert_allclose([actual[c][path] for c in range(CLASSES)], expected, rtol=1e-4)
@@ -80,22 +80,24 @@ class Unwrapped(nn.Module):
 
 
 def test_blocks_under_jit_and_rematerialisation_are_scored_like_any_other():
-    wrapped, variables, _, _ = case("Wrapped")
+    wrapped = case("Wrapped").model
+    moments = {"mean": wrapped.mean, "std": wrapped.std, "class_names": wrapped.class_names}
+    unwrapped = from_linen(Unwrapped(), wrapped.variables, **moments)
     images = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
     indices, paths = np.arange(4, dtype=np.int32), ("rematerialised/second", "compiled/second")
     data = request_data(Split(images, indices // 2), indices, (1,), PREPARATION, {})
-    inside, outside = (class_needs(m, variables, paths, data, indices, 1e-5) for m in (wrapped, Unwrapped()))
+    inside, outside = (class_needs(m, paths, data, indices, 1e-5) for m in (wrapped, unwrapped))
     assert 0 < np.mean([inside[c][path] for c in inside for path in paths]) < 1
     jax.tree.map(np.testing.assert_array_equal, inside, outside)
 
 
 @pytest.mark.parametrize("forget", [(3,), (3, 5)])
 def test_it_forgets_the_digits(digits, forget):
-    before = digits.accuracies(digits.variables, forget)
+    before = digits.accuracies(digits.model, forget)
     options = {"threshold": 1e-3, "against": "max"}
-    variables, data = digits.forget("class-aware", forget, **options)
+    model, data = digits.forget("class-aware", forget, **options)
     assert data.seen() == {str(c): 10 for c in range(10)}
-    forgotten, retained = digits.accuracies(variables, forget)
+    forgotten, retained = digits.accuracies(model, forget)
     assert before[0] > 0.9
     # Of two classes it may prune few channels that both own, and the two lose a quarter in all.
     assert forgotten < (0.5 if len(forget) == 1 else 0.9) * before[0]
@@ -103,10 +105,10 @@ def test_it_forgets_the_digits(digits, forget):
 
 
 def test_fine_tuning_never_sees_more_of_the_class_than_the_scores_did(digits):
-    variables, data = digits.forget("class-aware", (3,), per_class=5, epochs=2, learning_rate=0.03, batch_size=64)
+    model, data = digits.forget("class-aware", (3,), per_class=5, epochs=2, learning_rate=0.03, batch_size=64)
     assert data.seen()["3"] == 5
     assert sum(data.seen().values()) == (digits.dataset.train.labels != 3).sum() + 5
-    assert digits.accuracies(variables, (3,))[1] > 0.9
+    assert digits.accuracies(model, (3,))[1] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -127,23 +129,15 @@ def test_fine_tuning_never_sees_more_of_the_class_than_the_scores_did(digits):
 )
 def test_an_option_out_of_range_is_an_input_error(options, message):
     with pytest.raises(InputError, match=message):
-        Options(**options)
+        ClassAware(**options)
 
 
 def test_layers_without_filters_are_an_input_error():
-    _, variables, _, channels = case("LayerNormed")
+    network = case("LayerNormed")
     with pytest.raises(InputError, match="name others"):
-        check(variables["params"], channels, Options(layers="all"))
+        ClassAware(layers="all").check(network.model, network.channels)
 
 
 def test_statistics_of_another_network_are_an_input_error(resnet8, flat_mlp):
     with pytest.raises(InputError, match="there is no"):
-        unlearn(
-            resnet8.model,
-            flat_mlp.variables,
-            (1,),
-            data=None,
-            statistics=resnet8.statistics,
-            config=Options(),
-            rng=jax.random.key(0),
-        )
+        ClassAware().unlearn(flat_mlp.model, (1,), data=None, statistics=resnet8.statistics, rng=jax.random.key(0))

@@ -1,6 +1,6 @@
 """What every method promises, on one tiny network: `unlearn` as a pure function of what it may see."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +11,10 @@ from configs.default import get_config
 from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
-from osp_jax.methods import METHODS, get_method
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods import METHODS, get_method, unlearn_classes
 from osp_jax.methods.parts.data import RequestData, request_data
+from osp_jax.model import Model
 from osp_jax.networks import init_variables
 from osp_jax.statistics import Statistics, collect_statistics
 
@@ -44,8 +46,7 @@ class TinyNet(nn.Module):
 class Setting(NamedTuple):
     """What a request starts from."""
 
-    model: nn.Module
-    variables: dict[str, Any]
+    model: Model
     statistics: Statistics
     split: Split
 
@@ -55,44 +56,42 @@ def setting() -> Setting:
     draw = np.random.default_rng(0)
     labels = (EVERYTHING % CLASSES).astype(np.int32)
     pixels = draw.integers(0, 160, (len(labels), *SHAPE)) + 30 * labels[:, None, None, None]
-    split, model = Split(pixels.astype(np.uint8), labels), TinyNet()
-    variables = init_variables(model, SHAPE, jax.random.key(0))
-    statistics = collect_statistics(
-        model, variables, index_batches(split, EVERYTHING, 12), num_classes=CLASSES, keep_features=24, mean=(0.5,),
-        std=(0.3,),
-    )  # fmt: skip
-    return Setting(model, variables, statistics, split)
+    split, variables = Split(pixels.astype(np.uint8), labels), init_variables(TinyNet(), SHAPE, jax.random.key(0))
+    model = from_linen(TinyNet(), variables, mean=(0.5,), std=(0.3,), class_names=("a", "b", "c", "d"))
+    statistics = collect_statistics(model, index_batches(split, EVERYTHING, 12), keep_features=24)
+    return Setting(model, statistics, split)
 
 
-def request(setting: Setting, name: str, images: np.ndarray) -> tuple[dict[str, Any], RequestData]:
-    """(variables, data) after a request that may see all images but the last of each class."""
-    method, recipe = get_method(name), get_config()
+def request(setting: Setting, name: str, images: np.ndarray) -> tuple[Model, RequestData]:
+    """(model, data) after a request that may see all images but the last of each class."""
+    kind, recipe = get_method(name), get_config()
     recipe.training.epochs, recipe.training.batch_size = 1, 8
     data = request_data(
         Split(images, setting.split.labels), EVERYTHING, FORGET, PREPARATION, recipe, retain_per_class=EACH - 1,
         forget_per_class=EACH - 1,
     )  # fmt: skip
-    known = {field: value for field, value in CHEAP.items() if hasattr(method.options(), field)}
-    given = {"data": data, "statistics": setting.statistics, "config": method.options(**known | OWN.get(name, {}))}
-    return method.unlearn(setting.model, setting.variables, FORGET, **given, rng=jax.random.key(1)), data
+    known = {field: value for field, value in CHEAP.items() if hasattr(kind(), field)}
+    given = {"data": data, "statistics": setting.statistics, "rng": jax.random.key(1)}
+    return unlearn_classes(kind(**known | OWN.get(name, {})), setting.model, FORGET, **given), data
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_a_pure_function_of_the_images_that_it_says_it_sees(name, setting):
-    sees, labels = get_method(name).sees, setting.split.labels
-    before = jax.tree.map(np.array, (setting.variables, setting.statistics))
+    sees, labels, old = get_method(name).sees, setting.split.labels, setting.model.variables
+    before = jax.tree.map(np.array, (old, setting.statistics))
     images = setting.split.images
-    first, data = request(setting, name, images)
+    model, data = request(setting, name, images)
+    assert model.forgotten == FORGET
+    new = model.variables
 
     # Same structure; something has changed; what was given has not.
-    assert jax.tree.structure(first) == jax.tree.structure(setting.variables)
-    for new, old in zip(jax.tree.leaves(first), jax.tree.leaves(setting.variables), strict=True):
-        assert (new.shape, new.dtype) == (old.shape, old.dtype)
-        assert np.isfinite(new).all()
-    assert any(
-        not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (first, setting.variables)), strict=True)
-    )
-    jax.tree.map(np.testing.assert_array_equal, (setting.variables, setting.statistics), before)
+    assert jax.tree.structure(new) == jax.tree.structure(old)
+    pairs = list(zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))
+    for leaf, was in pairs:
+        assert (leaf.shape, leaf.dtype) == (was.shape, was.dtype)
+        assert np.isfinite(leaf).all()
+    assert any(not np.array_equal(*pair) for pair in pairs)
+    jax.tree.map(np.testing.assert_array_equal, (old, setting.statistics), before)
     np.testing.assert_array_equal(data.images, images)
 
     # What it records as seen is what it may see.
@@ -109,4 +108,4 @@ def test_a_method_is_a_pure_function_of_the_images_that_it_says_it_sees(name, se
     others = np.where(unseen[:, None, None, None], 255 - images, images)
     assert (others != images).any()
     second, _ = request(setting, name, others)
-    jax.tree.map(np.testing.assert_array_equal, first, second)
+    jax.tree.map(np.testing.assert_array_equal, new, second.variables)

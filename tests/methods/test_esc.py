@@ -9,21 +9,23 @@ import pytest
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.methods.esc import Options, erase_directions, unlearn
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods import unlearn_classes
+from osp_jax.methods.esc import Esc, erase_directions
 from osp_jax.runtime.errors import InputError
 from tests.methods.digits_by_hand import layer_columns
 from tests.small_networks import SHAPE, assert_close, random_variables
 
 
 def request_to(trained, images, **options):
-    """New variables; the forgotten images are `images`, uint8."""
+    """The new model; the forgotten images are `images`, uint8."""
     data = SimpleNamespace(
         images=jnp.asarray(images),
         preparation=Preparation((0.5,) * 3, (0.3,) * 3),
         forget=lambda: np.arange(len(images)),
     )
-    given = {"data": data, "statistics": trained.statistics, "config": Options(**options), "rng": jax.random.key(0)}
-    return unlearn(trained.model, trained.variables, (1,), **given)
+    given = {"data": data, "statistics": trained.statistics, "rng": jax.random.key(0)}
+    return Esc(**options).unlearn(trained.model, (1,), **given)
 
 
 def normal(*shape):
@@ -34,18 +36,18 @@ def normal(*shape):
 def test_the_head_is_that_of_the_singular_value_decomposition(digits, percent, erased):
     data = digits.data((3,), forget_per_class=50)
     given = {"data": data, "statistics": digits.statistics, "rng": jax.random.key(0)}
-    config = Options(percent, augment=False, batch_size=20)
-    new = unlearn(digits.model, digits.variables, (3,), config=config, **given)
-    left, _, _ = np.linalg.svd(layer_columns(digits, digits.variables, data.forget())["head"])
-    kernel = np.asarray(digits.variables["params"]["head"]["kernel"], np.float64)
+    method = Esc(percent, augment=False, batch_size=20)
+    new = unlearn_classes(method, digits.model, (3,), **given).variables
+    left, _, _ = np.linalg.svd(layer_columns(digits, data.forget())["head"])
+    kernel = np.asarray(digits.model.variables["params"]["head"]["kernel"], np.float64)
     expected = left[:, erased:] @ left[:, erased:].T @ kernel
     assert_close(new["params"]["head"]["kernel"] - kernel, expected - kernel, 1e-4)
 
 
 def test_it_forgets_the_class_keeps_the_others_and_never_sees_a_retained_image(digits):
-    before = digits.accuracies(digits.variables, (3,))
-    variables, data = digits.forget("esc", (3,))
-    forget, retain = digits.accuracies(variables, (3,))
+    before = digits.accuracies(digits.model, (3,))
+    model, data = digits.forget("esc", (3,))
+    forget, retain = digits.accuracies(model, (3,))
     assert before[0] > 0.9
     assert forget < 0.1
     assert retain > before[1] - 0.12
@@ -53,16 +55,16 @@ def test_it_forgets_the_class_keeps_the_others_and_never_sees_a_retained_image(d
 
 
 def test_two_classes_are_forgotten_together_by_two_directions(digits):
-    variables, data = digits.forget("esc", (3, 5), percent=7.0)
-    forget, retain = digits.accuracies(variables, (3, 5))
+    model, data = digits.forget("esc", (3, 5), percent=7.0)
+    forget, retain = digits.accuracies(model, (3, 5))
     assert forget < 0.2
     assert retain > 0.85
     assert data.seen().keys() == {"3", "5"}
 
 
 def test_nothing_but_the_heads_kernel_changes(digits):
-    variables, _ = digits.forget("esc", (3,))
-    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), variables, digits.variables)
+    model, _ = digits.forget("esc", (3,))
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), model.variables, digits.model.variables)
     assert changed["params"]["head"].pop("kernel")
     assert not any(jax.tree.leaves(changed))
 
@@ -71,12 +73,11 @@ def test_nothing_but_the_heads_kernel_changes(digits):
 def test_where_every_direction_is_erased_the_forgotten_images_give_the_bias(name, request):
     trained = request.getfixturevalue(name)
     images = np.random.default_rng(0).integers(0, 256, (12, *SHAPE), dtype=np.uint8)
-    variables = request_to(trained, images, percent=100.0)
+    model = request_to(trained, images, percent=100.0)
     inputs = (images / np.float32(255) - 0.5) / 0.3
-    logits = jax.jit(lambda variables: trained.model.apply(variables, inputs, False))
-    before, after = (np.asarray(logits(v)) for v in (trained.variables, variables))
+    before, after = (np.asarray(jax.jit(m.apply)(m.variables, inputs)) for m in (trained.model, model))
     head = trained.statistics.channels.head
-    bias = np.broadcast_to(variables["params"][head]["bias"], after.shape)
+    bias = np.broadcast_to(model.variables["params"][head]["bias"], after.shape)
     # What is below a thousandth of the largest singular value counts as rounding and stays.
     np.testing.assert_allclose(after, bias, atol=2e-3 * np.abs(before - bias).max())
 
@@ -111,10 +112,10 @@ class GroupedHead(nn.Module):
 
 
 def test_a_head_without_a_kernel_that_multiplies_features_is_an_input_error():
-    model = GroupedHead()
-    variables = random_variables(model, np.zeros((1, 4, 4, 3), np.float32))
+    variables = random_variables(GroupedHead(), np.zeros((1, 4, 4, 3), np.float32))
+    model = from_linen(GroupedHead(), variables, mean=(0.5,), std=(0.3,), class_names=list("abcdef"))
     statistics = SimpleNamespace(channels=SimpleNamespace(head="head"))
-    trained = SimpleNamespace(model=model, variables=variables, statistics=statistics)
+    trained = SimpleNamespace(model=model, statistics=statistics)
     with pytest.raises(InputError, match="use a network"):
         request_to(trained, np.zeros((2, 4, 4, 3), np.uint8))
 
@@ -122,4 +123,4 @@ def test_a_head_without_a_kernel_that_multiplies_features_is_an_input_error():
 @pytest.mark.parametrize("options", [{"percent": -1.0}, {"percent": 101.0}, {"batch_size": 0}], ids=str)
 def test_bad_options_are_an_input_error(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        Options(**options)
+        Esc(**options)

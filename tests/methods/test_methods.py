@@ -8,33 +8,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osp_jax.methods import METHODS, get_method, parse_options
+from osp_jax.methods import METHODS, get_method, method_name, parse_options
+from osp_jax.methods.osp import Osp
+from osp_jax.methods.osp_fit import OspFit
+from osp_jax.methods.parts.method import Method
 from osp_jax.runtime.errors import InputError
 from tests.methods.conftest import request_of
 
 WITHOUT_IMAGES = [name for name in METHODS if not get_method(name).sees]
-OSP, FIT, LOGIT = (get_method(name) for name in ("osp", "osp-fit", "logit-mask"))
 
 
 @pytest.mark.parametrize("name", WITHOUT_IMAGES)
 def test_a_registered_method_has_options_with_defaults_and_the_common_signature(name, flat_mlp):
     new = request_of(name, flat_mlp, (1,))
-    assert jax.tree.structure(new) == jax.tree.structure(flat_mlp.variables)
-    changed = jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), new, flat_mlp.variables))
+    before, after = flat_mlp.model.variables, new.variables
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    changed = jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), after, before))
     assert any(changed)
     assert not all(changed)
 
 
 @pytest.mark.parametrize("name", WITHOUT_IMAGES)
 def test_a_request_does_not_change_what_it_was_given(name, flat_mlp):
-    before = jax.tree.map(np.array, (flat_mlp.variables, flat_mlp.statistics))
+    before = jax.tree.map(np.array, (flat_mlp.model.variables, flat_mlp.statistics))
     request_of(name, flat_mlp, (0, 2))
-    jax.tree.map(np.testing.assert_array_equal, (flat_mlp.variables, flat_mlp.statistics), before)
+    jax.tree.map(np.testing.assert_array_equal, (flat_mlp.model.variables, flat_mlp.statistics), before)
 
 
 @pytest.mark.parametrize("name", WITHOUT_IMAGES)
 def test_the_same_request_has_the_same_result(name, flat_mlp):
-    jax.tree.map(np.testing.assert_array_equal, *(request_of(name, flat_mlp, (1,)) for _ in range(2)))
+    jax.tree.map(np.testing.assert_array_equal, *(request_of(name, flat_mlp, (1,)).variables for _ in range(2)))
 
 
 def test_an_unknown_method_is_an_input_error_that_lists_them():
@@ -43,56 +46,77 @@ def test_an_unknown_method_is_an_input_error_that_lists_them():
 
 
 def test_options_are_read_by_the_type_of_their_defaults():
-    options = parse_options(OSP, ["layers=stage[34]", "amount=0.5", "erase=true", "standardised=False"])
-    assert options == dataclasses.replace(OSP.options(), layers="stage[34]", amount=0.5, erase=True, standardised=False)
-    options = parse_options(FIT, ["steps=7", "margin=3", "learning_rate=1e-2", "draws=1e2"])
-    assert options == dataclasses.replace(FIT.options(), steps=7, margin=3.0, learning_rate=0.01, draws=100)
+    options = parse_options("osp", ["layers=stage[34]", "amount=0.5", "erase=true", "standardised=False"])
+    assert options == Osp(layers="stage[34]", amount=0.5, erase=True, standardised=False)
+    options = parse_options("osp-fit", ["steps=7", "margin=3", "learning_rate=1e-2", "draws=1e2"])
+    assert options == OspFit(steps=7, margin=3.0, learning_rate=0.01, draws=100)
     assert isinstance(options.margin, float)
     assert isinstance(options.draws, int)
 
 
 def test_a_text_option_may_contain_an_equals_sign():
-    assert parse_options(OSP, ["layers=a=b"]).layers == "a=b"
+    assert parse_options("osp", ["layers=a=b"]).layers == "a=b"
 
 
-@pytest.mark.parametrize("method", map(get_method, METHODS), ids=METHODS)
-def test_without_assignments_the_options_are_the_defaults(method):
-    assert parse_options(method, []) == method.options()
+@pytest.mark.parametrize("name", METHODS)
+def test_without_assignments_the_options_are_the_defaults(name):
+    assert parse_options(name, []) == get_method(name)()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_knows_its_name_and_is_hashable(name):
+    method = get_method(name)()
+    assert method_name(method) == method_name(type(method)) == name
+    assert hash(method) == hash(get_method(name)())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_comparison_may_try_are_values_that_the_method_takes(name):
+    kind = get_method(name)
+    for option, values in kind.search.items():
+        assert len({kind(**{option: value}) for value in values}) == len(values)
+
+
+def test_a_method_of_ones_own_goes_by_the_name_of_its_class():
+    class Mine(Method):
+        pass
+
+    assert method_name(Mine()) == "Mine"
 
 
 @pytest.mark.parametrize(
-    ("method", "assignment"),
+    ("name", "assignment"),
     [
-        (OSP, "amount=much"),
-        (OSP, "amount="),
-        (OSP, "amount"),
-        (OSP, "amount=True"),
-        (OSP, "amount=[1]"),
-        (OSP, "amount='1'"),
-        (OSP, "erase=1"),
-        (OSP, "erase=perhaps"),
-        (OSP, "erase"),
-        (FIT, "steps=2.5"),
-        (FIT, "steps=True"),
-        (FIT, "steps=__import__('os')"),
-        (FIT, "steps=1e999"),
-        (FIT, "steps=" + "9" * 30),
-        (OSP, "amount=1e999"),
-        (OSP, "amount=-1e999"),
-        (OSP, "amount=nan"),
-        (OSP, "amount=" + "(" * 10_000),
-        (OSP, "amount=" + "-" * 100_000 + "1"),
+        ("osp", "amount=much"),
+        ("osp", "amount="),
+        ("osp", "amount"),
+        ("osp", "amount=True"),
+        ("osp", "amount=[1]"),
+        ("osp", "amount='1'"),
+        ("osp", "erase=1"),
+        ("osp", "erase=perhaps"),
+        ("osp", "erase"),
+        ("osp-fit", "steps=2.5"),
+        ("osp-fit", "steps=True"),
+        ("osp-fit", "steps=__import__('os')"),
+        ("osp-fit", "steps=1e999"),
+        ("osp-fit", "steps=" + "9" * 30),
+        ("osp", "amount=1e999"),
+        ("osp", "amount=-1e999"),
+        ("osp", "amount=nan"),
+        ("osp", "amount=" + "(" * 10_000),
+        ("osp", "amount=" + "-" * 100_000 + "1"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_an_input_error_that_names_the_option(method, assignment):
+def test_a_value_of_the_wrong_type_is_an_input_error_that_names_the_option(name, assignment):
     with pytest.raises(InputError, match=assignment.partition("=")[0]):
-        parse_options(method, [assignment])
+        parse_options(name, [assignment])
 
 
-@pytest.mark.parametrize(("method", "known"), [(OSP, "amount"), (FIT, "margin"), (LOGIT, "none")])
-def test_an_unknown_option_is_an_input_error_that_lists_the_options(method, known):
+@pytest.mark.parametrize(("name", "known"), [("osp", "amount"), ("osp-fit", "margin"), ("logit-mask", "none")])
+def test_an_unknown_option_is_an_input_error_that_lists_the_options(name, known):
     with pytest.raises(InputError, match=known):
-        parse_options(method, ["strenght=hard"])
+        parse_options(name, ["strenght=hard"])
 
 
 WRONG = {
@@ -105,11 +129,11 @@ WRONG = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_option_of_another_type_or_out_of_range_is_refused_in_one_short_line(name):
-    options = METHODS[name].Options
-    for field in dataclasses.fields(options):
+    kind = METHODS[name]
+    for field in dataclasses.fields(kind):
         for value in WRONG[type(field.default)]:
             with pytest.raises(InputError, match=field.name) as raised:
-                options(**{field.name: value})
+                kind(**{field.name: value})
             assert len(str(raised.value)) < 300
             assert "\n" not in str(raised.value)
 
@@ -117,11 +141,11 @@ def test_an_option_of_another_type_or_out_of_range_is_refused_in_one_short_line(
 @pytest.mark.parametrize("amount", [0.25, 0, -1, 1.5])
 def test_top_k_without_a_number_of_channels_is_refused(amount):
     with pytest.raises(InputError, match="with select=top-k give a number of channels, such as amount=4"):
-        OSP.options(select="top-k", amount=amount)
-    assert OSP.options(select="top-k", amount=4).amount == 4
+        Osp(select="top-k", amount=amount)
+    assert Osp(select="top-k", amount=4).amount == 4
 
 
 @given(st.floats(0, 1), st.integers(0, 2**31 - 1))
 def test_numbers_survive_as_text(amount, steps):
-    assert parse_options(OSP, [f"amount={amount!r}"]).amount == amount
-    assert parse_options(FIT, [f"steps={steps}"]).steps == steps
+    assert parse_options("osp", [f"amount={amount!r}"]).amount == amount
+    assert parse_options("osp-fit", [f"steps={steps}"]).steps == steps

@@ -9,7 +9,8 @@ import pytest
 from flax import traverse_util
 from scipy.special import log_softmax, softmax
 
-from osp_jax.methods.osp_fit import Options, draw_features, fit_gains, fitting_sample
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods.osp_fit import OspFit, draw_features, fit_gains, fitting_sample
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics, layer_statistics
 from tests.methods.conftest import Trained, request_of
@@ -30,7 +31,7 @@ def separable(images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def fit(features, labels, forget, channels=CHANNELS, kernel=KERNEL, bias=BIAS, **options):
     vector = jnp.zeros(kernel.shape[1]).at[jnp.array(forget)].set(1)
     arrays = (jnp.asarray(a) for a in (features, labels, kernel, bias))
-    fitted = jax.jit(lambda *arrays: fit_gains(*arrays, channels, Options(**options)))
+    fitted = jax.jit(lambda *arrays: fit_gains(*arrays, channels, OspFit(**options)))
     return np.asarray(fitted(*arrays, vector))
 
 
@@ -128,18 +129,21 @@ def separable_mlp(flat_mlp) -> Trained:
     kernel = np.zeros((CHANNELS, 5), np.float32)
     kernel[:, :CLASSES] = KERNEL
     bias = np.array([*BIAS, -9, -9], np.float32)  # the last two classes are never predicted
-    params = {**flat_mlp.variables["params"], "Dense_2": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
+    params = {
+        **flat_mlp.model.variables["params"],
+        "Dense_2": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)},
+    }
     layers = {**flat_mlp.statistics.layers, "Dense_1": layer_statistics(jnp.asarray(features), jnp.asarray(labels), 5)}
     statistics = dataclasses.replace(
         flat_mlp.statistics, layers=layers, features=jnp.asarray(features), labels=jnp.asarray(labels)
     )
-    return Trained(flat_mlp.model, {**flat_mlp.variables, "params": params}, statistics)
+    return Trained(flat_mlp.model.replace(variables={**flat_mlp.model.variables, "params": params}), statistics)
 
 
 @pytest.mark.parametrize("source", ["features", "statistics"])
 def test_both_sources_make_the_class_lose_and_keep_the_rest(flat_mlp, source):
     trained = separable_mlp(flat_mlp)
-    new = request_of("osp-fit", trained, (1,), source=source, place="head")["params"]["Dense_2"]
+    new = request_of("osp-fit", trained, (1,), source=source, place="head").variables["params"]["Dense_2"]
     features, labels = separable(seed=1)
     predictions = (features @ new["kernel"] + new["bias"]).argmax(1)
     assert not (predictions == 1).any()
@@ -149,18 +153,16 @@ def test_both_sources_make_the_class_lose_and_keep_the_rest(flat_mlp, source):
 def test_gating_the_features_and_scaling_the_rows_of_the_head_give_the_same_logits(flat_mlp):
     trained = separable_mlp(flat_mlp)
     images = jnp.asarray(np.random.default_rng(5).normal(size=(4, 16, 16, 3)), jnp.float32)
-    gate, head = (
-        trained.model.apply(request_of("osp-fit", trained, (1,), place=place), images, False)
-        for place in ("gate", "head")
-    )
+    models = (*(request_of("osp-fit", trained, (1,), place=place) for place in ("gate", "head")), trained.model)
+    gate, head, before = (model.apply(model.variables, images) for model in models)
     assert_close(gate, head)
-    assert not np.allclose(gate, trained.model.apply(trained.variables, images, False))
+    assert not np.allclose(gate, before)
 
 
 def test_the_fitted_gains_stand_where_the_last_features_are_produced(resnet8):
     before, after = (
-        traverse_util.flatten_dict(v["params"], sep="/")
-        for v in (resnet8.variables, request_of("osp-fit", resnet8, (1,)))
+        traverse_util.flatten_dict(model.variables["params"], sep="/")
+        for model in (resnet8.model, request_of("osp-fit", resnet8, (1,)))
     )
     norms = ("stage3_block1/bn2", "stage3_block1/bn_shortcut")
     assert {path for path in before if after[path] is not before[path]} == {
@@ -176,8 +178,8 @@ def test_the_fitted_gains_stand_where_the_last_features_are_produced(resnet8):
 )
 def test_a_head_that_reads_a_map_can_be_fitted(request, fixture, source):
     trained = request.getfixturevalue(fixture)
-    new = request_of("osp-fit", trained, (1,), source=source, steps=5, draws=10)
-    changed = jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), new, trained.variables))
+    new = request_of("osp-fit", trained, (1,), source=source, steps=5, draws=10).variables
+    changed = jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), new, trained.model.variables))
     assert any(changed)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new))
 
@@ -185,8 +187,8 @@ def test_a_head_that_reads_a_map_can_be_fitted(request, fixture, source):
 def test_without_stored_features_there_is_nothing_to_fit_on_but_the_statistics(flat_mlp):
     none = dataclasses.replace(flat_mlp.statistics, features=jnp.zeros((0, CHANNELS)), labels=jnp.zeros(0, int))
     with pytest.raises(InputError, match="source=statistics"):
-        fitting_sample(none, Options(), jax.random.key(0))
-    features, _ = fitting_sample(none, Options(source="statistics", draws=7), jax.random.key(0))
+        fitting_sample(none, OspFit(), jax.random.key(0))
+    features, _ = fitting_sample(none, OspFit(source="statistics", draws=7), jax.random.key(0))
     assert features.shape == (35, CHANNELS)
 
 
@@ -207,9 +209,8 @@ def test_statistics_do_not_stand_for_the_positions_of_a_flattened_map(pool_net):
 def test_a_head_that_does_not_read_the_last_group_is_an_input_error(method, options):
     """Gains of channels below a smooth layer must not be multiplied onto the smooth layer's features."""
     images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
-    model = SmoothLast()
-    variables = random_variables(model, jnp.zeros(images.shape))
-    settings = {"num_classes": 5, "mean": (0.5,) * 3, "std": (0.3,) * 3, "keep_features": 10}
-    statistics = collect_statistics(model, variables, [(images, np.arange(10) % 5)], **settings)
+    variables = random_variables(SmoothLast(), jnp.zeros(images.shape))
+    model = from_linen(SmoothLast(), variables, mean=(0.5,) * 3, std=(0.3,) * 3, class_names=list("abcde"))
+    statistics = collect_statistics(model, [(images, np.arange(10) % 5)], keep_features=10)
     with pytest.raises(InputError, match="does not read"):
-        request_of(method, Trained(model, variables, statistics), (1,), **options)
+        request_of(method, Trained(model, statistics), (1,), **options)

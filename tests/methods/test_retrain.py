@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 from configs import default
 from osp_jax.data.augment import channel_moments
 from osp_jax.data.sources import Dataset, Split, load_dataset
+from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.data import request_data
-from osp_jax.methods.retrain import Options, unlearn
+from osp_jax.methods.retrain import Retrain
 from osp_jax.networks import build_model
 from osp_jax.runtime.errors import InputError
 from osp_jax.training import loop
@@ -36,12 +37,13 @@ def first_classes(number: int) -> Dataset:
 
 
 def retrained(config, dataset, forget, mean, std, **budget):
-    model = build_model(config, dataset.num_classes, dataset.image_shape)
+    module = build_model(config, dataset.num_classes, dataset.image_shape)
+    model = from_linen(module, {"params": {}}, mean=mean, std=std, class_names=dataset.class_names)
     everything = np.arange(len(dataset.train.labels), dtype=np.int32)
     preparation = preparation_of(config, mean, std)
     data = request_data(dataset.train, everything, forget, preparation, config.to_dict(), **budget)
-    given = {"data": data, "statistics": None, "config": Options()}
-    return unlearn(model, None, forget, **given, rng=jax.random.key(9)), data
+    new = Retrain().unlearn(model, forget, data=data, statistics=None, rng=jax.random.key(9))
+    return new.variables, data
 
 
 def test_it_ends_bit_for_bit_where_training_with_the_class_excluded_ends(tmp_path):

@@ -9,7 +9,9 @@ import pytest
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.methods.subspace import Options, check, input_moments, project_kernel, random_window, unlearn
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods import unlearn_classes
+from osp_jax.methods.subspace import Subspace, input_moments, project_kernel, random_window
 from osp_jax.program.layer_inputs import Layer
 from osp_jax.runtime.errors import InputError
 from tests.methods.digits_by_hand import layer_columns, outputs_by_inputs
@@ -32,26 +34,28 @@ def normal(*shape):
 @pytest.mark.parametrize(("alpha_retain", "alpha_forget"), [(100.0, 3.0), (0.5, 30.0)])
 def test_every_kernel_is_that_of_the_equations_by_singular_values(digits, alpha_retain, alpha_forget):
     data = digits.data((3, 5), retain_per_class=9, forget_per_class=40)
-    config = Options(alpha_retain, alpha_forget, samples=80, batch_size=30, **EVERY_PATCH)  # 2 retained batches and 42
-    given = {"data": data, "statistics": digits.statistics, "config": config, "rng": jax.random.key(0)}
-    new = unlearn(digits.model, digits.variables, (3, 5), **given)["params"]
-    retain, forget = (layer_columns(digits, digits.variables, side()) for side in (data.retain, data.forget))
+    method = Subspace(alpha_retain, alpha_forget, samples=80, batch_size=30, **EVERY_PATCH)  # 2 retained batches and 42
+    given = {"data": data, "statistics": digits.statistics, "rng": jax.random.key(0)}
+    new = unlearn_classes(method, digits.model, (3, 5), **given).variables["params"]
+    retain, forget = (layer_columns(digits, side()) for side in (data.retain, data.forget))
     for name in retain:
-        kernel = outputs_by_inputs(digits.variables["params"][name]["kernel"])
+        kernel = outputs_by_inputs(digits.model.variables["params"][name]["kernel"])
         p_r, p_f = scaled_projection(retain[name], alpha_retain), scaled_projection(forget[name], alpha_forget)
         update = np.eye(len(p_r)) - (p_f - p_f @ p_r)
         assert_close(outputs_by_inputs(new[name]["kernel"]) - kernel, kernel @ update.T - kernel, 1e-4)
 
 
 def test_it_forgets_the_class_keeps_the_others_and_repeats_itself_under_the_same_seed(digits):
-    before = digits.accuracies(digits.variables, (3,))
-    variables, data = digits.forget("subspace", (3,), alpha_retain=30.0)
-    forget, retain = digits.accuracies(variables, (3,))
+    before = digits.accuracies(digits.model, (3,))
+    model, data = digits.forget("subspace", (3,), alpha_retain=30.0)
+    forget, retain = digits.accuracies(model, (3,))
     assert before[0] > 0.9
     assert forget < 0.1
     assert retain > before[1] - 0.12
     assert data.seen() == {str(c): min(100 if c != 3 else 900, n) for c, n in enumerate(class_sizes(digits))}
-    jax.tree.map(np.testing.assert_array_equal, digits.forget("subspace", (3,), alpha_retain=30.0)[0], variables)
+    jax.tree.map(
+        np.testing.assert_array_equal, digits.forget("subspace", (3,), alpha_retain=30.0)[0].variables, model.variables
+    )
 
 
 def class_sizes(digits):
@@ -59,16 +63,16 @@ def class_sizes(digits):
 
 
 def test_two_classes_are_forgotten_together_and_share_the_samples(digits):
-    variables, data = digits.forget("subspace", (3, 5), alpha_retain=30.0, samples=160)
-    forget, retain = digits.accuracies(variables, (3, 5))
+    model, data = digits.forget("subspace", (3, 5), alpha_retain=30.0, samples=160)
+    forget, retain = digits.accuracies(model, (3, 5))
     assert forget < 0.3
     assert retain > 0.85
     assert data.seen() == {str(c): 80 if c in (3, 5) else 20 for c in range(10)}
 
 
 def test_only_the_layers_asked_for_change(digits):
-    variables, _ = digits.forget("subspace", (3,), layers="conv[23]", samples=90)
-    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), variables, digits.variables)
+    model, _ = digits.forget("subspace", (3,), layers="conv[23]", samples=90)
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), model.variables, digits.model.variables)
     assert {name for name, leaves in changed["params"].items() if any(leaves.values())} == {"conv2", "conv3"}
     assert not any(jax.tree.leaves(changed["batch_stats"]))
 
@@ -77,8 +81,8 @@ def test_layers_that_match_nothing_are_an_input_error_before_and_at_the_request(
     with pytest.raises(InputError, match="use layers=''"):
         digits.forget("subspace", (3,), layers="stage", samples=90)
     with pytest.raises(InputError, match="use layers=''"):
-        check(digits.variables["params"], None, Options(layers="bn"))
-    check(digits.variables["params"], None, Options(layers="conv1"))
+        Subspace(layers="bn").check(digits.model, None)
+    Subspace(layers="conv1").check(digits.model, None)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_layers_that_match_nothing_are_an_input_error_before_and_at_the_request(
 )
 def test_bad_options_are_an_input_error(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        Options(**options)
+        Subspace(**options)
 
 
 class PointConv(nn.Module):
@@ -109,10 +113,11 @@ class PointConv(nn.Module):
     ],
 )
 def test_patches_count_once_and_are_no_more_than_asked_for(options, least, most):
-    model, images = PointConv(), np.full((10, 8, 8, 1), 255, np.uint8)
-    variables = random_variables(model, np.zeros((1, 8, 8, 1), np.float32))
+    images = np.full((10, 8, 8, 1), 255, np.uint8)
+    variables = random_variables(PointConv(), np.zeros((1, 8, 8, 1), np.float32))
+    model = from_linen(PointConv(), variables, mean=(0.0,), std=(1.0,), class_names=("a", "b"))
     data = SimpleNamespace(images=jnp.asarray(images), preparation=Preparation((0.0,), (1.0,)))
-    moments = input_moments(model, variables, data, np.arange(10), Options(**options, batch_size=4), jax.random.key(0))
+    moments = input_moments(model, data, np.arange(10), Subspace(**options, batch_size=4), jax.random.key(0))
     assert least <= moments["conv"].item() <= most
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import jax
 
-from osp_jax import methods
 from osp_jax.data.splits import check_forget
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
@@ -49,18 +48,8 @@ def answer(
     _check_given(method, model, statistics)
     check_forget(forget, model.num_classes, model.forgotten, model.class_names)
     forget = tuple(sorted({int(c) for c in forget}))
-    name, gone = methods.method_name(method), model.forgotten
-    if data is None and method.sees:
-        raise InputError(f"{name} needs {' and '.join(method.sees)} images; give data, as request_data returns it")
-    if data is not None and set(data.forgotten) != set(forget):
-        asked = f"{list(data.forgotten)}, not {list(forget)}"
-        raise InputError(f"data are for forgetting {asked}; make them for this request")
-    if method.trains and model.train_apply is None:
-        raise InputError(
-            f"{name} trains the network, and the model has no train_apply; give one, or take another method"
-        )
-    if method.starts_over and model.init is None:
-        raise InputError(f"{name} needs fresh variables, and the model has no init; give one, or take another method")
+    gone = model.forgotten
+    _check_supplies(method, model, data, forget)
     if gone:
         statistics, data = statistics.without(gone), data and data.without(gone)
         model = model.replace(variables=keep_out_of_reach(model.variables, statistics.channels, gone))
@@ -81,3 +70,16 @@ def _check_given(method: Method, model: Model, statistics: Statistics) -> None:
             f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
             "collect them anew"
         )
+
+
+def _check_supplies(method: Method, model: Model, data: RequestData | None, forget: tuple[int, ...]) -> None:
+    name = type(method).__name__
+    if data is None and method.sees:
+        raise InputError(f"{name} needs {' and '.join(method.sees)} images; give data, as request_data returns it")
+    if data is not None and set(data.forgotten) != set(forget):
+        asked = f"{list(data.forgotten)}, not {list(forget)}"
+        raise InputError(f"data are for forgetting {asked}; make them for this request")
+    if method.trains and model.train_apply is None:
+        raise InputError(f"{name} trains the network and the model has no train_apply; give it, or take another method")
+    if method.starts_over and model.init is None:
+        raise InputError(f"{name} needs fresh variables and the model has no init; give it, or take another method")

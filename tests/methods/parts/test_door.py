@@ -6,12 +6,13 @@ import pytest
 
 from osp_jax.data.augment import Preparation
 from osp_jax.data.sources import Split
-from osp_jax.methods import METHODS, get_method
+from osp_jax.methods import METHODS, get_method, unlearn_classes
+from osp_jax.methods.osp import Osp
 from osp_jax.methods.parts.data import request_data
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics
 from tests.methods.conftest import request_of
-from tests.small_networks import SHAPE
+from tests.small_networks import SHAPE, FlatMLP
 
 IMAGES = np.zeros((4, 2, 2, 1), np.uint8)
 
@@ -34,14 +35,14 @@ def test_what_cannot_be_forgotten_is_refused(forget, words, flat_mlp):
         request_of("osp", flat_mlp, forget)
 
 
-def asked(trained, name="osp", **changed):
-    method = get_method(name)
-    given = {"data": None, "statistics": trained.statistics, "config": method.options(), "rng": jax.random.key(0)}
-    return method.unlearn(trained.model, trained.variables, (1,), **(given | changed))
+def asked(trained, name="osp", gone=(), **changed):
+    given = {"method": get_method(name)(), "model": trained.model.replace(forgotten=gone)}
+    given |= {"statistics": trained.statistics, "rng": jax.random.key(0)}
+    return unlearn_classes(forget=(1,), **(given | changed))
 
 
 def test_a_class_that_is_gone_is_not_forgotten_again(flat_mlp):
-    with pytest.raises(InputError, match="class 1 is forgotten already"):
+    with pytest.raises(InputError, match=r"class 1 \(1\) is forgotten already"):
         asked(flat_mlp, gone=(1,))
     with pytest.raises(InputError, match="all 5 classes"):
         asked(flat_mlp, gone=(0, 2, 3, 4))
@@ -60,8 +61,42 @@ def test_data_of_another_request_are_refused(flat_mlp):
         asked(flat_mlp, data=data)
 
 
-@pytest.mark.parametrize("changed", [{"statistics": None}, {"config": None}, {"config": {"amount": 0.1}}])
-def test_something_else_than_statistics_or_options_is_refused(changed, flat_mlp):
+def test_the_classes_forgotten_before_and_now_are_those_of_the_result(flat_mlp):
+    assert asked(flat_mlp).forgotten == (1,)
+    assert asked(flat_mlp, gone=(0, 3)).forgotten == (0, 1, 3)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if get_method(name)().trains])
+def test_a_method_that_trains_says_so_where_the_network_cannot_be_trained(name, flat_mlp):
+    data = request_data(Split(IMAGES, np.arange(4)), np.arange(4), (1,), Preparation((0.5,), (0.5,)), None)
+    with pytest.raises(InputError, match="trains the network and the model has no train_apply; give it"):
+        asked(flat_mlp, name, model=flat_mlp.model.replace(train_apply=None), data=data)
+
+
+@pytest.mark.parametrize("name", ["retrain", "euk"])
+def test_a_method_that_starts_over_says_so_where_there_are_no_fresh_variables(name, flat_mlp):
+    data = request_data(Split(IMAGES, np.arange(4)), np.arange(4), (1,), Preparation((0.5,), (0.5,)), None)
+    with pytest.raises(InputError, match="needs fresh variables and the model has no init; give it"):
+        asked(flat_mlp, name, model=flat_mlp.model.replace(init=None), data=data)
+
+
+def test_retraining_without_a_recipe_says_so(flat_mlp):
+    data = request_data(Split(IMAGES, np.arange(4)), np.arange(4), (1,), Preparation((0.5,), (0.5,)), None)
+    with pytest.raises(InputError, match="Retrain needs the recipe of the original; give it"):
+        asked(flat_mlp, "retrain", data=data)
+
+
+def test_statistics_of_another_number_of_classes_are_refused(flat_mlp):
+    with pytest.raises(InputError, match="of 5 classes and the model has 4; collect them anew"):
+        asked(flat_mlp, model=flat_mlp.model.replace(class_names=("a", "b", "c", "d")))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"statistics": None}, {"method": None}, {"method": "osp"}, {"method": Osp}, {"model": None}, {"model": FlatMLP()}],
+    ids=str,
+)
+def test_something_else_than_a_method_a_model_or_statistics_is_refused(changed, flat_mlp):
     with pytest.raises(InputError, match=next(iter(changed))):
         asked(flat_mlp, **changed)
 
@@ -97,4 +132,4 @@ def test_a_split_of_other_arrays_is_refused(images, labels, words):
 def test_images_that_are_scaled_already_are_not_scaled_again(flat_mlp):
     batches = [(np.zeros((5, *SHAPE), np.float32), np.arange(5))]
     with pytest.raises(InputError, match="images are float32; give uint8"):
-        collect_statistics(flat_mlp.model, flat_mlp.variables, batches, num_classes=5, mean=(0.5,) * 3, std=(0.3,) * 3)
+        collect_statistics(flat_mlp.model, batches)

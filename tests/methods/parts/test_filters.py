@@ -38,7 +38,7 @@ def test_in_a_residual_stream_each_convolution_has_filters_of_its_own():
 
 
 def test_removing_filters_equals_a_zero_in_place_of_the_output_of_their_norm():
-    model, variables, images, channels = case("PlainResidual")
+    module, variables, images, channels = case("PlainResidual")
     units = filters(channels)
     gains = {group.name: np.arange(group.channels) % 3 for group in units.groups}
     norms = {group.writers[0].path: gains[group.name] for group in units.groups}
@@ -50,11 +50,11 @@ def test_removing_filters_equals_a_zero_in_place_of_the_output_of_their_norm():
     @jax.jit
     def gated(variables):
         with nn.intercept_methods(gate):
-            return model.apply(variables, images, False)
+            return module.apply(variables, images, False)
 
     zeroed = {name: jnp.asarray(gain > 0, jnp.float32) for name, gain in gains.items()}
     removed = apply_mask(variables, build_mask(zeroed, units, erase=True))
-    assert_close(jax.jit(lambda v: model.apply(v, images, False))(removed), gated(variables))
+    assert_close(jax.jit(lambda v: module.apply(v, images, False))(removed), gated(variables))
 
 
 def test_a_network_without_filters_is_an_input_error_that_names_the_remedy():
