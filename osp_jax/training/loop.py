@@ -19,6 +19,7 @@ from osp_jax.data.sources import Dataset, describe_dataset
 from osp_jax.data.splits import hold_out, parse_classes, split_by_class
 from osp_jax.data.stored import StoredImages
 from osp_jax.forward import predict_logits
+from osp_jax.interop.linen import from_linen
 from osp_jax.networks import build_model
 from osp_jax.runtime import records
 from osp_jax.runtime.distributed import check_same, data_devices, is_first, place, termination
@@ -129,8 +130,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                 _check_finite(state, metrics["loss"], epoch, checkpoints)
                 metrics |= {"penalty_weight": weight, "learning_rate": float(recipe.rate(state.step - 1))}
                 if len(validation_indices):
-                    split = dataset.train
-                    logits = predict_logits(model, state.variables, split, validation_indices, mean=mean, std=std)
+                    split, about = dataset.train, {"mean": mean, "std": std, "class_names": dataset.class_names}
+                    logits = predict_logits(from_linen(model, state.variables, **about), split, validation_indices)
                     right = logits.argmax(-1) == split.labels[validation_indices]
                     metrics["validation_accuracy"] = float(right.mean())
                 metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}

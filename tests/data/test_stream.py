@@ -211,11 +211,10 @@ def test_statistics_count_every_image_once(tiny, folder, tmp_path):
     config = small(True)
     config.training.epochs = 1
     train(config, tiny, tmp_path)
-    model, variables, record = load_workdir(tmp_path)
-    moments = {name: tuple(record["dataset"][name]) for name in ("mean", "std")}
+    model = load_workdir(tmp_path).model
     settings = ConfigDict({"batch_size": 5, "features": 6})  # 24 images: four batches, and four images left
     one, other = (
-        statistics_over(model, variables, data.train, np.arange(TRAIN), settings, 0, num_classes=CLASSES, **moments)
+        statistics_over(model, data.train, np.arange(TRAIN), settings, 0)
         for data in (tiny, load_dataset("imagenet2012", str(folder), 16))
     )
     assert all((layer.count == TRAIN / CLASSES).all() for layer in one.layers.values())

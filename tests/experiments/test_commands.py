@@ -85,7 +85,7 @@ def test_unlearning_writes_what_it_did(trained, unlearned):
     assert set(record["seconds"]) == {"statistics", "compile", "cold", "warm_median", "warm_p95"}
     assert sum(record["data_seen"]["statistics"]["train"].values()) == 1437
     assert sum(record["data_seen"]["request"]["train"].values()) == 0
-    before, after = load_workdir(trained).variables, load_workdir(unlearned).variables
+    before, after = load_workdir(trained).model.variables, load_workdir(unlearned).model.variables
     differing = sum(int(np.sum(a != b)) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
     assert record["parameters_changed"] == differing > 0
     (channels,) = record["channels"].values()
@@ -105,7 +105,7 @@ def test_a_second_request_knows_what_is_gone(trained, unlearned, retrained, tmp_
     assert set(record["data_seen"]["request"]["train"]) == set("012346789") - {"3"}
     assert record["data_seen"]["statistics"]["train"]["3"] == 0
     assert json.loads((twice / "config.json").read_text())["forgotten"] == [3, 5]
-    assert load_workdir(twice).forgotten == (3, 5)
+    assert load_workdir(twice).model.forgotten == (3, 5)
 
     done = run_command("experiments.eval", f"--workdir={twice}", "--audit=none")
     assert done.returncode == 0, done.stderr
@@ -169,7 +169,7 @@ def test_statistics_are_collected_where_none_are_stored(trained, tmp_path):
         outs.append(tmp_path / f"out_{source.name}")
         done = run_command("experiments.unlearn", f"--workdir={source}", "--forget=3", f"--out={outs[-1]}")
         assert done.returncode == 0, done.stderr
-    first, second = (jax.tree.leaves(load_workdir(out).variables) for out in outs)
+    first, second = (jax.tree.leaves(load_workdir(out).model.variables) for out in outs)
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
 

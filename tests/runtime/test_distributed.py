@@ -18,8 +18,10 @@ from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.forward import predict_logits
-from osp_jax.methods import get_method
+from osp_jax.interop.linen import from_linen, linen_module
+from osp_jax.methods import get_method, unlearn_classes
 from osp_jax.methods.parts.data import request_data
+from osp_jax.model import Model
 from osp_jax.networks import create_model, init_variables
 from osp_jax.runtime.distributed import check_same, everywhere, make_mesh, on_one_device, split_rows, using
 from osp_jax.runtime.errors import InputError
@@ -43,9 +45,10 @@ def images() -> Split:
 
 
 @pytest.fixture(scope="module")
-def network() -> tuple[Any, dict[str, Any]]:
-    model = create_model("resnet8", CLASSES, SHAPE, width=8)
-    return model, jax.device_get(init_variables(model, SHAPE, jax.random.key(0)))
+def network() -> Model:
+    module = create_model("resnet8", CLASSES, SHAPE, width=8)
+    variables = jax.device_get(init_variables(module, SHAPE, jax.random.key(0)))
+    return from_linen(module, variables, **MOMENTS, class_names=["a", "b", "c", "d"])
 
 
 def on_one_and_on_all(run: Callable[[], Any]) -> tuple[Any, Any]:
@@ -101,11 +104,10 @@ def test_processes_that_run_different_commands_are_refused(others, refused, monk
 # Equal results.
 
 
-def train(network: Any, images: Split, steps: int) -> tuple[Any, Any]:
-    model, variables = network
+def train(network: Model, images: Split, steps: int) -> tuple[Any, Any]:
     optimiser = create_optimiser(optax.constant_schedule(0.01), 0.9, 1e-3)
     step = make_batch_step(
-        model,
+        linen_module(network),
         optimiser,
         preparation=Preparation(**MOMENTS, pad=2, flip=True),
         penalty=partial(penalty, name="so"),
@@ -113,7 +115,7 @@ def train(network: Any, images: Split, steps: int) -> tuple[Any, Any]:
     )
     run = make_epoch(gathering(step))
     given = jnp.asarray(images.images), jnp.asarray(images.labels), jax.random.key(1), jnp.float32(1e-3)
-    state = create_state(jax.tree.map(jnp.array, variables), optimiser)
+    state = create_state(jax.tree.map(jnp.array, network.variables), optimiser)
     for epoch in range(-(-steps // 5)):
         state, history = run(state, epoch_order(jnp.arange(80), jax.random.key(2), epoch, BATCH), *given)
     return state.variables, history
@@ -122,7 +124,8 @@ def train(network: Any, images: Split, steps: int) -> tuple[Any, Any]:
 def test_fifty_steps_of_training_end_where_they_end_on_one_device(network, images):
     # From some starts a value next to a ReLU's zero falls to its other side within 50 steps by rounding alone, and the
     # two trainings part there, as two on one device do whose starts differ by rounding. From this one none does.
-    network = network[0], jax.device_get(init_variables(network[0], SHAPE, jax.random.key(3)))
+    start = init_variables(linen_module(network), SHAPE, jax.random.key(3))
+    network = network.replace(variables=jax.device_get(start))
     (one, one_history), (all_, all_history) = on_one_and_on_all(lambda: train(network, images, 50))
     assert relative(one["params"], all_["params"]) < 1e-5
     assert relative(one["batch_stats"], all_["batch_stats"]) < 1e-5
@@ -136,12 +139,10 @@ def test_training_on_one_mesh_is_reproducible_to_the_bit(network, images):
 
 
 def test_statistics_and_predictions_count_every_image_once_whatever_the_last_batch(network, images):
-    model, variables = network
-
     def run() -> Any:
         batches = index_batches(images, np.arange(82), BATCH)  # five of 16, and two images left
-        found = collect_statistics(model, variables, batches, num_classes=CLASSES, keep_features=82, **MOMENTS)
-        return found.layers, found.features, predict_logits(model, variables, images, np.arange(82), **MOMENTS)
+        found = collect_statistics(network, batches, keep_features=82)
+        return found.layers, found.features, predict_logits(network, images, np.arange(82))
 
     one, all_ = on_one_and_on_all(run)
     for layer in all_[0].values():
@@ -151,16 +152,14 @@ def test_statistics_and_predictions_count_every_image_once_whatever_the_last_bat
 
 @pytest.mark.parametrize("name", ["osp-fit", "neggrad+", "ssd", "concept-erasure"])
 def test_methods_forget_on_all_devices_what_they_forget_on_one(name, network, images):
-    model, variables = network
-    everything, method = np.arange(80, dtype=np.int32), get_method(name)
+    everything, method = np.arange(80, dtype=np.int32), get_method(name)()
 
     def run() -> Any:
-        batches = index_batches(images, everything, BATCH)
-        given = {"num_classes": CLASSES, "keep_features": 80, **MOMENTS}
-        statistics = collect_statistics(model, variables, batches, **given)
+        statistics = collect_statistics(network, index_batches(images, everything, BATCH), keep_features=80)
         data = request_data(images, everything, (2,), Preparation(**MOMENTS), get_config()) if method.sees else None
-        given = {"data": data, "statistics": statistics, "config": method.options(), "rng": jax.random.key(3)}
-        return method.unlearn(model, jax.tree.map(jnp.asarray, variables), (2,), **given)
+        here = network.replace(variables=jax.tree.map(jnp.asarray, network.variables))
+        given = {"data": data, "statistics": statistics, "rng": jax.random.key(3)}
+        return unlearn_classes(method, here, (2,), **given).variables
 
     one, all_ = on_one_and_on_all(run)
     assert relative(one, all_) < 0.02  # ssd selects weights by a threshold, and rounding decides for some

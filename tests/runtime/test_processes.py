@@ -90,7 +90,7 @@ def epochs_in(workdir: Path) -> int:
 
 def distance(one: Path, other: Path) -> float:
     """Between the parameters of two workdirs."""
-    return relative(*(load_workdir(workdir).variables["params"] for workdir in (one, other)))
+    return relative(*(load_workdir(workdir).model.variables["params"] for workdir in (one, other)))
 
 
 @pytest.fixture(scope="module")

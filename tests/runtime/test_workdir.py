@@ -45,9 +45,12 @@ def workdir(record, variables, tmp_path) -> Path:
 
 def test_a_workdir_gives_the_model_and_its_variables(workdir, record, variables):
     trained = load_workdir(workdir)
-    jax.tree.map(np.testing.assert_array_equal, trained.variables, variables)
+    jax.tree.map(np.testing.assert_array_equal, trained.model.variables, variables)
     assert trained.record == json.loads(json.dumps(record))
-    assert trained.model.apply(trained.variables, np.zeros((2, *SHAPE), np.float32), False).shape == (2, 3)
+    assert trained.model.apply(variables, np.zeros((2, *SHAPE), np.float32)).shape == (2, 3)
+    about = record["dataset"]
+    assert trained.model.class_names == tuple(about["class_names"])
+    assert (trained.model.mean, trained.model.std) == (tuple(about["mean"]), tuple(about["std"]))
 
 
 def test_a_missing_config_is_told(workdir):
@@ -161,10 +164,10 @@ def test_a_folder_below_a_file_is_refused(tmp_path):
 
 
 def test_the_forgotten_classes_are_those_of_all_requests_and_those_left_out_of_training(workdir, record):
-    assert load_workdir(workdir).forgotten == ()
+    assert load_workdir(workdir).model.forgotten == ()
     request = {"method": "osp", "options": {}, "forget": [2], "original": "runs/animals", "channels": {}}
     write_json(workdir / "unlearn.json", request)  # as older versions recorded it
-    assert load_workdir(workdir).forgotten == (2,)
+    assert load_workdir(workdir).model.forgotten == (2,)
     config = record["config"] | {"data": record["config"]["data"] | {"exclude": "cat"}}
     write_json(workdir / "config.json", record | {"config": config, "forgotten": [1]})
-    assert load_workdir(workdir).forgotten == (0, 1)
+    assert load_workdir(workdir).model.forgotten == (0, 1)

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from osp_jax import statistics_files
+from osp_jax.interop.linen import from_linen
 from osp_jax.networks import create_model, init_variables, variable_shapes
 from osp_jax.runtime.arrays import save_tree
 from osp_jax.runtime.distributed import count_compilations
@@ -60,9 +61,8 @@ def state(variables):
 def statistics(variables, keep_features: int, keep_tails: int = 0):
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (12, *SHAPE), np.uint8), np.arange(12, dtype=np.int32) % 3
-    settings = {"num_classes": 3, "mean": (0.5,), "std": (0.3,), "keep_features": keep_features}
-    settings |= {"keep_tails": keep_tails}
-    return collect_statistics(MODEL, variables, [batch], **settings)
+    model = from_linen(MODEL, variables, mean=(0.5,), std=(0.3,), class_names=["a", "b", "c"])
+    return collect_statistics(model, [batch], keep_features=keep_features, keep_tails=keep_tails)
 
 
 # Round trips.

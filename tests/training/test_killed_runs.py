@@ -76,7 +76,7 @@ def test_a_run_killed_again_and_again_ends_like_one_left_alone(tmp_path):
     finish(run)
 
     left, right = load_workdir(run), load_workdir(undisturbed)
-    jax.tree.map(np.testing.assert_array_equal, left.variables, right.variables)
+    jax.tree.map(np.testing.assert_array_equal, left.model.variables, right.model.variables)
     assert losses(run) == losses(undisturbed)
     assert [epoch for epoch, _ in losses(run)] == list(range(1, EPOCHS + 1))
     assert sorted(names(run / "checkpoints")) == sorted(names(undisturbed / "checkpoints")) == ["5", "6"]

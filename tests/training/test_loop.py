@@ -111,7 +111,7 @@ def test_a_run_does_not_start_from_a_network_that_was_made_to_forget(finished, d
 def test_a_run_writes_what_later_commands_read(finished, dataset):
     workdir, variables = finished
     trained = load_workdir(workdir)
-    assert_equal(trained.variables, variables)
+    assert_equal(trained.model.variables, variables)
     pixels = dataset.train.images[loop.training_indices(three_epochs(), dataset)[0]] / 255
     assert trained.record["dataset"]["num_train"] == len(dataset.train.labels)
     np.testing.assert_allclose(trained.record["dataset"]["mean"], [pixels.mean()], rtol=1e-6)
@@ -162,7 +162,7 @@ def test_a_damaged_newest_checkpoint_is_told_instead_of_trained_over(finished, d
         train(three_epochs(), dataset, workdir)
     shutil.rmtree(workdir / "checkpoints" / "3")
     assert_equal(train(three_epochs(), dataset, workdir), finished[1])
-    assert_equal(load_workdir(workdir).variables, finished[1])
+    assert_equal(load_workdir(workdir).model.variables, finished[1])
 
 
 @pytest.mark.parametrize("whole", [True, False])
