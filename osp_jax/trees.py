@@ -5,6 +5,7 @@ A path is the text of the keys from the root to a leaf, joined by '/': 'params/h
 """
 
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -14,12 +15,13 @@ from osp_jax.runtime.errors import InputError
 
 def leaf_paths(tree: Any) -> tuple[str, ...]:
     """The path of every leaf, in the order of `jax.tree.leaves`."""
-    return tuple(_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+    return _paths(jax.tree.structure(tree))
 
 
 def leaves_by_path(tree: Any) -> dict[str, Any]:
     """Every leaf by its path."""
-    return {_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves, structure = jax.tree.flatten(tree)
+    return dict(zip(_paths(structure), leaves, strict=True))
 
 
 def pruned(tree: Any, paths: Collection[str]) -> dict[str, Any]:
@@ -39,8 +41,10 @@ def edited(tree: Any, changes: Mapping[str, Any]) -> Any:
     Raises:
       InputError: a path is not there.
     """
-    _check_paths(changes, leaf_paths(tree))
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: changes.get(_text(path), leaf), tree)
+    leaves, structure = jax.tree.flatten(tree)
+    paths = _paths(structure)
+    _check_paths(changes, paths)
+    return structure.unflatten(changes.get(path, leaf) for path, leaf in zip(paths, leaves, strict=True))
 
 
 def partition(tree: Any, chosen: Callable[[str], bool]) -> tuple[Any, Any]:
@@ -59,6 +63,13 @@ def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
     """The paths of the leaves that are other arrays in `after` than in `before`, in the order of the leaves."""
     old, new = leaves_by_path(before), leaves_by_path(after)
     return tuple(path for path, leaf in old.items() if new[path] is not leaf)
+
+
+@lru_cache(maxsize=128)
+def _paths(structure: Any) -> tuple[str, ...]:
+    """Of the leaves; kept, since writing them out takes longer than a warm request to forget."""
+    numbered = structure.unflatten(range(structure.num_leaves))
+    return tuple(_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(numbered))
 
 
 def _text(path: Any) -> str:
