@@ -9,9 +9,11 @@ import pytest
 from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.methods.boundary_expand import Options, check, shadow_loss
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods.boundary_expand import BoundaryExpand, shadow_loss
 from osp_jax.program.channels import Channels
 from osp_jax.runtime.errors import InputError
+from osp_jax.training.descent import in_eval_mode, in_train_mode, split_variables
 
 SMALL = {"learning_rate": 1e-4, "train": False}
 PLAIN = Preparation((0.4, 0.5), (0.2, 0.3))
@@ -29,16 +31,21 @@ class Ending(nn.Module):
         return x.mean((1, 2))[:, : self.keep]
 
 
+def model_of(module):
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 3, 3, 2)), False)
+    return from_linen(module, variables, mean=PLAIN.mean, std=PLAIN.std, class_names=list("abcd"))
+
+
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("layer", [nn.Dense(4, name="head"), nn.Conv(4, (1, 1), name="head")])
 def test_the_loss_is_the_cross_entropy_with_the_added_class(layer, use_bias):
     rng, batch = np.random.default_rng(0), {"indices": np.array([0, 3, 4])}
     images = rng.integers(0, 256, (6, 3, 3, 2), dtype=np.uint8)
-    model = Ending(layer.clone(use_bias=use_bias))
-    params = model.init(jax.random.key(0), jnp.zeros((1, 3, 3, 2)), False)["params"]
+    model = model_of(Ending(layer.clone(use_bias=use_bias)))
+    params = model.variables["params"]
     wide = jax.tree.map(lambda leaf: rng.normal(size=(*leaf.shape[:-1], 5)).astype(np.float32), params["head"])
-    loss = shadow_loss(model, PLAIN, "head", 4, True)
-    value, _ = loss({**params, "head": wide}, {}, batch, jax.random.key(0), images)
+    state = split_variables(model.replace(variables={"params": {**params, "head": wide}}))
+    value, _ = shadow_loss(in_train_mode(model), PLAIN, "head", 4)(*state, batch, jax.random.key(0), images)
     inputs = ((images[batch["indices"]] / 255 - [0.4, 0.5]) / [0.2, 0.3]).reshape(3, 9, 2)
     conv = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["conv"])
     hidden = np.maximum(inputs @ conv["kernel"].reshape(2, 5) + conv["bias"], 0).mean(1)
@@ -49,37 +56,39 @@ def test_the_loss_is_the_cross_entropy_with_the_added_class(layer, use_bias):
 
 @pytest.mark.parametrize("forget", [(3,), pytest.param((3, 7), marks=pytest.mark.slow)])
 def test_it_forgets_keeps_most_of_the_others_and_sees_forgotten_images_alone(digits, forget):
-    before = digits.accuracies(digits.variables, forget)
-    variables, data = digits.forget("boundary-expand", forget, **SMALL)
-    after = digits.accuracies(variables, forget)
+    before = digits.accuracies(digits.model, forget)
+    model, data = digits.forget("boundary-expand", forget, **SMALL)
+    after = digits.accuracies(model, forget)
     assert before[0] > 0.9
     assert after[0] < 0.2
     assert after[1] > before[1] - 0.25
     assert set(data.seen()) == set(map(str, forget))
-    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, digits.variables)
+    assert jax.tree.map(np.shape, model.variables) == jax.tree.map(np.shape, digits.model.variables)
 
 
 def test_without_an_epoch_the_network_is_what_it_was(digits):
-    variables, _ = digits.forget("boundary-expand", (3,), epochs=0)
-    jax.tree.map(np.testing.assert_array_equal, variables, digits.variables)
+    model, _ = digits.forget("boundary-expand", (3,), epochs=0)
+    jax.tree.map(np.testing.assert_array_equal, model.variables, digits.model.variables)
 
 
 def test_a_network_that_cuts_its_logits_is_an_input_error():
-    model = Ending(nn.Dense(4, name="head"), keep=4)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 3, 3, 2)), False)["params"]
+    model = model_of(Ending(nn.Dense(4, name="head"), keep=4))
+    params = model.variables["params"]
     wide = {**params, "head": jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape[:-1], 5)), params["head"])}
+    state = split_variables(model.replace(variables={"params": wide}))
     images = np.zeros((2, 3, 3, 2), np.uint8)
     with pytest.raises(InputError, match="ends with its head"):
-        shadow_loss(model, PLAIN, "head", 4, False)(wide, {}, {"indices": np.arange(2)}, jax.random.key(0), images)
+        shadow_loss(in_eval_mode(model), PLAIN, "head", 4)(*state, {"indices": np.arange(2)}, jax.random.key(0), images)
 
 
 def test_a_network_that_ends_with_a_norm_is_an_input_error():
-    params = {"norm": {"scale": np.ones(4), "bias": np.zeros(4)}}
+    variables = {"params": {"norm": {"scale": np.ones(4), "bias": np.zeros(4)}}}
+    model = model_of(Ending(nn.Dense(4))).replace(variables=variables)
     with pytest.raises(InputError, match="ends with one"):
-        check(params, Channels((), "norm", ""), Options())
+        BoundaryExpand().check(model, Channels((), "norm", ""))
 
 
 @pytest.mark.parametrize("bad", [{"momentum": 2}, {"epochs": -1}, {"batch_size": 0}])
 def test_a_setting_that_cannot_be_used_is_an_input_error(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
-        Options(**bad)
+        BoundaryExpand(**bad)

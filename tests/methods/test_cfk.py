@@ -4,24 +4,24 @@ import jax
 import numpy as np
 import pytest
 
-from osp_jax.methods.cfk import Options
+from osp_jax.methods.cfk import Cfk
 from osp_jax.runtime.errors import InputError
 
 
 def test_without_an_epoch_nothing_changes(digits):
-    variables, _ = digits.forget("cfk", (3,), epochs=0)
-    jax.tree.map(np.testing.assert_array_equal, variables, digits.variables)
+    model, _ = digits.forget("cfk", (3,), epochs=0)
+    jax.tree.map(np.testing.assert_array_equal, model.variables, digits.model.variables)
 
 
 def test_with_one_layer_only_the_head_changes_and_the_class_is_lowered(digits):
-    before = digits.accuracies(digits.variables, (3,))
-    variables, data = digits.forget("cfk", (3,), epochs=7)
-    forget, retain = digits.accuracies(variables, (3,))
+    before = digits.accuracies(digits.model, (3,))
+    model, data = digits.forget("cfk", (3,), epochs=7)
+    forget, retain = digits.accuracies(model, (3,))
     assert forget < before[0]
     assert retain > before[1] - 0.03
-    for name, tree in digits.variables.items():
+    for name, tree in digits.model.variables.items():
         for module in tree:
-            same = jax.tree.leaves(jax.tree.map(np.array_equal, variables[name][module], tree[module]))
+            same = jax.tree.leaves(jax.tree.map(np.array_equal, model.variables[name][module], tree[module]))
             assert not any(same) if module == "head" else all(same)
     assert "3" not in data.seen()
 
@@ -34,4 +34,4 @@ def test_more_layers_forget_more_also_of_two_classes(digits):
 
 def test_an_option_out_of_range_is_an_input_error():
     with pytest.raises(InputError, match="option k"):
-        Options(k=0)
+        Cfk(k=0)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from osp_jax.methods.conv_transpose import Options, check, transposed
+from osp_jax.methods.conv_transpose import ConvTranspose, transposed
 from osp_jax.runtime.errors import InputError
 
 FAST = {"epochs": 5, "learning_rate": 0.03}
@@ -24,31 +24,31 @@ def test_height_and_width_of_square_kernels_are_swapped_and_nothing_else():
 
 
 def test_without_an_epoch_the_filters_are_mirrored_and_all_else_is_as_it_was(digits):
-    variables, _ = digits.forget("conv-transpose", (3,), epochs=0)
-    old, new = digits.variables["params"], variables["params"]
+    model, _ = digits.forget("conv-transpose", (3,), epochs=0)
+    old, new = digits.model.variables["params"], model.variables["params"]
     np.testing.assert_array_equal(new["conv2"]["kernel"], np.swapaxes(old["conv2"]["kernel"], 0, 1))
     jax.tree.map(np.testing.assert_array_equal, (new["head"], new["bn1"]), (old["head"], old["bn1"]))
-    assert digits.accuracies(variables, (3,))[1] < 0.8
+    assert digits.accuracies(model, (3,))[1] < 0.8
 
 
 def test_fine_tuning_brings_back_the_others_but_not_the_class_and_never_sees_it(digits):
-    variables, data = digits.forget("conv-transpose", (3,), **FAST)
-    forget, retain = digits.accuracies(variables, (3,))
+    model, data = digits.forget("conv-transpose", (3,), **FAST)
+    forget, retain = digits.accuracies(model, (3,))
     assert forget < 0.1
     assert retain > 0.93
     assert "3" not in data.seen()
 
 
 def test_two_classes_are_forgotten_at_once(digits):
-    variables, _ = digits.forget("conv-transpose", (3, 7), **FAST)
-    forget, retain = digits.accuracies(variables, (3, 7))
+    model, _ = digits.forget("conv-transpose", (3, 7), **FAST)
+    forget, retain = digits.accuracies(model, (3, 7))
     assert forget < 0.1
     assert retain > 0.93
 
 
 def test_a_network_without_such_a_kernel_is_an_input_error_that_names_the_remedy(flat_mlp):
     with pytest.raises(InputError, match="another method"):
-        check(flat_mlp.variables["params"], flat_mlp.statistics.channels, Options())
+        ConvTranspose().check(flat_mlp.model, flat_mlp.statistics.channels)
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_a_network_without_such_a_kernel_is_an_input_error_that_names_the_remedy
 )
 def test_an_option_out_of_range_is_an_input_error(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        Options(**options)
+        ConvTranspose(**options)

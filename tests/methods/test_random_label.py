@@ -5,26 +5,32 @@ import numpy as np
 import pytest
 
 from osp_jax.data.augment import Preparation
+from osp_jax.interop.linen import linen_module
 from osp_jax.methods import get_method
 from osp_jax.methods.parts.relabelled import relabelled_batches, relabelled_loss
-from osp_jax.methods.random_label import Options
+from osp_jax.methods.random_label import RandomLabel
 from osp_jax.runtime.errors import InputError
+from osp_jax.training.descent import in_train_mode, split_variables
 
 
 def test_the_loss_is_the_cross_entropy_with_the_labels_of_the_batch(digits):
     preparation = Preparation(digits.preparation.mean, digits.preparation.std)  # no augmentation, so by hand
     train, batch = digits.dataset.train, {"indices": np.array([5, 40, 41]), "labels": np.array([7, 0, 2])}
-    params, batch_stats = digits.variables["params"], digits.variables["batch_stats"]
-    value, _ = relabelled_loss(digits.model, preparation)(params, batch_stats, batch, jax.random.key(0), train.images)
+    params, rest = split_variables(digits.model)
+    value, _ = relabelled_loss(in_train_mode(digits.model), preparation)(
+        params, rest, batch, jax.random.key(0), train.images
+    )
     inputs = (train.images[batch["indices"]] / 255 - np.array(preparation.mean)) / np.array(preparation.std)
-    logits, _ = digits.model.apply(digits.variables, inputs.astype(np.float32), True, mutable=["batch_stats"])
+    logits, _ = linen_module(digits.model).apply(
+        digits.model.variables, inputs.astype(np.float32), True, mutable=["batch_stats"]
+    )
     logits = np.asarray(logits, np.float64)
     expected = [np.log(np.exp(row).sum()) - row[y] for row, y in zip(logits, batch["labels"], strict=True)]
     np.testing.assert_allclose(value, np.mean(expected), rtol=1e-5)
 
 
 def batches_of(digits, forget, **options):
-    return relabelled_batches(digits.data(forget), forget, np.arange(10), Options(**options), jax.random.key(0))
+    return relabelled_batches(digits.data(forget), forget, np.arange(10), RandomLabel(**options), jax.random.key(0))
 
 
 @pytest.mark.parametrize("forget", [(3,), (3, 8)])
@@ -64,10 +70,10 @@ def test_mixed_epochs_have_both_kinds_in_a_batch(digits):
 @pytest.mark.parametrize("forget", [(3,), pytest.param((3, 8), marks=pytest.mark.slow)])
 def test_it_forgets_the_digits_and_keeps_the_others(digits, forget):
     options = {"epochs": 5, "learning_rate": 0.03, "batch_size": 64}
-    variables, data = digits.forget("random-label", forget, **options)
-    forgotten, retained = digits.accuracies(variables, forget)
+    model, data = digits.forget("random-label", forget, **options)
+    forgotten, retained = digits.accuracies(model, forget)
     assert forgotten < 0.1
-    assert retained > digits.accuracies(digits.variables, forget)[1] - 0.05
+    assert retained > digits.accuracies(digits.model, forget)[1] - 0.05
     assert sum(data.seen().values()) == len(digits.dataset.train.labels)
 
 
@@ -76,4 +82,4 @@ def test_it_forgets_the_digits_and_keeps_the_others(digits, forget):
 )
 def test_a_bad_option_is_an_input_error_that_names_it(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        get_method("random-label").options(**options)
+        get_method("random-label")(**options)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from osp_jax.methods import get_method, salun
-from osp_jax.methods.random_label import Options as RandomLabel
+from osp_jax.methods.random_label import RandomLabel
 from osp_jax.runtime.errors import InputError
 from tests.methods.linear import MODEL, STATISTICS, VARIABLES, gradient, images_of, request
 
@@ -22,9 +22,9 @@ def test_the_mask_is_one_at_the_largest_entries_over_all_parameters():
 
 
 def test_free_are_the_parameters_with_the_largest_gradient_of_the_forgotten_images():
-    data, config = request(SPLIT, (2,)), salun.Options(epochs=1, learning_rate=0.1, batch_size=12, fraction=1 / 3)
-    request_of = {"data": data, "statistics": STATISTICS, "config": config, "rng": jax.random.key(0)}
-    new = salun.unlearn(MODEL, VARIABLES, (2,), **request_of)["params"]["head"]
+    data, method = request(SPLIT, (2,)), salun.Salun(epochs=1, learning_rate=0.1, batch_size=12, fraction=1 / 3)
+    model = method.unlearn(MODEL, (2,), data=data, statistics=STATISTICS, rng=jax.random.key(0))
+    new = model.variables["params"]["head"]
     forgotten = np.flatnonzero(SPLIT.labels == 2)
     by_hand = gradient(SPLIT, forgotten, SPLIT.labels[forgotten])["head"]
     size = np.abs(np.concatenate([by_hand["bias"], by_hand["kernel"].ravel()]))
@@ -35,23 +35,23 @@ def test_free_are_the_parameters_with_the_largest_gradient_of_the_forgotten_imag
 
 @pytest.mark.parametrize("forget", [(3,), pytest.param((3, 8), marks=pytest.mark.slow)])
 def test_it_forgets_the_digits_and_leaves_half_of_the_parameters_exactly(digits, forget):
-    variables, data = digits.forget("salun", forget, **TINY)
-    forgotten, retained = digits.accuracies(variables, forget)
+    model, data = digits.forget("salun", forget, **TINY)
+    forgotten, retained = digits.accuracies(model, forget)
     assert forgotten < 0.1
-    assert retained > digits.accuracies(digits.variables, forget)[1] - 0.05
+    assert retained > digits.accuracies(digits.model, forget)[1] - 0.05
     assert sum(data.seen().values()) == len(digits.dataset.train.labels)
-    same = jax.tree.map(np.equal, variables["params"], digits.variables["params"])
+    same = jax.tree.map(np.equal, model.variables["params"], digits.model.variables["params"])
     assert np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(same)]).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_with_all_parameters_free_it_is_random_label(digits):
-    assert salun.Options(fraction=1.0).learning_rate == RandomLabel().learning_rate
+    assert salun.Salun(fraction=1.0).learning_rate == RandomLabel().learning_rate
     full, _ = digits.forget("salun", (3,), **TINY, fraction=1.0)
     plain, _ = digits.forget("random-label", (3,), **TINY)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), full, plain)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), full.variables, plain.variables)
 
 
 @pytest.mark.parametrize("options", [{"fraction": 1.1}, {"fraction": -0.1}, {"labels": "wrong"}, {"batch_size": 0}])
 def test_a_bad_option_is_an_input_error_that_names_it(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        get_method("salun").options(**options)
+        get_method("salun")(**options)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from osp_jax.methods import get_method
-from osp_jax.methods.ssd import Options, dampened, unlearn
+from osp_jax.methods.ssd import Ssd, dampened
 from osp_jax.runtime.errors import InputError
 from tests.methods.linear import MODEL, STATISTICS, VARIABLES, assert_close, images_of, mean_of_squares, request, runs
 
@@ -33,8 +33,8 @@ def test_a_parameter_that_matters_more_to_the_forgotten_is_dampened_by_how_much_
 
 
 def request_ssd(forget, **options):
-    data, config = request(SPLIT, forget), Options(**options)
-    return unlearn(MODEL, VARIABLES, forget, data=data, statistics=STATISTICS, config=config, rng=jax.random.key(0))
+    given = {"data": request(SPLIT, forget), "statistics": STATISTICS, "rng": jax.random.key(0)}
+    return Ssd(**options).unlearn(MODEL, forget, **given).variables
 
 
 @pytest.mark.parametrize("forget", [(1,), (0, 1)])
@@ -63,19 +63,19 @@ def test_single_images_do_not_care_for_their_order():
     ("forget", "alpha", "lost"), [((3,), 50.0, 0.05), pytest.param((3, 8), 20.0, 0.4, marks=pytest.mark.slow)]
 )
 def test_it_forgets_the_digits_and_keeps_the_others(digits, forget, alpha, lost):
-    variables, data = digits.forget("ssd", forget, shuffled=True, alpha=alpha)
-    forgotten, retained = digits.accuracies(variables, forget)
+    model, data = digits.forget("ssd", forget, shuffled=True, alpha=alpha)
+    forgotten, retained = digits.accuracies(model, forget)
     assert forgotten < 0.1
-    assert retained > digits.accuracies(digits.variables, forget)[1] - lost
+    assert retained > digits.accuracies(digits.model, forget)[1] - lost
     assert sum(data.seen().values()) == len(digits.dataset.train.labels)
 
 
 def test_where_no_parameter_is_selected_nothing_changes(digits):
-    variables, _ = digits.forget("ssd", (3,), alpha=1e9)
-    jax.tree.map(np.testing.assert_array_equal, variables, digits.variables)
+    model, _ = digits.forget("ssd", (3,), alpha=1e9)
+    jax.tree.map(np.testing.assert_array_equal, model.variables, digits.model.variables)
 
 
 @pytest.mark.parametrize("options", [{"alpha": -1.0}, {"dampening": -0.1}, {"batch_size": 0}])
 def test_a_bad_option_is_an_input_error_that_names_it(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        get_method("ssd").options(**options)
+        get_method("ssd")(**options)

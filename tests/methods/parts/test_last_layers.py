@@ -1,16 +1,26 @@
 """What EU-k and CF-k share: which layers are the last, what a step may change, and the rate by epoch."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from osp_jax.methods.parts.last_layers import last_layers_loss, last_modules, modules_in_order, restart_rates, select
-from osp_jax.networks import init_variables, variable_shapes
+from osp_jax.interop.function import from_function
+from osp_jax.interop.linen import from_linen
+from osp_jax.methods.parts.last_layers import PartlyTraining, last_leaves, leaves_in_order, restart_rates
+from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.model import Model, in_params
+from osp_jax.networks import init_variables
+from osp_jax.runtime.errors import InputError
+from osp_jax.training.descent import Forward, split_variables
+from osp_jax.trees import leaf_paths
 from tests.methods.loss_by_hand import cross_entropy_by_hand, without_augmentation
 from tests.small_networks import CLASSES, FOREIGN, SHAPE
 
-IMAGE = (8, 8, 1)
+IMAGE, BATCH = (8, 8, 1), np.array([5, 40, 41])
 
 
 class BackToFront(nn.Module):
@@ -33,55 +43,77 @@ class ModeInTheCall(nn.Module):
         return nn.Dense(10, name="head")(nn.relu(x).mean((1, 2)))
 
 
+def model_of(module: nn.Module, shape: tuple[int, ...]) -> Model:
+    variables = init_variables(module, shape, jax.random.key(0))
+    return from_linen(module, variables, mean=(0.5,), std=(0.3,), class_names=[str(c) for c in range(CLASSES)])
+
+
+def last_modules(model: Model, shape: tuple[int, ...], k: int) -> set[str]:
+    return {path.split("/")[1] for path in last_leaves(leaves_in_order(model, shape), k)}
+
+
+def loss_of_last(digits: Any, k: int) -> tuple[Any, Any, Any]:
+    """(value, rest before, rest after) of the loss that trains the last `k` layers."""
+    model, train = digits.model, digits.dataset.train
+    trained = last_leaves(leaves_in_order(model, IMAGE), k)
+    loss = retain_loss(Forward(PartlyTraining(model.train_apply, trained), True), without_augmentation(digits))
+    params, rest = split_variables(model.replace(is_parameter=lambda path: path in trained and in_params(path)))
+    value, after = loss(params, rest, {"indices": BATCH}, jax.random.key(0), train.images, train.labels)
+    return value, rest, after
+
+
 def test_layers_are_counted_in_the_order_of_the_forward_pass():
-    assert [path for path, _ in modules_in_order(BackToFront(), SHAPE)] == [("z_first",), ("shared",), ("a_last",)]
-    assert last_modules(BackToFront(), SHAPE, 2) == {("shared",), ("a_last",)}
+    model = model_of(BackToFront(), SHAPE)
+    kernels = [path for path, is_kernel in leaves_in_order(model, SHAPE) if is_kernel]
+    assert kernels == [f"params/{name}/kernel" for name in ("z_first", "shared", "a_last")]
+    assert last_modules(model, SHAPE, 2) == {"shared", "a_last"}
+
+
+def test_the_order_is_the_same_where_the_network_was_traced_before():
+    model = model_of(FOREIGN["Wrapped"](), SHAPE)
+    first = leaves_in_order(model, SHAPE)
+    model.apply(model.variables, jnp.zeros((1, *SHAPE)))
+    assert leaves_in_order(model, SHAPE) == first
 
 
 def test_norms_behind_the_first_trained_layer_are_trained_with_it():
-    model = FOREIGN["PaddedShortcut"]()
-    assert last_modules(model, SHAPE, 1) == {("head",)}
-    assert last_modules(model, SHAPE, 2) == {("conv3",), ("bn3",), ("head",)}
+    model = model_of(FOREIGN["PaddedShortcut"](), SHAPE)
+    assert last_leaves(leaves_in_order(model, SHAPE), 1) == {"params/head/kernel", "params/head/bias"}
+    assert last_modules(model, SHAPE, 2) == {"conv3", "bn3", "head"}
+    assert "batch_stats/bn3/mean" in last_leaves(leaves_in_order(model, SHAPE), 2)
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_every_leaf_of_any_network_belongs_to_a_layer(name):
-    model = FOREIGN[name]()
-    layers = sum(has_kernel for _, has_kernel in modules_in_order(model, SHAPE))
-    shapes = variable_shapes(model, SHAPE)
-    for tree in shapes.values():
-        assert jax.tree.structure(select(tree, last_modules(model, SHAPE, layers))) == jax.tree.structure(tree)
+    model = model_of(FOREIGN[name](), SHAPE)
+    order = leaves_in_order(model, SHAPE)
+    layers = sum(is_kernel for _, is_kernel in order)
+    assert last_leaves(order, layers) == set(leaf_paths(model.variables))
 
 
 def test_the_loss_of_the_head_alone_is_the_cross_entropy_by_the_running_statistics(digits):
-    train, batch = digits.dataset.train, np.array([5, 40, 41])
-    head = last_modules(digits.model, IMAGE, 1)
-    start = (select(digits.variables[name], head) for name in ("params", "batch_stats"))
-    given = {"indices": batch}, jax.random.key(0), digits.variables, train.images, train.labels
-    value, batch_stats = last_layers_loss(digits.model, without_augmentation(digits), head)(*start, *given)
-    np.testing.assert_allclose(value, cross_entropy_by_hand(digits, batch, train=False), rtol=1e-3, atol=1e-6)
-    assert batch_stats == {}
+    value, rest, after = loss_of_last(digits, 1)
+    np.testing.assert_allclose(value, cross_entropy_by_hand(digits, BATCH, train=False), rtol=1e-3, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, after, rest)
 
 
 def test_the_loss_of_all_layers_is_the_cross_entropy_in_train_mode(digits):
-    train, batch = digits.dataset.train, np.array([5, 40, 41])
-    layers = last_modules(digits.model, IMAGE, 4)
-    given = {"indices": batch}, jax.random.key(0), digits.variables, train.images, train.labels
-    loss = last_layers_loss(digits.model, without_augmentation(digits), layers)
-    value, batch_stats = loss(digits.variables["params"], digits.variables["batch_stats"], *given)
-    np.testing.assert_allclose(value, cross_entropy_by_hand(digits, batch, train=True), rtol=1e-4)
-    assert set(batch_stats) == {"bn1", "bn2", "bn3"}
+    value, rest, after = loss_of_last(digits, 4)
+    np.testing.assert_allclose(value, cross_entropy_by_hand(digits, BATCH, train=True), rtol=1e-4)
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, after, rest)))
 
 
 def test_a_frozen_norm_keeps_its_statistics_also_where_the_call_tells_the_mode(digits):
-    model, train = ModeInTheCall(), digits.dataset.train
-    variables = init_variables(model, IMAGE, jax.random.key(0))
-    head = last_modules(model, IMAGE, 1)
-    loss = last_layers_loss(model, digits.preparation, head)
-    given = {"indices": np.arange(8)}, jax.random.key(0), variables, train.images, train.labels
-    value, batch_stats = loss(select(variables["params"], head), {}, *given)
+    value, rest, after = loss_of_last(digits._replace(model=model_of(ModeInTheCall(), IMAGE)), 1)
     assert np.isfinite(value)
-    assert batch_stats == {}
+    jax.tree.map(np.testing.assert_array_equal, after, rest)
+
+
+def test_a_network_of_another_kind_is_an_input_error_that_names_the_remedy():
+    variables, names = {"weight": jnp.ones((3, 2))}, {"mean": (0.5,), "std": (0.3,), "class_names": ("a", "b")}
+    model = from_function(lambda tree, images: images.mean((1, 2)) @ tree["weight"], variables, **names)
+    with pytest.raises(InputError, match="from_linen"):
+        leaves_in_order(model, SHAPE)
 
 
 def test_the_rate_restarts_after_1_3_and_7_epochs():
