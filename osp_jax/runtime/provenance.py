@@ -39,7 +39,7 @@ def _command() -> str:
 
 def _commit() -> str:
     """The commit of the source tree this package runs from, `+` if it was changed since; 'unknown' outside one."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()

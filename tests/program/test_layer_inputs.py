@@ -66,7 +66,7 @@ def normal(*shape):
 @pytest.mark.parametrize("name", ["resnet8", "PoolNet", "Wrapped"])
 def test_the_rows_of_every_layer_times_its_kernel_are_its_output(name):
     network = case(name)
-    assert_rows_times_kernel_is_the_output(network.model, network.images, network.variables)
+    assert_rows_times_kernel_is_the_output(network.module, network.images, network.variables)
 
 
 @pytest.mark.parametrize(

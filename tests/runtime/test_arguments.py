@@ -9,7 +9,7 @@ import pytest
 from osp_jax.runtime.errors import exit_on_input_error
 from tests.experiments.conftest import assert_one_line_error
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = sorted(
     path.stem for path in (ROOT / "benchmarks").glob("*.py") if "cli.run(main)" in path.read_text(encoding="utf-8")
 )

@@ -225,7 +225,7 @@ def test_errors_of_our_own_code_are_not_taken_for_damage(trained, variables, mon
     def wrong(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(checkpoint, "_abstract", wrong)
+    monkeypatch.setattr(checkpoint, "abstract", wrong)
     with pytest.raises(TypeError, match="a bug"):
         checkpoint.load_variables(trained, variables)
 

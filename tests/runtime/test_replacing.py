@@ -167,7 +167,7 @@ def train_plainly(workdir: Path) -> None:
 @pytest.fixture
 def plain_orbax(monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "_items", lambda state: state)
-    monkeypatch.setattr(checkpoint, "_untied", lambda tree: tree)
+    monkeypatch.setattr(checkpoint, "untied", lambda tree: tree)
     monkeypatch.setattr(checkpoint.jax.tree, "map", lambda _, state: state)
     monkeypatch.setattr(checkpoint.ocp, "save_checkpointables_async", save_plainly)
     monkeypatch.setattr(checkpoint.ocp, "save", save_plainly)

@@ -16,7 +16,7 @@ from configs.paper import default as study
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.settings import Comparison, Experiment, Study, completed, validated
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIELDS = flatten_dict(completed({}), sep=".")
 NUMBERS = [name for name, value in FIELDS.items() if type(value) in (int, float)]
 WHOLE = [name for name, value in FIELDS.items() if type(value) is int]
