@@ -1,6 +1,9 @@
 """The registry, the options as text, and what holds for every method."""
 
 import dataclasses
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -8,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osp_jax.methods import METHODS, get_method, method_name, parse_options
+from osp_jax.methods import METHODS, get_method, method_name, parse_options, unlearn_classes
 from osp_jax.methods.osp import Osp
 from osp_jax.methods.osp_fit import OspFit
 from osp_jax.methods.parts.method import Method
 from osp_jax.runtime.errors import InputError
+from osp_jax.trees import changed_paths
 from tests.methods.conftest import request_of
 
 WITHOUT_IMAGES = [name for name in METHODS if not get_method(name).sees]
@@ -149,3 +153,18 @@ def test_top_k_without_a_number_of_channels_is_refused(amount):
 def test_numbers_survive_as_text(amount, steps):
     assert parse_options("osp", [f"amount={amount!r}"]).amount == amount
     assert parse_options("osp-fit", [f"steps={steps}"]).steps == steps
+
+
+def test_the_example_of_the_documentation_is_a_method(flat_mlp, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "adding_a_method.md").read_text(encoding="utf-8")
+    module = ModuleType("shrink_head")
+    monkeypatch.setitem(sys.modules, "shrink_head", module)
+    exec(page.split("```python\n")[1].split("```")[0], vars(module))
+    new = unlearn_classes(
+        module.ShrinkHead(0.5), flat_mlp.model, (1, 3), statistics=flat_mlp.statistics, rng=jax.random.key(0)
+    )
+    assert changed_paths(flat_mlp.model.variables, new.variables) == ("params/Dense_2/kernel",)
+    before, after = (model.variables["params"]["Dense_2"]["kernel"] for model in (flat_mlp.model, new))
+    np.testing.assert_array_equal(after, before * np.array([1, 0.5, 1, 0.5, 1], np.float32))
+    with pytest.raises(InputError, match="factor"):
+        module.ShrinkHead(factor=2.0)
