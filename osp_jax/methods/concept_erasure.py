@@ -94,6 +94,7 @@ class ConceptErasure(Method):
         """The model with refitted last features, and for each class a column of the head without support."""
         channels, vector = statistics.channels, jnp.asarray(forget_vector(forget, statistics))
         self.check(model, channels)
+        recipe = None if self.level else data.recipe_for("ConceptErasure")
         tail, kept, labels, real = _sample(model, forget, data, statistics, self, rng)
         variables = model.variables
         features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
@@ -108,7 +109,7 @@ class ConceptErasure(Method):
         fit = partial(refit, directions=self.directions, ridge=self.ridge, rounds=self.rounds)
         new = fit(variables, tail, factors, kept, real, targets, weights)
         inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
-        level = self.level or recipe_level(data.recipe_for("ConceptErasure"), statistics, inputs, retained)
+        level = self.level or recipe_level(recipe, statistics, inputs, retained)
         columns = unsupported_columns(new, channels, inputs, retained, vector, level)
         return model.replace(variables=edited(new, columns))
 
