@@ -65,9 +65,8 @@ class BadTeacher(Method):
     ) -> Model:
         """The student."""
         subset_key, teacher_key, order_key, step_key = jax.random.split(rng, 4)
-        counts = np.asarray(next(iter(statistics.layers.values())).count)[
-            np.setdiff1d(statistics.classes_seen(), forget)
-        ]
+        classes = np.setdiff1d(statistics.classes_seen(), forget)
+        counts = np.asarray(next(iter(statistics.layers.values())).count)[classes]
         forgotten = data.forget()
         retained = data.retain(math.ceil(self.retain_fraction * counts.mean()), subset_key)
         batches = epoch_batches(np.concatenate([forgotten, retained]), self.batch_size, self.epochs, order_key)

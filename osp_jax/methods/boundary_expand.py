@@ -67,8 +67,8 @@ class BoundaryExpand(Method):
         check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1))
 
     @property
-    def trains(self) -> bool:  # type: ignore[override]
-        """Only in train mode is `train_apply` needed."""
+    def trains(self) -> bool:
+        """Whether the network is in train mode, which needs `model.train_apply`."""
         return self.train
 
     def check(self, model: Model, channels: Channels) -> None:

@@ -68,8 +68,8 @@ class BoundaryShrink(Method):
         check_options(self, momentum=(0, 1), bound=(0, 1))
 
     @property
-    def trains(self) -> bool:  # type: ignore[override]
-        """Only in train mode is `train_apply` needed."""
+    def trains(self) -> bool:
+        """Whether the network is in train mode, which needs `model.train_apply`."""
         return self.train
 
     def unlearn(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from osp_jax.methods.parts.convolutions import convolution_kernels
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
@@ -24,7 +25,7 @@ from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches, in_train_mode, split_variables
-from osp_jax.trees import combine
+from osp_jax.trees import combine, edited
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ConvTranspose(Method):
     def check(self, model: Model, channels: Any) -> None:
         """Raises `InputError` for a network in which transposing changes no kernel."""
         del channels
-        if not any(_is_square(leaf) and leaf.shape[0] > 1 for leaf in jax.tree.leaves(split_variables(model)[0])):
+        if not any(kernel.shape[0] > 1 for kernel in _square_kernels(split_variables(model)[0]).values()):
             raise InputError("the network has no square convolution kernel above 1x1 to transpose; take another method")
 
     def unlearn(
@@ -82,8 +83,8 @@ class ConvTranspose(Method):
 
 def transposed(params: Any) -> Any:
     """`params` with height and width of every square convolution kernel (h, w, in, out) swapped."""
-    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if _is_square(leaf) else leaf, params)
+    return edited(params, {path: kernel.swapaxes(0, 1) for path, kernel in _square_kernels(params).items()})
 
 
-def _is_square(leaf: Any) -> bool:
-    return leaf.ndim == 4 and leaf.shape[0] == leaf.shape[1]
+def _square_kernels(params: Any) -> dict[str, jax.Array]:
+    return {path: leaf for path, leaf in convolution_kernels(params).items() if leaf.shape[0] == leaf.shape[1]}

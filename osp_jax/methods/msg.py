@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.data.draws import host_generator
+from osp_jax.methods.parts.convolutions import convolution_kernels
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
 from osp_jax.methods.parts.method import Method
@@ -133,7 +134,7 @@ def epoch_rates(peak: float, epochs: int) -> np.ndarray:
 
 def _convolutions(params: Any) -> list[str]:
     """Paths of the kernels of 2-D convolutions."""
-    paths = [path for path, leaf in leaves_by_path(params).items() if leaf.ndim == 4]
+    paths = list(convolution_kernels(params))
     if not paths:
         raise InputError("msg resets weights of 2-D convolutions and the network has none; choose another method")
     return paths

@@ -66,8 +66,8 @@ class NegGradPlus(Method):
         check_options(self, **ranges, alpha=(0, 1), forget_batch_size=(1, None), momentum=(0, 1), pull=(0, None))
 
     @property
-    def trains(self) -> bool:  # type: ignore[override]
-        """Only in train mode is `train_apply` needed."""
+    def trains(self) -> bool:
+        """Whether the network is in train mode, which needs `model.train_apply`."""
         return self.train_mode
 
     def unlearn(

@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 import jax
 
 from osp_jax.methods.parts.data import RequestData
-from osp_jax.methods.parts.relabelled import RelabelOptions, descend_relabelled
+from osp_jax.methods.parts.relabelled import Relabelling, descend_relabelled
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomLabel(RelabelOptions):
+class RandomLabel(Relabelling):
     """Training on forgotten images with random labels, and on retained ones with their own."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")

@@ -18,14 +18,14 @@ from jax.flatten_util import ravel_pytree
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
 from osp_jax.methods.parts.options import check_options
-from osp_jax.methods.parts.relabelled import RelabelOptions, descend_relabelled
+from osp_jax.methods.parts.relabelled import Relabelling, descend_relabelled
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import in_eval_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Salun(RelabelOptions):
+class Salun(Relabelling):
     """Random labels, and only the parameters that matter most to the forgotten images may change."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
@@ -50,7 +50,7 @@ class Salun(RelabelOptions):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model, that differs from the original in `fraction` of the parameters, and in the running statistics."""
+        """The model with changes in `fraction` of the parameters, and in the running statistics."""
         batches = filled_batches(data.forget(), self.batch_size)
         term = loss_gradient(in_eval_mode(model), data.preparation)
         mask = saliency_mask(summed(term, model, batches, data.images, data.labels), self.fraction)

@@ -155,19 +155,19 @@ def impair_loss(forward: Forward, preparation: Preparation) -> Loss:
 
 
 def optimised_noise(
-    model: Model, forget: tuple[int, ...], image_shape: tuple[int, int, int], settings: Unsir, rng: jax.Array
+    model: Model, forget: tuple[int, ...], image_shape: tuple[int, int, int], method: Unsir, rng: jax.Array
 ) -> tuple[jax.Array, Any]:
     """(noise float32 `(forgotten classes, images, h, w, c)`, variables as the optimisation leaves them)."""
-    released, steps = settings.settings == "as_released", settings.noise_steps
+    released, steps = method.settings == "as_released", method.noise_steps
     forward = in_train_mode(model) if released else in_eval_mode(model)
     (params, rest), noises = split_variables(model), []
     for label, key in zip(forget, jax.random.split(rng, len(forget)), strict=True):
         noise, rest = descend_from(
             noise_loss(forward),
-            jax.random.normal(key, (settings.noise_images, *image_shape)),
+            jax.random.normal(key, (method.noise_images, *image_shape)),
             rest,
-            {"label": np.full(steps, label, np.int32), "penalty": np.full(steps, settings.noise_penalty)},
-            np.full(steps, settings.noise_rate),
+            {"label": np.full(steps, label, np.int32), "penalty": np.full(steps, method.noise_penalty)},
+            np.full(steps, method.noise_rate),
             key,
             optimiser=Optimiser("adam"),
             arguments=(params,),

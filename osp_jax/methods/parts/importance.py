@@ -57,7 +57,8 @@ def mean_squared_gradient(model: Model, data: RequestData, indices: np.ndarray, 
 @lru_cache(maxsize=32)
 def loss_gradient(forward: Forward, preparation: Preparation, *, power: int = 1) -> Term:
     """Term `(params, rest, batch, images, labels)`: the gradient of the weighted mean cross-entropy of the images,
-    without augmentation, each entry to the `power`. Running statistics stay as they are."""
+    without augmentation, each entry to the `power`. Running statistics stay as they are,
+    and dropout draws the same for every batch."""
 
     def loss(params: Any, rest: Any, batch: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits, _ = forward(params, rest, preparation.plain(images[batch["indices"]]), jax.random.key(0))

@@ -24,8 +24,8 @@ LABELS = ("retained", "any")
 
 
 @dataclasses.dataclass(frozen=True)
-class RelabelOptions(Method):
-    """Options of both; where no source is named, from Unlearn-Saliency, Classification/arg_parser.py."""
+class Relabelling(Method):
+    """Settings of both; where no source is named, from Unlearn-Saliency, Classification/arg_parser.py."""
 
     trains: ClassVar[bool] = True
 
@@ -50,7 +50,7 @@ class RelabelOptions(Method):
 
 
 def descend_relabelled(
-    method: RelabelOptions,
+    method: Relabelling,
     model: Model,
     forget: tuple[int, ...],
     data: RequestData,
@@ -78,7 +78,7 @@ def descend_relabelled(
 
 
 def relabelled_batches(
-    data: RequestData, forget: tuple[int, ...], classes: np.ndarray, method: RelabelOptions, rng: jax.Array
+    data: RequestData, forget: tuple[int, ...], classes: np.ndarray, method: Relabelling, rng: jax.Array
 ) -> dict[str, np.ndarray]:
     """`indices` and `labels` of all epochs, int32 `(steps, batch)`; each epoch draws new labels and a new order.
 
