@@ -54,12 +54,11 @@ def normal(rng, *shape, dtype=jnp.float32):
 @st.composite
 def problems(draw):
     """(input shape, kernel shape, strides, padding, positions a block); the output has at least one position."""
-    size = st.integers(1, 6)
-    batch, height, width, channels, filters = (draw(size) for _ in range(5))
-    padding = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(2))
-    k_h, k_w = (
-        draw(st.integers(1, min(4, side + sum(pads)))) for side, pads in zip((height, width), padding, strict=True)
-    )
+    batch, channels, filters = (draw(st.integers(1, 6)) for _ in range(3))
+    k_h, k_w = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    # XLA's input gradient is wrong on CPUs where an edge is padded by a side of the kernel or more (jaxlib 0.10.2).
+    padding = tuple((draw(st.integers(0, min(2, k - 1))), draw(st.integers(0, min(2, k - 1)))) for k in (k_h, k_w))
+    height, width = (draw(st.integers(max(1, k - sum(pads)), 6)) for k, pads in zip((k_h, k_w), padding, strict=True))
     # XLA's CPU compiler aborts on the input gradient of some where a side of the kernel is its stride (jaxlib 0.10.2).
     strides = tuple(draw(st.integers(1, 3).filter(lambda s, k=k: s != k or k == 1)) for k in (k_h, k_w))
     # Few positions a block, so that a batch takes several blocks, also where it is not a multiple of them.
