@@ -115,7 +115,7 @@ def _seen_behind(program: Program, number: int, result: int, index: Index) -> li
 
 def _channel_axis(program: Program, var: Var, index: Index) -> int | None:
     """The axis of a value that is its channel axis, where a kernel sums over what `index` numbers."""
-    axes = labels.varying(index)
+    axes = labels.varying(index) or [axis for axis, size in enumerate(var.aval.shape) if size == 1][-1:]
     if len(axes) <= 1:
         return axes[0] if axes else None
     sources = {axis: _sources(program, var, axis) for axis in axes}

@@ -308,6 +308,11 @@ def test_a_loop_is_passed_by():
     assert groups(apply, variables) == {"head/input": ([], ["head"])}
 
 
+def test_one_hidden_unit_is_one_channel():
+    variables = {"a": draw(192, 1), "head": draw(1, 5)}
+    assert groups(lambda v, x: nn.relu(flat(x) @ v["a"]) @ v["head"], variables) == {"a": (["a"], ["head"])}
+
+
 def test_a_linear_model_is_gated_at_its_inputs():
     gates = find_gates(lambda v, x: flat(x) @ v, draw(192, 5), IMAGES)
     assert (gates.last.channels, gates.last.writers) == (192, ())
