@@ -136,10 +136,9 @@ def _error(subject: _Subject, claims: Sequence[_Claim], dtype: Any) -> float:
 
 
 def _random_gains(rng: np.random.Generator, channels: int) -> np.ndarray:
-    """In [0, 1): about a third are 0; of several one at least is, and one is not."""
+    """In [0, 1): about a third are 0; one is not, and of several one is."""
     gains = rng.uniform(0.1, 0.9, channels) * (rng.uniform(size=channels) > 0.3)
-    if channels > 1:
-        gains[rng.permutation(channels)[:2]] = 0, 0.5
+    gains[rng.permutation(channels)[:2]] = (0.5, 0)[:channels]
     return gains.astype(np.float32)
 
 
