@@ -51,7 +51,7 @@ def test_of_many_gates_only_the_wrong_ones_go(network, seed):
 def test_a_kernel_that_makes_something_else_too_is_not_zeroed(network):
     gates = list(network[3])
     gate = gates[1]
-    head = Factor("params/Dense_0/kernel", (1, 1), (0,))
+    head = Factor("params/Dense_0/kernel", (10, 1), tuple(n % gate.channels for n in range(10)))
     gates[1] = dataclasses.replace(gate, kernels=(*gate.kernels, head))
     found = proved(network, gates)
     assert found[1] == dataclasses.replace(gate, kernels=())
