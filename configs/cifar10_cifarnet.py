@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.data.pad = 3
     config.data.flip = True
     config.model.name = "cifarnet"
+    config.model.convolution = "cpu"
     config.training.epochs = 17
     config.training.batch_size = 128
     config.training.learning_rate = 0.12

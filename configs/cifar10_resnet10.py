@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.data.pad = 2
     config.data.flip = True
     config.model.name = "resnet10"
+    config.model.convolution = "cpu"
     config.model.width = 32
     config.training.epochs = 10
     config.training.batch_size = 64

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.data.pad = 2
     config.data.flip = True
     config.model.stem = "strided"
+    config.model.convolution = "cpu"
     config.training.epochs = 5
     config.training.batch_size = 64
     config.training.learning_rate = 0.1

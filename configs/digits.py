@@ -11,4 +11,6 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    return default.get_config()
+    config = default.get_config()
+    config.model.convolution = "cpu"
+    return config

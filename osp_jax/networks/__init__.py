@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from osp_jax.networks.allcnn import AllCNN
 from osp_jax.networks.cifarnet import CifarNet
 from osp_jax.networks.convnext import ConvNeXt
+from osp_jax.networks.layers import CONVOLUTIONS
 from osp_jax.networks.mobilenet import MobileNetV3
 from osp_jax.networks.resnet import STEMS, Bottleneck, ResNet
 from osp_jax.networks.vgg import VGG
@@ -36,6 +37,7 @@ MODELS: dict[str, Any] = {
 }
 
 _WITH_STEM = ("resnet", "convnext", "mobilenet")
+_WITH_CONVOLUTION = ("resnet", "vgg", "allcnn", "cifarnet")
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -48,6 +50,7 @@ def create_model(
     width: int = 0,
     stem: str = "auto",
     dtype: str = "float32",
+    convolution: str = "xla",
 ) -> nn.Module:
     """A Linen module with `apply(variables, images, train)` giving float32 logits `(batch, num_classes)`.
 
@@ -59,9 +62,11 @@ def create_model(
       stem: of residual networks, ConvNeXt and MobileNet: 'cifar' keeps the map's size, 'strided' halves it, 'imagenet'
         quarters it; 'auto' takes 'cifar' up to 64 pixels and 'imagenet' above.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters stay float32.
+      convolution: of ResNet, VGG, All-CNN and CifarNet: 'xla', or 'cpu', those of `networks/cpu`, faster on CPUs;
+        the others take XLA's.
 
     Raises:
-      InputError: an unknown name, stem or dtype.
+      InputError: an unknown name, stem, dtype or convolution.
     """
     if name not in MODELS:
         raise unknown("model", name, MODELS)
@@ -69,6 +74,8 @@ def create_model(
         raise unknown("dtype", dtype, DTYPES)
     if stem not in ("auto", *STEMS):
         raise unknown("stem", stem, ("auto", *STEMS))
+    if convolution not in CONVOLUTIONS:
+        raise unknown("convolution", convolution, CONVOLUTIONS)
     if width < 0:
         raise InputError(f"model.width is {width}; give a positive number of channels, or 0 for the usual width")
     options: dict[str, Any] = {"num_classes": num_classes, "dtype": DTYPES[dtype]}
@@ -76,12 +83,14 @@ def create_model(
         options["width"] = width
     if name.startswith(_WITH_STEM):
         options["stem"] = stem if stem != "auto" else "cifar" if max(image_shape[:2]) <= 64 else "imagenet"
+    if name.startswith(_WITH_CONVOLUTION):
+        options["convolution"] = convolution
     return MODELS[name](**options)
 
 
 def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """The module that `config.model` names."""
-    options = {key: config.model[key] for key in ("width", "stem", "dtype")}
+    options = {key: config.model[key] for key in ("width", "stem", "dtype", "convolution")}
     return create_model(config.model.name, num_classes, tuple(image_shape), **options)
 
 

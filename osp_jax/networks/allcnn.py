@@ -18,11 +18,12 @@ class AllCNN(nn.Module):
     num_classes: int
     width: int = 96
     dtype: Any = jnp.float32
+    convolution: str = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         del train  # nothing here depends on it
-        w = self.width
+        w, options = self.width, {"dtype": self.dtype, "convolution": self.convolution}
         plan = [
             (w, 3, 1),
             (w, 3, 1),
@@ -37,7 +38,7 @@ class AllCNN(nn.Module):
         for i, (filters, k, strides) in enumerate(plan, start=1):
             # Without a norm the default initialisation would shrink the signal layer by layer.
             init = nn.initializers.he_normal()
-            conv = conv2d(filters, (k, k), strides, dtype=self.dtype, kernel_init=init, name=f"conv{i}")
+            conv = conv2d(filters, (k, k), strides, **options, kernel_init=init, name=f"conv{i}")
             x = activation(self, f"relu{i}", conv(x))
-        x = conv2d(self.num_classes, (1, 1), dtype=self.dtype, name="head")(x)
+        x = conv2d(self.num_classes, (1, 1), **options, name="head")(x)
         return x.mean(axis=(1, 2)).astype(jnp.float32)  # b h w c -> b c

@@ -27,11 +27,12 @@ class CifarNet(nn.Module):
     num_classes: int
     width: int = 64
     dtype: Any = jnp.float32
+    convolution: str = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         def conv(x: jax.Array, filters: int, name: str, init: Any = identity_kernel) -> jax.Array:
-            options = {"use_bias": False, "dtype": self.dtype, "kernel_init": init}
+            options = {"use_bias": False, "dtype": self.dtype, "kernel_init": init, "convolution": self.convolution}
             return conv2d(filters, (3, 3), **options, name=f"{name}_conv")(x)
 
         def norm_and_relu(x: jax.Array, name: str) -> jax.Array:

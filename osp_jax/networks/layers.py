@@ -37,13 +37,16 @@ def max_pool(x: jax.Array) -> jax.Array:
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 
 
-def conv2d(filters: int, kernel_size: tuple[int, int], strides: int = 1, **options: Any) -> nn.Conv:
-    """`nn.Conv` with symmetric padding and a kernel gradient that is fast on CPUs."""
-    return nn.Conv(
-        filters,
-        kernel_size,
-        strides,
-        padding(kernel_size),
-        conv_general_dilated=conv_general_dilated,
-        **options,
-    )
+CONVOLUTIONS = {"xla": None, "cpu": conv_general_dilated}
+
+
+def conv2d(
+    filters: int, kernel_size: tuple[int, int], strides: int = 1, *, convolution: str = "xla", **options: Any
+) -> nn.Conv:
+    """`nn.Conv` with symmetric padding.
+
+    Args:
+      convolution: 'xla', or 'cpu' for the convolutions of `networks/cpu`, which are faster on CPUs.
+    """
+    own = CONVOLUTIONS[convolution]
+    return nn.Conv(filters, kernel_size, strides, padding(kernel_size), conv_general_dilated=own, **options)

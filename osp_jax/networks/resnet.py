@@ -75,13 +75,15 @@ class ResNet(nn.Module):
     width: int = 64
     stem: str = "cifar"
     dtype: Any = jnp.float32
+    convolution: str = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         norm = partial(BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
 
         def conv(filters: int, kernel_size: tuple[int, int], strides: int = 1, *, name: str) -> nn.Conv:
-            return conv2d(filters, kernel_size, strides, use_bias=False, dtype=self.dtype, name=name)
+            options = {"use_bias": False, "dtype": self.dtype, "convolution": self.convolution}
+            return conv2d(filters, kernel_size, strides, **options, name=name)
 
         side, strides = STEMS[self.stem]
         x = conv(self.width, (side, side), strides, name="stem_conv")(images)

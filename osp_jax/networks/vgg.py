@@ -24,6 +24,7 @@ class VGG(nn.Module):
     num_classes: int
     width: int = 64
     dtype: Any = jnp.float32
+    convolution: str = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -31,7 +32,8 @@ class VGG(nn.Module):
         for stage, convolutions in enumerate(self.stages, start=1):
             for i in range(1, convolutions + 1):
                 filters = self.width * min(2 ** (stage - 1), 8)
-                x = conv2d(filters, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv{stage}_{i}")(x)
+                options = {"use_bias": False, "dtype": self.dtype, "convolution": self.convolution}
+                x = conv2d(filters, (3, 3), **options, name=f"conv{stage}_{i}")(x)
                 x = BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"bn{stage}_{i}")(x)
                 x = activation(self, f"relu{stage}_{i}", x)
             if min(x.shape[1:3]) > 1:

@@ -82,6 +82,15 @@ class Earlier(Record):
     budget: Budget = Budget()
 
 
+class Harm(Record):
+    """What a request costs on a sample of images; null where that was not estimated."""
+
+    forgotten: Share | None = Field(None, description="a share from 0 to 1, or null")
+    retained_before: Share | None = Field(None, description="a share from 0 to 1, or null")
+    retained_after: Share | None = Field(None, description="a share from 0 to 1, or null")
+    source: str | None = Field(None, max_length=200)
+
+
 class Request(Earlier):
     """`unlearn.json`."""
 
@@ -94,6 +103,7 @@ class Request(Earlier):
     masked_channels: dict[str, Count] = Field({}, description="numbers of channels by layer")
     data_seen: dict[str, dict[str, dict[str, Count]]] = Field({}, description="numbers of images")
     seconds: dict[str, float | None] = Field({}, description="seconds by what took them")
+    harm: Harm | None = Field(None, description="what the request costs, or null")
     provenance: dict[str, Any] = Field({}, description="what made it")
 
 
@@ -191,7 +201,7 @@ class Row(Record):
     """A class of a sweep."""
 
     name: str = Field(max_length=200)
-    original: dict[str, float | None] = Field(description="the figures of the original")
+    original: dict[str, float | Harm | None] = Field(description="the figures of the original")
 
 
 class Accuracies(Record):
@@ -213,6 +223,7 @@ class Cell(Record):
     seconds: dict[str, float | None] = Field({}, description="seconds by what took them")
     seen: dict[str, Count] = Field({}, description="numbers of images by class")
     peak_bytes: float | None = None
+    harm: Harm | None = Field(None, description="what the request costs, or null")
 
 
 class Trial(Record):
@@ -273,7 +284,9 @@ def trained(content: Any, path: Path) -> dict[str, Any]:
 
 def config_of(fields: dict[str, Any], path: Path) -> dict[str, Any]:
     """A training's config as a record has it, completed; raises `InputError` where a setting is of another type."""
-    whole = json.loads(json.dumps(settings.completed(fields)))  # tuples of defaults as the lists that JSON has
+    whole = json.loads(
+        json.dumps(settings.completed(settings.of_any_version(fields)))
+    )  # tuples of defaults as the lists that JSON has
     if fault := settings.first_fault(_known(whole, settings.Experiment), settings.Experiment):
         _refuse(path, f"config.{fault.name} {fault.problem}")
     return whole

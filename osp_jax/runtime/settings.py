@@ -90,6 +90,7 @@ class Model(Section):
     width: int = Field(0, ge=0, le=65536)
     stem: Name = "auto"
     dtype: Name = "float32"
+    convolution: Name = "xla"
 
 
 class Training(Section):
@@ -166,7 +167,7 @@ class Comparison(Section):
 
     seed: Seed = 0
     seeds: Seeds = Field((0,), description="different integers from 0 to 2147483647, as in (0, 1)")
-    original: Experiment = Experiment(data=Data(validation=0.15))
+    original: Experiment = Experiment(data=Data(validation=0.15), model=Model(convolution="cpu"))
     methods: Names = Field((), description="different names of methods, or () for all")
     options: Names = Field((), description="settings of methods, as in ('osp:amount=0.2',)")
     forget: Names = Field(("each",), description="requests, as in ('each', '3,5', '3 then 5')")
@@ -235,6 +236,19 @@ def completed(fields: Mapping[str, Any], kind: type[Section] = Experiment) -> di
                 whole[name] = default.model_dump() if section else default
         elif section and isinstance(whole[name], Mapping):
             whole[name] = completed(whole[name], section)
+    return whole
+
+
+def of_any_version(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded config, with the settings that an older version had no choice of.
+
+    It trained with the convolutions of `networks/cpu`.
+    """
+    whole = dict(fields)
+    if isinstance(whole.get("model"), Mapping):
+        whole["model"] = {"convolution": "cpu", **whole["model"]}
+    if isinstance(whole.get("original"), Mapping):
+        whole["original"] = of_any_version(whole["original"])
     return whole
 
 

@@ -12,10 +12,19 @@ from hypothesis.extra import numpy as hnp
 from osp_jax.networks import MODELS, count_parameters, create_model, init_variables
 from osp_jax.networks.cifarnet import cosine_kernel, identity_kernel
 from osp_jax.networks.layers import max_pool
-from osp_jax.program.channels import capture
 from osp_jax.runtime.errors import InputError
-from tests.small_networks import CLASSES, SHAPE, assert_close, case, relu_after, shapes, sown, sown_forward
-from tests.small_networks import MODELS as RELU_MODELS
+from tests.small_networks import (
+    CLASSES,
+    RELU_MODELS,
+    SHAPE,
+    assert_close,
+    captured_forward,
+    case,
+    relu_after,
+    shapes,
+    sown,
+    sown_forward,
+)
 
 IMAGES = jax.ShapeDtypeStruct((2, *SHAPE), jnp.float32)
 
@@ -116,14 +125,14 @@ def test_initialised_variables_have_the_model_s_shapes_and_give_finite_logits(na
 
 @pytest.mark.parametrize("name", RELU_MODELS)
 def test_captured_activations_are_the_recorded_ones(name):
-    model, variables, images, channels = case(name)
+    variables, gates = case(name).variables, case(name).gates
     logits, recorded = sown_forward(name)(variables)
-    captured_logits, captured, head_input = jax.jit(lambda v: capture(model, v, images, channels))(variables)
+    captured_logits, captured, head_input = captured_forward(name)(variables)
     assert_close(captured_logits, logits, 1e-6)
-    assert captured.keys() == {group.name for group in channels.groups}
-    for group, value in captured.items():  # a group is named by its last writer, so this is the stream's last
+    assert captured.keys() == {group.name for group in gates.groups}
+    for group, value in captured.items():
         assert_close(value, recorded[relu_after(group, recorded)], 1e-6)
-    last = captured[channels.groups[-1].name]
+    last = captured[gates.features]
     assert_close(head_input, last if name == "allcnn" else last.mean((1, 2)), 1e-6)
 
 

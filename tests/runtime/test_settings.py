@@ -14,7 +14,7 @@ from configs import default
 from configs.benchmark import default as comparison
 from configs.paper import default as study
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.settings import Comparison, Experiment, Study, completed, validated
+from osp_jax.runtime.settings import Comparison, Experiment, Study, completed, of_any_version, validated
 
 ROOT = Path(__file__).parents[2]
 FIELDS = flatten_dict(completed({}), sep=".")
@@ -42,6 +42,14 @@ def refusal(fields: object, kind: type = Experiment) -> str:
 def test_the_defaults_are_those_of_the_config_files():
     assert completed({}) == default.get_config().to_dict()
     assert completed({}, Comparison) == comparison.get_config().to_dict()
+
+
+def test_a_record_of_before_there_were_two_convolutions_has_those_for_cpus():
+    old = completed({})
+    del old["model"]["convolution"]
+    assert of_any_version(old)["model"]["convolution"] == "cpu"
+    assert of_any_version({"original": old})["original"]["model"]["convolution"] == "cpu"
+    assert of_any_version(completed({})) == completed({})
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.py")), ids=str)
