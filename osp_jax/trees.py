@@ -4,11 +4,12 @@ A path is the text of the keys from the root to a leaf, joined by '/': 'params/h
 'layers/0/weight' in a pytree of dataclasses and lists.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import jax
+import numpy as np
 
 from osp_jax.runtime.errors import InputError
 
@@ -44,7 +45,8 @@ def edited(tree: Any, changes: Mapping[str, Any]) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     paths = _paths(structure)
     _check_paths(changes, paths)
-    return structure.unflatten(changes.get(path, leaf) for path, leaf in zip(paths, leaves, strict=True))
+    new = [changes.get(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+    return jax.tree.unflatten(structure, new)
 
 
 def partition(tree: Any, chosen: Callable[[str], bool]) -> tuple[Any, Any]:
@@ -65,10 +67,22 @@ def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
     return tuple(path for path, leaf in old.items() if new[path] is not leaf)
 
 
-@lru_cache(maxsize=128)
+def differing_paths(before: Any, after: Sequence[Any]) -> tuple[str, ...]:
+    """The paths of the leaves whose values in any of the trees `after` are not those in `before`, in order."""
+
+    def differs(old: Any, new: Any) -> bool:
+        return old is not new and not np.array_equal(np.asarray(old), np.asarray(new))
+
+    leaves = [leaves_by_path(each) for each in after]
+    return tuple(
+        path for path, old in leaves_by_path(before).items() if any(differs(old, each[path]) for each in leaves)
+    )
+
+
+@lru_cache(maxsize=64)
 def _paths(structure: Any) -> tuple[str, ...]:
-    """Of the leaves; kept, since writing them out takes longer than a warm request to forget."""
-    numbered = structure.unflatten(range(structure.num_leaves))
+    """Once a structure: a warm request is little else."""
+    numbered = jax.tree.unflatten(structure, range(structure.num_leaves))
     return tuple(_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(numbered))
 
 

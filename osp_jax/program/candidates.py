@@ -282,7 +282,7 @@ def _output_axis(program: Program, number: int) -> int | None:
 
 
 def _affine_places(program: Program, number: int, axis: int) -> Iterator[Place]:
-    """Behind each affine operation that follows a product, with nothing else reading on the way."""
+    """Behind each affine operation that follows a product and maybe pooling, with nothing else reading on the way."""
     var = program.equations[number].outvars[0]
     channels = var.aval.shape[axis]
     index = labels.along(len(var.aval.shape), axis, channels)
@@ -291,9 +291,9 @@ def _affine_places(program: Program, number: int, axis: int) -> Iterator[Place]:
         equation = program.equations[number]
         name = equation.primitive.name
         others = [atom for atom in equation.invars if atom is not var]
-        if name not in _AFFINE | labels.KEEPS_ALL or len(others) > 1 or any(map(program.is_seen, others)):
+        if name not in _AFFINE | labels.KEEPS_ALL | _POOLS or len(others) > 1 or any(map(program.is_seen, others)):
             return
-        if name in labels.KEEPS_ALL:
+        if name not in _AFFINE:
             try:
                 moved = program.step(number, [Label(index) if atom is var else None for atom in equation.invars])
             except Blocked:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from osp_jax.program import labels
 from osp_jax.program.candidates import candidate_filters, candidate_groups, named
@@ -26,7 +27,7 @@ from osp_jax.program.scaling import Program
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import leaf_paths
 
-__all__ = ["Factor", "Gate", "Gates", "Head", "capture", "find_gates", "spread"]
+__all__ = ["Factor", "Gate", "Gates", "Head", "capture", "find_gates", "gates_of", "noise_images", "spread"]
 
 
 def find_gates(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, images: jax.Array) -> Gates:
@@ -58,6 +59,31 @@ def find_gates(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, ima
     (axis,) = labels.varying(program.summed_index(number)) or [len(operand.aval.shape) - 1]
     read = (number, 1 - program.kernels[number], axis, program.batch_axes[operand])
     return Gates(tuple(groups), tuple(filters), head, last[0].name, read, signature(program.closed))
+
+
+def gates_of(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, images: Any) -> Gates:
+    """`find_gates`, once for a function and the shapes of its variables and images: the proof takes seconds.
+
+    Raises:
+      InputError: as `find_gates`.
+    """
+    leaves, structure = jax.tree.flatten(variables)
+    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves)
+    key = (apply, structure, shapes, np.shape(images)[1:])
+    if key not in _FOUND:
+        while len(_FOUND) >= _MOST_FOUND:
+            _FOUND.pop(next(iter(_FOUND)))
+        _FOUND[key] = find_gates(apply, variables, jnp.asarray(images))
+    return _FOUND[key]
+
+
+_FOUND: dict[Any, Gates] = {}
+_MOST_FOUND = 32
+
+
+def noise_images(image_shape: tuple[int, ...]) -> np.ndarray:
+    """A few images of normal noise, float32 `(batch, h, w, c)`, to prove gates on where no others are at hand."""
+    return np.random.default_rng(0).normal(size=(4, *image_shape)).astype(np.float32)
 
 
 def capture(

@@ -1,96 +1,297 @@
-"""What each convolution and dense layer reads, as the matrix that its kernel multiplies.
+"""What each layer of a network reads, as the matrix that its kernel multiplies.
 
-A dense layer multiplies vectors; a convolution multiplies the patches of its input map. Either way
-`output = rows @ kernel.reshape(-1, outputs) + bias`, which is what methods that change kernels by projections need.
+A layer is a product (`dot_general`) or a convolution in the traced program whose one operand is a leaf of the
+variables, moved or cast but not computed with. A product multiplies vectors; a convolution multiplies the patches of
+its input map. Either way `outputs = rows @ kernel_matrix`, up to the bias, which is what methods that change kernels by
+projections need. `write_matrix` puts a matrix back into the leaf, whatever its layout.
 """
 
+import dataclasses
 import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
-from flax import struct, traverse_util
 from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
-_COLLECTION = "layer_inputs"
+from osp_jax.program.flat import evaluate, flatten, is_own_convolution
+from osp_jax.trees import leaf_paths
+
+# Operations that put each entry of a kernel at another place, or leave some out. A cast is left out where the matrix is
+# read, so that a matrix of the leaf's own precision comes back into it.
+_MOVES = frozenset(
+    "transpose reshape squeeze expand_dims rev slice split copy copy_p name optimization_barrier".split()
+)
+_SAME = frozenset("copy copy_p name optimization_barrier".split())
+_CASTS = frozenset(["convert_element_type", "reduce_precision"])
 
 
-@struct.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer, unbound, and what it read, `(batch, ..., channels)`."""
+    """A product or a convolution with a leaf of the variables.
 
-    module: nn.Conv | nn.Dense = struct.field(pytree_node=False)
-    inputs: jax.Array
+    Attributes:
+      path: of the leaf.
+      number: of the equation in the flat program.
+      inputs, outputs: sizes of the kernel matrix.
+      window: sizes of a convolution's kernel along its spatial axes; () for a product.
+      read, written: the order of the axes that puts the axes of positions first, those of channels last: of the value
+        that the kernel multiplies, and of the result. In a convolution and behind it the first axis is that of images.
+      channel_axes: how many axes of the value, and of the result, are those of channels.
+      steps: how the kernel comes from the leaf, as (equation, number of the result).
+      kernel: the order of the axes of the kernel that puts those of its inputs first.
+      strides, padding, dilation: of a convolution.
+    """
+
+    path: str
+    number: int
+    inputs: int
+    outputs: int
+    window: tuple[int, ...]
+    read: tuple[int, ...]
+    written: tuple[int, ...]
+    channel_axes: tuple[int, int]
+    steps: tuple[tuple[JaxprEqn, int], ...]
+    kernel: tuple[int, ...]
+    side: int
+    strides: tuple[int, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
+    dilation: tuple[int, ...] = ()
 
 
-def layer_inputs(model: nn.Module, variables: dict[str, Any], images: jax.Array) -> dict[str, tuple[Layer, ...]]:
-    """One eval-mode forward pass: by module path what each call of the layer read (one call, unless it is shared).
+def find_layers(apply: Callable[[Any, jax.Array], Any], variables: Any, images: Any) -> tuple[Layer, ...]:
+    """The layers of `apply(variables, images)` in program order; a layer that is called twice is there twice.
 
-    Of the kinds `nn.Dense` and `nn.Conv`; convolutions whose kernel multiplies something else than the patches of their
-    input (grouped ones, with a dilated input or a masked kernel) are left out. Jittable.
+    Left out are kernels that multiply something else than the rows of one matrix: of grouped convolutions, of
+    convolutions with a dilated input, of products with a batch axis in the kernel, and kernels that are computed.
 
     Args:
-      images: normalised, `(batch, h, w, c)`.
+      variables: a pytree of arrays or shapes.
+      images: normalised, `(batch, h, w, c)`, or their shape; numbers of layers are the same for all batches of two
+        images or more.
     """
-
-    def record(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        module = context.module
-        if context.method_name == "__call__" and _multiplies_rows(module):
-            # As a variable, with the module in its structure, it also leaves blocks under jit and rematerialisation.
-            (inputs,) = (*args, *kwargs.values())
-            module.sow(_COLLECTION, "read", Layer(module.clone(parent=None), inputs))
-        return next_fun(*args, **kwargs)
-
-    with nn.intercept_methods(record):
-        _, state = model.apply(variables, images, False, mutable=[_COLLECTION])
-    found = traverse_util.flatten_dict(state.get(_COLLECTION, {}))
-    return {"/".join(path): layers for (*path, _), layers in found.items()}
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *given: given, variables, images))
+    return _find_layers(apply, tuple(leaves), structure)
 
 
-def input_rows(layer: Layer) -> jax.Array:
-    """The rows that the layer's kernel multiplies, `(positions, kernel.size / outputs)`, image after image.
+def layer_inputs(
+    apply: Callable[[Any, jax.Array], Any], variables: Any, images: jax.Array, layers: Sequence[Layer]
+) -> list[jax.Array]:
+    """What each of `layers` reads in one pass; jittable.
 
-    Their entries are in the order of `kernel.reshape(-1, outputs)`, and of the dtype that the layer computes in.
+    Returns:
+      by layer `(batch, ..., channels)`; a convolution's with its spatial axes, a product's with the axes it has.
     """
-    inputs = layer.inputs
-    if isinstance(layer.module, nn.Conv):
-        # The layer itself lays out its patches, so that strides, dilation and every kind of padding are its own.
-        conv = layer.module.clone(use_bias=False, conv_general_dilated=_patches, conv_general_dilated_cls=None)
-        shape = (*_sizes(conv), inputs.shape[-1], conv.features)
-        inputs = conv.apply({"params": {"kernel": jnp.zeros(shape, conv.param_dtype)}}, inputs)
-    return inputs.reshape(-1, inputs.shape[-1])
+    program = flatten(apply, variables, images)
+    values = _operands(program, variables, images, layers)
+    return [inputs_of(layer, value) for layer, value in zip(layers, values, strict=True)]
 
 
-def _multiplies_rows(module: nn.Module) -> bool:
-    if isinstance(module, nn.Conv):
-        dilated = not np.all(np.equal(module.input_dilation or 1, 1))
-        return module.feature_group_count == 1 and module.mask is None and not dilated
-    return isinstance(module, nn.Dense)
+def layer_outputs(
+    apply: Callable[[Any, jax.Array], Any], variables: Any, images: jax.Array, layers: Sequence[Layer]
+) -> list[jax.Array]:
+    """What each of `layers` gives in one pass, before its bias, `(batch, ..., channels)`; jittable."""
+    program = flatten(apply, variables, images)
+    numbers = {layer.number for layer in layers}
+    kept = evaluate(program, jax.tree.leaves((variables, images)), keep=numbers)[1]
+    return [outputs_of(layer, kept[layer.number]) for layer in layers]
 
 
-def _sizes(conv: nn.Conv) -> tuple[int, ...]:
-    return (conv.kernel_size,) if isinstance(conv.kernel_size, int) else tuple(conv.kernel_size)
+def inputs_of(layer: Layer, value: jax.Array) -> jax.Array:
+    """The value that the layer reads, as it stands in the program, as `(batch, ..., channels)`."""
+    return _merged(value.transpose(layer.read), layer.channel_axes[0])
 
 
-def _patches(
-    inputs: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Any, *, rhs_dilation: Any, **_: Any
-) -> jax.Array:
-    """In place of `lax.conv_general_dilated`: b h w c -> b oh ow (kh kw c).
+def outputs_of(layer: Layer, value: jax.Array) -> jax.Array:
+    """The layer's result, as it stands in the program, as `(batch, ..., channels)`."""
+    return _merged(value.transpose(layer.written), layer.channel_axes[1])
 
-    Slices, since `lax.conv_general_dilated_patches` takes five times as long on a CPU.
+
+def input_rows(layer: Layer, inputs: jax.Array) -> jax.Array:
+    """The rows that the kernel matrix multiplies, `(positions, inputs)`, image after image.
+
+    Args:
+      inputs: of `layer_inputs`; a convolution's may be cut to a part of its map.
     """
-    sizes, dilation = kernel.shape[:-2], rhs_dilation
+    if layer.window:
+        inputs = _patches(layer, inputs)
+    return inputs.reshape(-1, layer.inputs)
+
+
+def kernel_matrix(layer: Layer, leaf: jax.Array) -> jax.Array:
+    """The kernel `(inputs, outputs)` that is in a leaf of the variables."""
+    return _moved(layer, leaf).transpose(layer.kernel).reshape(layer.inputs, layer.outputs)
+
+
+def write_matrix(layer: Layer, leaf: jax.Array, matrix: jax.Array) -> jax.Array:
+    """The leaf with `matrix` `(inputs, outputs)` for its kernel; entries that the layer does not read stay."""
+    taken, put = jax.vjp(lambda leaf: kernel_matrix(layer, leaf), leaf)
+    if taken.size == leaf.size:
+        return put(matrix.astype(leaf.dtype))[0]
+    return jnp.where(put(jnp.ones_like(taken))[0] > 0, put(matrix.astype(leaf.dtype))[0], leaf)
+
+
+@lru_cache(maxsize=32)
+def _find_layers(apply: Callable, leaves: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> tuple[Layer, ...]:
+    variables, images = jax.tree.unflatten(structure, leaves)
+    return layers_of(flatten(apply, variables, images), leaf_paths(variables))
+
+
+def layers_of(program: ClosedJaxpr, paths: Sequence[str]) -> tuple[Layer, ...]:
+    """The layers of a flat program whose first arguments are the leaves at `paths`."""
+    jaxpr = program.jaxpr
+    leaves = dict(zip(jaxpr.invars, paths, strict=False))
+    made = {var: (number, result) for number, eqn in enumerate(jaxpr.eqns) for result, var in enumerate(eqn.outvars)}
+    fed = set(jaxpr.invars[len(paths) :])
+    found = []
+    for number, equation in enumerate(jaxpr.eqns):
+        fed |= set(equation.outvars) if fed & {v for v in equation.invars if isinstance(v, Var)} else set()
+        form = _dot if equation.primitive.name == "dot_general" else _convolution
+        if equation.primitive.name not in ("dot_general", "conv_general_dilated") and not is_own_convolution(equation):
+            continue
+        for side in (1, 0):
+            origin = _origin(equation.invars[side], leaves, made, jaxpr.eqns)
+            other = equation.invars[1 - side]
+            if origin and isinstance(other, Var) and other in fed:
+                layer = form(equation, side, origin[0], number, origin[1])
+                found.extend([layer] if layer else [])
+                break
+    return tuple(found)
+
+
+def _operands(program: ClosedJaxpr, variables: Any, images: Any, layers: Sequence[Layer]) -> list[jax.Array]:
+    """The values that the layers read. Those that are no first result of an equation are arguments or other results."""
+    jaxpr = program.jaxpr
+    wanted = [jaxpr.eqns[layer.number].invars[1 - layer.side] for layer in layers]
+    outputs = ClosedJaxpr(jaxpr.replace(outvars=wanted, debug_info=None), program.consts)
+    return evaluate(outputs, jax.tree.leaves((variables, images)))[0]
+
+
+def _origin(
+    atom: Any, leaves: Mapping[Var, str], made: Mapping[Var, tuple[int, int]], equations: Sequence[JaxprEqn]
+) -> tuple[str, tuple[tuple[JaxprEqn, int], ...]] | None:
+    """The leaf that a value is made of by moving it, and the operations on the way from there."""
+    steps: list[tuple[JaxprEqn, int]] = []
+    while not isinstance(atom, Literal) and atom not in leaves:
+        if atom not in made:
+            return None
+        number, result = made[atom]
+        equation = equations[number]
+        name = equation.primitive.name
+        alone = name == "broadcast_in_dim" and equation.outvars[0].aval.size == equation.invars[0].aval.size
+        if name in _CASTS:
+            pass
+        elif name in _MOVES or alone:
+            steps.append((equation, result))
+        else:
+            return None
+        atom = equation.invars[result if name == "optimization_barrier" else 0]
+    return None if isinstance(atom, Literal) else (leaves[atom], tuple(reversed(steps)))
+
+
+def _moved(layer: Layer, leaf: jax.Array) -> jax.Array:
+    for equation, result in layer.steps:
+        if equation.primitive.name in _SAME:
+            continue
+        params = dict(equation.params)
+        leaf = equation.primitive.bind(leaf, **params)
+        leaf = leaf[result] if equation.primitive.multiple_results else leaf
+    return leaf
+
+
+def _dot(equation: JaxprEqn, side: int, path: str, number: int, steps: Any) -> Layer | None:
+    contract, batch = equation.params["dimension_numbers"]
+    if batch[0]:
+        return None
+    ranks = [len(atom.aval.shape) for atom in equation.invars]
+    free = [[axis for axis in range(ranks[s]) if axis not in contract[s]] for s in (0, 1)]
+    shape = equation.invars[side].aval.shape
+    # Of the result: the free axes of the first operand, then those of the second.
+    starts = (0, len(free[0]))
+    axes = [[starts[s] + i for i in range(len(free[s]))] for s in (1 - side, side)]
+    return Layer(
+        path=path,
+        number=number,
+        inputs=math.prod(shape[axis] for axis in contract[side]),
+        outputs=math.prod(shape[axis] for axis in free[side]),
+        window=(),
+        read=(*free[1 - side], *contract[1 - side]),
+        written=(*axes[0], *axes[1]),
+        channel_axes=(len(contract[side]), len(free[side])),
+        steps=steps,
+        kernel=(*contract[side], *free[side]),
+        side=side,
+    )
+
+
+def _convolution(equation: JaxprEqn, side: int, path: str, number: int, steps: Any) -> Layer | None:
+    shape, params = equation.invars[1].aval.shape, equation.params
+    if side == 0:
+        return None
+    if is_own_convolution(equation):
+        read = written = (0, 1, 2, 3)
+        kernel, strides, dilation = (0, 1, 2, 3), (1, 1), (1, 1)
+        padding = tuple(lax.padtype_to_pads(equation.invars[0].aval.shape[1:3], shape[:2], strides, "SAME"))
+    else:
+        grouped = params["feature_group_count"] != 1 or params["batch_group_count"] != 1
+        if grouped or set(params["lhs_dilation"]) - {1}:
+            return None
+        axes = params["dimension_numbers"]
+        read = (axes.lhs_spec[0], *axes.lhs_spec[2:], axes.lhs_spec[1])
+        written = (axes.out_spec[0], *axes.out_spec[2:], axes.out_spec[1])
+        kernel = (*axes.rhs_spec[2:], axes.rhs_spec[1], axes.rhs_spec[0])
+        strides, dilation = params["window_strides"], params["rhs_dilation"]
+        padding = tuple(map(tuple, params["padding"]))
+    sizes = [shape[axis] for axis in kernel]
+    return Layer(
+        path=path,
+        number=number,
+        inputs=math.prod(sizes[:-1]),
+        outputs=sizes[-1],
+        window=tuple(sizes[:-2]),
+        read=read,
+        written=written,
+        channel_axes=(1, 1),
+        steps=steps,
+        kernel=kernel,
+        side=side,
+        strides=tuple(strides),
+        padding=_named(padding, equation.invars[0].aval.shape, read, sizes[:-2], strides, dilation),
+        dilation=tuple(dilation),
+    )
+
+
+def _named(padding: Any, shape: Any, read: Any, sizes: Any, strides: Any, dilation: Any) -> Any:
+    """'SAME' where the padding is that, so that it fits a part of the map too; otherwise what it is."""
+    spatial = [shape[axis] for axis in read[1:-1]]
+    extents = [(k - 1) * d + 1 for k, d in zip(sizes, dilation, strict=True)]
+    same = tuple(map(tuple, lax.padtype_to_pads(spatial, extents, strides, "SAME")))
+    return "SAME" if same == padding else padding
+
+
+def _merged(value: jax.Array, count: int) -> jax.Array:
+    """With the last `count` axes as one."""
+    return value if count == 1 else value.reshape(*value.shape[: value.ndim - count], -1)
+
+
+def _patches(layer: Layer, inputs: jax.Array) -> jax.Array:
+    """b h w c -> b oh ow (kh kw c). Slices, since `lax.conv_general_dilated_patches` takes five times as long on a
+    CPU."""
+    sizes, dilation, padding = layer.window, layer.dilation, layer.padding
     extents = [(k - 1) * d + 1 for k, d in zip(sizes, dilation, strict=True)]
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(inputs.shape[1:-1], extents, strides, padding)
-    inputs = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+        padding = lax.padtype_to_pads(inputs.shape[1:-1], extents, layer.strides, padding)
+    zero = jnp.zeros((), inputs.dtype)
+    inputs = lax.pad(inputs, zero, ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
     rooms = [n - e + 1 for n, e in zip(inputs.shape[1:-1], extents, strict=True)]
 
     def shifted(offsets: tuple[int, ...]) -> jax.Array:
         starts = (o * d for o, d in zip(offsets, dilation, strict=True))
-        spans = (slice(start, start + room, s) for start, room, s in zip(starts, rooms, strides, strict=True))
+        spans = (slice(start, start + room, s) for start, room, s in zip(starts, rooms, layer.strides, strict=True))
         return inputs[(slice(None), *spans)]
 
     return jnp.concatenate([shifted(offsets) for offsets in itertools.product(*map(range, sizes))], axis=-1)

@@ -31,12 +31,13 @@ def split_program(
 
     Args:
       function: traceable; what it calls under `jax.jit` counts as one operation.
-      variables: a pytree of arrays or shapes. inputs: a tree of arrays or shapes, the only ones for the halves.
-      changing: leaves of `variables` by path, as 'params/head/kernel'; others are ignored.
+      variables: a pytree of arrays or shapes.
+      inputs: a pytree of arrays or shapes; the halves take inputs of these shapes only.
+      changing: leaves of `variables` by path, such as 'params/head/kernel'; others are ignored.
     """
     program, outputs = jax.make_jaxpr(function, return_shape=True)(variables, inputs)
+    jaxpr, count = program.jaxpr, len(jax.tree.leaves(variables))
     paths = leaf_paths(variables)  # in the order of the program's arguments
-    jaxpr, count = program.jaxpr, len(paths)
     reached = {var for var, path in zip(jaxpr.invars[:count], paths, strict=True) if path in changing}
     fed, early, late = set(jaxpr.invars[count:]), [], []
     for equation in jaxpr.eqns:

@@ -1,104 +1,476 @@
-"""The end of a network: the kernels that write the last features, and what is left of the program behind them."""
+"""The end of a network: the kernels that write the head's input, and what is left of the program behind them.
+
+The kernels are found in the traced program of any network: those whose output reaches the head through no further
+kernel, less those whose output another of them goes on to read. In a residual stream this leaves what the last block
+writes, since the last block reads what earlier ones wrote. Between kernel and head each channel must stay by itself
+(scales, shifts, activations, pooling, reshaping); a norm over channels may stand there too, whose statistics then count
+as constants.
+"""
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
+from jax.extend.core import Literal, Var
 
 from osp_jax.data.augment import normalise
-from osp_jax.networks import variable_shapes
-from osp_jax.program.channels import Channels, Writer, capture, capture_inputs
-from osp_jax.program.layer_inputs import input_rows, layer_inputs
+from osp_jax.model import Model
+from osp_jax.program import labels
+from osp_jax.program.flat import bind, flatten, signature
+from osp_jax.program.gate import Head
+from osp_jax.program.gates import traced
+from osp_jax.program.head import find_head, no_head
+from osp_jax.program.layer_inputs import Layer, input_rows, inputs_of, layers_of, outputs_of
+from osp_jax.program.scaling import ELEMENTWISE, Blocked, Program
 from osp_jax.program.split_program import split_program
 from osp_jax.runtime.errors import InputError
+from osp_jax.trees import leaf_paths
+
+_AFFINE = frozenset("add add_any sub neg mul div".split())
+_EXTREMES = {"reduce_max": jnp.argmax, "reduce_min": jnp.argmin}
+_POOLS = frozenset("reduce_sum reduce_max reduce_min reduce_window_sum reduce_window_max reduce_window_min".split())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Writer:
+    """A kernel that writes channels of the head's input.
+
+    Attributes:
+      layer: of the kernel.
+      image_axis: of images in the layer's result, as `outputs_of` arranges it.
+      stream: number of the equation of the last value that is affine in the layer's result, channel by channel, and
+        through which alone it reaches the head.
+      places: where the layer's channels are in that value, once its axes are in the order `stream_axes` and those from
+        `stream_rank` on are one.
+      start: the first of the features that the layer writes; its channels follow one another.
+      biases: paths of leaves that may be a bias in front of `stream`, in program order.
+    """
+
+    layer: Layer
+    image_axis: int
+    stream: int
+    stream_axes: tuple[int, ...]
+    stream_rank: int
+    places: tuple[int, ...]
+    start: int
+    biases: tuple[str, ...]
+
+    @property
+    def features(self) -> slice:
+        """Which of the features the layer writes."""
+        return slice(self.start, self.start + self.layer.outputs)
+
+
+class Ends(NamedTuple):
+    """What the end of a network gives for a batch.
+
+    `features` float32 `(batch, channels)`: means over the positions that the head reads. `inputs` float32 `(batch,
+    n)`: the head's input, a map's mean. By writer: what it `reads` and its result, `outputs`, as they stand in the
+    program, and the last value that is affine in it, `streams` `(..., channels)`.
+    """
+
+    features: jax.Array
+    inputs: jax.Array
+    reads: list[jax.Array]
+    outputs: list[jax.Array]
+    streams: list[jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tail:
-    """`early`, jitted, takes `(variables, (uint8 images, mean, std))` up to the last kernels: arrays with a row
-    an image. `late` takes `(variables, these)` on to (the last group's activations, the head's input, what each of
-    `layers` reads). `writers` have the kernels, `layers` are their modules by path."""
+    """A network from the last kernels on.
+
+    Attributes:
+      early: jitted, `(variables, (uint8 images, mean, std))` to arrays with a row an image, the same for all variables
+        that differ in the kernels, their biases and the head alone.
+      late: `((variables, shifts), these)` to `Ends`; `shifts`, one a writer, are added to its result.
+      writers: in program order.
+      shifts: shapes of the writers' results.
+      normalised: whether a norm over channels stands between the kernels and the head.
+      head: of the network.
+    """
 
     early: Callable[..., list[jax.Array]]
-    late: Callable[..., tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+    late: Callable[..., Ends]
     writers: tuple[Writer, ...]
-    layers: Mapping[str, nn.Module]
+    shifts: tuple[jax.ShapeDtypeStruct, ...]
+    normalised: bool
+    head: Head
+
+    def no_shifts(self) -> list[jax.Array]:
+        """Zeros, to add to the writers' results."""
+        return [jnp.zeros(shift.shape, shift.dtype) for shift in self.shifts]
 
 
-@lru_cache(maxsize=16)
-def tail_of(model: nn.Module, channels: Channels, batch: int, image_shape: tuple[int, ...]) -> Tail:
-    """What follows from the kernels of `own_writers`, the biases behind them and the head; for batches of one size.
+def tail_of(model: Model, batch: int, image_shape: tuple[int, ...]) -> Tail:
+    """What follows from the last kernels, the biases behind them and the head; for batches of one size.
 
     Raises:
-      InputError: there are no such kernels.
+      InputError: there are no such kernels, or they write a part of the head's input only.
     """
-    writers = own_writers(model, channels, image_shape)
-    kernels, variables = [writer.kernel for writer in writers], variable_shapes(model, image_shape)
+    leaves, structure = jax.tree.flatten(model.variables)
+    shapes = tuple(jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    return _tail_of(model.apply, model.is_parameter, shapes, structure, batch, tuple(image_shape))
 
-    def ends(variables: dict[str, Any], given: tuple[jax.Array, ...]) -> Any:
-        activations, read = capture_inputs(model, variables, normalise(*given), channels, (channels.head, *kernels))
-        return activations, read[channels.head], {path: read[path] for path in kernels}
 
-    changing = {f"params/{path}/{leaf}" for path in (*kernels, channels.head) for leaf in ("kernel", "bias")}
-    changing |= {f"params/{writer.path}/bias" for writer in writers}
-    floats = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    given = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8), floats(image_shape[-1:]), floats(image_shape[-1:])
-    early, late = split_program(ends, variables, given, changing)
-    layers = jax.eval_shape(partial(layer_inputs, model), variables, floats((batch, *image_shape)))
-    return Tail(jax.jit(early), late, writers, {path: layers[path][-1].module for path in kernels})
+def by_image(writer: Writer, values: jax.Array, batch: int) -> jax.Array:
+    """A writer's result, or the rows that make it in the same axes, `(..., n)`, as `(batch, positions, n)`."""
+    return jnp.moveaxis(values, writer.image_axis, 0).reshape(batch, -1, values.shape[-1])
+
+
+def rows_of(writer: Writer, read: jax.Array, output: Any, batch: int) -> jax.Array:
+    """The rows that a writer's kernel matrix multiplies, float32 `(batch, positions, inputs)`; `output`: its result."""
+    layer = writer.layer
+    rows = input_rows(layer, inputs_of(layer, read)).astype(jnp.float32)
+    shape = jax.eval_shape(partial(outputs_of, layer), output).shape[:-1]
+    return by_image(writer, rows.reshape(*shape, layer.inputs), batch)
 
 
 @lru_cache(maxsize=16)
-def own_writers(model: nn.Module, channels: Channels, image_shape: tuple[int, ...]) -> tuple[Writer, ...]:
-    """The writers of the last group whose kernel makes a channel of the features and no other.
+def _tail_of(
+    apply: Callable,
+    is_parameter: Callable[[str], bool],
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+    structure: Any,
+    batch: int,
+    image_shape: tuple[int, ...],
+) -> Tail:
+    variables = jax.tree.unflatten(structure, leaves)
+    paths, floats = leaf_paths(variables), partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    head, read, digest = _head_of(traced(apply, variables, image_shape, jnp.float32))
+    closed, more = (flatten(apply, variables, floats((n, *image_shape))) for n in (batch, batch + 1))
+    if signature(closed) != digest:
+        raise InputError("the network does other operations for one image; refit it on batches of two or more")
+    program = Program(closed, paths)
+    writers, segments, statistics = _writers(program, more, layers_of(closed, paths), head, read, is_parameter)
+    numbers, total = [writer.layer.number for writer in writers], max(writer.features.stop for writer in writers)
+    shifts = tuple(closed.jaxpr.eqns[number].outvars[0].aval for number in numbers)
+    shifts = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in shifts)
 
-    In a residual stream an earlier block writes the group, too, and what it writes is read by the later ones: a change
-    of its kernel would reach all channels. Nor does a kernel count whose outputs are pooled before their ReLU.
+    def ends(given: Any, images: tuple[jax.Array, ...]) -> Ends:
+        (variables, shifts), pixels = given, normalise(*images)
+        values = [*jax.tree.leaves(variables), pixels.astype(jnp.float32)]
+        added = dict(zip(numbers, shifts, strict=True))
+        known = _interpreted(closed, values, added, statistics, read[0])
+        outputs = [known[closed.jaxpr.eqns[number].outvars[0]] for number in numbers]
+        reads = [_read(closed, writer.layer, known) for writer in writers]
+        streams = [_stream(writer, known[closed.jaxpr.eqns[writer.stream].outvars[0]]) for writer in writers]
+        inputs = _arranged(known[closed.jaxpr.eqns[read[0]].outvars[0]], read, batch)
+        return Ends(_means(inputs, segments, total), inputs, reads, outputs, streams)
+
+    changing = {writer.layer.path for writer in writers} | {path for writer in writers for path in writer.biases}
+    changing |= {head.kernel, head.bias} - {None}
+    changing = {f"0/{path}" for path in changing} | {f"1/{number}" for number in range(len(shifts))}
+    moments = floats(image_shape[-1:])
+    given = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8), moments, moments
+    halves = split_program(ends, (variables, list(shifts)), given, changing)
+
+    def early(variables: Any, images: Any) -> list[jax.Array]:
+        return halves.early((variables, [jnp.zeros(shift.shape, shift.dtype) for shift in shifts]), images)
+
+    return Tail(jax.jit(early), halves.late, writers, shifts, bool(statistics), head)
+
+
+def _head_of(program: Program) -> tuple[Head, tuple[int, int, int], str]:
+    """(the head; number of the equation that gives its input, feature axis, axis of images; digest of the program)."""
+    number, head = find_head(program)
+    operand = program.read_operand(number)
+    if operand not in program.made:
+        raise no_head("it reads the images themselves")
+    (axis,) = labels.varying(program.summed_index(number)) or [len(operand.aval.shape) - 1]
+    return head, (program.made[operand][0], axis, program.batch_axes[operand]), signature(program.closed)
+
+
+# Which kernels.
+
+
+class _Way(NamedTuple):
+    """What becomes of a kernel's result on the way to the head: the index array of its channels in the head's input,
+    the last value that is affine in it and the index array there, and where statistics over channels are taken."""
+
+    index: np.ndarray
+    stream: int
+    stream_index: np.ndarray
+    statistics: frozenset[int]
+
+
+def _writers(
+    program: Program,
+    more: Any,
+    layers: Sequence[Layer],
+    head: Head,
+    read: tuple[int, int, int],
+    is_parameter: Callable[[str], bool],
+) -> tuple[tuple[Writer, ...], np.ndarray, frozenset[int]]:
+    """(the writers; by entry of the head's input the feature that it is; where statistics over channels are taken)."""
+    target, axis, _ = read
+    by_number = {layer.number: layer for layer in layers}
+    shared = [layer.path for layer in layers]
+    width = program.equations[target].outvars[0].aval.shape[axis]
+    segments, start = np.full(width, -1), 0
+    found: list[Writer] = []
+    streams: dict[int, tuple[int, np.ndarray]] = {}
+    statistics: frozenset[int] = frozenset()
+    reason = "it reads no kernel's output"
+    for number in sorted(_last_products(program, target), reverse=True):
+        layer = by_number.get(number)
+        if layer is None or shared.count(layer.path) > 1:
+            reason = "the last kernel is grouped, shared or computed"
+            continue
+        try:
+            way = _follow(program, layer, target, axis)
+        except Blocked as blocked:
+            reason = f"{blocked} mixes the channels of {layer.path}"
+            continue
+        features = np.broadcast_to(way.index.reshape(-1), width)
+        own = features >= 0
+        if way.stream in streams:
+            begin, same = streams[way.stream]
+            if not np.array_equal(same, features):
+                continue
+        elif (segments[own] >= 0).any():
+            continue
+        else:
+            begin, start = start, start + layer.outputs
+            streams[way.stream] = begin, features
+            segments[own] = begin + features[own]
+        statistics |= way.statistics
+        biases = _biases(program, way.stream, target, layer.outputs, is_parameter)
+        found.append(_writer(program, more, layer, way, begin, biases))
+    covered = int((segments >= 0).sum())
+    if covered < width:
+        detail = f"kernels that nothing else reads write {covered} of {width} channels" if covered else reason
+        raise InputError(
+            f"no kernel alone writes what {head.kernel} reads ({detail}); choose a method that leaves the features"
+        )
+    return tuple(reversed(found)), segments, statistics
+
+
+def _writer(program: Program, more: Any, layer: Layer, way: _Way, start: int, biases: tuple[str, ...]) -> Writer:
+    outputs = [outputs.jaxpr.eqns[layer.number].outvars[0].aval for outputs in (program.closed, more)]
+    pairs = zip(*(jax.eval_shape(partial(outputs_of, layer), aval).shape for aval in outputs), strict=True)
+    image_axis = next(axis for axis, (few, many) in enumerate(pairs) if few != many)
+    varying = labels.varying(way.stream_index)
+    axes = (*[axis for axis in range(way.stream_index.ndim) if axis not in varying], *varying)
+    index = way.stream_index.transpose(axes).reshape(-1)
+    places = {channel: place for place, channel in enumerate(index.tolist()) if channel >= 0}
+    places = tuple(places.get(channel, 0) for channel in range(layer.outputs))
+    return Writer(layer, image_axis, way.stream, axes, len(axes) - len(varying), places, start, biases)
+
+
+def _last_products(program: Program, target: int) -> set[int]:
+    """Products with kernels whose result reaches a value through no other, and feeds none of the others."""
+
+    def behind(atoms: Sequence[Any], stop: bool) -> set[int]:
+        """Products that a value depends on; with `stop`, those through no other."""
+        found, seen, waiting = set(), set(), [atom for atom in atoms if isinstance(atom, Var)]
+        while waiting:
+            var = waiting.pop()
+            if var in seen or var not in program.made:
+                continue
+            seen.add(var)
+            number = program.made[var][0]
+            if number in program.kernels:
+                found.add(number)
+            if not (stop and number in program.kernels):
+                waiting.extend(atom for atom in program.equations[number].invars if isinstance(atom, Var))
+        return found
+
+    candidates = behind(program.equations[target].outvars[:1], stop=True)
+    read = set().union(*(behind(program.equations[number].invars, stop=False) for number in candidates))
+    return candidates - read
+
+
+def _follow(program: Program, layer: Layer, target: int, axis: int) -> _Way:
+    """Follows the channels of a layer's result to the value `target`, whose channel axis is `axis`.
+
+    Raises:
+      Blocked: an operation on the way mixes them.
     """
-    # They follow from the program, whatever the values.
-    draw = np.random.default_rng(0)
-    shapes = variable_shapes(model, image_shape)
-    variables = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
-    image = draw.normal(size=(2, *image_shape)).astype(np.float32)
-    layers, activations = jax.eval_shape(partial(_layers_and_activations, model, channels), variables, image)
-    outputs = {path: math.prod(jax.eval_shape(input_rows, calls[-1]).shape[:-1]) for path, calls in layers.items()}
-    positions = math.prod(activations.shape[:-1])
-    alone = tuple(
-        writer
-        for writer in channels.last.writers
-        if outputs.get(writer.kernel) == positions
-        and not _crosstalk(variables, image, model=model, channels=channels, path=writer.kernel)
+    needed = _ancestors(program, target)
+    start = program.equations[layer.number].outvars[0]
+    index = np.arange(layer.outputs, dtype=np.int32)
+    shape = [start.aval.shape[axis] for axis in layer.written]
+    count = layer.channel_axes[1]
+    index = index.reshape([1] * (len(shape) - count) + shape[len(shape) - count :]).transpose(np.argsort(layer.written))
+    # By value: its index array (None for a statistic over channels), and whether it is affine in the result.
+    known: dict[Var, tuple[np.ndarray | None, bool]] = {start: (index, True)}
+    statistics, affine_values = set(), [start]
+    for number in range(layer.number + 1, target + 1):
+        equation = program.equations[number]
+        found = [known.get(atom) if isinstance(atom, Var) else None for atom in equation.invars]
+        if number not in needed or not any(found):
+            continue
+        results, affine = _stepped(program, number, found)
+        if results is None:
+            statistics.add(number)
+        affine_values.extend(equation.outvars if affine else [])
+        for result, var in enumerate(equation.outvars):
+            known[var] = (None if results is None else results[result], affine)
+    last = program.equations[target].outvars[0]
+    index, affine = known.get(last, (None, False))
+    if index is None or any(other != axis for other in labels.varying(index)):
+        raise Blocked("a statistic over channels" if index is None else "a reshape")
+    stream = next(
+        var
+        for var in reversed(affine_values)
+        if not program.made[var][1] and (var is last or last not in _behind(program, start, var, needed))
     )
-    if not alone:
-        raise InputError(f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features")
-    return alone
+    return _Way(index, program.made[stream][0], known[stream][0], frozenset(statistics))
 
 
-def _layers_and_activations(model: nn.Module, channels: Channels, variables: dict[str, Any], inputs: jax.Array) -> Any:
-    return (
-        layer_inputs(model, variables, inputs),
-        capture(model, variables, inputs, channels)[1][channels.last.name],
-    )
+def _stepped(
+    program: Program, number: int, found: Sequence[tuple[np.ndarray | None, bool] | None]
+) -> tuple[list[np.ndarray] | None, bool]:
+    """(index arrays of an equation's results, None for a statistic over channels; whether they are affine)."""
+    equation = program.equations[number]
+    name, params = equation.primitive.name, equation.params
+    shapes = [atom.aval.shape for atom in equation.invars]
+    rank = len(equation.outvars[0].aval.shape)
+    tracked = [label for label in found if label is not None]
+    whole = [label[0] for label in tracked if label[0] is not None]
+    affine = all(label[1] for label in tracked)
+    if labels.moves(name):
+        if not whole:
+            return None, False
+        if any(label is not None and label[0] is None for label in found):
+            raise Blocked(name)
+        indices: list[Any] = []
+        for position, (atom, label) in enumerate(zip(equation.invars, found, strict=True)):
+            if name in ("gather", "dynamic_slice") and position:
+                value = program.value(atom)
+                if label is not None or value is None:
+                    raise Blocked(name)
+                indices.append(value)
+            else:
+                empty = np.full((1,) * len(shapes[position]), labels.NONE, np.int32)
+                indices.append(empty if label is None else label[0])
+        return labels.forward(name, params, shapes, indices), affine
+    if name in ELEMENTWISE:
+        if not whole:
+            return None, False
+        index = whole[0].reshape((1,) * rank) if whole[0].ndim < rank else whole[0]
+        for other in whole[1:]:
+            index = labels.met(index, other)
+            if index is None:
+                raise Blocked(name)
+        if name in ("mul", "div"):
+            affine = affine and len(tracked) == 1 and (name == "mul" or found[0] is not None)
+        return [index], affine and name in _AFFINE
+    if name in _POOLS:
+        if not whole:
+            return None, False
+        axes = params.get("axes", ())
+        if any(whole[0].shape[axis] > 1 for axis in axes):
+            return None, False
+        windows = params.get("window_dimensions", (1,) * len(shapes[0]))
+        if any(windows[axis] > 1 for axis in labels.varying(whole[0])):
+            raise Blocked(name)
+        return [whole[0].squeeze(tuple(axes))], False
+    if not whole and name not in ("dot_general", "conv_general_dilated"):
+        return None, False
+    raise Blocked(name)
 
 
-@partial(jax.jit, static_argnames=("model", "channels", "path"))
-def _crosstalk(
-    variables: dict[str, Any], inputs: jax.Array, *, model: nn.Module, channels: Channels, path: str
-) -> jax.Array:
-    """Whether a change of the kernel's first output changes another channel of the last group."""
-    leaf = (*path.split("/"), "kernel")
-    flat = traverse_util.flatten_dict(variables["params"])
+def _biases(
+    program: Program, stream: int, target: int, channels: int, is_parameter: Callable[[str], bool]
+) -> tuple[str, ...]:
+    """Parameters that reach a value and the head through it alone, and no kernel; by where they are first read."""
+    last, end = program.equations[stream].outvars[0], program.equations[target].outvars[0]
+    found = []
+    for path, leaf in program.leaves.items():
+        if not is_parameter(path) or leaf.aval.size != channels or leaf not in program.uses:
+            continue
+        seen = _behind(program, leaf, last)
+        kernels = any(program.is_product(number) for var in seen - {last} for number in program.uses.get(var, []))
+        if last in seen and not kernels and (end not in seen or end is last):
+            found.append((max(number for number in program.uses[leaf]), path))
+    return tuple(path for _, path in sorted(found))
 
-    def others(kernel: jax.Array) -> jax.Array:
-        params = traverse_util.unflatten_dict({**flat, leaf: kernel})
-        return capture(model, {**variables, "params": params}, inputs, channels)[1][channels.last.name][..., 1:]
 
-    tangent = jnp.zeros_like(flat[leaf]).at[..., 0].set(1)
-    return jnp.any(jax.jvp(others, (flat[leaf],), (tangent,))[1] != 0)
+def _behind(program: Program, start: Var, stop: Var, among: set[int] | None = None) -> set[Var]:
+    """The values that depend on one, itself included, though not by way of another; `among`: by these equations."""
+    seen, waiting = {start}, [start]
+    while waiting:
+        var = waiting.pop()
+        for number in program.uses.get(var, []) if var is not stop else []:
+            if among is None or number in among:
+                fresh = [out for out in program.equations[number].outvars if out not in seen]
+                seen |= set(fresh)
+                waiting.extend(fresh)
+    return seen
+
+
+def _ancestors(program: Program, target: int) -> set[int]:
+    found, waiting = {target}, [target]
+    while waiting:
+        for atom in program.equations[waiting.pop()].invars:
+            if isinstance(atom, Var) and atom in program.made and program.made[atom][0] not in found:
+                found.add(program.made[atom][0])
+                waiting.append(program.made[atom][0])
+    return found
+
+
+# What is left of the program.
+
+
+def _interpreted(
+    closed: Any, values: Sequence[Any], added: Mapping[int, jax.Array], constant: frozenset[int], last: int
+) -> dict[Var, Any]:
+    """All values of a flat program up to equation `last`; some results have something added, some are constants."""
+    known = dict(zip(closed.jaxpr.invars, values, strict=True))
+    known |= zip(closed.jaxpr.constvars, closed.consts, strict=True)
+    for number, equation in enumerate(closed.jaxpr.eqns[: last + 1]):
+        operands = [atom.val if isinstance(atom, Literal) else known[atom] for atom in equation.invars]
+        if equation.primitive.name in _EXTREMES:
+            results = [_extreme(operands[0], equation.params["axes"], _EXTREMES[equation.primitive.name])]
+        else:
+            results = list(bind(equation, operands, equation.params))
+        if number in added:
+            results[0] = results[0] + added[number]
+        if number in constant:
+            results = [jax.lax.stop_gradient(result) for result in results]
+        known |= zip(equation.outvars, results, strict=True)
+    return known
+
+
+def _extreme(operand: jax.Array, axes: Sequence[int], position: Callable[..., jax.Array]) -> jax.Array:
+    """A maximum or minimum over axes, whose derivative is that of one entry.
+
+    JAX's own divides by how many entries equal the result, and they may be none where XLA computes them twice and
+    rounds them differently.
+    """
+    rest = [axis for axis in range(operand.ndim) if axis not in axes]
+    rows = operand.transpose((*rest, *axes)).reshape(*(operand.shape[axis] for axis in rest), -1)
+    return jnp.take_along_axis(rows, position(jax.lax.stop_gradient(rows), axis=-1, keepdims=True), -1)[..., 0]
+
+
+def _read(closed: Any, layer: Layer, known: Mapping[Var, Any]) -> jax.Array:
+    return known[closed.jaxpr.eqns[layer.number].invars[1 - layer.side]]
+
+
+def _stream(writer: Writer, value: jax.Array) -> jax.Array:
+    value = value.transpose(writer.stream_axes)
+    value = value.reshape(*value.shape[: writer.stream_rank], -1)
+    return value[..., np.asarray(writer.places)]
+
+
+def _arranged(value: jax.Array, read: tuple[int, int, int], batch: int) -> jax.Array:
+    """The head's input as float32 `(batch, features)`: a map's mean."""
+    _, axis, image_axis = read
+    value = jnp.moveaxis(value, axis, -1)
+    value = jnp.moveaxis(value, image_axis - (image_axis > axis), 0)
+    value = value.reshape(batch, -1, value.shape[-1]).astype(jnp.float32)
+    return value.mean(1)
+
+
+def _means(inputs: jax.Array, segments: np.ndarray, total: int) -> jax.Array:
+    """Means over the entries of each of `total` features, `(batch, total)`."""
+    if np.array_equal(segments, np.arange(total)):
+        return inputs
+    sums = jax.ops.segment_sum(inputs.T, jnp.asarray(segments), num_segments=total).T
+    return sums / np.maximum(np.bincount(segments, minlength=total), 1)

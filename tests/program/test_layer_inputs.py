@@ -1,15 +1,23 @@
-"""A layer's rows times its kernel are its output, for every kind of layer, padding and network."""
-
-from functools import partial
+"""A layer's rows times its kernel matrix are its output, for every kind of layer, layout, padding and network."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from flax import traverse_util
+from jax import lax
 
-from osp_jax.program.layer_inputs import input_rows, layer_inputs
+from osp_jax.program.layer_inputs import (
+    find_layers,
+    input_rows,
+    kernel_matrix,
+    layer_inputs,
+    layer_outputs,
+    write_matrix,
+)
+from osp_jax.trees import leaves_by_path
 from tests.small_networks import assert_close, case, random_variables
+from tests.zoo import ZOO, images
 
 
 class OneConv(nn.Module):
@@ -32,41 +40,58 @@ class SharedDense(nn.Module):
         return dense(inputs=nn.relu(dense(x)))
 
 
-def products_and_outputs(model, variables, images):
-    """By module path, call by call: rows times kernel plus bias, and what Flax itself records as the output."""
-    kinds, params = (nn.Dense, nn.Conv), traverse_util.flatten_dict(variables["params"])
+class Attention(nn.Module):
+    """Kernels of three axes: into heads, and out of them."""
 
-    def product(path, layer):
-        kernel, bias = (params.get((*path.split("/"), leaf)) for leaf in ("kernel", "bias"))
-        return input_rows(layer) @ kernel.reshape(-1, kernel.shape[-1]) + (0 if bias is None else bias)
-
-    _, state = model.apply(
-        variables, images, False, capture_intermediates=lambda m, _: isinstance(m, kinds), mutable=["intermediates"]
-    )
-    outputs = {
-        "/".join(path[:-1]): values for path, values in traverse_util.flatten_dict(state["intermediates"]).items()
-    }
-    layers = layer_inputs(model, variables, images)
-    return {path: [product(path, layer) for layer in calls] for path, calls in layers.items()}, outputs
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=6, out_features=5, name="attention")(x)
 
 
-def assert_rows_times_kernel_is_the_output(model, images, variables=None):
-    variables = variables or random_variables(model, images)
-    products, outputs = jax.jit(partial(products_and_outputs, model))(variables, images)
-    assert products.keys() == outputs.keys()
-    for path, expected in outputs.items():
-        for product, output in zip(products[path], expected, strict=True):
-            assert_close(product.reshape(output.shape), output)
+def normal(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def normal(*shape):
-    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+def linen(model, images):
+    return (lambda variables, images: model.apply(variables, images, False)), random_variables(model, images)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "PoolNet", "Wrapped"])
+def assert_rows_times_matrix_are_the_outputs(apply, variables, images, count=None):
+    """Of every layer under jit, for another batch size than it was found with."""
+    layers, leaves = find_layers(apply, variables, images[:2]), leaves_by_path(variables)
+    assert count is None or len(layers) == count
+
+    @jax.jit
+    def both(variables, images):
+        inputs = layer_inputs(apply, variables, images, layers)
+        leaves = leaves_by_path(variables)
+        rows = [input_rows(layer, read) for layer, read in zip(layers, inputs, strict=True)]
+        products = [row @ kernel_matrix(layer, leaves[layer.path]) for layer, row in zip(layers, rows, strict=True)]
+        return products, layer_outputs(apply, variables, images, layers)
+
+    for product, output in zip(*both(variables, images), strict=True):
+        assert_close(product.reshape(output.shape), output)
+    for layer in layers:
+        matrix = kernel_matrix(layer, leaves[layer.path])
+        assert matrix.shape == (layer.inputs, layer.outputs)
+        written = write_matrix(layer, leaves[layer.path], 2 * matrix)
+        np.testing.assert_array_equal(kernel_matrix(layer, written), 2 * matrix)
+    return layers
+
+
+@pytest.mark.parametrize("name", ["resnet8", "cifarnet", "PoolNet", "Wrapped"])
 def test_the_rows_of_every_layer_times_its_kernel_are_its_output(name):
     network = case(name)
-    assert_rows_times_kernel_is_the_output(network.module, network.images, network.variables)
+    kernels = {path for path in leaves_by_path(network.variables) if path.endswith("/kernel")}
+    apply = lambda variables, images: network.module.apply(variables, images, False)  # noqa: E731
+    layers = assert_rows_times_matrix_are_the_outputs(apply, network.variables, network.images)
+    assert {layer.path for layer in layers} == kernels
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_so_they_are_in_networks_as_users_write_them(name):
+    apply, variables = ZOO[name]()
+    assert_rows_times_matrix_are_the_outputs(apply, variables, images(name, 3))
 
 
 @pytest.mark.parametrize(
@@ -81,23 +106,104 @@ def test_the_rows_of_every_layer_times_its_kernel_are_its_output(name):
     ids=str,
 )
 def test_patches_have_the_strides_the_padding_and_the_dilation_of_their_layer(options):
-    assert_rows_times_kernel_is_the_output(OneConv(tuple(options.items())), normal(2, 8, 7, 3))
+    images = normal(2, 8, 7, 3)
+    assert_rows_times_matrix_are_the_outputs(*linen(OneConv(tuple(options.items())), images), images, count=1)
 
 
 def test_a_causal_convolution_over_a_sequence_with_two_batch_axes_has_rows_too():
+    images = normal(2, 3, 9, 4)
     model = OneConv((("padding", "CAUSAL"),), kernel_size=(3,))
-    assert_rows_times_kernel_is_the_output(model, normal(2, 3, 9, 4))
+    assert_rows_times_matrix_are_the_outputs(*linen(model, images), images, count=1)
 
 
 @pytest.mark.parametrize("options", [{"feature_group_count": 5}, {"input_dilation": 2, "padding": 1}], ids=str)
 def test_a_convolution_that_is_no_product_of_rows_and_kernel_is_left_out(options):
-    model, images = OneConv(tuple(options.items())), normal(2, 8, 7, 5)
-    found = jax.eval_shape(partial(layer_inputs, model), random_variables(model, images), images)
-    assert found == {}
+    images = normal(2, 8, 7, 5)
+    assert find_layers(*linen(OneConv(tuple(options.items())), images), images) == ()
 
 
-def test_a_layer_called_twice_has_two_inputs():
-    model, images = SharedDense(), normal(2, 4)
-    found = jax.eval_shape(partial(layer_inputs, model), random_variables(model, images), images)
-    assert len(found["dense"]) == 2
-    assert_rows_times_kernel_is_the_output(model, images)
+def test_a_layer_called_twice_is_there_twice():
+    images = normal(2, 4)
+    layers = assert_rows_times_matrix_are_the_outputs(*linen(SharedDense(), images), images, count=2)
+    assert [layer.path for layer in layers] == ["params/dense/kernel"] * 2
+
+
+def test_kernels_into_heads_and_out_of_them_are_matrices():
+    images = normal(2, 7, 4)
+    layers = assert_rows_times_matrix_are_the_outputs(*linen(Attention(), images), images, count=4)
+    assert [(layer.inputs, layer.outputs) for layer in layers] == [(4, 6)] * 3 + [(6, 5)]
+
+
+LAYOUTS = {
+    "OIHW kernel, NCHW images": (
+        lambda v, x: lax.conv_general_dilated(
+            x.transpose(0, 3, 1, 2), v["w"], (1, 2), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW")
+        ),
+        (5, 3, 3, 2),
+    ),
+    "OIHW kernel under vmap": (
+        lambda v, x: jax.vmap(lambda x: lax.conv(x.transpose(2, 0, 1)[None], v["w"], (2, 1), "VALID")[0])(x),
+        (5, 3, 3, 2),
+    ),
+    "flipped kernel": (
+        lambda v, x: lax.conv_general_dilated(
+            x, jnp.flip(v["w"], (0, 1)), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        (3, 2, 3, 5),
+    ),
+    "(out, in) on the left under vmap": (lambda v, x: jax.vmap(lambda x: v["w"] @ x.ravel())(x), (5, 8 * 7 * 3)),
+    "two axes contracted in another order": (lambda v, x: jnp.einsum("bhwc,cwo->bho", x, v["w"]), (3, 7, 5)),
+    "cast": (lambda v, x: x.astype(jnp.bfloat16).astype(jnp.float32) @ v["w"].astype(jnp.float32), (3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_kernels_of_any_layout_are_matrices(name):
+    apply, shape = LAYOUTS[name]
+    layers = assert_rows_times_matrix_are_the_outputs(apply, {"w": normal(*shape)}, normal(4, 8, 7, 3, seed=2), count=1)
+    assert layers[0].outputs == 5
+
+
+def test_rows_come_image_after_image():
+    apply, shape = LAYOUTS["OIHW kernel under vmap"]
+    given = normal(4, 8, 7, 3)
+    layers = find_layers(apply, {"w": normal(*shape)}, given)
+    rows = [input_rows(layers[0], layer_inputs(apply, {"w": normal(*shape)}, x, layers)[0]) for x in (given, given[2:])]
+    np.testing.assert_array_equal(rows[0][len(rows[0]) // 2 :], rows[1])
+
+
+def test_the_parts_of_one_leaf_are_layers_that_leave_the_rest_of_it_alone():
+    def apply(variables, x):
+        query, key = jnp.split(variables["qk"], 2, axis=1)
+        return (x @ query) * (x @ key)
+
+    variables, x = {"qk": normal(4, 6)}, normal(2, 4)
+    first, second = assert_rows_times_matrix_are_the_outputs(apply, variables, x, count=2)
+    changed = write_matrix(first, variables["qk"], jnp.zeros((4, 3)))
+    assert not changed[:, :3].any()
+    np.testing.assert_array_equal(changed[:, 3:], variables["qk"][:, 3:])
+    np.testing.assert_array_equal(kernel_matrix(second, variables["qk"]), variables["qk"][:, 3:])
+
+
+def test_a_kernel_that_is_computed_and_a_product_of_two_activations_are_no_layers():
+    def apply(variables, x):
+        weight = variables["w"] / jnp.linalg.norm(variables["w"])
+        return (x @ weight) @ (x @ weight).T
+
+    assert find_layers(apply, {"w": normal(4, 6)}, normal(2, 4)) == ()
+
+
+def test_a_part_of_the_map_is_padded_as_the_layer_pads_the_whole():
+    images = normal(2, 8, 8, 3)
+    apply, variables = linen(OneConv((("strides", 2), ("padding", "SAME"))), images)
+    (layer,) = find_layers(apply, variables, images)
+    (part,) = find_layers(apply, variables, images[:, :5, :5])
+    cut = images[:, 1:6, 2:7]
+    np.testing.assert_array_equal(input_rows(layer, cut), input_rows(part, cut))
+
+
+def test_a_layer_has_the_same_number_for_every_batch_size():
+    network = case("resnet8")
+    apply = network.model.apply
+    few, many = (find_layers(apply, network.variables, normal(count, 16, 16, 3)) for count in (2, 5))
+    assert [layer.number for layer in few] == [layer.number for layer in many]

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osp_jax.networks import create_model, init_variables
-from osp_jax.program.channels import find_channels
 from osp_jax.program.split_program import split_program
 from osp_jax.program.tail import tail_of
-from tests.small_networks import FOREIGN, assert_close, case
+from tests.small_networks import FOREIGN, assert_close, case, model_of
 
 
 def halves_of(name: str, changing):
@@ -50,17 +49,16 @@ def test_any_change_of_the_named_leaves_needs_the_second_half_only(data):
 
 
 def test_behind_the_last_features_little_is_left_to_keep():
-    _, variables, images, channels = case("resnet8")
-    early, _ = halves_of("resnet8", {f"params/{channels.head}/kernel", f"params/{channels.head}/bias"})
+    _, variables, images, gates = case("resnet8")
+    early, _ = halves_of("resnet8", {gates.head.kernel, gates.head.bias})
     assert [value.shape for value in jax.eval_shape(early, variables, images)] == [(len(images), 16)]
 
 
 def test_what_is_kept_has_a_row_an_image_where_a_convolution_takes_images_in_blocks():
     model, shape = create_model("cifarnet", 4, (16, 16, 3), width=24), (16, 16, 3)
     variables = init_variables(model, shape, jax.random.key(0))
-    channels = find_channels(model, variables, jax.ShapeDtypeStruct((6, *shape), jnp.float32))
     images = jax.ShapeDtypeStruct((6, *shape), jnp.uint8), *2 * [jax.ShapeDtypeStruct((3,), jnp.float32)]
-    kept = jax.eval_shape(tail_of(model, channels, 6, shape).early, variables, images)
+    kept = jax.eval_shape(tail_of(model_of(model, variables), 6, shape).early, variables, images)
     assert [value.shape for value in kept] == [(6, 2, 2, 96)]
 
 
@@ -72,3 +70,15 @@ def test_nothing_may_change_or_all_and_a_tree_comes_back_as_a_tree():
     for changing in ((), ("a",), ("b/c",), ("a", "b/c")):
         early, late = split_program(function, variables, x, changing)
         jax.tree.map(np.testing.assert_array_equal, late(variables, early(variables, x)), function(variables, x))
+
+
+def test_variables_may_be_any_pytree():
+    def function(variables, x):
+        (first, second), pair = variables
+        return jnp.tanh(x @ first) @ second + pair["bias"]
+
+    variables, x = ((jnp.ones((3, 2)), jnp.ones((2, 2))), {"bias": jnp.arange(2.0)}), jnp.arange(6.0).reshape(2, 3)
+    early, late = split_program(function, variables, x, {"0/1"})
+    assert [value.shape for value in early(variables, x)] == [(2, 2)]
+    other = ((variables[0][0], 2 * variables[0][1]), variables[1])
+    np.testing.assert_array_equal(late(other, early(variables, x)), function(other, x))
