@@ -1,6 +1,7 @@
 """A workdir and the data that belong to it."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,12 @@ from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.model import Model
 from osp_jax.networks import build_model, count_parameters, variable_shapes
+from osp_jax.program.gates import gates_of, noise_images
 from osp_jax.runtime import records
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.workdir import read_json, read_record
 from osp_jax.statistics import Statistics, statistics_over
+from osp_jax.statistics_files import load_statistics
 from osp_jax.training.checkpoints import check_finished, load_variables
 from osp_jax.training.loop import training_indices
 from osp_jax.training.recipe import preparation_of
@@ -91,6 +94,17 @@ def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
     """Class statistics over the images a workdir was trained on, without those of classes that it has forgotten."""
     config, (train, _) = trained.record["config"], indices_of(trained, dataset)
     return statistics_over(trained.model, dataset.train, train, config["statistics"], config["seed"])
+
+
+def stored_statistics(trained: TrainedModel, workdir: Path) -> Statistics:
+    """The class statistics that are stored in a workdir, whose model is `trained`.
+
+    Raises:
+      InputError: they are missing or damaged.
+    """
+    model, shape = trained.model, tuple(trained.record["dataset"]["image_shape"])
+    find_gates = partial(gates_of, model.apply, model.variables, noise_images(shape))
+    return load_statistics(workdir / "statistics", find_gates)
 
 
 def request_data_of(

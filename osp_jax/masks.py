@@ -4,16 +4,17 @@ A mask is a dict from the path of a parameter to its factor, which broadcasts ag
 axis, or `(features, 1)` over the rows of a dense kernel. Masks compose by multiplication, in any order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from osp_jax.program.channels import ChannelGroup, Channels
+from osp_jax.program.gates import Factor, Gate, Gates, spread
 from osp_jax.runtime.errors import InputError, unknown
 from osp_jax.statistics import ClassStatistics
-from osp_jax.trees import edited, leaves_by_path, pruned
+from osp_jax.trees import edited, leaves_by_path
 
 Mask = dict[str, jax.Array]
 
@@ -46,7 +47,8 @@ def class_difference(
     else:
         class_means = moments.sum / jnp.maximum(statistics.count, 1)[:, None]
         seen_and_kept = (keep * statistics.count > 0)[:, None]
-        retain_mean = jnp.where(seen_and_kept, class_means, 0).max(axis=0)  # post-ReLU means are never below 0
+        retain_mean = jnp.where(seen_and_kept, class_means, -jnp.inf).max(axis=0)
+        retain_mean = jnp.where(jnp.isfinite(retain_mean), retain_mean, 0)  # no other class has images
     score = forget_mean - retain_mean
     if standardised:
         variance = moments.variance(statistics.count)
@@ -96,39 +98,36 @@ def channel_gains(
     return jnp.where(chosen, 1 - strengths, 1.0)
 
 
-def build_mask(gains: Mapping[str, jax.Array], channels: Channels, *, erase: bool = False) -> Mask:
-    """The mask that gates channels where they are produced, in every writer of their group.
+def build_mask(gains: Mapping[str, jax.Array], gates: Gates, *, erase: bool = False) -> Mask:
+    """The mask that gates channels, at the factors of their groups.
 
     Args:
       gains: `(channels,)` in [0, 1] by group name; groups not named are left alone.
       erase: also zeroes the kernels that make channels of gain 0: their weights are gone, the outputs unchanged.
     """
-    mask = {}
-    for group in _groups(gains, channels):
+    factors = []
+    for group in _groups(gains, gates):
         gain = gains[group.name]
-        for writer in group.writers:
-            mask |= {f"params/{writer.path}/{leaf}": gain for leaf in writer.leaves}
-            if erase and writer.kernel not in ("", writer.path):
-                mask[f"params/{writer.kernel}/kernel"] = (gain > 0).astype(gain.dtype)
-    return mask
+        factors += [(factor, gain) for factor in group.factors]
+        if erase:
+            own = {factor.path for factor in group.factors}
+            factors += [(kernel, (gain > 0).astype(gain.dtype)) for kernel in group.kernels if kernel.path not in own]
+    return _mask(factors)
 
 
-def build_kernel_mask(gains: Mapping[str, jax.Array], channels: Channels) -> Mask:
+def build_kernel_mask(gains: Mapping[str, jax.Array], gates: Gates) -> Mask:
     """The literal reading of 'scale the kernel', for comparison: in front of a batch norm it does not gate."""
-    writers = [(gains[group.name], writer) for group in _groups(gains, channels) for writer in group.writers]
-    return {f"params/{writer.kernel}/kernel": gain for gain, writer in writers if writer.kernel}
+    groups = _groups(gains, gates)
+    return _mask([(kernel, gains[group.name]) for group in groups for kernel in group.kernels])
 
 
-def build_head_mask(gain: jax.Array, channels: Channels, variables: Any) -> Mask:
+def build_head_mask(gain: jax.Array, gates: Gates) -> Mask:
     """Folds the gains of the last group into the rows of the head's kernel; the features themselves stay.
 
     Args:
       gain: `(channels,)` of the last group.
     """
-    path = f"params/{channels.head}/kernel"
-    kernel = pruned(variables, (path,))[path]
-    # A head that reads a flattened map sees each channel once a position, channels fastest.
-    return {path: jnp.tile(gain, kernel.shape[-2] // gain.shape[0])[:, None]}
+    return _mask([(factor, gain) for factor in gates.last.readers])
 
 
 def apply_mask(variables: Any, mask: Mask) -> Any:
@@ -160,8 +159,46 @@ def _product(path: str, leaf: jax.Array, factor: jax.Array) -> jax.Array:
     return leaf * factor.astype(leaf.dtype)
 
 
-def _groups(gains: Mapping[str, jax.Array], channels: Channels) -> list[ChannelGroup]:
-    unknown_names = gains.keys() - {group.name for group in channels.groups}
+def gains_between(before: Any, after: Any, gate: Gate) -> np.ndarray | None:
+    """The gains `(channels,)`, float64, by which a mask on `gate` makes `after` of `before`; both are variables.
+
+    A channel whose leaves are all 0 has the gain 1. None where the change is no such mask, or there is none.
+    """
+    old, new = leaves_by_path(before), leaves_by_path(after)
+    if all(old[factor.path] is new[factor.path] for factor in gate.factors):
+        return None
+    found = np.full(gate.channels, np.nan)
+    for factor in gate.factors:
+        first, second = (np.asarray(leaves[factor.path], np.float64) for leaves in (old, new))
+        index = np.broadcast_to(np.reshape(factor.index, factor.shape), first.shape)
+        if not np.array_equal(first[index < 0], second[index < 0]):
+            return None
+        there = (index >= 0) & (first != 0)
+        if np.any(second[(index >= 0) & (first == 0)]):
+            return None
+        ratio, channel = second[there] / first[there], index[there]
+        sums, counts = (np.bincount(channel, weights, gate.channels) for weights in (ratio, None))
+        with np.errstate(invalid="ignore"):
+            means = sums / counts
+        means = np.where(counts > 0, means, np.nan)
+        if not np.allclose(ratio, means[channel], rtol=1e-3, atol=1e-6):
+            return None
+        both = ~np.isnan(found) & ~np.isnan(means)
+        if not np.allclose(found[both], means[both], rtol=1e-3, atol=1e-6):
+            return None
+        found = np.where(np.isnan(found), means, found)
+    return np.where(np.isnan(found), 1.0, found)
+
+
+def _mask(factors: Iterable[tuple[Factor, jax.Array]]) -> Mask:
+    mask: Mask = {}
+    for factor, gain in factors:
+        mask = compose_masks(mask, {factor.path: spread(factor, gain)})
+    return mask
+
+
+def _groups(gains: Mapping[str, jax.Array], gates: Gates) -> list[Gate]:
+    unknown_names = gains.keys() - {group.name for group in gates.groups}
     if unknown_names:
-        raise unknown("channel group", min(unknown_names), [group.name for group in channels.groups])
-    return [group for group in channels.groups if group.name in gains]
+        raise unknown("channel group", min(unknown_names), [group.name for group in gates.groups])
+    return [group for group in gates.groups if group.name in gains]

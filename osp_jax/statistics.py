@@ -18,9 +18,8 @@ from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
-from osp_jax.interop.linen import linen_module
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels, capture, find_channels
+from osp_jax.program.gates import Gates, capture, gates_of
 from osp_jax.program.tail import tail_of
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.runtime.errors import InputError
@@ -73,17 +72,18 @@ class Statistics:
     """`layers`: `ClassStatistics` by the name of the channel group.
 
     `features` float32 `(n, features)` and `labels` int32 `(n,)`: the head's input for a sample of the images (spatial
-    mean, where the head reads a map); n may be 0. `channels` tells which parameters gate which channel.
+    mean, where the head reads a map); n may be 0. `gates` tell which leaves gate which channel.
 
     `tail`: the first of the sample, as far as the last kernels (`tail.Tail.early`): arrays with a row an image; empty
-    where they were not asked for.
+    where they were not asked for. `image_shape`: `(h, w, c)`; () in statistics that an older version stored.
     """
 
     layers: dict[str, ClassStatistics]
     features: jax.Array
     labels: jax.Array
-    channels: Channels = struct.field(pytree_node=False)
+    gates: Gates = struct.field(pytree_node=False)
     tail: tuple[jax.Array, ...] = ()
+    image_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
     @property
     def num_classes(self) -> int:
@@ -182,18 +182,16 @@ def collect_statistics(
       InputError: images that are not uint8, no channel can be gated, or tails are asked for where no kernel
         alone writes the last features.
     """
-    module = linen_module(model)
     moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
     batches = iter(batches)
     first = next(batches)
     if first[0].dtype != np.uint8:
         raise InputError(f"images are {first[0].dtype}; give uint8 values from 0 to 255, they are normalised here")
-    shape = jax.ShapeDtypeStruct(first[0].shape, jnp.float32)
-    channels = find_channels(module, model.variables, shape)
-    add = adder(model.apply, channels, model.num_classes)
-    total = {group.name: no_images(model.num_classes, group.channels) for group in channels.groups}
+    gates = gates_of(model.apply, model.variables, normalise(first[0][:8], *moments))
+    add = adder(model.apply, gates, model.num_classes)
+    total = {group.name: no_images(model.num_classes, group.channels) for group in gates.groups}
     error, features, kept_labels, tails = total, [], [], []
-    early = tail_of(module, channels, len(first[1]), first[0].shape[1:]).early if keep_tails else None
+    early = tail_of(model, len(first[1]), first[0].shape[1:]).early if keep_tails else None
     for images, labels in itertools.chain([first], batches):
         total, error, batch_features = add(model.variables, total, error, images, labels, *moments)
         if sum(map(len, kept_labels)) < keep_features:
@@ -206,7 +204,8 @@ def collect_statistics(
     features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
     kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
     tail = tuple(jnp.asarray(np.concatenate(values)[:keep_tails]) for values in zip(*tails, strict=True))
-    return Statistics(total, jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32), channels, tail)
+    kept = jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32)
+    return Statistics(total, *kept, gates, tail, first[0].shape[1:])
 
 
 def statistics_over(model: Model, split: Split, indices: np.ndarray, settings: Any, seed: int) -> Statistics:
@@ -224,7 +223,7 @@ def statistics_over(model: Model, split: Split, indices: np.ndarray, settings: A
 
 
 @lru_cache(maxsize=8)
-def adder(apply: Callable[[Any, jax.Array], jax.Array], channels: Channels, num_classes: int) -> Any:
+def adder(apply: Callable[[Any, jax.Array], jax.Array], gates: Gates, num_classes: int) -> Any:
     """The jitted step that adds a batch's statistics to the sums so far; it gives the batch's features, too."""
 
     @jax.jit
@@ -237,7 +236,7 @@ def adder(apply: Callable[[Any, jax.Array], jax.Array], channels: Channels, num_
         mean: jax.Array,
         std: jax.Array,
     ) -> Any:
-        _, activations, head_input = capture(apply.module, variables, normalise(images, mean, std), channels)
+        _, activations, head_input = capture(apply, gates, variables, normalise(images, mean, std))
         layers = {
             name: increment(total[name], layer_statistics(value, labels, num_classes))
             for name, value in activations.items()

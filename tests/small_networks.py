@@ -13,12 +13,14 @@ from osp_jax import networks
 from osp_jax.interop.linen import from_linen
 from osp_jax.model import Model
 from osp_jax.networks import create_model
-from osp_jax.program.channels import Channels, find_channels
+from osp_jax.program.flat import evaluate, flatten
+from osp_jax.program.gates import Gates, capture, gates_of
 
 CLASSES = 5
 
-# The networks whose activations are all ReLUs.
-MODELS = [name for name in networks.MODELS if not name.startswith(("vit", "convnext", "mobilenet"))]
+MODELS = list(networks.MODELS)
+# Those whose activations are all ReLUs, written by a norm or a convolution of their own.
+RELU_MODELS = [name for name in MODELS if not name.startswith(("vit", "convnext", "mobilenet"))]
 SHAPE = (16, 16, 3)
 MEAN, STD = (0.5, 0.5, 0.5), (0.3, 0.3, 0.3)
 
@@ -187,17 +189,17 @@ FOREIGN = {
 
 
 class Case(NamedTuple):
-    """A small network with random variables, images to try it on, and its channel groups."""
+    """A small network with random variables, images to try it on, and its gates."""
 
     module: nn.Module
     variables: dict[str, Any]
     images: jax.Array
-    channels: Channels
+    gates: Gates
 
     @property
     def model(self) -> Model:
         """For images of the moments `MEAN` and `STD`, with the classes '0' to '4'."""
-        return from_linen(self.module, self.variables, mean=MEAN, std=STD, class_names=list(map(str, range(CLASSES))))
+        return model_of(self.module, self.variables)
 
 
 @lru_cache
@@ -206,7 +208,12 @@ def case(name: str) -> Case:
     module = create_model(name, CLASSES, SHAPE, width=4) if name in MODELS else FOREIGN[name]()
     images = jnp.asarray(np.random.default_rng(0).normal(size=(3, *SHAPE)), jnp.float32)
     variables = random_variables(module, images)
-    return Case(module, variables, images, find_channels(module, variables, images))
+    return Case(module, variables, images, gates_of(model_of(module, variables).apply, variables, images))
+
+
+def model_of(module: nn.Module, variables: Any) -> Model:
+    """For images of the moments `MEAN` and `STD`, with the classes '0' to '4'."""
+    return from_linen(module, variables, mean=MEAN, std=STD, class_names=list(map(str, range(CLASSES))))
 
 
 def shapes(model: nn.Module, images: Any) -> Any:
@@ -219,13 +226,12 @@ def random_variables(model: nn.Module, images: Any, seed: int = 0) -> dict[str, 
     rng = np.random.default_rng(seed)
 
     def draw(path: tuple[str, ...], leaf: Any) -> jax.Array:
-        value = {
+        draws = {
             "kernel": lambda: rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1])),
             "scale": lambda: rng.uniform(0.5, 1.5, leaf.shape) * rng.choice([-1, 1], leaf.shape),
-            "bias": lambda: 0.3 * rng.normal(size=leaf.shape),
-            "mean": lambda: 0.3 * rng.normal(size=leaf.shape),
             "var": lambda: rng.uniform(0.5, 2, leaf.shape),
-        }[path[-1]]()
+        }
+        value = draws.get(path[-1], lambda: 0.3 * rng.normal(size=leaf.shape))()
         return jnp.asarray(value, leaf.dtype)
 
     collections = shapes(model, images)
@@ -235,11 +241,11 @@ def random_variables(model: nn.Module, images: Any, seed: int = 0) -> dict[str, 
     }
 
 
-def random_gains(channels: Channels, seed: int = 0) -> dict[str, jax.Array]:
+def random_gains(gates: Gates, seed: int = 0) -> dict[str, jax.Array]:
     """In [0, 1]; in every group about a third are exactly 0, and one is exactly 1."""
     rng = np.random.default_rng(seed)
     gains = {}
-    for group in channels.groups:
+    for group in gates.groups:
         gain = rng.uniform(0, 1, group.channels) * (rng.uniform(size=group.channels) > 0.3)
         gain[0], gain[-1] = 0, 1
         gains[group.name] = jnp.asarray(rng.permutation(gain), jnp.float32)
@@ -247,16 +253,16 @@ def random_gains(channels: Channels, seed: int = 0) -> dict[str, jax.Array]:
 
 
 def gated_forward(network: Case, variables: Any, gains: dict[str, Any]) -> jax.Array:
-    """Logits where the output of each module that writes a group is multiplied by the group's gains; no mask."""
-    of_writer = {w.path: gains[g.name] for g in network.channels.groups if g.name in gains for w in g.writers}
-
-    def gate(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        out = next_fun(*args, **kwargs)
-        path = "/".join(context.module.path)
-        return out * of_writer[path] if context.method_name == "__call__" and path in of_writer else out
-
-    with nn.intercept_methods(gate):
-        return network.module.apply(variables, network.images, False)
+    """Logits where the value of each group is multiplied by the group's gains; no mask."""
+    program = flatten(network.model.apply, variables, network.images)
+    scale = {}
+    for group in network.gates.groups:
+        if group.name in gains:
+            rank = len(program.jaxpr.eqns[group.value].outvars[0].aval.shape)
+            shape = [-1 if axis == group.axis else 1 for axis in range(rank)]
+            scale[group.value] = scale.get(group.value, 1) * jnp.reshape(gains[group.name], shape)
+    (logits,), _ = evaluate(program, [*jax.tree.leaves(variables), network.images], scale=scale)
+    return logits
 
 
 def sown(model: nn.Module, variables: Any, images: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -272,9 +278,20 @@ def sown_forward(name: str) -> Any:
     return jax.jit(lambda variables: sown(network.module, variables, network.images))
 
 
-def relu_after(writer: str, recorded: dict[str, Any]) -> str:
-    """Path of the recorded activation that follows a writer of one of our own networks."""
-    block, _, name = writer.rpartition("/")
+@lru_cache
+def captured_forward(name: str) -> Any:
+    """The compiled `capture` of a case, as a function of the variables."""
+    network = case(name)
+    apply = network.model.apply
+    return jax.jit(lambda variables: capture(apply, network.gates, variables, network.images))
+
+
+def relu_after(group: str, recorded: dict[str, Any]) -> str:
+    """Path of the recorded activation that is the value of a group of one of our own networks."""
+    block, _, name = group.rpartition("/")
+    if name == "input":  # of a stream: the last activation in front of the block, or the head, that reads it
+        stages = [path for path in recorded if path.startswith("stage")]
+        return max(path for path in stages if block == "head" or path < block)
     prefix = f"{block}/" if block else ""
     if name == "bn_shortcut":  # the sum goes through the block's last ReLU
         return max(path for path in recorded if path.startswith(prefix))

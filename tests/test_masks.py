@@ -19,17 +19,17 @@ from osp_jax.masks import (
     channel_gains,
     compose_masks,
 )
-from osp_jax.program.channels import capture
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import changed_paths, leaves_by_path
 from tests.small_networks import (
     FOREIGN,
     MODELS,
+    RELU_MODELS,
     assert_close,
+    captured_forward,
     case,
     gated_forward,
     random_gains,
-    relu_after,
     sown_forward,
 )
 
@@ -44,43 +44,34 @@ def assert_bit_equal(first, second):
 
 
 def random_mask(name: str, seed: int = 0, **options):
-    channels = case(name).channels
-    return build_mask(random_gains(channels, seed), channels, **options)
+    gates = case(name).gates
+    return build_mask(random_gains(gates, seed), gates, **options)
 
 
 # What a mask does to the network
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_masking_equals_multiplying_the_output_of_every_module_that_writes_the_channels(name):
+def test_masking_equals_multiplying_the_channels_of_every_group(name):
     network = case(name)
-    gains = random_gains(network.channels)
+    gains = random_gains(network.gates)
     gated = jax.jit(lambda variables, gains: gated_forward(network, variables, gains))(network.variables, gains)
-    masked, _ = sown_forward(name)(apply_mask(network.variables, build_mask(gains, network.channels)))
+    masked, _ = sown_forward(name)(apply_mask(network.variables, build_mask(gains, network.gates)))
     assert_close(masked, gated)
     original, _ = sown_forward(name)(network.variables)
     assert abs(np.asarray(gated - original)).max() > 0.01 * abs(np.asarray(original)).max()  # the gains do matter
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_masking_one_group_scales_its_first_activation_by_the_gains(name):
-    _, variables, _, channels = case(name)
-    gains = random_gains(channels)
-    _, original = sown_forward(name)(variables)
-    for group in channels.groups:
-        _, masked = sown_forward(name)(apply_mask(variables, build_mask({group.name: gains[group.name]}, channels)))
-        path = relu_after(group.writers[0].path, original)
-        assert_close(masked[path], gains[group.name] * original[path])
-
-
-@pytest.mark.parametrize("name", ["FlatMLP", "PoolNet", "PreActivation", "Nested", "Wrapped", "LayerNormed"])
-def test_masking_one_group_of_a_foreign_network_scales_its_activation_by_the_gains(name):
-    module, variables, images, channels = case(name)
-    captured = jax.jit(lambda variables: capture(module, variables, images, channels)[1])
-    gains, original = random_gains(channels), captured(variables)
-    for group in channels.groups:
-        masked = captured(apply_mask(variables, build_mask({group.name: gains[group.name]}, channels)))
-        assert_close(masked[group.name], gains[group.name] * original[group.name])
+@pytest.mark.parametrize("name", [*RELU_MODELS, *FOREIGN, "vit"])
+def test_masking_one_group_scales_its_value_by_the_gains_where_it_stands_at_the_writers(name):
+    variables, gates = case(name).variables, case(name).gates
+    gains, (_, original, _) = random_gains(gates), captured_forward(name)(variables)
+    for group in gates.groups:
+        mask = build_mask({group.name: gains[group.name]}, gates)
+        assert mask.keys() == {factor.path for factor in group.factors}
+        _, masked, _ = captured_forward(name)(apply_mask(variables, mask))
+        expected = gains[group.name] * original[group.name] if group.writers else original[group.name]
+        assert_close(masked[group.name], expected)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -98,24 +89,24 @@ def test_erasing_leaves_the_outputs_as_masking_does(name):
     ("name", "group"), [("LayerNormed", "norm1"), ("LayerNormed", "norm2"), ("PreActivation", "bn1a")]
 )
 def test_erasing_keeps_a_kernel_that_is_read_elsewhere_too(name, group):
-    _, variables, _, channels = case(name)
-    (size,) = (g.channels for g in channels.groups if g.name == group)
+    _, variables, _, gates = case(name)
+    (size,) = (g.channels for g in gates.groups if g.name == group)
     gains = {group: jnp.ones(size).at[0].set(0)}
     masked, erased = (
-        sown_forward(name)(apply_mask(variables, build_mask(gains, channels, erase=erase)))[0]
-        for erase in (False, True)
+        sown_forward(name)(apply_mask(variables, build_mask(gains, gates, erase=erase)))[0] for erase in (False, True)
     )
     assert_close(erased, masked)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "vgg11", "allcnn"])
 def test_erasing_zeroes_the_kernels_of_channels_of_gain_0_and_no_other_weight(name):
-    _, variables, _, channels = case(name)
-    gains = random_gains(channels)
+    _, variables, _, gates = case(name)
+    gains = random_gains(gates)
     before = leaves_by_path(variables)
-    masked = leaves_by_path(apply_mask(variables, build_mask(gains, channels)))
-    erased = leaves_by_path(apply_mask(variables, build_mask(gains, channels, erase=True)))
-    zeroed = {f"params/{w.kernel}/kernel": gains[g.name] == 0 for g in channels.groups for w in g.writers}
+    masked = leaves_by_path(apply_mask(variables, build_mask(gains, gates)))
+    erased = leaves_by_path(apply_mask(variables, build_mask(gains, gates, erase=True)))
+    zeroed = {kernel.path: gains[g.name] == 0 for g in gates.groups for kernel in g.kernels}
+    assert len(zeroed) >= len(gates.groups) - 1
     for path in before:
         if path in zeroed:
             assert not erased[path][..., zeroed[path]].any()
@@ -126,30 +117,32 @@ def test_erasing_zeroes_the_kernels_of_channels_of_gain_0_and_no_other_weight(na
 
 def test_a_factor_on_the_kernel_alone_does_not_gate_in_front_of_a_batch_norm():
     network = case("resnet8")
-    gains = random_gains(network.channels)
+    gains = random_gains(network.gates)
     gated = jax.jit(lambda variables, gains: gated_forward(network, variables, gains))(network.variables, gains)
-    literal, _ = sown_forward("resnet8")(apply_mask(network.variables, build_kernel_mask(gains, network.channels)))
+    literal, _ = sown_forward("resnet8")(apply_mask(network.variables, build_kernel_mask(gains, network.gates)))
     assert abs(np.asarray(literal - gated)).max() > 0.05 * abs(np.asarray(gated)).max()
 
 
 def test_the_kernel_mask_touches_kernels_only():
-    channels = case("resnet8").channels
-    mask = build_kernel_mask(random_gains(channels), channels)
-    assert mask.keys() == {f"params/{w.kernel}/kernel" for group in channels.groups for w in group.writers}
+    gates = case("resnet8").gates
+    mask = build_kernel_mask(random_gains(gates), gates)
+    assert mask.keys() == {kernel.path for group in gates.groups for kernel in group.kernels}
+    assert {path.rpartition("/")[2] for path in mask} == {"kernel"}
 
 
-@pytest.mark.parametrize("name", ["resnet8", "allcnn", "FlatMLP", "PoolNet"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "allcnn", "FlatMLP", "PoolNet", "vit"])
 def test_a_mask_on_the_head_equals_multiplying_the_features(name):
-    module, variables, images, channels = case(name)
-    gain = random_gains(channels)[channels.groups[-1].name]
-    mask = build_head_mask(gain, channels, variables)
-    masked = jax.jit(lambda variables: module.apply(variables, images, False))(apply_mask(variables, mask))
-    _, activations, head_input = jax.jit(lambda v: capture(module, v, images, channels))(variables)
-    features = activations[channels.groups[-1].name]
+    variables, gates = case(name).variables, case(name).gates
+    gain = random_gains(gates)[gates.features]
+    mask = build_head_mask(gain, gates)
+    assert mask.keys() == {gates.head.kernel}
+    _, values, head_input = captured_forward(name)(variables)
+    masked, _ = sown_forward(name)(apply_mask(variables, mask))
     # The head of PoolNet reads the last activation flattened.
-    features = (features * gain).reshape(head_input.shape) if name == "PoolNet" else head_input * gain
-    head = variables["params"][channels.head]
-    logits = features @ head["kernel"].reshape(-1, head["kernel"].shape[-1]) + head["bias"]
+    features = (values[gates.features] * gain).reshape(head_input.shape) if name == "PoolNet" else head_input * gain
+    leaves = leaves_by_path(variables)
+    kernel = leaves[gates.head.kernel]
+    logits = features @ kernel.reshape(-1, kernel.shape[-1]) + leaves[gates.head.bias]
     assert_close(masked, logits.mean((1, 2)) if name == "allcnn" else logits)
 
 
@@ -157,15 +150,15 @@ def test_a_mask_on_the_head_equals_multiplying_the_features(name):
 
 
 def test_a_mask_of_ones_changes_nothing():
-    _, variables, _, channels = case("resnet8")
-    ones = {group.name: jnp.ones(group.channels) for group in channels.groups}
-    assert_bit_equal(apply_mask(variables, build_mask(ones, channels, erase=True)), variables)
+    _, variables, _, gates = case("resnet8")
+    ones = {group.name: jnp.ones(group.channels) for group in gates.groups}
+    assert_bit_equal(apply_mask(variables, build_mask(ones, gates, erase=True)), variables)
 
 
 def test_parameters_outside_the_mask_and_the_batch_statistics_are_the_same_arrays():
-    _, variables, _, channels = case("resnet8")
-    name = channels.groups[-1].name
-    mask = build_mask({name: random_gains(channels)[name]}, channels)
+    _, variables, _, gates = case("resnet8")
+    name = gates.groups[-1].name
+    mask = build_mask({name: random_gains(gates)[name]}, gates)
     masked = apply_mask(variables, mask)
     assert set(changed_paths(variables, masked)) == mask.keys()
 
@@ -178,10 +171,10 @@ def test_the_order_of_two_masks_does_not_matter():
 
 
 def test_a_composed_mask_equals_applying_both():
-    _, variables, _, channels = case("resnet8")
-    gains = random_gains(channels)
+    _, variables, _, gates = case("resnet8")
+    gains = random_gains(gates)
     some = {name: gain for name, gain in gains.items() if "bn1" in name}
-    a, b = build_mask(some, channels, erase=True), random_mask("resnet8", 2)  # they overlap in part
+    a, b = build_mask(some, gates, erase=True), random_mask("resnet8", 2)  # they overlap in part
     both = apply_mask(apply_mask(variables, a), b)
     for composed in (compose_masks(a, b), compose_masks(b, a)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=3e-7), apply_mask(variables, composed), both)
@@ -227,10 +220,10 @@ def test_a_mask_that_does_not_fit_is_an_input_error_that_says_where(mask, where)
 
 
 def test_gains_for_an_unknown_group_are_an_input_error_that_lists_the_groups():
-    channels = case("FlatMLP").channels
+    gates = case("FlatMLP").gates
     for build in (build_mask, build_kernel_mask):
         with pytest.raises(InputError, match="Dense_0, Dense_1"):
-            build({"Dense_9": jnp.ones(8)}, channels)
+            build({"Dense_9": jnp.ones(8)}, gates)
 
 
 # Gains from scores

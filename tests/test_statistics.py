@@ -45,11 +45,11 @@ def in_batches_of_4():
 
 @pytest.mark.parametrize("name", ["resnet8", "allcnn"])
 def test_statistics_equal_numpy_on_the_recorded_activations(name):
-    module, variables, _, channels = case(name)
+    module, variables, _, gates = case(name)
     images = normalise(IMAGES, jnp.array(MEAN), jnp.array(STD))
     _, recorded = jax.jit(lambda variables: sown(module, variables, images))(variables)
     statistics = collect(name)
-    assert statistics.layers.keys() == {group.name for group in channels.groups}
+    assert statistics.layers.keys() == {group.name for group in gates.groups}
     for group, layer in statistics.layers.items():
         activation = np.asarray(recorded[relu_after(group, recorded)], np.float64)
         values = {"mean": activation.mean((1, 2)), "max": activation.max((1, 2))}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.serialization import to_state_dict
 
 from osp_jax import statistics_files
 from osp_jax.interop.linen import from_linen
@@ -103,14 +104,76 @@ def test_a_training_state_comes_back_as_it_was(state, abstract, variables, tmp_p
 
 
 @pytest.mark.parametrize(("keep_features", "keep_tails"), [(5, 0), (0, 0), (5, 3)])
-def test_statistics_come_back_as_they_were_with_the_table_of_channels(keep_features, keep_tails, variables, tmp_path):
+def test_statistics_come_back_as_they_were_with_the_table_of_gates(keep_features, keep_tails, variables, tmp_path):
     before = statistics(variables, keep_features, keep_tails)
     statistics_files.save_statistics(tmp_path / "statistics", before)
     after = statistics_files.load_statistics(tmp_path / "statistics")
     assert_equal(after, before)
-    assert after.channels == before.channels
+    assert after.gates == before.gates
     assert after.features.shape[0] == keep_features
     assert {len(values) for values in after.tail} == ({keep_tails} if keep_tails else set())
+
+
+# What the first version with stored statistics wrote: a table of channel groups instead of gates.
+
+
+def of_older_version(statistics, path: Path, channels: int = 0) -> None:
+    """The last block of the residual stream was one group with the stem, and there were no groups of reads."""
+    new = set(statistics.layers) - {"stem_bn", "stage2_block1/conv1/input"}
+    layers = {name: statistics.layers[name] for name in new}
+    layers |= {"stage1_block1/bn2": statistics.layers["stage2_block1/conv1/input"]}
+    layers = jax.tree.map(lambda sums: sums if channels == 0 or sums.ndim < 2 else sums[:, :channels], layers)
+    layers = to_state_dict(layers)
+    for layer in layers.values():
+        for reduction in ("mean", "max"):
+            del layer[reduction]["deviations"]
+    groups = [
+        {
+            "name": name,
+            "channels": layer["mean"]["sum"].shape[1],
+            "writers": [{"path": name, "leaves": ["scale", "bias"], "kernel": name.replace("bn", "conv")}],
+        }
+        for name, layer in layers.items()
+    ]
+    table = {"groups": groups, "head": "head", "features": "stage3_block1/bn_shortcut"}
+    tree = {"layers": layers, "features": statistics.features, "labels": statistics.labels}
+    save_tree(path, tree, {"channels": table})
+
+
+def test_statistics_of_an_older_version_are_taken_with_the_gates_that_both_versions_have(variables, tmp_path):
+    before = statistics(variables, 5)
+    of_older_version(before, tmp_path / "statistics")
+    after = statistics_files.load_statistics(tmp_path / "statistics", lambda: before.gates)
+    kept = [group for group in before.gates.groups if group.name not in ("stem_bn", "stage2_block1/conv1/input")]
+    assert after.gates == dataclasses.replace(before.gates, groups=tuple(kept))
+    assert list(after.layers) == [group.name for group in kept]
+    assert_equal(after.features, before.features)
+    assert_equal(after.labels, before.labels)
+    for name, layer in after.layers.items():
+        assert_equal(layer.count, before.layers[name].count)
+        assert_equal(layer.max.sum, before.layers[name].max.sum)
+        assert layer.mean.deviations is None
+
+
+def test_what_the_head_reads_is_taken_from_an_older_version_under_its_new_name(variables, tmp_path):
+    before = statistics(variables, 5)
+    of_older_version(before, tmp_path / "statistics")
+    *others, last = before.gates.groups
+    renamed = dataclasses.replace(last, name="head/input", writers=())
+    gates = dataclasses.replace(before.gates, groups=(*others, renamed), features="head/input")
+    after = statistics_files.load_statistics(tmp_path / "statistics", lambda: gates)
+    assert after.gates.last == renamed
+    assert_equal(after.layers["head/input"].max.sum, before.layers[last.name].max.sum)
+
+
+def test_statistics_of_an_older_version_are_refused_without_the_network_or_with_another(variables, tmp_path):
+    before = statistics(variables, 5)
+    of_older_version(before, tmp_path / "statistics")
+    with pytest.raises(InputError, match="older version; delete it and collect them again"):
+        statistics_files.load_statistics(tmp_path / "statistics")
+    of_older_version(before, tmp_path / "narrow", channels=3)
+    with pytest.raises(InputError, match="older version; delete it and collect them again"):
+        statistics_files.load_statistics(tmp_path / "narrow", lambda: before.gates)
 
 
 # Damage.

@@ -82,4 +82,4 @@ def test_a_run_killed_again_and_again_ends_like_one_left_alone(tmp_path):
     assert sorted(names(run / "checkpoints")) == sorted(names(undisturbed / "checkpoints")) == ["5", "6"]
     statistics = [statistics_files.load_statistics(workdir / "statistics") for workdir in (run, undisturbed)]
     jax.tree.map(np.testing.assert_array_equal, *statistics)
-    assert statistics[0].channels == statistics[1].channels
+    assert statistics[0].gates == statistics[1].gates
