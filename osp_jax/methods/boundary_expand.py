@@ -19,28 +19,27 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
-from osp_jax.methods.parts.head import head_kernel
+from osp_jax.methods.parts.head import head_changes, head_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
-from osp_jax.runtime.errors import InputError
+from osp_jax.program.gates import Gates
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import (
     Forward,
     Loss,
     Optimiser,
-    descend,
+    descend_from,
     epoch_batches,
     in_eval_mode,
     in_train_mode,
+    split_variables,
 )
 from osp_jax.training.loss import cross_entropy
-from osp_jax.trees import edited, leaf_paths, pruned
+from osp_jax.trees import combine, edited
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +70,6 @@ class BoundaryExpand(Method):
         """Whether the network is in train mode, which needs `model.train_apply`."""
         return self.train
 
-    def check(self, model: Model, channels: Channels) -> None:
-        """Raises `InputError` where the layer that gives the logits has no kernel."""
-        if head_kernel(channels) not in leaf_paths(model.variables):
-            raise InputError(
-                f"{channels.head}, which gives the logits, has no kernel; use a network that ends with one"
-            )
-
     def unlearn(
         self,
         model: Model,
@@ -90,57 +82,46 @@ class BoundaryExpand(Method):
         """The model after the shadow class has drawn the forgotten images to itself and is gone."""
         del forget
         shadow_key, order_key, step_key = jax.random.split(rng, 3)
-        self.check(model, statistics.channels)
         forward = in_train_mode(model) if self.train else in_eval_mode(model)
-        paths = _head_paths(model.variables, statistics.channels.head)
-        wide = edited(model.variables, _widened(pruned(model.variables, paths), shadow_key))
         batches = epoch_batches(data.forget(), self.batch_size, self.epochs, order_key)
-        wide = descend(
-            shadow_loss(forward, data.preparation, statistics.channels.head, model.num_classes),
-            model.replace(variables=wide),
+        params, rest = split_variables(model)
+        shadow = shadow_output(model.variables, statistics.gates, shadow_key)
+        (params, _), rest = descend_from(
+            shadow_loss(forward, data.preparation, statistics.gates, model.num_classes),
+            (params, shadow),
+            rest,
             {"indices": batches},
             np.full(len(batches), self.learning_rate),
             step_key,
             optimiser=Optimiser(momentum=self.momentum),
             arguments=(data.images,),
         )
-        narrow = {path: leaf[..., :-1] for path, leaf in pruned(wide, paths).items()}
-        return model.replace(variables=edited(wide, narrow))
+        return model.replace(variables=combine(params, rest))
+
+
+def shadow_output(variables: Any, gates: Gates, key: jax.Array) -> dict[str, jax.Array]:
+    """The output that the head gets more: Glorot normal 'kernel' `(features,)` as in the code, and a 'bias' of 0 where
+    the head has one."""
+    kernel, bias = head_of(variables, gates.head)
+    scale = math.sqrt(2 / (kernel.shape[0] + kernel.shape[1] + 1))
+    output = {"kernel": scale * jax.random.normal(key, kernel.shape[:1], kernel.dtype)}
+    return output if gates.head.bias is None else {**output, "bias": jnp.zeros((), bias.dtype)}
 
 
 @lru_cache(maxsize=16)
-def shadow_loss(forward: Forward, preparation: Preparation, head: str, num_classes: int) -> Loss:
-    """Cross-entropy of plain images with the class `num_classes`, under parameters with a wider head."""
+def shadow_loss(forward: Forward, preparation: Preparation, gates: Gates, num_classes: int) -> Loss:
+    """Cross-entropy of plain images with the class `num_classes`, of `((params, shadow output), rest, ...)`."""
 
-    def widen(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        module = context.module
-        if context.method_name != "__call__" or "/".join(module.path) != head:
-            return next_fun(*args, **kwargs)
-        wide = module.clone(parent=None, features=module.features + 1)
-        return wide.apply({"params": module.variables["params"]}, *args, **kwargs)
-
-    def loss(params: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
-        with nn.intercept_methods(widen):
-            inputs = preparation.plain(images[batch["indices"]])
-            logits, rest = forward(params, rest, inputs, key)
-        if logits.shape[-1] != num_classes + 1:
-            raise InputError(f"a wider {head} does not give one more logit; use a network that ends with its head")
-        return cross_entropy(logits, jnp.full(len(logits), num_classes)), rest
+    def loss(both: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
+        params, shadow = both
+        inputs = preparation.plain(images[batch["indices"]])
+        logits, new_rest = forward(params, rest, inputs, key)
+        # The shadow output in the place of the first gives its logit; the rest of the program is the same.
+        kernel, bias = head_of(params, gates.head)
+        bias = bias.at[0].set(shadow.get("bias", 0.0))
+        swapped = edited(params, head_changes(params, gates.head, kernel.at[:, 0].set(shadow["kernel"]), bias))
+        added, _ = forward(swapped, rest, inputs, key)
+        logits = jnp.concatenate([logits, added[:, :1]], axis=-1)
+        return cross_entropy(logits, jnp.full(len(logits), num_classes)), new_rest
 
     return loss
-
-
-def _head_paths(variables: Any, head: str) -> tuple[str, ...]:
-    """Paths of the parameters of the module `head`."""
-    return tuple(path for path in leaf_paths(variables) if path.rpartition("/")[0] == f"params/{head}")
-
-
-def _widened(layer: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-    """The head's leaves, by path, with one more output: Glorot normal as in the code, and a bias of 0."""
-
-    def widened(leaf: jax.Array) -> jax.Array:
-        inputs, outputs = math.prod(leaf.shape[:-1]), leaf.shape[-1] + 1
-        scale = math.sqrt(2 / (inputs + outputs)) if leaf.ndim > 1 else 0.0
-        return jnp.concatenate([leaf, scale * jax.random.normal(key, (*leaf.shape[:-1], 1), leaf.dtype)], axis=-1)
-
-    return jax.tree.map(widened, layer)

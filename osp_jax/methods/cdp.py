@@ -27,18 +27,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.interop.linen import linen_module
 from osp_jax.masks import apply_mask, build_mask
 from osp_jax.methods.parts.data import RequestData
-from osp_jax.methods.parts.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
+from osp_jax.methods.parts.filters import SCOPES, Apply, filter_outputs, filters, fine_tune, without_highest
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import sum_over_batches
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
+from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import ClassStatistics, Statistics, layer_statistics
 
@@ -88,24 +86,24 @@ class Cdp(Method):
         check_options(self, per_class=(1, None), sparsity=(0, 1), balance=(0, None), epochs=(0, None))
         check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 
-    def check(self, model: Model, channels: Channels) -> None:
+    def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network that has no convolution to measure, where `source` is 'conv'."""
         del model
         if self.source == "conv":
-            filters(channels)
+            filters(gates)
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
         """The model without the chosen channels, fine-tuned on the retained images."""
         stored = self.source == "stored"
-        units = statistics.channels if stored else filters(statistics.channels)
+        units = statistics.gates if stored else filters(statistics.gates)
         gains = {group.name: np.ones(group.channels, np.float32) for group in units.groups}
         layers = statistics.layers
         for number in forget:
             if not stored:
                 pruned = model.replace(variables=apply_mask(model.variables, build_mask(gains, units, erase=True)))
-                layers = filter_statistics(pruned, tuple(gains), data, self.per_class)
+                layers = filter_statistics(pruned, units, data, self.per_class)
             gains = prune(layers, gains, number, self)
         mask = build_mask(gains, units, erase=True)
         pruned = model.replace(variables=apply_mask(model.variables, mask))
@@ -144,23 +142,21 @@ def discrimination(means: np.ndarray, number: int, settings: Cdp) -> np.ndarray:
     return frequency * np.log(classes / (1 + users))
 
 
-def filter_statistics(
-    model: Model, paths: tuple[str, ...], data: RequestData, per_class: int
-) -> dict[str, ClassStatistics]:
-    """Class statistics of the rectified outputs of the layers at `paths`, over the first images of each class."""
+def filter_statistics(model: Model, units: Gates, data: RequestData, per_class: int) -> dict[str, ClassStatistics]:
+    """Class statistics of the rectified outputs of the filters `units`, over the first images of each class."""
     indices = np.concatenate([data.retain(per_class), data.forget(per_class)])
-    statistics = _batch_statistics(linen_module(model), data.preparation, paths, model.num_classes)
+    statistics = _batch_statistics(model.apply, data.preparation, units, model.num_classes)
     given = model.variables, data.images, data.labels
     return sum_over_batches(lambda *batch: statistics(*given, *batch), indices, 256, jax.random.key(0))
 
 
 @lru_cache(maxsize=16)
-def _batch_statistics(module: nn.Module, preparation: Preparation, paths: tuple[str, ...], classes: int) -> Any:
+def _batch_statistics(apply: Apply, preparation: Preparation, units: Gates, classes: int) -> Any:
     @jax.jit
     def statistics(variables: Any, images: Any, labels: Any, indices: Any, weights: jax.Array, key: jax.Array) -> Any:
         del key
-        outputs = filter_outputs(module, variables, preparation.plain(images[indices]), paths)
+        outputs = filter_outputs(apply, units, variables, preparation.plain(images[indices]))
         labels = jnp.where(weights > 0, labels[indices], -1)  # an image that fills the batch up is of no class
-        return {path: layer_statistics(nn.relu(value), labels, classes) for path, value in outputs.items()}
+        return {name: layer_statistics(jax.nn.relu(value), labels, classes) for name, value in outputs.items()}
 
     return statistics

@@ -22,18 +22,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.interop.linen import linen_module
 from osp_jax.masks import apply_mask, build_mask
 from osp_jax.methods.parts.data import RequestData
-from osp_jax.methods.parts.filters import SCOPES, filter_outputs, filters, fine_tune, without_highest
+from osp_jax.methods.parts.filters import SCOPES, Apply, filters, fine_tune, kernel_paths, without_highest
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import sum_over_batches
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
+from osp_jax.program.gates import Gates
+from osp_jax.program.kernels import kernel_outputs
 from osp_jax.statistics import Statistics
 from osp_jax.trees import pruned
 
@@ -73,21 +72,20 @@ class ClassAware(Method):
         check_options(self, fraction=(0, 1), per_class=(1, None), threshold=(0, None), epochs=(0, None))
         check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 
-    def check(self, model: Model, channels: Channels) -> None:
+    def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network without a filter in the chosen layers."""
         del model
-        filters(channels, self.layers)
+        filters(gates, self.layers)
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
         """The model without the filters that the forgotten classes need more than the retained ones."""
         draw_key, tune_key = jax.random.split(rng)
-        units = filters(statistics.channels, self.layers)
-        paths = tuple(group.name for group in units.groups)
-        pruned(model.variables, [f"params/{path}/kernel" for path in paths])  # raises for other networks
+        units = filters(statistics.gates, self.layers)
+        pruned(model.variables, [path for unit in units.groups for path in kernel_paths(unit)])  # raises for others
         indices = np.concatenate([data.retain(self.per_class, draw_key), data.forget(self.per_class, draw_key)])
-        needs = class_needs(model, paths, data, indices, self.threshold)
+        needs = class_needs(model, units, data, indices, self.threshold)
         gains = without_highest(forget_scores(needs, forget, self.against), self.fraction, self.scope)
         mask = build_mask(gains, units, erase=True)
         new = model.replace(variables=apply_mask(model.variables, mask))
@@ -108,16 +106,16 @@ def forget_scores(
 
 
 def class_needs(
-    model: Model, paths: tuple[str, ...], data: RequestData, indices: np.ndarray, threshold: float
+    model: Model, units: Gates, data: RequestData, indices: np.ndarray, threshold: float
 ) -> dict[int, dict[str, np.ndarray]]:
     """How much each class needs each filter, by class and layer: float32 `(channels,)`, from 0 to 1.
 
     Args:
-      paths: of the layers.
+      units: the filters, as `filters` gives them.
       indices: of the images to score on, int32 `(n,)`, all of their classes.
     """
     labels = np.asarray(data.labels[indices])
-    counts = _position_counts(linen_module(model), data.preparation, paths)
+    counts = _position_counts(model.apply, data.preparation, units)
     given = model.variables, data.images, data.labels, np.float32(threshold)
     needs = {}
     for c in np.unique(labels).tolist():
@@ -128,16 +126,12 @@ def class_needs(
 
 
 @lru_cache(maxsize=16)
-def _position_counts(module: nn.Module, preparation: Preparation, paths: tuple[str, ...]) -> Any:
+def _position_counts(apply: Apply, preparation: Preparation, units: Gates) -> Any:
     """Compiled, in how many images of a batch each filter counts: float32 `(positions, channels)` by layer."""
+    paths = {kernel_paths(unit)[0]: unit.name for unit in units.groups}
 
     def loss(factors: dict[str, jax.Array], variables: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        def scale(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            output, path = next_fun(*args, **kwargs), "/".join(context.module.path)
-            return output * factors[path] if context.method_name == "__call__" and path in factors else output
-
-        with nn.intercept_methods(scale):
-            logits = module.apply(variables, inputs, False)
+        logits, _ = kernel_outputs(apply, variables, inputs, (), factors)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
 
     @jax.jit
@@ -146,11 +140,11 @@ def _position_counts(module: nn.Module, preparation: Preparation, paths: tuple[s
     ) -> dict[str, jax.Array]:
         del key
         inputs = preparation.plain(images[indices])
-        outputs = jax.eval_shape(lambda: filter_outputs(module, variables, inputs, paths))
+        _, outputs = jax.eval_shape(lambda: kernel_outputs(apply, variables, inputs, tuple(paths)))
         ones = jax.tree.map(lambda output: jnp.ones(output.shape, output.dtype), outputs)
         # The derivative by a factor on the output is output * gradient, the Taylor term, at every position.
         terms = jax.grad(loss)(ones, variables, inputs, labels[indices])
-        above = jax.tree.map(lambda term: (jnp.abs(term) > threshold).astype(jnp.float32), terms)
+        above = {paths[path]: (jnp.abs(term) > threshold).astype(jnp.float32) for path, term in terms.items()}
         flat = jax.tree.map(lambda value: value.reshape(len(value), -1, value.shape[-1]), above)  # b h w c -> b (h w) c
         return jax.tree.map(lambda value: jnp.tensordot(weights, value, 1), flat)
 

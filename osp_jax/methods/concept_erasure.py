@@ -10,10 +10,11 @@ that tells the class apart (least-squares concept erasure, Belrose et al., NeurI
 mixes the means of the retained classes by what the network takes the image for when its own class is left out: a model
 that never saw the class takes it for one of the others, with some confidence.
 
-The kernels and the bias that write the last features are refitted to these targets (`kernel_refit`). No gradient step
-is taken.
+The kernels and the bias that write the head's input, and nothing that they read, are refitted to these targets
+(`program/tail`, `kernel_refit`). No gradient step is taken.
 
-The head's column of a forgotten class becomes that of a class without images (`unsupported_column`).
+The head's column of a forgotten class becomes that of a class without images (`unsupported_column`);
+without a recipe its level is measured on the retained images.
 """
 
 import dataclasses
@@ -25,23 +26,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData, of_each_class
 from osp_jax.methods.parts.groups import forget_vector
-from osp_jax.methods.parts.head import head_of
+from osp_jax.methods.parts.head import head_logits
 from osp_jax.methods.parts.importance import filled_batches
-from osp_jax.methods.parts.kernel_refit import norm_factors, positions, refit
+from osp_jax.methods.parts.kernel_refit import refit
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul
 from osp_jax.methods.parts.options import check_choices, check_options
-from osp_jax.methods.parts.unsupported_column import recipe_level, unsupported_columns
+from osp_jax.methods.parts.unsupported_column import (
+    measured_level,
+    recipe_level,
+    unsupported_columns,
+)
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
 from osp_jax.program.tail import Tail, tail_of
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
-from osp_jax.trees import edited, pruned
+from osp_jax.trees import edited
 
 ANCHORS = ("mean", "classes")
 
@@ -66,7 +69,7 @@ class ConceptErasure(Method):
     directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
     ridge: float = 1e-3  # against a change, over the mean square of what is read
     rounds: int = 2
-    level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: as the recipe has it
+    level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: by the recipe, or measured
     batch_size: int = 300
 
     def __post_init__(self) -> None:
@@ -74,15 +77,6 @@ class ConceptErasure(Method):
         check_options(self, keep=(0, 1), directions=(0, None), level=(0, None))
         check_options(self, forget_weight=(1e-6, None), image_weight=(1e-6, None), ridge=(1e-9, None))
         check_options(self, images=(2, None), forget_images=(1, None), rounds=(1, None), batch_size=(1, None))
-
-    def check(self, model: Model, channels: Channels) -> None:
-        """Raises `InputError` for a network whose last features no kernel writes that could be refitted."""
-        kernels = tuple(f"params/{writer.kernel}/kernel" for writer in channels.last.writers if writer.kernel)
-        if not kernels:
-            raise InputError(
-                f"no kernel alone writes what {channels.head} reads; choose a method that leaves the features"
-            )
-        pruned(model.variables, kernels)
 
     def answers_from(self, statistics: Statistics) -> bool:
         """Whether the statistics hold all that a request needs, so that it sees no image."""
@@ -92,25 +86,25 @@ class ConceptErasure(Method):
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
         """The model with refitted last features, and for each class a column of the head without support."""
-        channels, vector = statistics.channels, jnp.asarray(forget_vector(forget, statistics))
-        self.check(model, channels)
-        recipe = None if self.level else data.recipe_for("ConceptErasure")
+        vector = jnp.asarray(forget_vector(forget, statistics))
         tail, kept, labels, real = _sample(model, forget, data, statistics, self, rng)
         variables = model.variables
         features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
         retained, anchors = real * (1 - vector[labels]), None
         if self.anchor == "classes":
-            kernel, bias = head_of(variables, channels)
-            logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
+            logits = head_logits(variables, tail.head, inputs) + jnp.where(vector > 0, -jnp.inf, 0)
             anchors = mixtures(logits, features, retained, labels)
         weight = forgotten_weight(real.sum() - retained.sum(), retained.sum(), self)
         targets, weights = erasure_targets(features, real, labels, vector, self.keep, weight, anchors)
-        factors = norm_factors(model, tail.writers, data.images.shape[1:])
         fit = partial(refit, directions=self.directions, ridge=self.ridge, rounds=self.rounds)
-        new = fit(variables, tail, factors, kept, real, targets, weights)
+        new = fit(variables, tail, kept, real, targets, weights)
         inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
-        level = self.level or recipe_level(recipe, statistics, inputs, retained)
-        columns = unsupported_columns(new, channels, inputs, retained, vector, level)
+        level = self.level
+        if not level and data.recipe is not None:
+            level = recipe_level(data.recipe_for("ConceptErasure"), statistics, inputs, retained)
+        elif not level:
+            level = measured_level(head_logits(new, tail.head, inputs), labels, retained, vector)
+        columns = unsupported_columns(new, tail.head, inputs, retained, vector, level)
         return model.replace(variables=edited(new, columns))
 
 
@@ -140,7 +134,7 @@ def _sample(
         labels = data.labels
         chosen = np.concatenate([data.retain(each, keys[0]), data.forget(settings.forget_images, keys[1])])
     batches = filled_batches(chosen, min(settings.batch_size, len(chosen)))
-    tail = tail_of(linen_module(model), statistics.channels, batches["indices"].shape[1], data.images.shape[1:])
+    tail = tail_of(model, batches["indices"].shape[1], data.images.shape[1:])
     if stored:
         kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
     else:
@@ -203,8 +197,7 @@ def mixtures(logits: jax.Array, features: jax.Array, retained: jax.Array, labels
 
 
 @partial(jax.jit, static_argnames="tail")
-def _look(variables: dict[str, Any], kept: list[jax.Array], *, tail: Tail) -> tuple[jax.Array, jax.Array]:
-    """(spatial means of the last group `(batch, channels)`, the head's input `(batch, features)`, a map's mean)."""
-    activations, inputs, _ = tail.late(variables, kept)
-    inputs = inputs.mean(tuple(range(1, inputs.ndim - 1))) if inputs.ndim > 2 else inputs
-    return everywhere((positions(activations).mean(1), inputs.astype(jnp.float32)))
+def _look(variables: Any, kept: list[jax.Array], *, tail: Tail) -> tuple[jax.Array, jax.Array]:
+    """(the last features `(batch, features)`, the head's input `(batch, n)`), a map's mean."""
+    ends = tail.late((variables, tail.no_shifts()), kept)
+    return everywhere((ends.features, ends.inputs))

@@ -64,7 +64,7 @@ class ConvTranspose(Method):
     ) -> Model:
         """The model with mirrored filters after `epochs` passes over the retained images."""
         del forget
-        self.check(model, statistics.channels)
+        self.check(model, statistics.gates)
         params, rest = split_variables(model)
         order_key, step_key = jax.random.split(rng)
         batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)

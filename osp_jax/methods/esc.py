@@ -15,26 +15,23 @@ trains a mask on U, is not here.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
-from osp_jax.methods.parts.head import head_kernel
+from osp_jax.methods.parts.head import head_changes, head_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
 from osp_jax.methods.parts.options import check_options
 from osp_jax.model import Model
-from osp_jax.program.layer_inputs import input_rows, layer_inputs
-from osp_jax.runtime.errors import InputError
+from osp_jax.program.gates import Gates, capture
 from osp_jax.statistics import Statistics
-from osp_jax.trees import edited, pruned
+from osp_jax.trees import edited
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,45 +53,40 @@ class Esc(Method):
     ) -> Model:
         """The model with a head that ignores the main directions of the features of all forgotten images."""
         del forget
-        head = statistics.channels.head
         preparation = data.preparation if self.augment else data.preparation.without_augmentation()
-        given = {"module": linen_module(model), "preparation": preparation, "head": head}
+        given = {"apply": model.apply, "gates": statistics.gates, "preparation": preparation}
         function = partial(feature_moment, model.variables, data.images, **given)
         moment = sum_over_batches(function, data.forget(), self.batch_size, rng)
-        path = head_kernel(statistics.channels)
-        kernel = pruned(model.variables, (path,))[path]
+        kernel, bias = head_of(model.variables, statistics.gates.head)
         count = max(int(len(moment) * self.percent / 100), 1)
-        changed = {path: erase_directions(kernel, moment, count)}
+        changed = head_changes(model.variables, statistics.gates.head, erase_directions(kernel, moment, count), bias)
         return model.replace(variables=edited(model.variables, changed))
 
 
-@partial(jax.jit, static_argnames=("module", "preparation", "head"))
+@partial(jax.jit, static_argnames=("apply", "gates", "preparation"))
 def feature_moment(
-    variables: dict[str, Any],
+    variables: Any,
     images: jax.Array,
     indices: jax.Array,
     weights: jax.Array,
     key: jax.Array,
     *,
-    module: nn.Module,
+    apply: Callable[[Any, jax.Array], jax.Array],
+    gates: Gates,
     preparation: Preparation,
-    head: str,
 ) -> jax.Array:
     """F F^T of a batch of uint8 `images[indices]`, float32 `(features, features)`; images of weight 0 do not count.
 
     Where the head reads a map, a feature is the mean over its positions.
     """
-    layers = layer_inputs(module, variables, preparation.augmented(images[indices], key))
-    if head not in layers:
-        raise InputError(f"the head {head} is no dense layer or plain convolution; use a network whose head is one")
-    rows = input_rows(layers[head][-1]).astype(jnp.float32)
-    features = rows.reshape(len(weights), -1, rows.shape[-1]).mean(1) * weights[:, None]
+    _, _, read = capture(apply, gates, variables, preparation.augmented(images[indices], key))
+    features = read.reshape(len(weights), -1, read.shape[-1]).mean(1).astype(jnp.float32) * weights[:, None]
     return second_moment(features)
 
 
 @jax.jit
 def erase_directions(kernel: jax.Array, moment: jax.Array, count: jax.Array) -> jax.Array:
-    """A head's kernel `(..., classes)` without its part in the first `count` eigenvectors of F F^T.
+    """A head's kernel `(features, classes)` without its part in the first `count` eigenvectors of F F^T.
 
     Directions that no feature has (their eigenvalue is 0 to rounding) are not erased, however large `count` is.
     """

@@ -25,11 +25,11 @@ from osp_jax.data.augment import Preparation
 from osp_jax.data.draws import host_generator
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector
-from osp_jax.methods.parts.head import head_bias, head_kernel
 from osp_jax.methods.parts.importance import Term, filled_batches, mean_squared_gradient, summed
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
+from osp_jax.program.gates import Head
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import Forward, in_eval_mode, split_variables
 from osp_jax.trees import combine
@@ -70,7 +70,7 @@ class Fisher(Method):
             information = expected_information(model, data, self.batch_size)
         erased = forget_vector(forget, statistics) * self.erase_row
         params, rest = split_variables(model)
-        rule = {"head": (head_kernel(statistics.channels), head_bias(statistics.channels)), "rule": self.rule}
+        rule = {"head": statistics.gates.head, "rule": self.rule}
         means, deviations = noise_moments(params, information, erased, self.alpha, **rule)
         draw = host_generator(rng)  # JAX's own would compile a program a shape
         units = jax.tree.map(lambda mean: draw.standard_normal(mean.shape, np.float32), means)
@@ -89,26 +89,28 @@ def expected_information(model: Model, data: RequestData, batch_size: int) -> An
 
 
 @partial(jax.jit, static_argnames=("head", "rule"))
-def noise_moments(
-    params: Any, information: Any, erased: Any, alpha: Any, *, head: tuple[str, ...], rule: str
-) -> tuple[Any, Any]:
+def noise_moments(params: Any, information: Any, erased: Any, alpha: Any, *, head: Head, rule: str) -> tuple[Any, Any]:
     """(means, standard deviations) of the new parameters, pytrees like `params`.
 
     Args:
       erased: 0/1 `(classes,)`, the outputs of the head that become noise.
-      head: the paths of its leaves.
+      head: of the network.
     """
 
     def moments(path: Any, parameter: jax.Array, fisher: jax.Array) -> tuple[jax.Array, jax.Array]:
-        in_head, vector = jax.tree_util.keystr(path, simple=True, separator="/") in head, parameter.ndim == 1
+        name, vector = jax.tree_util.keystr(path, simple=True, separator="/"), parameter.ndim == 1
+        in_head = name in (head.kernel, head.bias)
         if rule == "fisher":
             deviation = jnp.minimum(jnp.sqrt(alpha / fisher), 1e-3)
             return parameter, deviation * (10 if in_head and vector else 1)
         variance = alpha * jnp.minimum(1 / (fisher + 1e-8), 1e2 if in_head else 1e3)
         if not vector:
-            variance = jnp.broadcast_to(variance.mean(-2, keepdims=True), parameter.shape)
+            inputs = head.input_axis if in_head else -2
+            variance = jnp.broadcast_to(variance.mean(inputs, keepdims=True), parameter.shape)
         if in_head:
-            parameter, variance = jnp.where(erased, 0, parameter), jnp.where(erased, 1e-4, variance)
+            outputs = -1 if vector else head.output_axis
+            gone = jnp.moveaxis(erased.reshape(-1, *[1] * (parameter.ndim - 1)), 0, outputs)
+            parameter, variance = jnp.where(gone, 0, parameter), jnp.where(gone, 1e-4, variance)
         return parameter, jnp.sqrt(variance * (10 if in_head or vector else 1))
 
     pairs = jax.tree_util.tree_map_with_path(moments, params, information)

@@ -5,26 +5,24 @@ import dataclasses
 import jax
 
 from osp_jax.methods.parts.data import RequestData
-from osp_jax.methods.parts.head import head_bias
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.out_of_reach import put_out_of_reach
+from osp_jax.methods.parts.out_of_reach import check_bias, put_out_of_reach
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
+from osp_jax.program.gates import Gates
 from osp_jax.statistics import Statistics
-from osp_jax.trees import pruned
 
 
 @dataclasses.dataclass(frozen=True)
 class LogitMask(Method):
     """Pushes the logit of each forgotten class out of reach; it has no settings."""
 
-    def check(self, model: Model, channels: Channels) -> None:
+    def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a head without a bias."""
-        pruned(model.variables, (head_bias(channels),))
+        check_bias(gates)
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
     ) -> Model:
         """The model with the head's bias of each forgotten class at -1e9."""
         del data, rng
-        return model.replace(variables=put_out_of_reach(model.variables, statistics.channels, forget))
+        return model.replace(variables=put_out_of_reach(model.variables, statistics.gates, forget))

@@ -30,7 +30,7 @@ from osp_jax.methods.parts.groups import chosen_groups, forget_vector, masked_pa
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
+from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import REDUCTIONS, ClassStatistics, Statistics
 from osp_jax.trees import edited, pruned
@@ -75,10 +75,10 @@ class Osp(Method):
         if self.place == "head" and self.layers != "last":
             raise InputError("only the last group feeds the head; with place=head use layers=last")
 
-    def check(self, model: Model, channels: Channels) -> None:
+    def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network without the layers that the settings name."""
-        names = chosen_groups(channels, self.layers)
-        pruned(model.variables, masked_paths(channels, names, self.place, self.erase))
+        names = chosen_groups(gates, self.layers)
+        pruned(model.variables, masked_paths(gates, names, self.place, self.erase))
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
@@ -88,18 +88,18 @@ class Osp(Method):
         Only masked parameters go through the compiled program; all others are handed on as they are.
         """
         del data, rng
-        names = chosen_groups(statistics.channels, self.layers)
+        names = chosen_groups(statistics.gates, self.layers)
         layers = {name: statistics.layers[name] for name in names}
         vector = forget_vector(forget, statistics)
-        paths = masked_paths(statistics.channels, names, self.place, self.erase)
+        paths = masked_paths(statistics.gates, names, self.place, self.erase)
         masked = pruned(model.variables, paths)
-        new = _masked_product(masked, layers, vector, channels=statistics.channels, settings=self)
+        new = _masked_product(masked, layers, vector, gates=statistics.gates, settings=self)
         return model.replace(variables=edited(model.variables, new))
 
 
 def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], settings: Osp) -> tuple[Any, Any]:
     """(scores, gains) of a request, each `(channels,)` by the name of the channel group."""
-    names = chosen_groups(statistics.channels, settings.layers)
+    names = chosen_groups(statistics.gates, settings.layers)
     layers = {name: statistics.layers[name] for name in names}
     return _scores_and_gains(layers, forget_vector(forget, statistics), settings)
 
@@ -113,18 +113,18 @@ def _scores_and_gains(layers: dict[str, ClassStatistics], vector: Any, settings:
     return scores, {name: channel_gains(s, **rules) for name, s in scores.items()}
 
 
-def _place(gains: Any, masked: Any, *, channels: Channels, settings: Osp) -> Mask:
+def _place(gains: Any, *, gates: Gates, settings: Osp) -> Mask:
     if settings.place == "gate":
-        return build_mask(gains, channels, erase=settings.erase)
+        return build_mask(gains, gates, erase=settings.erase)
     if settings.place == "kernel":
-        return build_kernel_mask(gains, channels)
-    return build_head_mask(gains[channels.last.name], channels, masked)
+        return build_kernel_mask(gains, gates)
+    return build_head_mask(gains[gates.last.name], gates)
 
 
-@partial(jax.jit, static_argnames=("channels", "settings"))
+@partial(jax.jit, static_argnames=("gates", "settings"))
 def _masked_product(
-    masked: Any, layers: dict[str, ClassStatistics], vector: Any, *, channels: Channels, settings: Osp
+    masked: Any, layers: dict[str, ClassStatistics], vector: Any, *, gates: Gates, settings: Osp
 ) -> Any:
     _, gains = _scores_and_gains(layers, vector, settings)
-    mask = _place(gains, masked, channels=channels, settings=settings)
+    mask = _place(gains, gates=gates, settings=settings)
     return apply_mask(masked, mask)

@@ -14,16 +14,17 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from osp_jax.masks import apply_mask, build_head_mask, build_mask
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector, masked_paths
-from osp_jax.methods.parts.head import head_of
+from osp_jax.methods.parts.head import feature_channels, head_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
+from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import ClassStatistics, Statistics
 from osp_jax.trees import edited, pruned
@@ -55,24 +56,24 @@ class OspFit(Method):
         check_options(self, draws=(1, None), **{name: (0, None) for name in positive})
         check_choices(self, source=SOURCES, place=PLACES)
 
-    def check(self, model: Model, channels: Channels) -> None:
+    def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network whose head does not read channels that can be gated."""
-        pruned(model.variables, masked_paths(channels, (channels.last.name,), self.place, self.erase))
+        pruned(model.variables, masked_paths(gates, (gates.last.name,), self.place, self.erase))
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
     ) -> Model:
         """The model with its last features gated by fitted gains; reads nothing but the statistics."""
         del data
-        name = statistics.channels.last.name
+        name = statistics.gates.last.name
         features, labels = fitting_sample(statistics, self, rng)
-        head = head_of(model.variables, statistics.channels)
+        head = head_of(model.variables, statistics.gates.head)
         if features.shape[1] != head[0].shape[0]:
             raise InputError("the head reads a map, whose positions the statistics do not hold; use source=features")
-        paths = masked_paths(statistics.channels, (name,), self.place, self.erase)
+        paths = masked_paths(statistics.gates, (name,), self.place, self.erase)
         masked = pruned(model.variables, paths)
         vector = forget_vector(forget, statistics)
-        given = {"channels": statistics.channels, "settings": self}
+        given = {"gates": statistics.gates, "settings": self}
         new = _fitted_product(masked, head, features, labels, vector, **given)
         return model.replace(variables=edited(model.variables, new))
 
@@ -89,12 +90,13 @@ def fitting_sample(statistics: Statistics, settings: OspFit, rng: jax.Array) -> 
                 "no features are stored; train with config.statistics.features=4000, or use source=statistics"
             )
         return statistics.features, statistics.labels
-    last = statistics.layers[statistics.channels.last.name]
+    last = statistics.layers[statistics.gates.last.name]
     return draw_features(last, rng, settings.draws)
 
 
 def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tuple[jax.Array, jax.Array]:
-    """`draws` features a class from independent normals with the class's moments of the spatial mean, cut off at 0.
+    """`draws` features a class from independent normals with the class's moments of the spatial mean, cut off at 0
+    where all means are above it, as behind a ReLU.
 
     A class that the statistics never saw gets the label -1.
     """
@@ -102,7 +104,8 @@ def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tu
     mean = statistics.mean.sum / count
     deviation = jnp.sqrt(statistics.mean.class_variance(statistics.count))
     noise = jax.random.normal(rng, (draws, *mean.shape))
-    features = jnp.maximum(mean + deviation * noise, 0)  # draws classes channels
+    features = mean + deviation * noise  # draws classes channels
+    features = jnp.where(jnp.min(mean) >= 0, jnp.maximum(features, 0), features)
     labels = jnp.where(statistics.count > 0, jnp.arange(mean.shape[0]), -1)
     return features.reshape(-1, mean.shape[1]), jnp.tile(labels, draws)
 
@@ -113,16 +116,17 @@ def fit_gains(
     kernel: jax.Array,
     bias: jax.Array,
     forget: jax.Array,
-    channels: int,
+    channels: np.ndarray,
     settings: OspFit,
 ) -> jax.Array:
     """Gains in [0, 1], `(channels,)`, by projected Adam from all ones.
 
     Args:
-      features: `(n, features)`; features is a multiple of `channels`, channels fastest.
+      features: `(n, features)`.
       labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
       kernel, bias: of the head, `(features, classes)` and `(classes,)`.
       forget: 0/1 `(classes,)`.
+      channels: the channel of each feature, int `(features,)`, not traced.
     """
     forgotten = (labels >= 0) * forget[labels]
     retained = (labels >= 0) * (1 - forget[labels])
@@ -132,7 +136,7 @@ def fit_gains(
     entropy = jax.scipy.special.entr(target).sum(-1)
 
     def loss(gains: jax.Array) -> jax.Array:
-        logits = (features * jnp.tile(gains, features.shape[1] // channels)) @ kernel + bias
+        logits = (features * gains[channels]) @ kernel + bias
         divergence = -(target * jax.nn.log_softmax(logits)).sum(-1) - entropy
         best_forgotten = jnp.where(forget > 0, logits, -jnp.inf).max(-1)
         best_retained = jnp.where(forget > 0, -jnp.inf, logits).max(-1)
@@ -147,19 +151,19 @@ def fit_gains(
         updates, state = adam.update(jax.grad(loss)(gains), state)
         return (jnp.clip(optax.apply_updates(gains, updates), 0, 1), state), None
 
-    start = jnp.ones(channels)
+    start = jnp.ones(int(channels.max()) + 1)
     (gains, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=settings.steps)
     return gains
 
 
-@partial(jax.jit, static_argnames=("channels", "settings"))
+@partial(jax.jit, static_argnames=("gates", "settings"))
 def _fitted_product(
-    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, channels: Channels, settings: OspFit
+    masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, gates: Gates, settings: OspFit
 ) -> Any:
-    group, (kernel, bias) = channels.last, head
-    gains = fit_gains(features, labels, kernel, bias, vector, group.channels, settings)
+    group, (kernel, bias) = gates.last, head
+    gains = fit_gains(features, labels, kernel, bias, vector, feature_channels(gates), settings)
     if settings.place == "gate":
-        mask = build_mask({group.name: gains}, channels, erase=settings.erase)
+        mask = build_mask({group.name: gains}, gates, erase=settings.erase)
     else:
-        mask = build_head_mask(gains, channels, masked)
+        mask = build_head_mask(gains, gates)
     return apply_mask(masked, mask)

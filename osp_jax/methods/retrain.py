@@ -4,6 +4,7 @@ The normalisation stays that of the original, as in a deployed model; all else, 
 """
 
 import dataclasses
+import inspect
 import json
 from functools import lru_cache
 from typing import ClassVar
@@ -37,7 +38,8 @@ class Retrain(Method):
         """A network that was trained on the retained images only.
 
         Raises:
-          InputError: fewer images than a batch, or an original that did not start from random parameters.
+          InputError: fewer images than a batch, an original that did not start from random parameters, or one that is
+            no network that recipes train.
         """
         del forget, statistics, rng
         indices, settings = jnp.asarray(data.retain()), data.recipe_for("Retrain")
@@ -53,13 +55,26 @@ class Retrain(Method):
                 f"{len(indices)} retained images do not fill a batch of the recipe; raise retain_per_class"
             )
         key = json.dumps(settings.to_dict(), sort_keys=True)
-        recipe, run_epoch = _program(key, linen_module(model), data.images.shape[1:], data.preparation, steps)
+        recipe, run_epoch = _program(key, _trained_by_recipes(model), data.images.shape[1:], data.preparation, steps)
         state = jax.tree.map(jnp.copy, recipe.start)  # an epoch gives its state away
         for epoch in range(1, settings.training.epochs + 1):
             parts = epoch_parts(indices, recipe.order_key, epoch, batch_size, last_batch)
             weight = jnp.float32(penalty_weight(settings, epoch))
             state, _ = run_parts(run_epoch, state, parts, data.images, data.labels, recipe.step_key, weight)
         return model.replace(variables=state.variables)
+
+
+def _trained_by_recipes(model: Model) -> nn.Module:
+    """The module of a network that is called as `(images, train)`, as recipes need it."""
+    module = linen_module(model)
+    _, *others = inspect.signature(module.__call__).parameters.values()
+    fits = others and others[0].name == "train" and others[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    if not fits:
+        raise InputError(
+            f"retrain trains networks that are called as (images, train), and {type(module).__name__} is not; "
+            "train it anew without the class by your own recipe, or take another method"
+        )
+    return module
 
 
 @lru_cache(maxsize=8)

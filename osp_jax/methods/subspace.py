@@ -14,35 +14,41 @@ the same for any U, so each layer takes two solves of symmetric positive definit
 
 Ours: the images come in batches, over which C is summed, so that memory does not grow with them; the patches that are
 kept are drawn evenly from the batches; a layer that reads nothing but zeros on one side has P = 0 on it (theirs is not
-a number); several forgotten classes share the forgotten samples evenly. Layers other than `nn.Conv` and `nn.Dense`, and
-grouped convolutions, stay as they are.
+a number); several forgotten classes share the forgotten samples evenly. Layers are read off the traced program, those
+of attention among them; grouped convolutions and kernels that are computed from leaves stay as they are.
 """
 
 import dataclasses
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax import lax
 
 from osp_jax.data.augment import Preparation
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
 from osp_jax.methods.parts.options import check_options
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
-from osp_jax.program.layer_inputs import Layer, input_rows, layer_inputs
+from osp_jax.program.candidates import module_of
+from osp_jax.program.gates import Gates
+from osp_jax.program.layer_inputs import (
+    Layer,
+    find_layers,
+    input_rows,
+    kernel_matrix,
+    layer_inputs,
+    write_matrix,
+)
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.statistics import Statistics
-from osp_jax.trees import edited, leaf_paths, leaves_by_path
+from osp_jax.trees import edited, leaves_by_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +84,11 @@ class Subspace(Method):
         except re.error as error:
             raise InputError(f"option layers {shown(self.layers)} is not a regular expression: {error}") from error
 
-    def check(self, model: Model, channels: Channels) -> None:
-        """Raises `InputError` where `layers` matches no kernel of the network."""
-        del channels
-        paths = [path.split("/") for path in leaf_paths(model.variables)]
-        names = ["/".join(path[1:-1]) for path in paths if (path[0], path[-1]) == ("params", "kernel")]
-        if not any(re.search(self.layers, name) for name in names):
+    def check(self, model: Model, gates: Gates) -> None:
+        """Raises `InputError` where `layers` matches no leaf that could be a kernel."""
+        del gates
+        kernels = [path for path, leaf in leaves_by_path(model.variables).items() if len(leaf.shape) > 1]
+        if not any(re.search(self.layers, module_of(path)) for path in kernels if model.is_parameter(path)):
             raise _unmatched(self.layers)
 
     def unlearn(
@@ -94,33 +99,58 @@ class Subspace(Method):
         draw_key, retain_key, forget_key = jax.random.split(rng, 3)
         retained = data.retain(max(self.samples // retained_classes, 1))  # the first of each class, as theirs
         forgotten = data.forget(max(self.samples // len(forget), 1), draw_key)  # a random draw, as theirs
-        retain_moments = input_moments(model, data, retained, self, retain_key)
-        forget_moments = input_moments(model, data, forgotten, self, forget_key)
-        if not retain_moments:
-            raise _unmatched(self.layers)
-        leaves, changed = leaves_by_path(model.variables), {}
-        for name in retain_moments:  # one layer at a time: the widest of a ResNet-18 has 4,608 inputs
-            path, moments = f"params/{name}/kernel", (retain_moments[name], forget_moments[name])
-            changed[path] = project_kernel(leaves[path], *moments, self.alpha_retain, self.alpha_forget)
-        return model.replace(variables=edited(model.variables, changed))
+        layers = chosen_layers(model, data.images.shape[1:], self.layers)
+        retain_moments = input_moments(model, layers, data, retained, self, retain_key)
+        forget_moments = input_moments(model, layers, data, forgotten, self, forget_key)
+        leaves = leaves_by_path(model.variables)
+        for calls, *moments in zip(layers, retain_moments, forget_moments, strict=True):
+            layer = calls[0]  # one layer at a time: the widest of a ResNet-18 has 4,608 inputs
+            kernel = kernel_matrix(layer, leaves[layer.path])
+            projected = project_kernel(kernel, *moments, self.alpha_retain, self.alpha_forget)
+            leaves[layer.path] = write_matrix(layer, leaves[layer.path], projected)
+        return model.replace(
+            variables=edited(model.variables, {calls[0].path: leaves[calls[0].path] for calls in layers})
+        )
 
 
 class Sampling(NamedTuple):
-    """Which rows of which layers count; `patches`: at most so many of a layer and a batch, 0 for all. Hashable."""
+    """Which rows of a layer count; `patches`: at most so many of a layer and a batch, 0 for all. Hashable."""
 
     window: bool
     patches: int
-    layers: str
 
 
 def _unmatched(layers: str) -> InputError:
     return InputError(f"layers {shown(layers)} matches no convolution or dense layer; use layers='' for all")
 
 
+def chosen_layers(model: Model, image_shape: tuple[int, ...], layers: str) -> tuple[tuple[Layer, ...], ...]:
+    """The layers whose module path `layers` matches, each with all its calls.
+
+    Raises:
+      InputError: there are none.
+    """
+    found: dict[tuple[str, bytes], list[Layer]] = {}
+    leaves = leaves_by_path(model.variables)
+    for layer in find_layers(model.apply, model.variables, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)):
+        if model.is_parameter(layer.path) and re.search(layers, module_of(layer.path)):
+            leaf = leaves[layer.path]
+            places = kernel_matrix(layer, jnp.arange(leaf.size).reshape(leaf.shape))  # several kernels may share a leaf
+            found.setdefault((layer.path, np.asarray(places).tobytes()), []).append(layer)
+    if not found:
+        raise _unmatched(layers)
+    return tuple(map(tuple, found.values()))
+
+
 def input_moments(
-    model: Model, data: RequestData, indices: np.ndarray, settings: Subspace, rng: jax.Array
-) -> dict[str, jax.Array]:
-    """R R^T of the chosen layers on the images `indices` `(n,)`, by module path, float32 `(inputs, inputs)`."""
+    model: Model,
+    layers: tuple[tuple[Layer, ...], ...],
+    data: RequestData,
+    indices: np.ndarray,
+    settings: Subspace,
+    rng: jax.Array,
+) -> list[jax.Array]:
+    """R R^T of each of `layers` on the images `indices` `(n,)`, float32 `(inputs, inputs)`."""
     batches = -(-len(indices) // settings.batch_size)
     patches = max(settings.max_patches // batches, 1) if settings.max_patches else 0
     function = partial(
@@ -128,27 +158,29 @@ def input_moments(
         model.variables,
         data.images,
         rng,
-        module=linen_module(model),
+        apply=model.apply,
+        layers=layers,
         preparation=data.preparation if settings.augment else data.preparation.without_augmentation(),
-        sampling=Sampling(settings.window, patches, settings.layers),
+        sampling=Sampling(settings.window, patches),
     )
     return sum_over_batches(function, indices, settings.batch_size, rng)
 
 
-@partial(jax.jit, static_argnames=("module", "preparation", "sampling"))
+@partial(jax.jit, static_argnames=("apply", "layers", "preparation", "sampling"))
 def batch_moments(
-    variables: dict[str, Any],
+    variables: Any,
     images: jax.Array,
     window_key: jax.Array,
     indices: jax.Array,
     weights: jax.Array,
     key: jax.Array,
     *,
-    module: nn.Module,
+    apply: Callable[[Any, jax.Array], jax.Array],
+    layers: tuple[tuple[Layer, ...], ...],
     preparation: Preparation,
     sampling: Sampling,
-) -> dict[str, jax.Array]:
-    """R R^T of a batch of uint8 `images[indices]`, by module path, float32 `(inputs, inputs)`.
+) -> list[jax.Array]:
+    """R R^T of a batch of uint8 `images[indices]`, by layer, float32 `(inputs, inputs)`.
 
     Args:
       window_key: of the windows' places, one a layer, which are the same in every batch.
@@ -156,36 +188,32 @@ def batch_moments(
       key: of the augmentation and of the choice of patches.
     """
     augment_key, patch_key = jax.random.split(key)
-    inputs = preparation.augmented(images[indices], augment_key)
+    calls = [layer for of_layer in layers for layer in of_layer]
+    read = layer_inputs(apply, variables, preparation.augmented(images[indices], augment_key), calls)
+    inputs = {layer.number: value for layer, value in zip(calls, read, strict=True)}
 
-    def moment(layer: Layer, place: int) -> jax.Array:
-        if sampling.window and isinstance(layer.module, nn.Conv):
-            layer = layer.replace(inputs=random_window(layer, jax.random.fold_in(window_key, place)))
-        rows = input_rows(layer)
+    def moment(layer: Layer) -> jax.Array:
+        place, value = zlib.crc32(module_of(layer.path).encode()), inputs[layer.number]
+        if sampling.window and layer.window:
+            value = random_window(layer, value, jax.random.fold_in(window_key, place))
+        rows = input_rows(layer, value)
         counts = jnp.repeat(weights, len(rows) // len(weights))
-        if sampling.patches and isinstance(layer.module, nn.Conv) and len(rows) > sampling.patches:
+        if sampling.patches and layer.window and len(rows) > sampling.patches:
             place_key = jax.random.fold_in(patch_key, place)
             kept = jax.random.choice(place_key, len(rows), (sampling.patches,), replace=False)
             rows, counts = rows[kept], counts[kept]
         return second_moment(rows.astype(jnp.float32) * counts[:, None])
 
-    return {
-        path: sum(moment(layer, zlib.crc32(path.encode())) for layer in calls)
-        for path, calls in layer_inputs(module, variables, inputs).items()
-        if re.search(sampling.layers, path)
-    }
+    return [sum(moment(layer) for layer in of_layer) for of_layer in layers]
 
 
-def random_window(layer: Layer, key: jax.Array) -> jax.Array:
+def random_window(layer: Layer, inputs: jax.Array, key: jax.Array) -> jax.Array:
     """A convolution's input `(batch, ..., channels)`, cut along each axis to three times the kernel where it is wider.
 
     One place for all images, any with the same probability.
     """
-    size = layer.module.kernel_size
-    sizes = (size,) if isinstance(size, int) else tuple(size)
-    inputs = layer.inputs
-    first = inputs.ndim - 1 - len(sizes)
-    for axis, k in enumerate(sizes, start=first):
+    first = inputs.ndim - 1 - len(layer.window)
+    for axis, k in enumerate(layer.window, start=first):
         room = inputs.shape[axis] - 3 * k
         if room > 0:
             start = jax.random.randint(jax.random.fold_in(key, axis), (), 0, room + 1)

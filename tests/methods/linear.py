@@ -12,11 +12,13 @@ from osp_jax.data.sources import Split
 from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.networks import init_variables
+from osp_jax.program.gates import Head
 
 CLASSES, SHAPE = 3, (2, 3, 1)
 PREPARATION = Preparation((0.5,), (0.3,), pad=1, flip=True)
+HEAD = Head("params/head/kernel", 0, 1, "params/head/bias")
 STATISTICS: Any = SimpleNamespace(
-    num_classes=CLASSES, classes_seen=lambda: np.arange(CLASSES), channels=SimpleNamespace(head="head")
+    num_classes=CLASSES, classes_seen=lambda: np.arange(CLASSES), gates=SimpleNamespace(head=HEAD)
 )
 
 

@@ -10,25 +10,24 @@ from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
 from osp_jax.interop.linen import from_linen
-from osp_jax.methods.boundary_expand import BoundaryExpand, shadow_loss
-from osp_jax.program.channels import Channels
+from osp_jax.methods.boundary_expand import BoundaryExpand, shadow_loss, shadow_output
+from osp_jax.program.gates import find_gates, noise_images
 from osp_jax.runtime.errors import InputError
-from osp_jax.training.descent import in_eval_mode, in_train_mode, split_variables
+from osp_jax.training.descent import in_train_mode, split_variables
 
 SMALL = {"learning_rate": 1e-4, "train": False}
 PLAIN = Preparation((0.4, 0.5), (0.2, 0.3))
 
 
 class Ending(nn.Module):
-    """A convolution with a bias, and a head of the given kind, whose last outputs are cut off where `keep` says so."""
+    """A convolution with a bias, and a head of the given kind."""
 
     head: Any
-    keep: int | None = None
 
     @nn.compact
     def __call__(self, images, train):
         x = self.head(nn.relu(nn.Conv(5, (1, 1), name="conv")(images)))
-        return x.mean((1, 2))[:, : self.keep]
+        return x.mean((1, 2))
 
 
 def model_of(module):
@@ -42,14 +41,19 @@ def test_the_loss_is_the_cross_entropy_with_the_added_class(layer, use_bias):
     rng, batch = np.random.default_rng(0), {"indices": np.array([0, 3, 4])}
     images = rng.integers(0, 256, (6, 3, 3, 2), dtype=np.uint8)
     model = model_of(Ending(layer.clone(use_bias=use_bias)))
-    params = model.variables["params"]
-    wide = jax.tree.map(lambda leaf: rng.normal(size=(*leaf.shape[:-1], 5)).astype(np.float32), params["head"])
-    state = split_variables(model.replace(variables={"params": {**params, "head": wide}}))
-    value, _ = shadow_loss(in_train_mode(model), PLAIN, "head", 4)(*state, batch, jax.random.key(0), images)
+    gates = find_gates(model.apply, model.variables, jnp.asarray(noise_images((3, 3, 2))))
+    shadow = shadow_output(model.variables, gates, jax.random.key(1))
+    assert shadow.keys() == ({"kernel", "bias"} if use_bias else {"kernel"})
+    shadow = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shadow)
+    params, rest = split_variables(model)
+    loss = shadow_loss(in_train_mode(model), PLAIN, gates, 4)
+    value, _ = loss((params, shadow), rest, batch, jax.random.key(0), images)
     inputs = ((images[batch["indices"]] / 255 - [0.4, 0.5]) / [0.2, 0.3]).reshape(3, 9, 2)
-    conv = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["conv"])
+    conv = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.variables["params"]["conv"])
     hidden = np.maximum(inputs @ conv["kernel"].reshape(2, 5) + conv["bias"], 0).mean(1)
-    logits = hidden @ np.float64(wide["kernel"].reshape(5, 5)) + (wide["bias"] if use_bias else 0)
+    head = model.variables["params"]["head"]
+    kernel = np.append(np.float64(head["kernel"]).reshape(5, 4), shadow["kernel"][:, None], axis=1)
+    logits = hidden @ kernel + (np.append(head["bias"], shadow["bias"]) if use_bias else 0)
     expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[:, 4])
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
@@ -69,23 +73,6 @@ def test_it_forgets_keeps_most_of_the_others_and_sees_forgotten_images_alone(dig
 def test_without_an_epoch_the_network_is_what_it_was(digits):
     model, _ = digits.forget("boundary-expand", (3,), epochs=0)
     jax.tree.map(np.testing.assert_array_equal, model.variables, digits.model.variables)
-
-
-def test_a_network_that_cuts_its_logits_is_an_input_error():
-    model = model_of(Ending(nn.Dense(4, name="head"), keep=4))
-    params = model.variables["params"]
-    wide = {**params, "head": jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape[:-1], 5)), params["head"])}
-    state = split_variables(model.replace(variables={"params": wide}))
-    images = np.zeros((2, 3, 3, 2), np.uint8)
-    with pytest.raises(InputError, match="ends with its head"):
-        shadow_loss(in_eval_mode(model), PLAIN, "head", 4)(*state, {"indices": np.arange(2)}, jax.random.key(0), images)
-
-
-def test_a_network_that_ends_with_a_norm_is_an_input_error():
-    variables = {"params": {"norm": {"scale": np.ones(4), "bias": np.zeros(4)}}}
-    model = model_of(Ending(nn.Dense(4))).replace(variables=variables)
-    with pytest.raises(InputError, match="ends with one"):
-        BoundaryExpand().check(model, Channels((), "norm", ""))
 
 
 @pytest.mark.parametrize("bad", [{"momentum": 2}, {"epochs": -1}, {"batch_size": 0}])

@@ -1,5 +1,7 @@
 """Class-discriminative pruning against NumPy from its equations, and what it does to the digits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -130,6 +132,7 @@ def test_an_option_out_of_range_is_an_input_error(options, message):
 
 def test_a_network_without_filters_is_an_input_error_only_where_they_are_measured():
     network = case("LayerNormed")
-    Cdp().check(network.model, network.channels)
+    gates = dataclasses.replace(network.gates, filters=())
+    Cdp().check(network.model, gates)
     with pytest.raises(InputError, match="name others"):
-        Cdp(source="conv").check(network.model, network.channels)
+        Cdp(source="conv").check(network.model, gates)

@@ -1,5 +1,7 @@
 """Class-aware scores against NumPy with gradients by hand, and what their removal does to the digits."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from osp_jax.data.sources import Split
 from osp_jax.interop.linen import from_linen
 from osp_jax.methods.class_aware import ClassAware, class_needs
 from osp_jax.methods.parts.data import request_data
+from osp_jax.methods.parts.filters import filters
 from osp_jax.runtime.errors import InputError
 from tests.methods.two_convolutions import (
     CLASSES,
@@ -21,6 +24,7 @@ from tests.methods.two_convolutions import (
     gradients,
     parameters,
     request,
+    statistics,
     without,
 )
 from tests.small_networks import CLASSES as CASE_CLASSES
@@ -44,7 +48,7 @@ def needs_by_hand(threshold):
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 def test_what_a_class_needs_is_the_definition(threshold):
     data = request_data(Split(IMAGES, LABELS), EVERYTHING, (1,), PREPARATION, {})
-    actual = class_needs(MODEL, ("conv1", "conv2"), data, EVERYTHING, threshold)
+    actual = class_needs(MODEL, filters(statistics().gates), data, EVERYTHING, threshold)
     for path, expected in needs_by_hand(threshold).items():
         assert 0 < expected.mean() < 1
         np.testing.assert_allclose([actual[c][path] for c in range(CLASSES)], expected, rtol=1e-4)
@@ -84,9 +88,11 @@ def test_blocks_under_jit_and_rematerialisation_are_scored_like_any_other():
     moments = {"mean": wrapped.mean, "std": wrapped.std, "class_names": wrapped.class_names}
     unwrapped = from_linen(Unwrapped(), wrapped.variables, **moments)
     images = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
-    indices, paths = np.arange(4, dtype=np.int32), ("rematerialised/second", "compiled/second")
+    indices, units = np.arange(4, dtype=np.int32), filters(case("Wrapped").gates)
+    paths = ("rematerialised/second", "compiled/second")
+    assert {*paths} < {unit.name for unit in units.groups}
     data = request_data(Split(images, indices // 2), indices, (1,), PREPARATION, {})
-    inside, outside = (class_needs(m, paths, data, indices, 1e-5) for m in (wrapped, unwrapped))
+    inside, outside = (class_needs(m, units, data, indices, 1e-5) for m in (wrapped, unwrapped))
     assert 0 < np.mean([inside[c][path] for c in inside for path in paths]) < 1
     jax.tree.map(np.testing.assert_array_equal, inside, outside)
 
@@ -135,7 +141,7 @@ def test_an_option_out_of_range_is_an_input_error(options, message):
 def test_layers_without_filters_are_an_input_error():
     network = case("LayerNormed")
     with pytest.raises(InputError, match="name others"):
-        ClassAware(layers="all").check(network.model, network.channels)
+        ClassAware(layers="all").check(network.model, dataclasses.replace(network.gates, filters=()))
 
 
 def test_statistics_of_another_network_are_an_input_error(resnet8, flat_mlp):

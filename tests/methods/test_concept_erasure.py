@@ -16,14 +16,14 @@ from configs.default import get_config
 from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
-from osp_jax.interop.linen import from_linen, linen_module
+from osp_jax.interop.linen import from_linen
 from osp_jax.methods import unlearn_classes
 from osp_jax.methods.concept_erasure import ConceptErasure, erasure_targets, forgotten_weight, mixtures
 from osp_jax.methods.parts.data import request_data
-from osp_jax.methods.parts.kernel_refit import solve_ridge
-from osp_jax.methods.parts.unsupported_column import recipe_level, unsupported_columns
+from osp_jax.methods.parts.unsupported_column import measured_level, recipe_level, unsupported_columns
 from osp_jax.networks import create_model, init_variables
-from osp_jax.program.tail import own_writers
+from osp_jax.program.gates import Head
+from osp_jax.program.tail import tail_of
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics
 from osp_jax.training.schedules import learning_rate
@@ -102,41 +102,7 @@ def test_an_anchor_of_classes_is_the_mean_of_the_class_that_the_network_takes_th
     np.testing.assert_allclose(targets[0, 3], [1, 1], atol=1e-6)
 
 
-# Regressions.
-
-
-def test_ridge_regression_is_that_of_the_normal_equations(key):
-    rows = jax.random.normal(key, (3, 30, 4))
-    wanted = jax.random.normal(jax.random.fold_in(key, 1), (3, 30))
-    spread = jnp.asarray([1.0, 0.1, 10, 1])
-    gram, product = jnp.einsum("cnr,cns->crs", rows, rows), jnp.einsum("cnr,cn->cr", rows, wanted)
-    found = solve_ridge(gram, product, spread, 0.5)
-    for c in range(3):
-        system = np.float64(gram[c]) + 0.5 * np.diag(np.float64(spread))
-        np.testing.assert_allclose(found[:, c], np.linalg.solve(system, np.float64(product[c])), rtol=1e-3, atol=1e-4)
-
-
-# Which kernels.
-
-
-@pytest.mark.parametrize(
-    ("name", "kernels"),
-    [
-        ("resnet8", {"stage3_block1/conv2", "stage3_block1/conv_shortcut"}),
-        ("resnet20", {"stage3_block3/conv2"}),  # what earlier blocks write into the stream, this block reads
-        ("vgg11", {"conv5_2"}),
-        ("FlatMLP", {"Dense_1"}),
-    ],
-)
-def test_only_kernels_that_make_a_channel_of_the_features_and_no_other_are_refitted(name, kernels):
-    module, _, images, channels = case(name)
-    assert {writer.kernel for writer in own_writers(module, channels, images.shape[1:])} == kernels
-
-
-def test_outputs_that_are_pooled_before_their_relu_are_refused():
-    module, _, images, channels = case("PoolNet")
-    with pytest.raises(InputError, match="choose a method"):
-        own_writers(module, channels, images.shape[1:])
+# Features.
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg11", "allcnn"])
@@ -162,10 +128,10 @@ def test_features_of_the_images_it_sees_come_near_their_targets_and_nothing_else
     assert np.abs(now - target)[labels == 2].mean() < 0.6 * np.abs(before - target)[labels == 2].mean()
     old, new = (traverse_util.flatten_dict(m.variables["params"], sep="/") for m in (model, after))
     changed = {path for path in old if not np.array_equal(old[path], new[path])}
-    kernels = {writer.kernel for writer in own_writers(linen_module(model), statistics.channels, (32, 32, 3))}
-    biases = {f"{writer.path}/bias" for writer in statistics.channels.last.writers}
-    assert {f"{kernel}/kernel" for kernel in kernels} <= changed
-    assert changed <= {f"{kernel}/kernel" for kernel in kernels} | biases | {"head/kernel", "head/bias"}
+    writers = tail_of(model, 10, (32, 32, 3)).writers
+    kernels = {writer.layer.path.removeprefix("params/") for writer in writers}
+    biases = {path.removeprefix("params/") for writer in writers for path in writer.biases}
+    assert kernels <= changed <= kernels | biases | {"head/kernel", "head/bias"}
 
 
 @pytest.mark.parametrize("name", ["resnet8", "cifarnet"])
@@ -195,11 +161,11 @@ def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images
 
 
 def test_the_new_column_lies_the_level_below_the_others_and_leaves_them_alone(key):
-    _, variables, _, channels = case("resnet8")
+    _, variables, _, gates = case("resnet8")
     head = variables["params"]["head"]
     inputs = jax.random.uniform(key, (2, 7, head["kernel"].shape[0]))
     vector = jnp.zeros(5).at[jnp.asarray([1, 3])].set(1)
-    columns = unsupported_columns(variables, channels, inputs, jnp.ones((2, 7)), vector, 9.0)
+    columns = unsupported_columns(variables, gates.head, inputs, jnp.ones((2, 7)), vector, 9.0)
     new = {leaf: columns[f"params/head/{leaf}"] for leaf in ("kernel", "bias")}
     kept = np.asarray(vector) == 0
     np.testing.assert_array_equal(new["kernel"][:, kept], head["kernel"][:, kept])
@@ -207,6 +173,34 @@ def test_the_new_column_lies_the_level_below_the_others_and_leaves_them_alone(ke
     others = jax.scipy.special.logsumexp(logits[..., kept], axis=-1)
     for c in (1, 3):
         np.testing.assert_allclose((others - logits[..., c]).mean(), 9, rtol=1e-4)
+
+
+def test_the_column_of_a_kernel_of_classes_by_features_is_the_same(key):
+    _, variables, _, gates = case("resnet8")
+    inputs, vector = jax.random.uniform(key, (1, 7, 16)), jnp.eye(5)[2]
+    given = inputs, jnp.ones((1, 7)), vector, 9.0
+    expected = unsupported_columns(variables, gates.head, *given)
+    turned = Head("weight", input_axis=1, output_axis=0, bias="bias")
+    leaves = {"weight": variables["params"]["head"]["kernel"].T, "bias": variables["params"]["head"]["bias"]}
+    found = unsupported_columns(leaves, turned, *given)
+    np.testing.assert_allclose(found["weight"].T, expected[gates.head.kernel], rtol=1e-6)
+    np.testing.assert_allclose(found["bias"], expected[gates.head.bias], rtol=1e-6)
+
+
+def test_without_a_recipe_the_level_is_how_far_other_classes_lie_below_on_retained_images():
+    logits, labels = jnp.asarray([[9.0, 1, 2, 50], [3, 9, 0, 50], [0, 0, 0, 0]]), jnp.asarray([0, 1, 3])
+    found = measured_level(logits, labels, jnp.asarray([1.0, 1, 0]), jnp.asarray([0.0, 0, 0, 1]))
+    below = [np.logaddexp(9, 2) - 1, np.logaddexp(9, 1) - 2, np.logaddexp(9, 0) - 3, np.logaddexp(3, 9) - 0]
+    np.testing.assert_allclose(found, np.mean(below), rtol=1e-5)
+
+
+def test_without_a_recipe_a_request_is_answered(digits):
+    data = dataclasses.replace(digits.data((3,)), recipe=None)
+    given = {"data": data, "statistics": digits.statistics, "rng": jax.random.key(0)}
+    model = unlearn_classes(ConceptErasure(images=100), digits.model, (3,), **given)
+    forgotten, retained = digits.accuracies(model, (3,))
+    assert forgotten < 0.05
+    assert retained > digits.accuracies(digits.model, (3,))[1] - 0.1
 
 
 def test_the_level_is_where_a_head_trained_without_the_class_ends(key):

@@ -48,7 +48,7 @@ def test_two_classes_are_forgotten_at_once(digits):
 
 def test_a_network_without_such_a_kernel_is_an_input_error_that_names_the_remedy(flat_mlp):
     with pytest.raises(InputError, match="another method"):
-        ConvTranspose().check(flat_mlp.model, flat_mlp.statistics.channels)
+        ConvTranspose().check(flat_mlp.model, flat_mlp.statistics.gates)
 
 
 @pytest.mark.parametrize(

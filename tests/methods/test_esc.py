@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from osp_jax.data.augment import Preparation
-from osp_jax.interop.linen import from_linen
 from osp_jax.methods import unlearn_classes
 from osp_jax.methods.esc import Esc, erase_directions
 from osp_jax.runtime.errors import InputError
+from osp_jax.trees import leaves_by_path
 from tests.methods.digits_by_hand import layer_columns
-from tests.small_networks import SHAPE, assert_close, random_variables
+from tests.small_networks import SHAPE, assert_close
 
 
 def request_to(trained, images, **options):
@@ -76,8 +75,8 @@ def test_where_every_direction_is_erased_the_forgotten_images_give_the_bias(name
     model = request_to(trained, images, percent=100.0)
     inputs = (images / np.float32(255) - 0.5) / 0.3
     before, after = (np.asarray(jax.jit(m.apply)(m.variables, inputs)) for m in (trained.model, model))
-    head = trained.statistics.channels.head
-    bias = np.broadcast_to(model.variables["params"][head]["bias"], after.shape)
+    bias = leaves_by_path(model.variables)[trained.statistics.gates.head.bias]
+    bias = np.broadcast_to(bias, after.shape)
     # What is below a thousandth of the largest singular value counts as rounding and stays.
     np.testing.assert_allclose(after, bias, atol=2e-3 * np.abs(before - bias).max())
 
@@ -101,23 +100,6 @@ def test_erasing_the_same_directions_again_changes_nothing():
 def test_features_that_are_all_zero_leave_the_head_as_it_is():
     kernel = normal(8, 4)
     np.testing.assert_array_equal(erase_directions(kernel, np.zeros((8, 8), np.float32), 2), kernel)
-
-
-class GroupedHead(nn.Module):
-    """A head that is no product of features and kernel."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return nn.Conv(6, (1, 1), feature_group_count=3, name="head")(x).mean((1, 2))
-
-
-def test_a_head_without_a_kernel_that_multiplies_features_is_an_input_error():
-    variables = random_variables(GroupedHead(), np.zeros((1, 4, 4, 3), np.float32))
-    model = from_linen(GroupedHead(), variables, mean=(0.5,), std=(0.3,), class_names=list("abcdef"))
-    statistics = SimpleNamespace(channels=SimpleNamespace(head="head"))
-    trained = SimpleNamespace(model=model, statistics=statistics)
-    with pytest.raises(InputError, match="use a network"):
-        request_to(trained, np.zeros((2, 4, 4, 3), np.uint8))
 
 
 @pytest.mark.parametrize("options", [{"percent": -1.0}, {"percent": 101.0}, {"batch_size": 0}], ids=str)

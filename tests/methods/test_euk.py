@@ -51,7 +51,7 @@ def test_nothing_of_the_forgotten_layers_reaches_the_result(digits):
 
 def test_more_layers_than_the_network_has_is_an_input_error_that_tells_how_many(digits):
     with pytest.raises(InputError, match="has 4 layers"):
-        Euk(k=5).check(digits.model, digits.statistics.channels)
+        Euk(k=5).check(digits.model, digits.statistics.gates)
     with pytest.raises(InputError, match="has 4 layers"):
         digits.forget("euk", (3,), k=5)
 

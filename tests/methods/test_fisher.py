@@ -6,6 +6,7 @@ import pytest
 
 from osp_jax.methods import get_method
 from osp_jax.methods.fisher import expected_information, noise_moments
+from osp_jax.program.gates import Head
 from osp_jax.runtime.errors import InputError
 from osp_jax.training.descent import split_variables
 from tests.methods.linear import (
@@ -20,7 +21,7 @@ from tests.methods.linear import (
 )
 
 SPLIT = images_of((5, 3, 4))
-HEAD = ("head/kernel", "head/bias")
+HEAD = Head("head/kernel", 0, 1, "head/bias")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -81,7 +82,7 @@ def test_the_noise_is_standard_normal_in_units_of_its_deviation(digits):
     information = expected_information(digits.model, data, 32)
     erased = np.eye(10, dtype=np.float32)[3]
     params, new = (split_variables(model)[0] for model in (digits.model, model))
-    head = ("params/head/kernel", "params/head/bias")
+    head = digits.statistics.gates.head
     moments = noise_moments(params, information, erased, 1e-6, head=head, rule="fisher_new")
     units = jax.tree.map(lambda new, mean, std: np.ravel((new - mean) / std), new, *moments)
     units = np.concatenate(jax.tree.leaves(units))

@@ -63,7 +63,7 @@ def test_without_epochs_only_convolutions_are_reset(digits):
 
 def test_a_network_without_convolutions_is_an_input_error(flat_mlp):
     with pytest.raises(InputError, match="2-D convolution"):
-        msg.Msg().check(flat_mlp.model, flat_mlp.statistics.channels)
+        msg.Msg().check(flat_mlp.model, flat_mlp.statistics.gates)
 
 
 @pytest.mark.parametrize("options", [{"fraction": 2.0}, {"kept_rate": -1.0}, {"epochs": -1}, {"momentum": 1.5}])

@@ -35,15 +35,16 @@ def gains_by_definition(layer, forget) -> np.ndarray:
 
 @pytest.mark.parametrize("forget", [(2,), (0, 4)])
 @pytest.mark.parametrize("layers", ["last", "all"])
-def test_osp_multiplies_scale_and_bias_by_the_gains_of_the_definition(resnet8, layers, forget):
+def test_osp_multiplies_the_leaves_of_a_gate_by_the_gains_of_the_definition(resnet8, layers, forget):
     before = flat(resnet8.model)
     expected = dict(before)
-    for group in resnet8.statistics.channels.groups:
+    for group in resnet8.statistics.gates.groups:
         if layers == "all" or group.name == "stage3_block1/bn_shortcut":
             gains = gains_by_definition(resnet8.statistics.layers[group.name], forget)
             assert gains.min() < 1
-            for writer in group.writers:
-                expected |= {f"{writer.path}/{leaf}": before[f"{writer.path}/{leaf}"] * gains for leaf in writer.leaves}
+            for factor in group.factors:  # of an axis of channels: the last one of a norm, the inputs of a kernel
+                path = factor.path.removeprefix("params/")
+                expected[path] = expected[path] * (gains if group.writers else gains[:, None])
     after = flat(request_of("osp", resnet8, forget, layers=layers))
     assert after.keys() == expected.keys()
     for path, value in expected.items():
@@ -109,17 +110,17 @@ def test_in_the_head_of_a_flattened_map_a_channel_has_a_row_for_each_position(po
     [
         ("last", ("stage3_block1/bn_shortcut",)),
         ("stage[12].*bn1", ("stage1_block1/bn1", "stage2_block1/bn1")),
-        ("bn2$", ("stage1_block1/bn2",)),
+        ("/input$", ("stage2_block1/conv1/input",)),
     ],
 )
 def test_layers_are_chosen_by_name(resnet8, layers, groups):
-    assert chosen_groups(resnet8.statistics.channels, layers) == groups
+    assert chosen_groups(resnet8.statistics.gates, layers) == groups
 
 
 def test_all_layers_are_all_groups_from_input_to_output(resnet8):
-    names = chosen_groups(resnet8.statistics.channels, "all")
-    assert len(names) == 6
-    assert names == tuple(group.name for group in resnet8.statistics.channels.groups)
+    names = chosen_groups(resnet8.statistics.gates, "all")
+    assert len(names) == 7
+    assert names == tuple(group.name for group in resnet8.statistics.gates.groups)
 
 
 @pytest.mark.parametrize(

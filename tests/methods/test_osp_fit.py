@@ -9,16 +9,17 @@ import pytest
 from flax import traverse_util
 from scipy.special import log_softmax, softmax
 
-from osp_jax.interop.linen import from_linen
 from osp_jax.methods.osp_fit import OspFit, draw_features, fit_gains, fitting_sample
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics, layer_statistics
+from osp_jax.trees import changed_paths
 from tests.methods.conftest import Trained, request_of
-from tests.small_networks import SmoothLast, assert_close, random_variables
+from tests.small_networks import SmoothLast, assert_close, model_of, random_variables
 
 CLASSES, CHANNELS = 3, 6
 KERNEL = np.kron(np.eye(CLASSES), np.ones((2, 1))).astype(np.float32)  # class c reads channels 2c and 2c + 1
 BIAS = np.array([0.1, 0.0, -0.1], np.float32)
+EACH = np.arange(CHANNELS)  # a feature for each channel
 
 
 def separable(images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +29,7 @@ def separable(images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (rng.uniform(0.2, 0.5, (images, CHANNELS)) + 3 * KERNEL[:, labels].T).astype(np.float32), labels
 
 
-def fit(features, labels, forget, channels=CHANNELS, kernel=KERNEL, bias=BIAS, **options):
+def fit(features, labels, forget, channels=EACH, kernel=KERNEL, bias=BIAS, **options):
     vector = jnp.zeros(kernel.shape[1]).at[jnp.array(forget)].set(1)
     arrays = (jnp.asarray(a) for a in (features, labels, kernel, bias))
     fitted = jax.jit(lambda *arrays: fit_gains(*arrays, channels, OspFit(**options)))
@@ -88,7 +89,7 @@ def test_the_fit_descends_the_loss_as_written_down(seed, forget):
     features = rng.exponential(size=(4, 5)).astype(np.float32)
     kernel, bias = rng.normal(size=(5, 4)).astype(np.float32), np.array([3, 0, 0, 2.5], np.float32)
     labels = np.array([0, 1, 2, -1])
-    fitted = fit(features, labels, forget, 5, kernel, bias, margin=2.0, forget_weight=0.4, steps=30)
+    fitted = fit(features, labels, forget, np.arange(5), kernel, bias, margin=2.0, forget_weight=0.4, steps=30)
     expected = adam_by_hand(
         lambda gains: loss_by_hand(gains, features, labels, forget, kernel, bias, 2.0, 0.4), 5, 30, 0.05
     )
@@ -100,7 +101,8 @@ def test_gains_of_a_flattened_map_are_shared_by_the_positions():
     features, labels = separable()
     positions = np.concatenate([features, features], axis=1) / 2  # channels fastest
     twice = np.concatenate([KERNEL, KERNEL])
-    np.testing.assert_allclose(fit(positions, labels, (1,), kernel=twice), fit(features, labels, (1,)), atol=1e-4)
+    shared = fit(positions, labels, (1,), np.tile(EACH, 2), twice)
+    np.testing.assert_allclose(shared, fit(features, labels, (1,)), atol=1e-4)
 
 
 def test_drawn_features_have_the_moments_of_their_class():
@@ -205,12 +207,15 @@ def test_statistics_do_not_stand_for_the_positions_of_a_flattened_map(pool_net):
         request_of("osp-fit", pool_net, (1,), source="statistics")
 
 
-@pytest.mark.parametrize(("method", "options"), [("osp-fit", {}), ("osp", {"place": "head"})])
-def test_a_head_that_does_not_read_the_last_group_is_an_input_error(method, options):
-    """Gains of channels below a smooth layer must not be multiplied onto the smooth layer's features."""
+@pytest.mark.parametrize(("method", "options"), [("osp-fit", {}), ("osp", {}), ("osp", {"place": "head"})])
+def test_behind_a_smooth_layer_the_gains_of_its_features_stand_in_the_rows_of_the_head(method, options):
+    """And not on the channels below it."""
     images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
-    variables = random_variables(SmoothLast(), jnp.zeros(images.shape))
-    model = from_linen(SmoothLast(), variables, mean=(0.5,) * 3, std=(0.3,) * 3, class_names=list("abcde"))
+    model = model_of(SmoothLast(), random_variables(SmoothLast(), jnp.zeros(images.shape)))
     statistics = collect_statistics(model, [(images, np.arange(10) % 5)], keep_features=10)
-    with pytest.raises(InputError, match="does not read"):
-        request_of(method, Trained(model, statistics), (1,), **options)
+    new = request_of(method, Trained(model, statistics), (1,), **options)
+    assert changed_paths(model.variables, new.variables) == ("params/head/kernel",)
+    before, after = (each.variables["params"]["head"]["kernel"] for each in (model, new))
+    gains = np.asarray(after / before)
+    np.testing.assert_allclose(gains, np.broadcast_to(gains[:, :1], gains.shape), rtol=1e-5)
+    assert 0 <= gains.min() < 1

@@ -11,8 +11,8 @@ from flax import linen as nn
 from osp_jax.data.augment import Preparation
 from osp_jax.interop.linen import from_linen
 from osp_jax.methods import unlearn_classes
-from osp_jax.methods.subspace import Subspace, input_moments, project_kernel, random_window
-from osp_jax.program.layer_inputs import Layer
+from osp_jax.methods.subspace import Subspace, chosen_layers, input_moments, project_kernel, random_window
+from osp_jax.program.layer_inputs import find_layers
 from osp_jax.runtime.errors import InputError
 from tests.methods.digits_by_hand import layer_columns, outputs_by_inputs
 from tests.small_networks import assert_close, random_variables
@@ -117,14 +117,16 @@ def test_patches_count_once_and_are_no_more_than_asked_for(options, least, most)
     variables = random_variables(PointConv(), np.zeros((1, 8, 8, 1), np.float32))
     model = from_linen(PointConv(), variables, mean=(0.0,), std=(1.0,), class_names=("a", "b"))
     data = SimpleNamespace(images=jnp.asarray(images), preparation=Preparation((0.0,), (1.0,)))
-    moments = input_moments(model, data, np.arange(10), Subspace(**options, batch_size=4), jax.random.key(0))
-    assert least <= moments["conv"].item() <= most
+    layers = chosen_layers(model, (8, 8, 1), "")
+    moments = input_moments(model, layers, data, np.arange(10), Subspace(**options, batch_size=4), jax.random.key(0))
+    assert least <= moments[0].item() <= most
 
 
 def test_a_window_is_three_kernels_wide_and_its_place_random():
     inputs = jnp.arange(2 * 12 * 7 * 2.0).reshape(2, 12, 7, 2)
-    layer = Layer(nn.Conv(1, (3, 2)), inputs)
-    windows = [np.asarray(random_window(layer, jax.random.key(i))) for i in range(40)]
+    module = nn.Conv(1, (3, 2))
+    (layer,) = find_layers(module.apply, module.init(jax.random.key(0), inputs), inputs)
+    windows = [np.asarray(random_window(layer, inputs, jax.random.key(i))) for i in range(40)]
     places = {(int(w[0, 0, 0, 0]) // 14, int(w[0, 0, 0, 0]) % 14 // 2) for w in windows}
     assert places == {(row, column) for row in range(4) for column in range(2)}
     for window in windows:

@@ -52,9 +52,9 @@ def answer(
     _check_supplies(method, model, data, forget)
     if gone:
         statistics, data = statistics.without(gone), data and data.without(gone)
-        model = model.replace(variables=keep_out_of_reach(model.variables, statistics.channels, gone))
+        model = model.replace(variables=keep_out_of_reach(model.variables, statistics.gates, gone))
     new = method.unlearn(model, forget, data=data, statistics=statistics, rng=rng)
-    variables = keep_out_of_reach(new.variables, statistics.channels, gone)
+    variables = keep_out_of_reach(new.variables, statistics.gates, gone)
     return new.replace(variables=variables, forgotten=tuple(sorted({*gone, *forget})))
 
 

@@ -5,56 +5,64 @@ the input channels of the next layers. In a residual stream each layer that adds
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 
 from osp_jax.masks import Mask, apply_mask
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import chosen_groups
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
-from osp_jax.program.channels import ChannelGroup, Channels
+from osp_jax.program.gates import Gate, Gates
+from osp_jax.program.kernels import kernel_outputs
 from osp_jax.runtime.errors import InputError
 from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches, in_train_mode, split_variables
 
 SCOPES = ("global", "layer")
 
+Apply = Callable[[Any, jax.Array], jax.Array]
 
-def filters(channels: Channels, layers: str = "all") -> Channels:
-    """`channels` with a group for each layer that has filters, named by the layer's path, instead of its own groups.
 
-    `layers` says of which of its own groups: 'last', 'all', or a regular expression on their names.
+def filters(gates: Gates, layers: str = "all") -> Gates:
+    """`gates` with a group for each layer that has filters, named by the layer's path, instead of its own groups.
+
+    `layers` says of which of its own groups: 'last', 'all', or a regular expression on their names. Of a group that is
+    gated where it is read, the filters are those of the last layer in front of it with as many channels.
     """
-    names = chosen_groups(channels, layers)
-    chosen = [group for group in channels.groups if group.name in names]
-    groups = tuple(ChannelGroup(w.kernel, group.channels, (w,)) for group in chosen for w in group.writers if w.kernel)
-    if not groups:
+    chosen = [group for group in gates.groups if group.name in chosen_groups(gates, layers)]
+    found: dict[str, Gate] = {} if layers != "all" else {unit.name: unit for unit in gates.filters}
+    for group in chosen:
+        kernels = {kernel.path for kernel in group.kernels}
+        own = [unit for unit in gates.filters if kernels & set(kernel_paths(unit))]
+        before = [unit for unit in gates.filters if unit.value <= group.value and unit.channels == group.channels]
+        found |= {unit.name: unit for unit in own or before[-1:]}
+    if not found:
         raise InputError("none of these layers has channels of its own to prune; name others, or take another method")
-    return dataclasses.replace(channels, groups=groups)
+    groups = sorted(found.values(), key=lambda unit: unit.value)
+    return dataclasses.replace(gates, groups=tuple(groups), features=groups[-1].name)
 
 
-def filter_outputs(
-    module: nn.Module, variables: dict[str, Any], inputs: jax.Array, paths: tuple[str, ...]
-) -> dict[str, jax.Array]:
-    """What the layers at `paths` put out in eval mode, `(batch, ..., channels)` by path; jittable.
+def kernel_paths(unit: Gate) -> tuple[str, ...]:
+    """The paths of the kernels that make the channels of a filter."""
+    return tuple(kernel.path for kernel in unit.kernels)
+
+
+def filter_outputs(model_apply: Apply, units: Gates, variables: Any, inputs: jax.Array) -> dict[str, jax.Array]:
+    """What the layers of filters put out in eval mode, in front of any norm, `(batch, ..., channels)` by name.
+
+    Jittable.
 
     Args:
+      units: as `filters` gives them.
       inputs: normalised images, `(batch, h, w, c)`.
     """
-
-    def wanted(layer: nn.Module, method: str) -> bool:
-        return method == "__call__" and "/".join(layer.path) in paths
-
-    options = {"capture_intermediates": wanted, "mutable": ["intermediates"]}
-    _, recorded = module.apply(variables, inputs, False, **options)
-    outputs = traverse_util.flatten_dict(recorded["intermediates"], sep="/")
-    return {path: outputs[f"{path}/__call__"][0] for path in paths}
+    paths = {unit.name: kernel_paths(unit)[0] for unit in units.groups}
+    _, outputs = kernel_outputs(model_apply, variables, inputs, tuple(paths.values()))
+    return {name: outputs[path] for name, path in paths.items()}
 
 
 def without_highest(scores: Mapping[str, np.ndarray], fraction: float, scope: str) -> dict[str, np.ndarray]:

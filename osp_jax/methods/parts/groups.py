@@ -6,20 +6,19 @@ from functools import lru_cache
 import numpy as np
 
 from osp_jax.masks import build_kernel_mask, build_mask
-from osp_jax.methods.parts.head import head_kernel
-from osp_jax.program.channels import Channels
+from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.statistics import Statistics
 
 
 @lru_cache(maxsize=64)
-def chosen_groups(channels: Channels, layers: str) -> tuple[str, ...]:
+def chosen_groups(gates: Gates, layers: str) -> tuple[str, ...]:
     """Names of the channel groups that `layers` means: 'last', 'all', or a regular expression."""
-    names = tuple(group.name for group in channels.groups)
+    names = tuple(group.name for group in gates.groups)
     if layers == "all":
         return names
     if layers == "last":
-        return (channels.last.name,)
+        return (gates.last.name,)
     try:
         chosen = tuple(name for name in names if re.search(layers, name))
     except re.error as error:
@@ -37,10 +36,10 @@ def forget_vector(forget: tuple[int, ...], statistics: Statistics) -> np.ndarray
 
 
 @lru_cache(maxsize=64)
-def masked_paths(channels: Channels, names: tuple[str, ...], place: str, erase: bool) -> tuple[str, ...]:
-    """Paths of the parameters that a mask on the groups `names` touches."""
+def masked_paths(gates: Gates, names: tuple[str, ...], place: str, erase: bool) -> tuple[str, ...]:
+    """Paths of the leaves that a mask on the groups `names` touches."""
     if place == "head":
-        return (head_kernel(channels),)
-    gains = {group.name: np.ones(group.channels, np.float32) for group in channels.groups if group.name in names}
-    mask = build_mask(gains, channels, erase=erase) if place == "gate" else build_kernel_mask(gains, channels)
+        return tuple(factor.path for factor in gates.last.readers)
+    gains = {group.name: np.ones(group.channels, np.float32) for group in gates.groups if group.name in names}
+    mask = build_mask(gains, gates, erase=erase) if place == "gate" else build_kernel_mask(gains, gates)
     return tuple(mask)

@@ -1,31 +1,57 @@
-"""The head of a network: the layer that gives the logits."""
+"""The head of a network: the linear layer that gives the logits."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from osp_jax.program.channels import Channels
-from osp_jax.trees import leaves_by_path, pruned
-
-
-def head_kernel(channels: Channels) -> str:
-    """The path of the head's kernel."""
-    return f"params/{channels.head}/kernel"
+from osp_jax.program.gates import Gates, Head
+from osp_jax.trees import pruned
 
 
-def head_bias(channels: Channels) -> str:
-    """The path of the head's bias, which not every head has."""
-    return f"params/{channels.head}/bias"
+def head_leaves(head: Head) -> tuple[str, ...]:
+    """The paths of the head's kernel and, where there is one, its bias."""
+    return (head.kernel,) if head.bias is None else (head.kernel, head.bias)
 
 
-def head_of(variables: Any, channels: Channels) -> tuple[jax.Array, jax.Array]:
+def head_of(variables: Any, head: Head) -> tuple[jax.Array, jax.Array]:
     """(kernel `(features, classes)`, bias `(classes,)`, zeros where there is none) of the head.
 
     Raises:
-      InputError: the statistics that `channels` are of are those of another network.
+      InputError: the statistics that `head` is of are those of another network.
     """
-    (kernel,) = pruned(variables, (head_kernel(channels),)).values()
-    kernel = kernel.reshape(-1, kernel.shape[-1])  # a 1x1 convolution is a dense layer too
-    bias = leaves_by_path(variables).get(head_bias(channels))
-    return kernel, jnp.zeros(kernel.shape[-1], kernel.dtype) if bias is None else bias
+    leaves = pruned(variables, head_leaves(head))
+    kernel = jnp.moveaxis(leaves[head.kernel], (head.input_axis, head.output_axis), (-2, -1))
+    kernel = kernel.reshape(kernel.shape[-2:])  # a 1x1 convolution is a dense layer too
+    bias = jnp.zeros(kernel.shape[-1], kernel.dtype) if head.bias is None else leaves[head.bias].reshape(-1)
+    return kernel, bias
+
+
+def head_logits(variables: Any, head: Head, inputs: jax.Array) -> jax.Array:
+    """Logits `(..., classes)` of inputs of the head `(..., features)`."""
+    kernel, bias = head_of(variables, head)
+    return inputs @ kernel + bias
+
+
+def head_changes(variables: Any, head: Head, kernel: jax.Array, bias: jax.Array) -> dict[str, jax.Array]:
+    """The leaves that put this kernel and bias, laid out as `head_of` gives them, into the head; by path.
+
+    Where the head has no bias, `bias` is left out.
+    """
+    leaves = pruned(variables, head_leaves(head))
+    old = leaves[head.kernel]
+    axes = (head.input_axis, head.output_axis)
+    moved = jnp.moveaxis(old, axes, (-2, -1))
+    new = {head.kernel: jnp.moveaxis(kernel.reshape(moved.shape), (-2, -1), axes).astype(old.dtype)}
+    if head.bias is not None:
+        new[head.bias] = bias.reshape(leaves[head.bias].shape).astype(leaves[head.bias].dtype)
+    return new
+
+
+def feature_channels(gates: Gates) -> np.ndarray:
+    """The channel of the last group that each feature of the head belongs to, int `(features,)`."""
+    head = gates.head
+    (factor,) = gates.last.readers
+    index = np.reshape(factor.index, factor.shape)
+    return np.moveaxis(index, head.input_axis, 0).reshape(index.shape[head.input_axis], -1)[:, 0]

@@ -1,34 +1,48 @@
 """Refits the kernels that write the last features, so that these come near given targets, without a gradient step.
 
-No linear map behind the ReLU could be folded into the network, so the maps in front of it are solved for: a feature is
-linear in them where its ReLU is open, so each channel is a ridge regression of its own (Gauss-Newton; two rounds
-suffice).
+No linear map behind an activation could be folded into the network, so the maps in front of it are solved for. Channel
+by channel a feature is near to linear in them: its derivative by the kernel's result, position by position, is that of
+what stands between (where that is a ReLU, 1 where it is open). So each channel is a ridge regression of its own
+(Gauss-Newton; two rounds suffice). Behind a norm over channels each image keeps its own mean and deviation; then the
+features are linear in the kernels, and one round is all.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial, reduce
+from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+import numpy as np
 
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.moments import matmul
-from osp_jax.model import Model
-from osp_jax.networks import variable_shapes
-from osp_jax.program.channels import Writer
-from osp_jax.program.layer_inputs import Layer, input_rows
-from osp_jax.program.tail import Tail
+from osp_jax.program.layer_inputs import kernel_matrix, outputs_of, write_matrix
+from osp_jax.program.tail import Ends, Tail, Writer, by_image, rows_of
 from osp_jax.runtime.distributed import everywhere
-from osp_jax.runtime.errors import InputError
 from osp_jax.trees import edited, leaves_by_path
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Response:
+    """How a writer's result reaches the features, under given variables.
+
+    Attributes:
+      factor: what each channel is multiplied by before the first operation that is not affine, float32 `(channels,)`.
+      positions: those of the result that the features depend on, ascending.
+      bias: path of the leaf that shifts the channels there; None where there is none.
+      bias_factor: by what, `(channels,)`.
+    """
+
+    factor: jax.Array
+    positions: tuple[int, ...]
+    bias: str | None
+    bias_factor: jax.Array
+
+
 def refit(
-    variables: dict[str, Any],
+    variables: Any,
     tail: Tail,
-    factors: Mapping[str, jax.Array],
     kept: Sequence[list[jax.Array]],
     real: jax.Array,
     targets: jax.Array,
@@ -37,30 +51,36 @@ def refit(
     directions: int,
     ridge: float,
     rounds: int,
-) -> dict[str, Any]:
-    """Variables with kernels, and a bias, under which the spatial means of the last features come near `targets`.
+) -> Any:
+    """Variables with kernels, and a bias, under which the last features come near `targets`.
 
     Args:
       tail, kept: the network from the kernels on, and by batch what it starts from.
-      factors: as `norm_factors` has them.
       real: 0/1 `(batches, batch)`, 0 for rows that only fill up.
-      targets: `(batches, batch, channels)`. weights: `(batches, batch)`, of the squared errors.
+      targets: `(batches, batch, features)`. weights: `(batches, batch)`, of the squared errors.
       directions: how many principal directions of what a kernel reads it may change in; 0: all.
       ridge: against a change, over the mean square of what is read.
-      rounds: how often it is decided anew which ReLUs are open.
+      rounds: how often derivatives are taken anew, where no norm over channels follows.
     """
-    writers = tail.writers
-    moments = _total(_moments(variables, *given, tail=tail) for given in zip(kept, real, strict=True))
-    # In the order of the writers, which a compiled program's dictionary does not keep.
-    bases = {w.kernel: principal_directions(moments[w.kernel] / real.sum(), directions) for w in writers}
-    spread = jnp.concatenate([*(values for _, values in bases.values()), jnp.ones(1)])  # the bias reads 1
-    biased = any("bias" in writer.leaves for writer in writers)
-    change, new = jnp.zeros((len(spread), targets.shape[-1])), variables
-    for _ in range(rounds):
+    responses = measured(variables, tail, kept[0])
+    chosen = tuple(response.positions for response in responses)
+    factors = [response.factor for response in responses]
+    by_batch = zip(kept, real, strict=True)
+    moments, slopes = _total(_moments(variables, factors, *b, tail=tail, positions=chosen) for b in by_batch)
+    bases = [principal_directions(moment / real.sum(), directions) for moment in moments]
+    scale = jnp.sqrt(slopes / real.sum()) if tail.normalised else jnp.ones_like(slopes)
+    scale = jnp.where(scale > 0, scale, 1)
+    groups = _groups(tail.writers)
+    biased = tuple(any(responses[w].bias for w in group) for group in groups)
+    spreads = [jnp.concatenate([*(bases[w][1] for w in group), jnp.ones(1)]) for group in groups]  # the bias reads 1
+    changes = [jnp.zeros((len(s), tail.writers[g[0]].layer.outputs)) for s, g in zip(spreads, groups, strict=True)]
+    new = variables
+    system = partial(_system, tail=tail, positions=chosen, biased=biased)
+    for _ in range(1 if tail.normalised else rounds):
         by_batch = zip(kept, weights, targets, strict=True)
-        system = _total(_system(new, bases, change, *given, biased=biased, tail=tail) for given in by_batch)
-        change = solve_ridge(*system, spread, ridge)
-        new = edited(variables, changed_kernels(variables, writers, factors, bases, change))
+        sums = _total(system(new, factors, [b for b, _ in bases], changes, scale, *given) for given in by_batch)
+        changes = [solve_ridge(*pair, spread, ridge) for pair, spread in zip(sums, spreads, strict=True)]
+        new = edited(variables, changed_leaves(variables, tail.writers, responses, bases, changes))
     return new
 
 
@@ -79,105 +99,191 @@ def solve_ridge(gram: jax.Array, product: jax.Array, spread: jax.Array, ridge: f
     return (jnp.linalg.solve(system, (product * scale)[..., None])[..., 0] * scale).T
 
 
-def changed_kernels(
+def changed_leaves(
     variables: Any,
     writers: Sequence[Writer],
-    factors: Mapping[str, jax.Array],
-    bases: dict[str, Any],
-    change: jax.Array,
+    responses: Sequence[Response],
+    bases: Sequence[tuple[jax.Array, jax.Array]],
+    changes: Sequence[jax.Array],
 ) -> dict[str, jax.Array]:
-    """The leaves, by path, that `change` `(directions of all kernels and 1, channels)` of the features makes new."""
-    leaves, new, start = leaves_by_path(variables), {}, 0
-    for writer in writers:
-        directions, path = bases[writer.kernel][0], f"params/{writer.kernel}/kernel"
-        piece = matmul(directions, change[start : start + directions.shape[1]])
-        factor = factors[writer.path]
-        piece = jnp.where(factor == 0, 0, piece / jnp.where(factor == 0, 1, factor))
-        new[path] = leaves[path] + piece.reshape(leaves[path].shape)
-        start += directions.shape[1]
-    biases = [f"params/{writer.path}/bias" for writer in writers if "bias" in writer.leaves]
-    for path in biases[-1:]:  # they are added up: one of them will do
-        new[path] = leaves[path] + change[-1]
+    """The leaves, by path, that changes of the features make new; `changes`: by group of writers that write the same
+    features `(directions of all their kernels and 1, channels)`."""
+    leaves, new = leaves_by_path(variables), {}
+    for group, change in zip(_groups(writers), changes, strict=True):
+        start = 0
+        for w in group:
+            directions, layer = bases[w][0], writers[w].layer
+            piece = matmul(directions, change[start : start + directions.shape[1]])
+            start += directions.shape[1]
+            matrix = kernel_matrix(layer, leaves[layer.path]) + _divided(piece, responses[w].factor)
+            new[layer.path] = write_matrix(layer, leaves[layer.path], matrix)
+        biased = [responses[w] for w in group if responses[w].bias]
+        for response in biased[-1:]:  # they are added up: one of them will do
+            leaf = leaves[response.bias]
+            new[response.bias] = leaf + _divided(change[-1], response.bias_factor).reshape(leaf.shape)
     return new
 
 
+def measured(variables: Any, tail: Tail, kept: list[jax.Array]) -> list[Response]:
+    """How the writers' results reach the features of a batch, one `Response` a writer."""
+    factors, biases, reached = _measured(variables, kept, jnp.float32(1), tail=tail)
+    responses = []
+    for w, writer in enumerate(tail.writers):
+        found = [(path, *biases[w][path]) for path in writer.biases]
+        fitting = [(path, factor) for path, factor, error in found if bool(error < 1e-3)]
+        path, factor = fitting[-1] if fitting else (None, jnp.ones(writer.layer.outputs))
+        positions = np.flatnonzero(np.asarray(reached[w]))
+        responses.append(Response(factors[w], tuple(positions.tolist()), path, factor))
+    return responses
+
+
 @partial(jax.jit, static_argnames="tail")
-def _moments(variables: dict[str, Any], kept: list[jax.Array], real: jax.Array, *, tail: Tail) -> dict[str, jax.Array]:
-    """By kernel the second moment of what it reads, a mean over positions and a sum over images, `(inputs, inputs)`."""
-    found = _rows(tail, tail.late(variables, kept)[2])
-    found = {path: rows * real[:, None, None] for path, rows in found.items()}
-    return everywhere({path: jnp.einsum("npd,npe->de", rows, rows) / rows.shape[1] for path, rows in found.items()})
+def _measured(variables: Any, kept: list[jax.Array], one: jax.Array, *, tail: Tail) -> Any:
+    """By writer: factors; of each leaf that may be a bias (its factor, how far it is from a shift of each channel by
+    itself, as a share of its largest); 0/1 which positions reach the features.
+
+    `one`: 1; as an argument, so that derivatives which are constant are not computed by the compiler.
+    """
+    ends, none = tail.late((variables, tail.no_shifts()), kept), tail.no_shifts()
+    leaves = leaves_by_path(variables)
+
+    def streams(shifts: Any, changes: Mapping[str, jax.Array]) -> list[jax.Array]:
+        return tail.late((edited(variables, changes), shifts), kept).streams
+
+    factors, biases = [], []
+    for w, writer in enumerate(tail.writers):
+        ones = [jnp.full_like(shift, one) if w == i else shift for i, shift in enumerate(none)]
+        derivative = jax.jvp(lambda shifts: streams(shifts, {})[w], (none,), (ones,))[1]  # noqa: B023
+        factors.append(_largest(derivative.reshape(-1, derivative.shape[-1]).astype(jnp.float32)))
+        tried = partial(_as_bias, streams, leaves, none, w, writer, one)
+        biases.append({path: tried(path) for path in writer.biases})
+    # Shifts that open and close every activation, so that no position is left out by chance.
+    keys = jax.random.split(jax.random.key(0), len(none))
+    noise = [
+        10 * jnp.sqrt(jnp.mean(output.astype(jnp.float32) ** 2)).astype(shift.dtype)
+        * jax.random.normal(key, shift.shape, shift.dtype)
+        for key, shift, output in zip(keys, none, ends.outputs, strict=True)
+    ]  # fmt: skip
+    _, derivatives = derivatives_of(variables, kept, noise, tail=tail)
+    return everywhere((factors, biases, [jnp.any(d != 0, axis=(0, 2)) for d in derivatives]))
 
 
-@partial(jax.jit, static_argnames=("tail", "biased"))
+def _as_bias(
+    streams: Any, leaves: Any, none: Any, w: int, writer: Writer, one: jax.Array, path: str
+) -> tuple[jax.Array, jax.Array]:
+    leaf = leaves[path]
+    tangents = jnp.full(leaf.shape, one), one + jnp.arange(leaf.size).reshape(leaf.shape) / leaf.size
+    plain, graded = (
+        jax.jvp(lambda leaf: streams(none, {path: leaf})[w], (leaf,), (t.astype(leaf.dtype),))[1] for t in tangents
+    )
+    plain, graded = (d.reshape(-1, writer.layer.outputs).astype(jnp.float32) for d in (plain, graded))
+    factor = plain[0]
+    wrong = jnp.maximum(jnp.abs(plain - factor).max(), jnp.abs(graded - factor * tangents[1].ravel()).max())
+    return factor, jnp.nan_to_num(wrong / jnp.abs(factor).max(), nan=1.0)
+
+
+def derivatives_of(
+    variables: Any, kept: list[jax.Array], shifts: list[jax.Array], *, tail: Tail
+) -> tuple[Ends, list[jax.Array]]:
+    """(what the tail gives; by writer how each feature changes with its own channel of the writer's result, float32
+    `(batch, positions, channels)`)."""
+
+    def features(shifts: list[jax.Array]) -> tuple[jax.Array, Ends]:
+        ends = tail.late((variables, shifts), kept)
+        return ends.features, ends
+
+    values, pull, ends = jax.vjp(features, shifts, has_aux=True)
+    (found,) = pull(jnp.ones_like(values))
+    found = [
+        by_image(writer, outputs_of(writer.layer, d).astype(jnp.float32), len(values))
+        for writer, d in zip(tail.writers, found, strict=True)
+    ]
+    return ends, found
+
+
+@partial(jax.jit, static_argnames=("tail", "positions"))
+def _moments(
+    variables: Any,
+    factors: list[jax.Array],
+    kept: list[jax.Array],
+    real: jax.Array,
+    *,
+    tail: Tail,
+    positions: tuple[tuple[int, ...], ...],
+) -> tuple[list[jax.Array], jax.Array]:
+    """(by writer the second moment of what its kernel reads, a mean over positions, `(inputs, inputs)`; the square of
+    each feature's derivative by a shift, `(features,)`); sums over images."""
+    ends, derivatives = derivatives_of(variables, kept, tail.no_shifts(), tail=tail)
+    moments, slopes = [], jnp.zeros(ends.features.shape[-1])
+    for w, (writer, where) in enumerate(zip(tail.writers, positions, strict=True)):
+        rows = _rows(ends, tail, w, where) * real[:, None, None]
+        moments.append(jnp.einsum("npd,npe->de", rows, rows) / rows.shape[1])
+        slope = _divided(derivatives[w].sum(1), factors[w])
+        slopes = slopes.at[writer.features].set(jnp.sum(real[:, None] * slope**2, 0))
+    return everywhere((moments, slopes))
+
+
+@partial(jax.jit, static_argnames=("tail", "positions", "biased"))
 def _system(
-    variables: dict[str, Any],
-    bases: dict[str, Any],
-    change: jax.Array,
+    variables: Any,
+    factors: list[jax.Array],
+    bases: list[jax.Array],
+    changes: list[jax.Array],
+    scale: jax.Array,
     kept: list[jax.Array],
     weights: jax.Array,
     targets: jax.Array,
     *,
     tail: Tail,
-    biased: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions, a sum over a batch.
+    positions: tuple[tuple[int, ...], ...],
+    biased: tuple[bool, ...],
+) -> list[tuple[jax.Array, jax.Array]]:
+    """By group of writers Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions, sums over a
+    batch.
 
-    A regressor is what an input of the kernel (in a principal direction), or the bias, adds to a feature: its mean over
-    the positions whose ReLU is open under `variables`, which have `change` in them. Where no writer is `biased`, the
-    last regressor is 0, and so is its coefficient.
+    A regressor is what an input of a kernel (in a principal direction), or the bias, adds to a feature: its mean over
+    the positions, weighted by the feature's derivative under `variables`, which have `changes` in them. Where no writer
+    is biased, the last regressor is 0, and so is its coefficient.
     """
-    activations, _, inputs = tail.late(variables, kept)
-    activations, rows = positions(activations), _rows(tail, inputs)
-    root = jnp.sqrt(weights)[:, None]
-    gates = (activations > 0) * root[..., None] / activations.shape[1]
-    read = [matmul(rows[path], bases[path][0]) for path in tail.layers]
-    read.append(jnp.full((*gates.shape[:2], 1), float(biased)))
-    regressors = jnp.einsum("npr,npc->cnr", jnp.concatenate(read, -1), gates)
-    regressors = jax.lax.optimization_barrier(regressors)  # fused into what follows they take twice the time on a CPU
-    wanted = root * (targets - activations.mean(1)) + jnp.einsum("cnr,rc->nc", regressors, change)
-    sums = jnp.einsum("cnr,cns->crs", regressors, regressors), jnp.einsum("cnr,nc->cr", regressors, wanted)
-    return everywhere(sums)
+    ends, derivatives = derivatives_of(variables, kept, tail.no_shifts(), tail=tail)
+    root, systems = jnp.sqrt(weights)[:, None], []
+    for group, change, with_bias in zip(_groups(tail.writers), changes, biased, strict=True):
+        regressors, own = [], tail.writers[group[0]].features
+        for w in group:
+            slopes = _divided(derivatives[w][:, np.asarray(positions[w])], factors[w] * scale[own]) * root[..., None]
+            read = matmul(_rows(ends, tail, w, positions[w]), bases[w])
+            regressors.append(jnp.einsum("npr,npc->cnr", read, slopes))
+        shift = jnp.einsum("npc->cn", slopes)[..., None] * float(with_bias)
+        regressors = jnp.concatenate([*regressors, shift], -1)
+        regressors = jax.lax.optimization_barrier(regressors)  # fused into what follows they take twice the time
+        wanted = root * (targets - ends.features)[:, own] / scale[own]
+        wanted += jnp.einsum("cnr,rc->nc", regressors, change)
+        systems.append(
+            (jnp.einsum("cnr,cns->crs", regressors, regressors), jnp.einsum("cnr,nc->cr", regressors, wanted))
+        )
+    return everywhere(systems)
 
 
-def _rows(tail: Tail, inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What each of the kernels multiplies, `(batch, positions, inputs)`, float32."""
-    rows = {path: input_rows(Layer(tail.layers[path], read)).astype(jnp.float32) for path, read in inputs.items()}
-    return {path: found.reshape(len(inputs[path]), -1, found.shape[-1]) for path, found in rows.items()}
+def _rows(ends: Ends, tail: Tail, w: int, where: tuple[int, ...]) -> jax.Array:
+    """What a writer's kernel multiplies at some positions, `(batch, positions, inputs)`, float32."""
+    rows = rows_of(tail.writers[w], ends.reads[w], ends.outputs[w], len(ends.features))
+    return rows if len(where) == rows.shape[1] else rows[:, np.asarray(where)]
 
 
-def positions(activations: jax.Array) -> jax.Array:
-    """float32 `(batch, positions, channels)`."""
-    return activations.reshape(len(activations), -1, activations.shape[-1]).astype(jnp.float32)  # b (h w) c
+def _groups(writers: Sequence[Writer]) -> list[list[int]]:
+    """Numbers of the writers that write the same features."""
+    starts = sorted({writer.start for writer in writers})
+    return [[w for w, writer in enumerate(writers) if writer.start == start] for start in starts]
 
 
-def norm_factors(model: Model, writers: Sequence[Writer], image_shape: tuple[int, ...]) -> dict[str, jax.Array]:
-    """By writer's path what its norm multiplies each output of the kernel by, `(channels,)`; 1 where there is none."""
-    epsilons, leaves, factors = _epsilons(linen_module(model), image_shape), leaves_by_path(model.variables), {}
-    for writer in writers:
-        if writer.path == writer.kernel:
-            factors[writer.path] = jnp.ones(leaves[f"params/{writer.path}/kernel"].shape[-1])
-        elif writer.path in epsilons:
-            inverse = jax.lax.rsqrt(leaves[f"batch_stats/{writer.path}/var"] + epsilons[writer.path])
-            factors[writer.path] = leaves.get(f"params/{writer.path}/scale", 1.0) * inverse
-        else:
-            raise InputError(f"{writer.path} is no batch norm, so no kernel in front of it can be refitted")
-    return factors
+def _divided(values: jax.Array, factor: jax.Array) -> jax.Array:
+    """0 where the factor is."""
+    return jnp.where(factor == 0, 0, values / jnp.where(factor == 0, 1, factor))
 
 
-@lru_cache(maxsize=16)
-def _epsilons(module: nn.Module, image_shape: tuple[int, ...]) -> Mapping[str, float]:
-    """Of every batch norm, by path."""
-    found: dict[str, float] = {}
-
-    def record(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        if isinstance(context.module, nn.BatchNorm):
-            found["/".join(context.module.path)] = context.module.epsilon
-        return next_fun(*args, **kwargs)
-
-    with nn.intercept_methods(record):
-        variable_shapes(module, image_shape)
-    return found
+def _largest(values: jax.Array) -> jax.Array:
+    """By column the entry of the largest magnitude."""
+    return jnp.take_along_axis(values, jnp.abs(values).argmax(0)[None], 0)[0]
 
 
 def _total(terms: Iterable[Any]) -> Any:

@@ -1,16 +1,16 @@
 """Training the last k layers of any network on retained images, the rest frozen: what EU-k and CF-k share.
 
 Goel et al., "Towards Adversarial Evaluations for Inexact Machine Unlearning", arXiv 2201.06640. As in their code
-(github.com/shash42/Evaluating-Inexact-Unlearning), a layer is a convolution or dense layer, here any module with a
-kernel, counted from the end of the forward pass; what else has parameters behind the first of them, such as norms, is
-trained with them. Their rate falls along a cosine in cycles of 1, 2, 4, ... epochs, so that 2**n - 1 epochs end low.
+(github.com/shash42/Evaluating-Inexact-Unlearning), a layer is a convolution or dense layer, here any kernel that a
+product or convolution of the traced program reads, counted from the end of the forward pass; what else has parameters
+behind the first of them, such as norms, is trained with them. Their rate falls along a cosine in cycles of 1, 2, 4, ...
+epochs, so that 2**n - 1 epochs end low.
 
 Ours: frozen batch norms use their running statistics, which stay (theirs follow the retained images); no clipping of
 gradients (theirs at a norm of 10).
 """
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
+from osp_jax.program.flat import flatten
+from osp_jax.program.scaling import Program
 from osp_jax.runtime.errors import InputError
 from osp_jax.training.descent import (
     Forward,
@@ -34,7 +35,7 @@ from osp_jax.training.descent import (
     epoch_batches,
     split_variables,
 )
-from osp_jax.trees import edited, leaves_by_path, pruned
+from osp_jax.trees import edited, leaf_paths, leaves_by_path, pruned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,12 @@ class LastLayers(Method):
         del channels
         params, _ = split_variables(model)
         layers = {path.rpartition("/")[0] for path, leaf in leaves_by_path(params).items() if leaf.ndim > 1}
-        if self.k > len(layers):
-            raise InputError(f"option k is {self.k} and the network has {len(layers)} layers; give at most as many")
+        self.check_depth(len(layers))
+
+    def check_depth(self, layers: int) -> None:
+        """Raises `InputError` for a network of fewer than `k` layers."""
+        if self.k > layers:
+            raise InputError(f"option k is {self.k} and the network has {layers} layers; give at most as many")
 
 
 def train_last_layers(method: LastLayers, model: Model, start: Any, data: RequestData, rng: jax.Array) -> Model:
@@ -70,7 +75,9 @@ def train_last_layers(method: LastLayers, model: Model, start: Any, data: Reques
     like its own."""
     method.check(model, None)
     order_key, step_key = jax.random.split(rng)
-    trained = last_leaves(leaves_in_order(model, data.images.shape[1:]), method.k)
+    order = leaves_in_order(model, data.images.shape[1:])
+    method.check_depth(sum(is_kernel for _, is_kernel in order))
+    trained = last_leaves(order, method.k)
     batches = epoch_batches(data.retain(), method.batch_size, method.epochs, order_key)
     rates = restart_rates(method.learning_rate, method.floor, method.epochs)
     variables = descend(
@@ -96,14 +103,20 @@ def last_leaves(order: tuple[tuple[str, bool], ...], k: int) -> frozenset[str]:
 
 @dataclasses.dataclass(frozen=True)
 class PartlyTraining:
-    """A `train_apply` in which all but the leaves at the paths `trained` is as in eval mode."""
+    """A `train_apply` that changes no leaf but those at the paths `trained`.
+
+    In Flax Linen frozen batch norms use their running statistics. In other frameworks nothing tells a frozen norm from
+    a trained one: all normalise by the batch, as in train mode, but the running statistics of frozen ones stay.
+    """
 
     train_apply: TrainApply
     trained: frozenset[str]
 
     def __call__(self, variables: Any, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
         with nn.intercept_methods(partial(_keep_running_statistics, self.trained)):
-            return self.train_apply(variables, images, rng)
+            logits, new = self.train_apply(variables, images, rng)
+        leaves = leaves_by_path(new)
+        return logits, edited(variables, {path: leaves[path] for path in self.trained})
 
 
 def _keep_running_statistics(trained: frozenset[str], next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -118,42 +131,44 @@ def _keep_running_statistics(trained: frozenset[str], next_fun: Any, args: Any, 
 
 def leaves_in_order(model: Model, image_shape: tuple[int, ...]) -> tuple[tuple[str, bool], ...]:
     """(path, whether it is a kernel) of each leaf of `model.variables` that the network reads, in the order of the
-    forward pass.
+    forward pass in eval mode.
 
-    A layer that is called more than once stands where it is called last.
-
-    Raises:
-      InputError: not a Linen module.
+    A leaf stands where it last meets what comes from the images. A kernel is a parameter of two axes or more that is
+    multiplied there, in a product or a convolution.
     """
-    linen_module(model)
-    order: dict[tuple[str, ...], tuple[tuple[str, bool], ...]] = {}
-
-    def note(next_fun: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        module = context.module
-        if context.method_name == "setup":
-            return next_fun(*args, **kwargs)
-        order.pop(module.path, None)
-        order[module.path] = ()  # its place; what it has is known after the call
-        result = next_fun(*args, **kwargs)
-        order[module.path] = _own_leaves(module)
-        return result
-
-    with nn.intercept_methods(note):
-        # A function of its own, for JAX does not call one again that it has traced before.
-        jax.eval_shape(lambda *given: model.apply(*given), model.variables, jnp.zeros((1, *image_shape)))
-    return tuple(leaf for leaves in order.values() for leaf in leaves)
+    shapes = jax.eval_shape(lambda variables: variables, model.variables)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    program = Program(flatten(model.apply, shapes, images), leaf_paths(shapes))
+    found = []
+    for path, leaf in program.leaves.items():
+        reads = _reads(program, leaf)
+        products = [number for number in reads if reads[number] is not None]
+        is_kernel = bool(products) and leaf.aval.ndim > 1 and model.is_parameter(path)
+        if reads:
+            found.append((max(products if is_kernel else reads), not is_kernel, path))
+    return tuple((path, not other) for _, other, path in sorted(found, key=lambda place: place[:2]))
 
 
-def _own_leaves(module: nn.Module) -> tuple[tuple[str, bool], ...]:
-    """The leaves of a module without those of modules inside it, its kernel first."""
-    own = {
-        "/".join((name, *module.path, leaf_name)): leaf
-        for name, tree in module.variables.items()
-        for leaf_name, leaf in tree.items()
-        if not isinstance(leaf, Mapping)
-    }
-    kernel = next((path for path, leaf in own.items() if path.startswith("params/") and leaf.ndim > 1), None)
-    return tuple((path, path == kernel) for path in sorted(own, key=lambda path: path != kernel))
+def _reads(program: Program, leaf: Any) -> dict[int, int | None]:
+    """Equations in which a leaf, or what follows from variables alone and it, meets what comes from the images, by
+    number; of a product with it as the kernel, which operand it is."""
+    found: dict[int, int | None] = {}
+    seen, waiting = {leaf}, [leaf]
+    while waiting:
+        var = waiting.pop()
+        for number in program.uses.get(var, []):
+            equation = program.equations[number]
+            if equation.outvars[0] in program.seen:
+                side = program.kernels.get(number)
+                if side is not None and equation.invars[side] is var:
+                    found[number] = side
+                else:
+                    found.setdefault(number, None)
+            else:
+                fresh = [out for out in equation.outvars if out not in seen]
+                seen |= set(fresh)
+                waiting.extend(fresh)
+    return found
 
 
 def restart_rates(peak: float, floor: float, epochs: int) -> np.ndarray:

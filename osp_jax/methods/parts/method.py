@@ -8,7 +8,7 @@ import jax
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels
+from osp_jax.program.gates import Gates
 from osp_jax.statistics import Statistics
 
 
@@ -32,7 +32,7 @@ class Method:
     trains: ClassVar[bool] = False
     starts_over: ClassVar[bool] = False
 
-    def check(self, model: Model, channels: Channels) -> None:
+    def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` where the method cannot act on the network; `model.variables` may hold shapes."""
 
     def answers_from(self, statistics: Statistics) -> bool:

@@ -5,22 +5,30 @@ from typing import Any
 
 import numpy as np
 
-from osp_jax.methods.parts.head import head_bias
-from osp_jax.program.channels import Channels
-from osp_jax.trees import edited, leaf_paths, pruned
+from osp_jax.program.gates import Gates
+from osp_jax.runtime.errors import InputError
+from osp_jax.trees import edited, pruned
 
 # In effect minus infinity, but finite, so that losses and gradients of the masked model stay finite.
 _OUT_OF_REACH = -1e9
 
 
-def put_out_of_reach(variables: Any, channels: Channels, classes: Sequence[int]) -> Any:
+def put_out_of_reach(variables: Any, gates: Gates, classes: Sequence[int]) -> Any:
     """Variables with the head's bias of each class at -1e9. Raises `InputError` for a head without a bias."""
-    head = pruned(variables, (head_bias(channels),))
-    return edited(variables, {path: bias.at[np.array(classes)].set(_OUT_OF_REACH) for path, bias in head.items()})
+    check_bias(gates)
+    (bias,) = pruned(variables, (gates.head.bias,)).values()
+    new = bias.reshape(-1).at[np.array(classes)].set(_OUT_OF_REACH).reshape(bias.shape)
+    return edited(variables, {gates.head.bias: new})
 
 
-def keep_out_of_reach(variables: Any, channels: Channels, classes: Sequence[int]) -> Any:
+def keep_out_of_reach(variables: Any, gates: Gates, classes: Sequence[int]) -> Any:
     """The same; a head without a bias is left as it is."""
-    if not len(classes) or head_bias(channels) not in leaf_paths(variables):
+    if not len(classes) or gates.head.bias is None:
         return variables
-    return put_out_of_reach(variables, channels, classes)
+    return put_out_of_reach(variables, gates, classes)
+
+
+def check_bias(gates: Gates) -> None:
+    """Raises `InputError` for a head without a bias."""
+    if gates.head.bias is None:
+        raise InputError(f"the head {gates.head.kernel} has no bias to put out of reach; take another method")

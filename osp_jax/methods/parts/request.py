@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from osp_jax.masks import class_difference
+from osp_jax.masks import class_difference, gains_between
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.door import answer
 from osp_jax.methods.parts.groups import forget_vector
@@ -83,12 +83,9 @@ def describe_change(
         **{rule: getattr(method, rule) for rule in ("reduction", "standardised", "against") if hasattr(method, rule)},
     )
     channels: dict[str, Any] = {}
-    for group in statistics.channels.groups:
-        writer = group.writers[-1]
-        paths = [f"params/{writer.path}/{leaf}" for leaf in writer.leaves]
-        factor = _factors(np.asarray(old[paths[0]]), np.asarray(new[paths[0]]))
-        scaled = all(np.allclose(old[path] * factor, new[path], rtol=1e-4, atol=1e-7) for path in paths)
-        if scaled and (factor != 1).any():
+    for group in statistics.gates.groups:
+        factor = gains_between(before.variables, after.variables, group)
+        if factor is not None and (factor != 1).any():
             scores = np.asarray(score(statistics.layers[group.name]))
             channels[group.name] = {"score": scores.tolist(), "factor": factor.tolist()}
     return {
@@ -110,11 +107,3 @@ def images_seen(statistics: Statistics) -> Mapping[str, int]:
     """Training images that the statistics were collected on, by class number."""
     count = next(iter(statistics.layers.values())).count
     return {str(c): int(n) for c, n in enumerate(np.asarray(count))}
-
-
-def _factors(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """new / old along the last axis, `(channels,)`; 1 where the old parameter is 0 throughout."""
-    old, new = old.reshape(-1, old.shape[-1]), new.reshape(-1, new.shape[-1])
-    largest = np.abs(old).argmax(0)[None]
-    old, new = np.take_along_axis(old, largest, 0)[0], np.take_along_axis(new, largest, 0)[0]
-    return np.where(old == 0, 1.0, new / np.where(old == 0, 1, old))

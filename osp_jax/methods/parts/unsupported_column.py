@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from osp_jax.methods.parts.head import head_bias, head_kernel, head_of
-from osp_jax.program.channels import Channels
+from osp_jax.methods.parts.head import head_changes, head_logits, head_of
+from osp_jax.program.gates import Head
 from osp_jax.statistics import Statistics
 from osp_jax.training.epoch import batch_sizes
 from osp_jax.training.schedules import learning_rate
-from osp_jax.trees import leaves_by_path
 
 
 def recipe_level(recipe: ConfigDict, statistics: Statistics, inputs: jax.Array, retained: jax.Array) -> jax.Array:
@@ -31,20 +30,34 @@ def recipe_level(recipe: ConfigDict, statistics: Statistics, inputs: jax.Array, 
     return jnp.log1p(total * size)
 
 
+def measured_level(logits: jax.Array, labels: jax.Array, retained: jax.Array, vector: jax.Array) -> jax.Array:
+    """The same where no recipe tells: how far the logit of a class lies below the log-sum of the others on retained
+    images of other classes, on average. What the network gives classes that an image does not belong to is the nearest
+    thing to be measured: no image belongs to a class without images.
+
+    Args:
+      logits: `(..., classes)`. labels: int `(...,)`. retained: 0/1 `(...,)`.
+      vector: 0/1 `(classes,)`, 1 for a class to forget; these do not count.
+    """
+    classes = logits.shape[-1]
+    kept = jnp.where(vector > 0, -jnp.inf, logits)[..., None, :]
+    others = jax.scipy.special.logsumexp(jnp.where(jnp.eye(classes, dtype=bool), -jnp.inf, kept), axis=-1)
+    share = retained[..., None] * (1 - jax.nn.one_hot(labels, classes)) * (vector == 0)
+    below = jnp.where(share > 0, others - logits, 0)
+    return jnp.maximum(jnp.sum(share * below) / jnp.maximum(share.sum(), 1), 0)
+
+
 def unsupported_columns(
-    variables: Any, channels: Channels, inputs: jax.Array, retained: jax.Array, vector: jax.Array, level: jax.Array
+    variables: Any, head: Head, inputs: jax.Array, retained: jax.Array, vector: jax.Array, level: jax.Array
 ) -> dict[str, jax.Array]:
     """The leaves of the head, by path, with columns for the classes of `vector` along minus the mean of its `inputs`
     `(..., features)` on retained images, so long that their logit is on average `level` below the log-sum of the
     others."""
-    leaves = leaves_by_path(variables)
-    kernel, bias = head_of(variables, channels)
+    kernel, bias = head_of(variables, head)
     share = retained / retained.sum()
-    logits = inputs @ kernel + bias + jnp.where(vector > 0, -jnp.inf, 0)
+    logits = head_logits(variables, head, inputs) + jnp.where(vector > 0, -jnp.inf, 0)
     wanted = jnp.sum(share * jax.scipy.special.logsumexp(logits, axis=-1)) - level
     mean = jnp.tensordot(share, inputs, share.ndim)
-    has_bias = head_bias(channels) in leaves
-    unit = wanted / (mean @ mean + has_bias)
-    new = jnp.where(vector > 0, (unit * mean)[:, None], kernel)
-    changed = {head_kernel(channels): new.reshape(leaves[head_kernel(channels)].shape)}
-    return changed | ({head_bias(channels): jnp.where(vector > 0, unit, bias)} if has_bias else {})
+    unit = wanted / (mean @ mean + (head.bias is not None))
+    columns = jnp.where(vector > 0, (unit * mean)[:, None], kernel)
+    return head_changes(variables, head, columns, jnp.where(vector > 0, unit, bias))

@@ -1,5 +1,7 @@
 """Filters, their removal, and the fine-tuning around removed ones."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,16 +34,25 @@ def test_the_highest_go_of_all_layers_or_of_each(fraction, scope, gains):
 
 
 def test_in_a_residual_stream_each_convolution_has_filters_of_its_own():
-    channels = case("PlainResidual").channels
-    assert [group.name for group in filters(channels).groups] == [f"Conv_{i}" for i in (1, 3, 0, 2, 4)]
-    assert [group.name for group in filters(channels, "last").groups] == ["Conv_0", "Conv_2", "Conv_4"]
+    gates = case("PlainResidual").gates
+    assert [group.name for group in filters(gates).groups] == [f"Conv_{i}" for i in range(5)]
+    assert [group.name for group in filters(gates, "BatchNorm_1").groups] == ["Conv_1"]
+
+
+def test_the_filters_of_a_stream_that_the_head_reads_are_those_of_the_last_layer_that_adds_to_it():
+    assert [group.name for group in filters(case("PlainResidual").gates, "last").groups] == ["Conv_4"]
+
+
+def test_without_batch_norms_a_layer_is_gated_at_its_own_kernel_and_bias():
+    assert [group.name for group in filters(case("LayerNormed").gates).groups] == ["conv1", "conv2"]
 
 
 def test_removing_filters_equals_a_zero_in_place_of_the_output_of_their_norm():
-    module, variables, images, channels = case("PlainResidual")
-    units = filters(channels)
+    module, variables, images, gates = case("PlainResidual")
+    units = filters(gates)
     gains = {group.name: np.arange(group.channels) % 3 for group in units.groups}
-    norms = {group.writers[0].path: gains[group.name] for group in units.groups}
+    norms = {group.writers[0].path.split("/")[1]: gains[group.name] for group in units.groups}
+    assert norms.keys() == {f"BatchNorm_{i}" for i in range(5)}
 
     def gate(next_fun, args, kwargs, context):
         out, path = next_fun(*args, **kwargs), "/".join(context.module.path)
@@ -59,6 +70,6 @@ def test_removing_filters_equals_a_zero_in_place_of_the_output_of_their_norm():
 
 def test_a_network_without_filters_is_an_input_error_that_names_the_remedy():
     with pytest.raises(InputError, match="name others"):
-        filters(case("LayerNormed").channels)
-    with pytest.raises(InputError, match="there are: BatchNorm_1"):
-        filters(case("PlainResidual").channels, "no_such_layer")
+        filters(dataclasses.replace(case("LayerNormed").gates, filters=()))
+    with pytest.raises(InputError, match="there are: BatchNorm_0, BatchNorm_1"):
+        filters(case("PlainResidual").gates, "no_such_layer")

@@ -12,13 +12,14 @@ from osp_jax.interop.function import from_function
 from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.last_layers import PartlyTraining, last_leaves, leaves_in_order, restart_rates
 from osp_jax.methods.parts.retain_loss import retain_loss
-from osp_jax.model import Model, in_params
+from osp_jax.model import Model, every_leaf, in_params
 from osp_jax.networks import init_variables
 from osp_jax.runtime.errors import InputError
 from osp_jax.training.descent import Forward, split_variables
 from osp_jax.trees import leaf_paths
 from tests.methods.loss_by_hand import cross_entropy_by_hand, without_augmentation
-from tests.small_networks import CLASSES, FOREIGN, SHAPE
+from tests.small_networks import CLASSES, FOREIGN, MEAN, SHAPE, STD
+from tests.zoo import ZOO, image_shape
 
 IMAGE, BATCH = (8, 8, 1), np.array([5, 40, 41])
 
@@ -109,11 +110,37 @@ def test_a_frozen_norm_keeps_its_statistics_also_where_the_call_tells_the_mode(d
     jax.tree.map(np.testing.assert_array_equal, after, rest)
 
 
-def test_a_network_of_another_kind_is_an_input_error_that_names_the_remedy():
-    variables, names = {"weight": jnp.ones((3, 2))}, {"mean": (0.5,), "std": (0.3,), "class_names": ("a", "b")}
-    model = from_function(lambda tree, images: images.mean((1, 2)) @ tree["weight"], variables, **names)
-    with pytest.raises(InputError, match="from_linen"):
-        leaves_in_order(model, SHAPE)
+def test_kernels_are_counted_in_networks_that_are_no_linen_modules():
+    apply, variables = ZOO["equinox_cnn"]()
+    model = from_function(apply, variables, mean=MEAN, std=STD, class_names=list("abcde"))
+    order = leaves_in_order(model, SHAPE)
+    assert [path for path, is_kernel in order if is_kernel] == [f"layers/{n}/weight" for n in (0, 2, 3, 4)]
+    assert last_leaves(order, 1) == {"layers/4/weight", "layers/4/bias"}
+    assert len(last_leaves(order, 4)) == len(leaf_paths(variables))
+
+
+@pytest.mark.parametrize("name", ["vit", "convnext", "nnx_vit"])
+def test_embeddings_and_scales_are_no_layers(name):
+    apply, variables = ZOO[name]()
+    is_parameter = in_params if name != "nnx_vit" else every_leaf
+    model = from_function(apply, variables, mean=MEAN, std=STD, class_names=list("abcde"), is_parameter=is_parameter)
+    kernels = [path for path, is_kernel in leaves_in_order(model, image_shape(name)) if is_kernel]
+    assert {path.rpartition("/")[2] for path in kernels} == {"kernel"}
+
+
+def test_what_is_frozen_keeps_its_statistics_also_where_nothing_tells_it_from_the_rest():
+    def train_apply(variables, images, rng):
+        return images.mean((1, 2)) @ variables["weight"], {**variables, "mean": variables["mean"] + 1, "seen": images}
+
+    variables = {"weight": jnp.ones((3, 2)), "mean": jnp.zeros(3), "seen": jnp.zeros((4, 3))}
+    _, new = PartlyTraining(train_apply, frozenset({"weight", "seen"}))(variables, jnp.ones((4, 1, 1, 3)), None)
+    assert not new["mean"].any()
+    assert new["seen"].all()
+
+
+def test_more_layers_than_there_are_is_an_input_error(digits):
+    with pytest.raises(InputError, match="option k is 5 and the network has 4 layers"):
+        digits.forget("cfk", (3,), k=5, epochs=1)
 
 
 def test_the_rate_restarts_after_1_3_and_7_epochs():

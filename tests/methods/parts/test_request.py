@@ -8,7 +8,7 @@ import pytest
 from osp_jax.masks import class_difference
 from osp_jax.methods.osp import Osp, scores_and_gains
 from osp_jax.methods.parts.request import describe_change, images_seen, timed_request
-from osp_jax.trees import edited
+from osp_jax.trees import edited, leaves_by_path
 from tests.methods.conftest import request_of
 
 STREAM = "stage3_block1/bn_shortcut"
@@ -89,16 +89,17 @@ def test_nothing_changed_is_nothing_recorded(resnet8):
 
 def test_a_factor_of_0_and_a_parameter_of_0_are_told_apart(resnet8):
     """A gain of 0 shows as factor 0; a scale that was 0 before says nothing about its gain."""
-    norm, gains = resnet8.model.variables["params"]["stage3_block1"]["bn_shortcut"], jnp.ones(16).at[1:3].set([0, 0.5])
-    leaves = {"scale": jnp.ones(16).at[0].set(0), "bias": norm["bias"]}
+    gains, leaves = jnp.ones(16).at[1:3].set([0, 0.5]), leaves_by_path(resnet8.model.variables)
+    stream = {factor.path: leaves[factor.path] for factor in resnet8.statistics.gates.last.writers}
+    assert len(stream) == 4  # scale and bias of the block's norm and of its shortcut's
+    stream[f"params/{STREAM}/scale"] = stream[f"params/{STREAM}/scale"].at[0].set(0)
     before, after = (
-        with_leaves(resnet8.model, {f"params/{STREAM}/{name}": leaf * factor for name, leaf in leaves.items()})
-        for factor in (1, gains)
+        with_leaves(resnet8.model, {path: leaf * factor for path, leaf in stream.items()}) for factor in (1, gains)
     )
     record = describe_change(before, after, (1,), resnet8.statistics)
     assert record["channels"][STREAM]["factor"] == [1, 0, 0.5] + 13 * [1]
     assert record["masked_channels"] == {STREAM: 2}
-    assert record["parameters_changed"] == 4
+    assert record["parameters_changed"] == 2 * 4
     expected = class_difference(resnet8.statistics.layers[STREAM], jnp.eye(5)[1])
     np.testing.assert_allclose(record["channels"][STREAM]["score"], expected, rtol=1e-6)
 
