@@ -29,10 +29,9 @@ def main() -> None:
     import numpy as np
     from ml_collections import ConfigDict
 
-    from osp_jax import statistics_files
     from osp_jax.comparison.each_class import forget_each_class, predictor
     from osp_jax.comparison.plan import parse_methods
-    from osp_jax.loading import dataset_of, indices_of, load_workdir, record_for_report
+    from osp_jax.loading import dataset_of, indices_of, load_workdir, record_for_report, stored_statistics
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.runtime.errors import InputError
     from osp_jax.runtime.overwriting import check_results, check_unfinished
@@ -46,7 +45,7 @@ def main() -> None:
     methods = parse_methods(_METHODS.value, _OPTION.value)
 
     trained = load_workdir(workdir)
-    statistics = statistics_files.load_statistics(workdir / "statistics")
+    statistics = stored_statistics(trained, workdir)
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
     held_out = indices_of(trained, dataset)[1]

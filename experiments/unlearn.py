@@ -1,4 +1,4 @@
-"""Makes a trained model forget classes.
+"""Makes a trained model forget classes, and refuses with exit code 3 where the new model would be harmed.
 
 python -m experiments.unlearn --workdir=runs/digits --forget=3 --method=osp-fit --out=runs/without_3
 """
@@ -6,6 +6,7 @@ python -m experiments.unlearn --workdir=runs/digits --forget=3 --method=osp-fit 
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -27,6 +28,13 @@ _FORGET_IMAGES = flags.DEFINE_integer(
     "forget_per_class", None, "images of each class to forget, likewise", **cli.COUNTS
 )
 _TIME = flags.DEFINE_bool("time", False, "also repeat the request to measure what it takes once it is compiled")
+_ACCEPT = flags.DEFINE_bool("accept", False, "write the new model whatever it costs")
+_DROP = flags.DEFINE_float(
+    "max_retained_drop", 2.0, "points by which the accuracy on the other classes may fall", 0.0, 100.0
+)
+_FORGOTTEN = flags.DEFINE_float(
+    "max_forgotten", 1.0, "percent of the images to forget that may still be recognised", 0.0, 100.0
+)
 _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
 
 
@@ -35,7 +43,15 @@ def main() -> None:
 
     from osp_jax import statistics_files
     from osp_jax.data.splits import check_forget, parse_classes
-    from osp_jax.loading import dataset_of, load_workdir, request_data_of, request_without_images, statistics_of
+    from osp_jax.harm import check_harm, check_limits, harm_record, harm_words, methods_to_try
+    from osp_jax.loading import (
+        dataset_of,
+        load_workdir,
+        request_data_of,
+        request_without_images,
+        statistics_of,
+        stored_statistics,
+    )
     from osp_jax.methods import parse_options
     from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
     from osp_jax.runtime.overwriting import check_out
@@ -45,6 +61,8 @@ def main() -> None:
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     method = parse_options(_METHOD.value, _OPTION.value)
+    limits = {"max_retained_drop": _DROP.value, "max_forgotten": _FORGOTTEN.value}
+    check_limits(**limits)
     check_out(out, workdir, _OVERWRITE.value)
     trained = load_workdir(workdir)
     model, names = trained.model, trained.model.class_names
@@ -54,14 +72,15 @@ def main() -> None:
     stored = (workdir / "statistics").exists()
     dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
     start = time.perf_counter()
-    statistics = statistics_files.load_statistics(workdir / "statistics") if stored else statistics_of(trained, dataset)
+    statistics = stored_statistics(trained, workdir) if stored else statistics_of(trained, dataset)
     statistics = statistics.without(model.forgotten)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
     budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
     data = None
     if method.needs_images(statistics):
-        data = request_data_of(trained, dataset or dataset_of(trained, _DATA_DIR.value), forget, budget)
+        dataset = dataset or dataset_of(trained, _DATA_DIR.value)
+        data = request_data_of(trained, dataset, forget, budget)
     elif method.sees:
         data = request_without_images(trained, forget)
 
@@ -69,6 +88,9 @@ def main() -> None:
     calls = 100 if _TIME.value else 0
     outcome = timed_request(method, model, forget, statistics, rng, data=data, warm_calls=calls)
     variables = outcome.model.variables
+    harm = _harm(trained, outcome.model, forget, statistics, dataset)
+    if harm is not None and not _ACCEPT.value:
+        check_harm(harm, **limits, suggestions=methods_to_try(model, statistics, _METHOD.value))
     before = read_request(workdir) or {}
     forgotten = sorted({*trained.record.get("forgotten", ()), *forget})
     record = {
@@ -94,6 +116,7 @@ def main() -> None:
         },
         "statistics_stored": stored,
         **describe_change(model, outcome.model, forget, statistics, method),
+        "harm": harm_record(harm, **limits, accepted=_ACCEPT.value),
         "provenance": provenance(_SEED.value),
     }
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((variables, statistics)))
@@ -110,6 +133,39 @@ def main() -> None:
     if _TIME.value:
         times = f"cold {times}, warm {outcome.warm_median * 1e3:.2f} ms (median)"
     print(f"forgot {', '.join(record['forget_names'])} by {_METHOD.value}: {times}; written to {out}")
+    if harm is None:
+        print("accepted without an estimate of what it costs, which does not follow from the statistics")
+    elif not harm.within(**limits):
+        print(f"accepted: {harm_words(harm, **limits)}")
+
+
+def _harm(trained: Any, after: Any, forget: tuple[int, ...], statistics: Any, dataset: Any) -> Any:
+    """What the request costs, from the statistics if possible; None where that is accepted and cannot be told."""
+    from osp_jax.harm import estimate_harm
+    from osp_jax.loading import dataset_of
+    from osp_jax.runtime.errors import InputError
+
+    def estimate(**images: Any) -> Any:
+        return estimate_harm(trained.model, after, forget, statistics=statistics, **images)
+
+    try:
+        return estimate()
+    except InputError:
+        if dataset is None and _ACCEPT.value:
+            return None
+    try:
+        split = (dataset or dataset_of(trained, _DATA_DIR.value)).train
+    except InputError as error:
+        raise InputError(
+            f"what the request costs does not follow from the statistics, and the images cannot be read ({error}); "
+            "give --data_dir, or --accept whatever it costs"
+        ) from error
+    try:
+        return estimate(images=split.images, labels=split.labels)
+    except InputError:
+        if _ACCEPT.value:
+            return None
+        raise
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
+from osp_jax.harm import recorded_harm
 from osp_jax.methods.parts import door
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.methods.parts.method import Method
@@ -104,6 +105,13 @@ def audit(original: Original, model: Model, forget: tuple[int, ...], train_image
     report = accuracy_report(*logits, forget)
     del report["confusion"]
     return report
+
+
+def harm(original: Original, model: Model, forget: tuple[int, ...]) -> dict[str, Any] | None:
+    """What `estimate_harm` says of a request; None where it cannot."""
+    train = original.dataset.train
+    images = {"images": train.images, "labels": train.labels}
+    return recorded_harm(original.model, model, forget, statistics=original.statistics, **images)
 
 
 def validation_score(original: Original, model: Model, forget: tuple[int, ...]) -> dict[str, float]:

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from osp_jax.audit.accuracy import accuracy
-from osp_jax.audit.evaluate_all import changed_leaves
 from osp_jax.audit.probes import probes
 from osp_jax.audit.subject import Subject, images_of, look_at
 from osp_jax.data.sources import Dataset, Split
+from osp_jax.harm import recorded_harm
 from osp_jax.loading import TrainedModel, indices_of, request_data_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.request import timed_request
@@ -21,6 +21,7 @@ from osp_jax.runtime import records
 from osp_jax.runtime.distributed import place
 from osp_jax.runtime.integrity import read_piece, write_piece
 from osp_jax.statistics import Statistics
+from osp_jax.trees import differing_paths
 
 _LIMIT = 60.0  # seconds: a request that takes longer is not repeated
 
@@ -35,7 +36,7 @@ def predictor(original: Model, split: Split, indices: np.ndarray) -> Predict:
     prefixes: dict[frozenset[str], Prefix] = {}
 
     def predict(model: Model) -> np.ndarray:
-        changed = frozenset(changed_leaves(original.variables, [model.variables]))
+        changed = frozenset(differing_paths(original.variables, [model.variables]))
         known = next((leaves for leaves in prefixes if leaves >= changed), None)
         if known is None:
             prefixes[known := changed] = compute_prefix(original, split, indices, changed)
@@ -56,7 +57,7 @@ def forget_each_class(
     seed: int,
     folder: Path,
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row a class: `class`, `name`, and of 'original' and of each method accuracies and seconds.
+    """Yields a row a class: `class`, `name`, and of 'original' and of each method accuracies, seconds and harm.
 
     Classes that the model has forgotten already have no row, and their images are not judged.
 
@@ -91,10 +92,11 @@ def forget_each_class(
             "test_forget": look_at(subject, split, indices[of_class]),
             "test_retain": look_at(subject, split, indices[~of_class]),
         }
-        last = statistics.channels.last.name
+        last = statistics.gates.last.name
         found = probes(looks, [last])
         return {"probe": found[f"linear_{last}"]["value"], "new_head": found["new_head_forget_accuracy"]["value"]}
 
+    images = {"images": dataset.train.images, "labels": dataset.train.labels}
     before = predict(original)
     folder.mkdir(parents=True, exist_ok=True)
     for forgotten, class_name in enumerate(dataset.class_names):
@@ -110,6 +112,7 @@ def forget_each_class(
             times = {"warm_calls": 0 if name == "retrain" else 100, "warm_seconds": 1.0, "limit": _LIMIT}
             outcome = timed_request(method, original, (forgotten,), statistics, rng, data=data, **times)
             after = judged(outcome.model, predict(outcome.model), forgotten)
-            row[name] = {**after, "warm_seconds": outcome.warm_median}
+            harm = recorded_harm(original, outcome.model, (forgotten,), statistics=statistics, **images)
+            row[name] = {**after, "warm_seconds": outcome.warm_median, "harm": harm}
         write_piece(path, row)
         yield row

@@ -31,7 +31,14 @@ def steps_of(entry: Any, methods: Sequence[str], folder: Path) -> list[Step]:
         steps += _training(entry.configs, folder, f"retrained/{number}", f"--config.data.exclude={number}")
         request = (f"--workdir={original}", f"--forget={number}")
         for method in methods:
-            answer = (*request, f"--method={method}", f"--out={unlearned / method}", "--time", "--overwrite")
+            answer = (
+                *request,
+                f"--method={method}",
+                f"--out={unlearned / method}",
+                "--time",
+                "--overwrite",
+                "--accept",
+            )
             steps.append(Step("unlearn", answer, resumes=False))
         asked = [*(f"--workdir={unlearned / method}" for method in methods), f"--reference={retrained}"]
         if entry.shadows:

@@ -15,15 +15,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from osp_jax import statistics_files
-from osp_jax.comparison.cell import Original, attempt, audit, timed_answer, validation_score
+from osp_jax.comparison.cell import Original, attempt, audit, harm, timed_answer, validation_score
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
 from osp_jax.interop.linen import from_linen
-from osp_jax.loading import indices_of, load_workdir, record_for_report, statistics_of
+from osp_jax.loading import indices_of, load_workdir, record_for_report, statistics_of, stored_statistics
 from osp_jax.methods import METHODS, method_name
 from osp_jax.methods.parts.method import Method
 from osp_jax.networks import build_model, variable_shapes
-from osp_jax.program.channels import channels_of
+from osp_jax.program.gates import gates_of, noise_images
 from osp_jax.runtime import records
 from osp_jax.runtime.distributed import place
 from osp_jax.runtime.errors import InputError, shown
@@ -53,13 +53,16 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
         raise InputError("seeds is empty; give at least one, as in (0,)")
     check_settings(config.original, dataset.image_shape)
     module, shape = build_model(config.original, dataset.num_classes, dataset.image_shape), dataset.image_shape
-    moments = {"mean": (0.0,) * shape[-1], "std": (1.0,) * shape[-1]}  # nothing is computed
-    model = from_linen(module, variable_shapes(module, shape), **moments, class_names=dataset.class_names)
-    channels = channels_of(module, shape)
+    moments = {"mean": (0.0,) * shape[-1], "std": (1.0,) * shape[-1]}
+    draw = np.random.default_rng(0)  # what a network's gates are does not depend on its values
+    shapes = variable_shapes(module, shape)
+    variables = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
+    model = from_linen(module, variables, **moments, class_names=dataset.class_names)
+    gates = gates_of(model.apply, variables, noise_images(shape))
     for name, method in methods.items():
         if name != RETRAIN:
             check_budget(method, _budget(config))
-        method.check(model, channels)
+        method.check(model, gates)
 
 
 def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) -> Original:
@@ -74,7 +77,7 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
     indices, validation = indices_of(trained, dataset)
     return Original(
         model=trained.model,
-        statistics=statistics_files.load_statistics(workdir / "statistics"),
+        statistics=stored_statistics(trained, workdir),
         dataset=dataset,
         preparation=trained.preparation,
         recipe=settings.to_dict(),
@@ -133,7 +136,7 @@ def run_cell(
     folder: Path,
     log: Path,
 ) -> dict[str, Any]:
-    """A method's settings, accuracies, times and images seen, or its error, whose traceback goes to the file `log`.
+    """A method's settings, accuracies, harm, times and images seen, or its error, whose traceback goes to `log`.
 
     A retrained network is kept in `folder`; it is trained once, whatever `config.timing` says.
     """
@@ -148,7 +151,13 @@ def run_cell(
         if retrains:
             _keep(folder, request, result.model.variables)
         accuracies = audit(original, result.model, request.forget, config.audit.train_images)
-        return {"accuracy": accuracies, "seconds": seconds, "seen": result.seen, "peak_bytes": result.peak_bytes}
+        return {
+            "accuracy": accuracies,
+            "harm": harm(original, result.model, request.forget),
+            "seconds": seconds,
+            "seen": result.seen,
+            "peak_bytes": result.peak_bytes,
+        }
 
     return {"options": dataclasses.asdict(method), **attempt(work, log)}
 

@@ -1,7 +1,7 @@
 """The exception for bad input, and how a command ends: one line on stderr, and an exit code that says why.
 
-0: done. 2: bad input, or a machine that cannot do what is asked. 130: Ctrl-C. 143: SIGTERM. 141: nobody reads the
-output any more. 1, with a traceback: a fault of our own.
+0: done. 2: bad input, or a machine that cannot do what is asked. 3: refused, because the result would do harm.
+130: Ctrl-C. 143: SIGTERM. 141: nobody reads the output any more. 1, with a traceback: a fault of our own.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from osp_jax.runtime import signals
 
-INPUT, INTERRUPTED, PIPE_CLOSED, STOPPED = 2, 130, 141, 143
+INPUT, REFUSED, INTERRUPTED, PIPE_CLOSED, STOPPED = 2, 3, 130, 141, 143
 
 # Control characters, marks of direction and line, and surrogates, which stand for bytes that are not UTF-8.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -42,6 +42,8 @@ _DISK_ERRORS = {
 
 class InputError(Exception):
     """Something the caller gave cannot be used. The message is one line and names the remedy."""
+
+    exit_code = INPUT
 
 
 class Stopped(Exception):  # noqa: N818 (it is none)
@@ -113,7 +115,7 @@ def _answer(error: BaseException) -> tuple[int, str] | None:
         case Stopped():
             return STOPPED, str(error)
         case InputError():
-            return INPUT, f"error: {error}"
+            return error.exit_code, f"error: {error}"
         case BrokenPipeError():
             return PIPE_CLOSED, ""
         case OSError() if error.errno in _DISK_ERRORS:

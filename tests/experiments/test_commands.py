@@ -33,7 +33,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def unlearned(trained: Path) -> Path:
     out = trained.with_name("unlearned")
-    done = run_command("experiments.unlearn", f"--workdir={trained}", "--forget=3", "--method=osp-fit", f"--out={out}")
+    request = (f"--workdir={trained}", "--forget=3", "--method=osp-fit", f"--out={out}", "--accept")
+    done = run_command("experiments.unlearn", *request)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -95,7 +96,7 @@ def test_unlearning_writes_what_it_did(trained, unlearned):
 def test_a_second_request_knows_what_is_gone(trained, unlearned, retrained, tmp_path):
     """The first request forgot 3. The second sees no image of it, and is evaluated for both."""
     twice = tmp_path / "twice"
-    second = [f"--workdir={unlearned}", "--method=finetune", "--option=epochs=1", f"--out={twice}"]
+    second = [f"--workdir={unlearned}", "--method=finetune", "--option=epochs=1", "--accept", f"--out={twice}"]
     done = run_command("experiments.unlearn", *second, "--forget=5")
     assert done.returncode == 0, done.stderr
     record = json.loads((twice / "unlearn.json").read_text())
@@ -167,7 +168,7 @@ def test_statistics_are_collected_where_none_are_stored(trained, tmp_path):
     outs = []
     for source in (trained, workdir):
         outs.append(tmp_path / f"out_{source.name}")
-        done = run_command("experiments.unlearn", f"--workdir={source}", "--forget=3", f"--out={outs[-1]}")
+        done = run_command("experiments.unlearn", f"--workdir={source}", "--forget=3", f"--out={outs[-1]}", "--accept")
         assert done.returncode == 0, done.stderr
     first, second = (jax.tree.leaves(load_workdir(out).model.variables) for out in outs)
     for a, b in zip(first, second, strict=True):
@@ -176,7 +177,8 @@ def test_statistics_are_collected_where_none_are_stored(trained, tmp_path):
 
 def test_a_method_that_trains_records_what_it_saw_and_leaves_no_statistics_of_another_network(trained, tmp_path):
     options = ["--option=epochs=1", "--option=batch_size=64", "--retain_per_class=20", f"--out={tmp_path / 'out'}"]
-    done = run_command("experiments.unlearn", f"--workdir={trained}", "--forget=3", "--method=finetune", *options)
+    request = [f"--workdir={trained}", "--forget=3", "--method=finetune", "--accept", *options]
+    done = run_command("experiments.unlearn", *request)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "unlearn.json").read_text())
     assert record["data_seen"]["request"]["train"] == {str(c): 20 for c in range(10) if c != 3}
@@ -226,6 +228,7 @@ def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
     done = run_command("experiments.sweep", *arguments, "--probes")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
+    assert all(row["logit-mask"]["harm"]["forgotten"] == 0 for row in results["classes"])
     assert [row["class"] for row in results["classes"]] == list(range(10))
     assert all(row["logit-mask"]["forget_accuracy"] == 0 for row in results["classes"])
     assert all(0 <= row["esc"]["forget_accuracy"] <= 1 for row in results["classes"])  # it sees forgotten images
@@ -239,10 +242,12 @@ def test_where_tails_were_stored_a_request_sees_no_image(tmp_path):
     workdir, out = tmp_path / "model", tmp_path / "unlearned"
     done = run_command("experiments.train", f"--workdir={workdir}", *TINY, "--config.statistics.tails=150")
     assert done.returncode == 0, done.stderr
-    request = [f"--workdir={workdir}", "--forget=3", "--method=concept-erasure", f"--out={out}"]
+    request = [f"--workdir={workdir}", "--forget=3", "--method=concept-erasure", f"--out={out}", "--accept"]
     done = run_command("experiments.unlearn", *request, "--data_dir=/nowhere", "--option=directions=32")
     assert done.returncode == 0, done.stderr
-    assert json.loads((out / "unlearn.json").read_text())["data_seen"]["request"]["train"] == {}
+    record = json.loads((out / "unlearn.json").read_text())
+    assert record["data_seen"]["request"]["train"] == {}
+    assert record["harm"]["source"] == "cached inputs"
     assert not (out / "statistics").exists()
 
 
@@ -301,7 +306,12 @@ def test_unlearn_answers_bad_input_in_one_line_and_leaves_all_as_it_was(trained,
         ([f"--workdir={damaged}", "--forget=3", out], [str(damaged), "damaged"]),
         ([f"--workdir={other}", "--forget=3", out], [str(other), "another model"]),
         ([f"--workdir={trained}", "--forget=3", f"--out={existing}"], ["--overwrite"]),
-        ([f"--workdir={trained}", "--forget=3", "--out=/proc/nowhere/out"], ["cannot write", "/proc/nowhere"]),
+        (
+            [f"--workdir={trained}", "--forget=3", "--accept", "--out=/proc/nowhere/x"],
+            ["cannot write", "/proc/nowhere"],
+        ),
+        ([*good, "--forget=3", "--max_forgotten=101"], ["max_forgotten", "in the range [0.0, 100.0]"]),
+        ([*good, "--forget=3", "--max_retained_drop=nan"], ["max_retained_drop is nan"]),
         ([*good, "--forget=3", "--coordinator=head:1"], ["--num_processes"]),
     ]
     for (arguments, words), (code, stderr) in zip(

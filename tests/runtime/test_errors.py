@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 
+from osp_jax.harm import Harm, HarmError
 from osp_jax.runtime.errors import InputError, Stopped, exit_on_input_error, one_line, printable, shown, unknown
 
 
@@ -29,6 +30,7 @@ def ending(capsys, error: BaseException | None) -> tuple[int, str]:
     ("error", "code", "words"),
     [
         (InputError("no; do"), 2, "error: no; do\n"),
+        (HarmError("refused: worse", Harm(0.5, 0.9, 0.1, 10, 90, "features")), 3, "error: refused: worse\n"),
         (
             Stopped("stopped in epoch 3; the same command goes on"),
             143,

@@ -1,0 +1,360 @@
+"""What a request to forget costs, estimated before its result is used.
+
+A method can fail on a network: the class is still recognised, or the others suffer. The estimate compares the models
+before and after on stored features where the change is one that these show, on stored inputs of the last kernels where
+it reaches no further, and on images otherwise.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from osp_jax.data.sources import Split
+from osp_jax.data.splits import per_class_sample
+from osp_jax.forward import predict_logits
+from osp_jax.methods import METHODS
+from osp_jax.methods.parts.head import feature_channels
+from osp_jax.model import Model
+from osp_jax.program.gates import Factor
+from osp_jax.program.tail import tail_of
+from osp_jax.runtime.errors import REFUSED, InputError
+from osp_jax.statistics import Statistics
+from osp_jax.trees import differing_paths, leaves_by_path, pruned
+
+MAX_RETAINED_DROP, MAX_FORGOTTEN = 2.0, 1.0
+_MOST = {"retain": 1000, "forget": 500}  # images that are looked at
+_SUGGESTED = ("osp-fit", "concept-erasure", "subspace", "logit-mask")  # methods without training steps
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Harm:
+    """What a request costs, on a sample of images.
+
+    Attributes:
+      forgotten: share, 0..1, of the images of the classes to forget that are still given their own class.
+      retained_before, retained_after: accuracy on images of the other classes, 0..1. Classes that were forgotten
+        earlier are not among them.
+      forget_images, retain_images: numbers of images.
+      source: what the answers follow from: stored 'features', 'cached inputs' of the last kernels, or 'images'.
+    """
+
+    forgotten: float
+    retained_before: float
+    retained_after: float
+    forget_images: int
+    retain_images: int
+    source: str
+
+    @property
+    def retained_drop(self) -> float:
+        """By how many points the accuracy on the other classes falls."""
+        return 100 * (self.retained_before - self.retained_after)
+
+    def within(self, max_retained_drop: float, max_forgotten: float) -> bool:
+        """Whether both figures are within the limits, in points and percent."""
+        # Shares of images are far coarser than the rounding that this forgives.
+        return self.retained_drop <= max_retained_drop + 1e-9 and 100 * self.forgotten <= max_forgotten + 1e-9
+
+
+class HarmError(InputError):
+    """A request whose result would do harm. `harm` has the figures, `result` what was refused, where there is one."""
+
+    exit_code = REFUSED
+
+    def __init__(self, message: str, harm: Harm, result: Any = None):
+        super().__init__(message)
+        self.harm, self.result = harm, result
+
+
+def estimate_harm(
+    before: Model,
+    after: Model,
+    forget: Sequence[int],
+    *,
+    statistics: Statistics | None = None,
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> Harm:
+    """Compares the models before and after a request on a sample of images.
+
+    Args:
+      forget: class numbers.
+      statistics: of the model before, with stored features; where the change shows in these, no image is looked at.
+        Those of a model that has forgotten classes are not used: they may be older than its masks.
+      images: uint8 `(n, h, w, c)`; up to 1,000 of retained classes and 500 of those to forget are looked at, the same
+        number of each class.
+      labels: int `(n,)`.
+
+    Raises:
+      InputError: neither statistics nor images show the change, or they hold no image of one side.
+    """
+    changed = differing_paths(before.variables, [after.variables])
+    # Masks keep the statistics of the network as it was before them, whose features are not those of this one.
+    stored = None if before.forgotten else statistics
+    for answers in (
+        lambda: _from_features(before, after, changed, stored),
+        lambda: _from_cached_inputs(before, after, changed, stored),
+        lambda: _from_images(before, after, forget, images, labels),
+    ):
+        found = answers()
+        if found is not None and (harm := _compared(found, forget, before.forgotten)):
+            return harm
+    raise InputError(
+        "what the request costs cannot be estimated from the statistics; give images of retained classes and of those "
+        "to forget (--data_dir, or data), or accept whatever it costs (--accept, or accept=True)"
+    )
+
+
+def check_harm(
+    harm: Harm,
+    *,
+    max_retained_drop: float = MAX_RETAINED_DROP,
+    max_forgotten: float = MAX_FORGOTTEN,
+    suggestions: Sequence[str] = (),
+    result: Any = None,
+) -> None:
+    """Raises `HarmError` where a request costs more than the limits.
+
+    Args:
+      max_retained_drop: points that the accuracy on the other classes may fall.
+      max_forgotten: percent of the images of the classes to forget that may still be recognised.
+      suggestions: names of methods to try, for the message (`methods_to_try`).
+      result: what the error carries.
+
+    Raises:
+      HarmError: with the figures, the limits and what to try.
+      InputError: a limit is not a number of at least 0.
+    """
+    check_limits(max_retained_drop, max_forgotten)
+    if harm.within(max_retained_drop, max_forgotten):
+        return
+    remedy = f"try {_listed(suggestions)}, or accept" if suggestions else "try another method, or accept"
+    words = harm_words(harm, max_retained_drop=max_retained_drop, max_forgotten=max_forgotten)
+    raise HarmError(f"refused: {words}; {remedy} it with --accept (accept=True)", harm, result)
+
+
+def harm_words(harm: Harm, *, max_retained_drop: float, max_forgotten: float) -> str:
+    """The figures and the limits, in half a sentence."""
+    return (
+        f"{100 * harm.forgotten:.1f}% of {harm.forget_images:,} images to forget are still recognised (limit "
+        f"{max_forgotten:g}%), and of {harm.retain_images:,} others {100 * harm.retained_after:.1f}% are right after "
+        f"{100 * harm.retained_before:.1f}% before (limit: a drop of {max_retained_drop:g} points)"
+    )
+
+
+def check_limits(max_retained_drop: float, max_forgotten: float) -> None:
+    """Raises `InputError` for a limit that is not a number of at least 0."""
+    for name, limit in (("max_retained_drop", max_retained_drop), ("max_forgotten", max_forgotten)):
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit) or limit < 0:
+            raise InputError(f"{name} is {limit!r}; give a number of at least 0, in points or percent")
+
+
+def harm_record(harm: Harm | None, *, max_retained_drop: float, max_forgotten: float, accepted: bool) -> dict[str, Any]:
+    """The figures, the limits and whether they were set aside, JSON-ready; no figures where nothing was estimated."""
+    names = [field.name for field in dataclasses.fields(Harm)]
+    figures = dataclasses.asdict(harm) if harm else dict.fromkeys(names)
+    return {
+        **figures,
+        "max_retained_drop": float(max_retained_drop),
+        "max_forgotten": float(max_forgotten),
+        "accepted": accepted,
+    }
+
+
+def recorded_harm(before: Model, after: Model, forget: Sequence[int], **given: Any) -> dict[str, Any] | None:
+    """The figures of `estimate_harm`, JSON-ready, to be kept beside others; None where nothing can be estimated."""
+    try:
+        return dataclasses.asdict(estimate_harm(before, after, forget, **given))
+    except InputError:
+        return None
+
+
+def methods_to_try(model: Model, statistics: Statistics, tried: str = "") -> tuple[str, ...]:
+    """Names of methods that train nothing and can act on this network, but for the one that was tried."""
+    return tuple(name for name in _SUGGESTED if name != tried and name in METHODS and _fits(name, model, statistics))
+
+
+def _fits(name: str, model: Model, statistics: Statistics) -> bool:
+    try:
+        METHODS[name]().check(model, statistics.gates)
+    except InputError:
+        return False
+    return True
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+# The answers of both models
+
+
+class _Answers(NamedTuple):
+    """Logits `(n, classes)` of both models, labels `(n,)`, and where they come from."""
+
+    before: np.ndarray
+    after: np.ndarray
+    labels: np.ndarray
+    source: str
+
+
+def _compared(answers: _Answers, forget: Sequence[int], gone: Sequence[int]) -> Harm | None:
+    """None where the images of one side are missing."""
+    chosen = np.isin(answers.labels, list(forget))
+    others = ~chosen & ~np.isin(answers.labels, list(gone)) & (answers.labels >= 0)
+    if not chosen.any() or not others.any():
+        return None
+    before, after = (_predicted(logits) == answers.labels for logits in (answers.before, answers.after))
+    shares = (float(right.mean()) for right in (after[chosen], before[others], after[others]))
+    return Harm(*shares, int(chosen.sum()), int(others.sum()), answers.source)
+
+
+def _predicted(logits: np.ndarray) -> np.ndarray:
+    """The class of the largest logit; -1 where that is not finite."""
+    return np.where(np.isfinite(logits.max(-1)), logits.argmax(-1), -1)
+
+
+def _from_features(
+    before: Model, after: Model, changed: Collection[str], statistics: Statistics | None
+) -> _Answers | None:
+    """From stored features; None where the change is neither the head's nor a gain on the features."""
+    if statistics is None or not len(statistics.labels):
+        return None
+    places = _places(statistics, before)
+    inner = [path for path in changed if path not in (places.kernel, places.bias)]
+    gains = _gains(before, after, inner, places) if inner else 1.0
+    if gains is None:
+        return None
+    features = np.asarray(statistics.features, np.float32)
+    both = (_head_logits(model, scaled, places) for model, scaled in ((before, features), (after, features * gains)))
+    return _Answers(*both, np.asarray(statistics.labels), "features")
+
+
+def _from_cached_inputs(
+    before: Model, after: Model, changed: Collection[str], statistics: Statistics | None
+) -> _Answers | None:
+    """From the stored inputs of the last kernels; None where the change reaches further, or nothing is stored."""
+    if statistics is None or not statistics.tail or not statistics.image_shape:
+        return None
+    count, places = len(statistics.tail[0]), _places(statistics, before)
+    batch = min(_BATCH, count)
+    late, reached = _late(before, batch, statistics.image_shape)
+    if not set(changed) <= {places.kernel, places.bias, *reached}:
+        return None
+    rows = np.arange(-(-count // batch) * batch).reshape(-1, batch) % count  # the last batch is filled up
+
+    def logits(model: Model) -> np.ndarray:
+        parts = [late(model.variables, [values[chosen] for values in statistics.tail]) for chosen in rows]
+        return _head_logits(model, np.concatenate(parts)[:count], places)
+
+    return _Answers(logits(before), logits(after), np.asarray(statistics.labels[:count]), "cached inputs")
+
+
+def _from_images(
+    before: Model, after: Model, forget: Sequence[int], images: np.ndarray | None, labels: np.ndarray | None
+) -> _Answers | None:
+    if images is None or labels is None or not len(labels):
+        return None
+    split = Split(images, np.asarray(labels))
+    to_forget = np.isin(split.labels, list(forget))
+    known = ~to_forget & ~np.isin(split.labels, list(before.forgotten))
+    sides = (np.flatnonzero(chosen) for chosen in (known, to_forget))
+    indices = np.concatenate(
+        [
+            per_class_sample(split.labels, side, most, seed=0)[:most]
+            for side, most in zip(sides, _MOST.values(), strict=True)
+            if len(side)
+        ]
+    )
+    both = (predict_logits(model, split, indices, _BATCH) for model in (before, after))
+    return _Answers(*both, split.labels[indices], "images")
+
+
+def _head_logits(model: Model, features: np.ndarray, places: "_Places") -> np.ndarray:
+    """features `(n, f)` -> logits `(n, classes)`."""
+    leaves = leaves_by_path(model.variables)
+    kernel = np.asarray(leaves[places.kernel], np.float32)
+    matrix = np.moveaxis(kernel, (places.input_axis, places.output_axis), (-2, -1)).reshape(features.shape[1], -1)
+    bias = np.asarray(leaves[places.bias], np.float32).reshape(-1) if places.bias else 0.0
+    return features @ matrix + bias
+
+
+# Gains on the features, read off the leaves that write them
+
+
+def _gains(before: Model, after: Model, changed: Collection[str], places: "_Places") -> np.ndarray | None:
+    """Gains `(f,)` on the features that do what the change of the leaves `changed` does; None where there are none."""
+    if not set(changed) <= {*places.scaled, *places.erased}:
+        return None
+    paths = [*places.scaled, *(path for path in places.erased if path in changed)]
+    old, new = (jax.device_get(pruned(model.variables, paths)) for model in (before, after))
+    products, squares = np.zeros(places.channels), np.zeros(places.channels)
+    for path, index in places.scaled.items():
+        channel = np.broadcast_to(index, old[path].shape).ravel()
+        entries = [leaf[path].ravel()[channel >= 0].astype(float) for leaf in (old, new)]
+        for sums, other in ((products, entries[1]), (squares, entries[0])):
+            sums += np.bincount(channel[channel >= 0], entries[0] * other, places.channels)
+    gains = np.where(squares > 0, products / np.where(squares > 0, squares, 1), 1.0)
+    if not (np.isfinite(gains).all() and (gains >= 0).all()):  # an activation lets no other gain through
+        return None
+    erasing = (gains > 0).astype(float)
+    expected = [(path, index, gains) for path, index in places.scaled.items()]
+    expected += [(path, index, erasing) for path, index in places.erased.items() if path in paths]
+    for path, index, factors in expected:
+        wanted = old[path] * np.where(index >= 0, factors[np.maximum(index, 0)], 1)
+        if not np.allclose(new[path], wanted, rtol=1e-4, atol=1e-6 * np.abs(old[path]).max(initial=0)):
+            return None
+    return np.where(places.features >= 0, gains[np.maximum(places.features, 0)], 1).astype(np.float32)
+
+
+# What is read off the network
+
+
+class _Places(NamedTuple):
+    """The head's leaves, and those that write what it reads.
+
+    `kernel` has the features on `input_axis` and the classes on `output_axis`. `channels`: how many are written;
+    `features` int `(f,)`: the channel that each feature is of. `scaled` and `erased`: by path of a leaf, the channel of
+    each entry, broadcastable; a gain multiplies the first, and a gain of 0 may zero the second. -1: of none.
+    """
+
+    kernel: str
+    bias: str | None
+    input_axis: int
+    output_axis: int
+    channels: int
+    features: np.ndarray
+    scaled: dict[str, np.ndarray]
+    erased: dict[str, np.ndarray]
+
+
+def _places(statistics: Statistics, model: Model) -> _Places:
+    gates, leaves = statistics.gates, leaves_by_path(model.variables)
+    head, group = gates.head, gates.last
+    given = head.kernel, head.bias, head.input_axis, head.output_axis, group.channels, feature_channels(gates)
+
+    def indices(factors: Sequence[Factor]) -> dict[str, np.ndarray]:
+        return {factor.path: np.reshape(factor.index, factor.shape) for factor in factors if factor.path in leaves}
+
+    scaled = indices(group.writers)
+    erased = {path: index for path, index in indices(group.kernels).items() if path not in scaled}
+    return _Places(*given, scaled, erased)
+
+
+def _late(
+    model: Model, batch: int, image_shape: tuple[int, ...]
+) -> tuple[Callable[[Any, list[jax.Array]], np.ndarray], set[str]]:
+    """(what makes features `(batch, f)` of `(variables, stored inputs)`, paths of the leaves that only this reads)."""
+    tail = tail_of(model, batch, image_shape)
+    paths = {writer.layer.path for writer in tail.writers}
+    paths |= {path for writer in tail.writers for path in writer.biases}
+
+    def features(variables: Any, kept: list[jax.Array]) -> np.ndarray:
+        return np.asarray(tail.late((variables, tail.no_shifts()), kept).inputs, np.float32)
+
+    return features, paths
