@@ -1,7 +1,7 @@
 """Make a trained image classifier forget classes, and show that it did: docs/architecture.md is the map."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -11,13 +11,31 @@ _PUBLIC = {
     "from_nnx": "interop.nnx",
     "to_nnx": "interop.nnx",
     "from_function": "interop.function",
+    "collect_statistics": "api",
+    "unlearn": "api",
+    "HarmError": "harm",
+    "InputError": "runtime.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "audit", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from osp_jax.api import audit as audit
+    from osp_jax.api import collect_statistics as collect_statistics
+    from osp_jax.api import unlearn as unlearn
+    from osp_jax.harm import HarmError as HarmError
+    from osp_jax.interop.function import from_function as from_function
+    from osp_jax.interop.linen import from_linen as from_linen
+    from osp_jax.interop.nnx import from_nnx as from_nnx
+    from osp_jax.interop.nnx import to_nnx as to_nnx
+    from osp_jax.model import Model as Model
+    from osp_jax.runtime.errors import InputError as InputError
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when they are asked for (PEP 562), so that `import osp_jax` stays instant."""
+    if name == "audit":  # a package that is called like a function
+        return importlib.import_module("osp_jax.audit")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'osp_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"osp_jax.{_PUBLIC[name]}"), name)

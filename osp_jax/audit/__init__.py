@@ -1,0 +1,17 @@
+"""What an unlearned model still knows: one file a question, all asked by `run.audit`.
+
+The package can be called: `osp_jax.audit(model, unlearned, data)` is `osp_jax.api.audit`.
+"""
+
+import importlib
+import sys
+import types
+from typing import Any
+
+
+class _Audit(types.ModuleType):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return importlib.import_module("osp_jax.api").audit(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Audit

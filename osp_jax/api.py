@@ -1,0 +1,496 @@
+"""The library as functions: class statistics, a request to forget, and an audit of what came of it.
+
+model = osp_jax.from_linen(module, variables, mean=mean, std=std, class_names=names)
+statistics = osp_jax.collect_statistics(model, images, labels)
+result = osp_jax.unlearn(model, forget=["cat"], method="osp-fit", statistics=statistics)
+audit = osp_jax.audit(model, result.model, (images, labels, test_images, test_labels))
+audit.to_html("report.html")
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from osp_jax.audit.accuracy import accuracy_report, without_logits
+from osp_jax.audit.run import LEVELS, settings_of
+from osp_jax.audit.run import audit as ask
+from osp_jax.audit.subject import Subject, images_of
+from osp_jax.data.augment import Preparation
+from osp_jax.data.given import dataset_of_arrays, split_of
+from osp_jax.data.sources import Dataset, Split
+from osp_jax.data.splits import check_forget
+from osp_jax.forward import predict_logits
+from osp_jax.harm import (
+    MAX_FORGOTTEN,
+    MAX_RETAINED_DROP,
+    check_harm,
+    check_limits,
+    estimate_harm,
+    harm_record,
+    methods_to_try,
+)
+from osp_jax.methods import Method, get_method, method_name
+from osp_jax.methods.parts.data import RequestData, request_data
+from osp_jax.methods.parts.request import describe_change, images_seen, timed_request
+from osp_jax.model import Model
+from osp_jax.report.page import report_html, report_markdown
+from osp_jax.runtime.errors import InputError, shown, unknown
+from osp_jax.runtime.provenance import provenance
+from osp_jax.runtime.replacing import write_text
+from osp_jax.runtime.settings import MOST_SEED
+from osp_jax.statistics import Statistics, statistics_over
+from osp_jax.trees import leaves_by_path
+
+PadMode = Literal["reflect", "zeros"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a request gives.
+
+    Attributes:
+      model: the new model; `model.forgotten` has grown by the request.
+      report: what was asked, what changed, what it cost and took, JSON-ready, with the fields of `unlearn.json`.
+    """
+
+    model: Model
+    report: dict[str, Any]
+
+    @property
+    def data_seen(self) -> dict[str, Any]:
+        """How many training images of each class, by its number as text, the request and the statistics looked at."""
+        return self.report["data_seen"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What an audit found: `report` is JSON-ready, with the fields of `eval.json`."""
+
+    report: dict[str, Any]
+
+    def to_html(self, path: str | Path) -> None:
+        """Writes the report as one page that needs no other file. Raises `OSError` where that fails."""
+        write_text(Path(path), report_html(self.report))
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """The report as Markdown; also written to `path` where one is given."""
+        text = report_markdown(self.report)
+        if path is not None:
+            write_text(Path(path), text)
+        return text
+
+
+def collect_statistics(
+    model: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int = 256,
+    features: int = 4000,
+    cached_inputs: int = 0,
+    seed: int = 0,
+) -> Statistics:
+    """Runs the training images through the network once, and keeps what requests to forget need of them.
+
+        statistics = osp_jax.collect_statistics(model, images, labels)
+
+    Args:
+      images: uint8 `(n, h, w, c)`, values 0..255; they are normalised by `model.mean` and `model.std`.
+      labels: int `(n,)`, class numbers. Images of classes that the model has forgotten are left out.
+      batch_size: images that go through the network together.
+      features: size of the sample whose head inputs are kept, the same number of each class.
+      cached_inputs: of how many of these the inputs of the last kernels are kept too: `concept-erasure` then sees no
+        image.
+      seed: of the sample.
+
+    Returns:
+      Per-class sums `(classes, channels)` of every group of channels that can be gated, float32; `features`
+      `(features, f)` and `labels` `(features,)` of the sample.
+
+    Raises:
+      InputError: images or labels of another type or shape, a class without a number, or a network that cannot be
+        applied to the images or has no channel that can be gated.
+    """
+    _check_model(model)
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("features", features, 0),
+        ("cached_inputs", cached_inputs, 0),
+    ):
+        _check_whole(name, value, least)
+    _check_whole("seed", seed, 0, MOST_SEED)
+    split = split_of(images, labels, model.num_classes)
+    _check_fits(model, split)
+    settings = {"batch_size": batch_size, "features": features, "tails": cached_inputs}
+    return statistics_over(model, split, _known(model, split), settings, seed)
+
+
+def unlearn(
+    model: Model,
+    forget: Sequence[int | str] | int | str,
+    method: str | Method = "osp-fit",
+    *,
+    statistics: Statistics | None = None,
+    data: tuple[np.ndarray, np.ndarray] | None = None,
+    retain_per_class: int | None = None,
+    forget_per_class: int | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    pad: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+    pad_mode: PadMode = "reflect",
+    seed: int = 0,
+    accept: bool = False,
+    max_retained_drop: float = MAX_RETAINED_DROP,
+    max_forgotten: float = MAX_FORGOTTEN,
+) -> Result:
+    """Makes a model forget classes, and refuses to hand back one that this harms.
+
+        result = osp_jax.unlearn(model, ["cat"], "osp-fit", statistics=statistics)
+        result = osp_jax.unlearn(model, [3], OspFit(margin=2.0), statistics=statistics)
+        result = osp_jax.unlearn(model, ["cat"], "scrub", data=(images, labels), flip=True, pad=4)
+
+    Args:
+      model: stays as it is.
+      forget: names or numbers of classes.
+      method: a name of `osp_jax.methods.METHODS`, or a method with its settings.
+      statistics: what `collect_statistics` returns; None collects them from `data`.
+      data: `(images, labels)` of the training, uint8 `(n, h, w, c)` and int `(n,)`, for methods that see images.
+      retain_per_class, forget_per_class: how many images of each class the method may see; None: all.
+      recipe: the settings of the training, for methods that need them: a mapping like `configs/default.py`.
+      pad, flip, cutout, pad_mode: the augmentation for methods that train: random crops after padding by so many pixels
+        ('reflect' or 'zeros'), horizontal flips, and a square of so many pixels that is left blank.
+      seed: of methods that draw random numbers.
+      accept: hand the model back whatever it costs.
+      max_retained_drop: points by which the accuracy on the other classes may fall.
+      max_forgotten: percent of the images of the classes to forget that may still be recognised.
+
+    Raises:
+      HarmError: the estimate is above a limit; its `harm` has the figures, its `result` what was not handed back.
+      InputError: a class, method or setting that is unknown, data of another type or shape or missing where the method
+        needs them, or a method that cannot act on this network.
+    """
+    _check_model(model)
+    forget = _class_numbers(forget, model)
+    method = get_method(method)() if isinstance(method, str) else method
+    _check_method(method)
+    _check_limits(seed, accept, max_retained_drop, max_forgotten, retain_per_class, forget_per_class)
+    preparation = _preparation(model, pad, flip, cutout, pad_mode)
+    split = _split_of_data(model, data)
+    start, stored = time.perf_counter(), statistics is not None
+    if statistics is None:
+        if split is None:
+            raise InputError("there are neither statistics nor data; give statistics=collect_statistics(...), or data")
+        statistics = collect_statistics(model, split.images, split.labels)
+    _check_statistics(model, statistics, forget)
+    statistics = statistics.without(model.forgotten)
+    jax.block_until_ready(statistics)
+    seconds = time.perf_counter() - start
+    budget = {"retain_per_class": retain_per_class, "forget_per_class": forget_per_class}
+    seen = _request_data(model, method, forget, split, statistics, preparation, recipe, budget)
+
+    outcome = timed_request(method, model, forget, statistics, jax.random.key(seed), data=seen)
+    harm = _estimated(model, outcome.model, forget, statistics, split, accept)
+    limits = {"max_retained_drop": max_retained_drop, "max_forgotten": max_forgotten}
+    report = {
+        "method": method_name(method),
+        "options": dataclasses.asdict(method),
+        "forget": list(forget),
+        "forget_names": [model.class_names[c] for c in forget],
+        "forgotten": list(outcome.model.forgotten),
+        "seconds": {"statistics": seconds, "cold": seconds + outcome.cold},
+        "budget": budget,
+        "data_seen": {
+            "request": {"train": seen.seen() if seen else {}},
+            "statistics": {"train": images_seen(statistics)},
+        },
+        "statistics_stored": stored,
+        **describe_change(model, outcome.model, forget, statistics, method),
+        "harm": harm_record(harm, **limits, accepted=accept),
+        "provenance": provenance(seed),
+    }
+    result = Result(outcome.model, report)
+    if harm is not None and not accept:
+        suggestions = methods_to_try(model, statistics, method_name(method))
+        check_harm(harm, **limits, suggestions=suggestions, result=result)
+    return result
+
+
+def audit(
+    model: Model,
+    unlearned: Model,
+    data: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | Dataset,
+    *,
+    reference: Model | None = None,
+    request: Mapping[str, Any] | None = None,
+    level: Literal["none", "quick", "full"] = "quick",
+    name: str = "",
+    pad: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+    pad_mode: PadMode = "reflect",
+) -> Audit:
+    """Asks what an unlearned model still knows, beside the model before and one that never saw the classes.
+
+        audit = osp_jax.audit(model, result.model, (images, labels, test_images, test_labels), request=result.report)
+        audit.report["unlearned"]["test_forget_accuracy"]
+        audit.to_html("report.html")
+
+    Accuracy, membership attacks, relearning, probes, similarity of the features, and attempts to recover the class.
+    Attacks with shadow models train many models by the recipe of the original; `experiments.eval` has them.
+
+    Args:
+      model: before the request.
+      unlearned: after it; the classes that it has forgotten and `model` has not are asked about.
+      data: `(train_images, train_labels, test_images, test_labels)`, uint8 `(n, h, w, c)` and int `(n,)`, or a
+        `osp_jax.data.sources.Dataset`. Training images are those that `model` was trained on, of all its classes.
+      reference: a model retrained without the classes, the ideal to compare with.
+      request: the `report` of the request, for the page.
+      level: 'none' asks for accuracy alone; 'full' takes more images, repeats, and attacks that train.
+      name: of the network, for the page.
+      pad, flip, cutout, pad_mode: the augmentation that the class is learned again with, as in `unlearn`.
+
+    Raises:
+      InputError: models of different classes, no class that was forgotten between them, data of another type or shape,
+        or too few images of the forgotten classes.
+    """
+    _check_models(model, unlearned, reference)
+    forget = tuple(sorted({*unlearned.forgotten} - {*model.forgotten}))
+    if not forget:
+        raise InputError(
+            "unlearned has forgotten no class that model knows; give the models before and after a request"
+        )
+    if level not in ("none", *LEVELS):
+        raise unknown("level", level, ("none", *LEVELS))
+    dataset = dataset_of_arrays(data, model.class_names)
+    for split in (dataset.train, dataset.test):
+        _check_fits(model, split)
+    preparation = _preparation(model, pad, flip, cutout, pad_mode)
+    train, test = (_known(model, split) for split in (dataset.train, dataset.test))
+    models = {"original": model, "unlearned": unlearned, **({"retrained": reference} if reference else {})}
+
+    def answers(of: Model) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            (predict_logits(of, split, indices), split.labels[indices])
+            for split, indices in ((dataset.train, train), (dataset.test, test))
+        ]
+
+    found = {key: answers(of) for key, of in models.items()}
+    hidden = [(without_logits(logits, forget), labels) for logits, labels in found["original"]]
+    reports = {key: accuracy_report(*splits, forget) for key, splits in {**found, "logit_masked": hidden}.items()}
+    record = None
+    if level != "none":
+        asked = LEVELS[level]
+        subjects = {key: Subject(of, preparation._replace(mean=of.mean, std=of.std)) for key, of in models.items()}
+        images = images_of(dataset, train, forget, asked.images, seed=0)
+        measured, seconds = ask(subjects, images, asked, answers=found)
+        reports = {key: report | measured.get(key, {}) for key, report in reports.items()}
+        record = {"level": level, "models": len(models), "seconds": seconds, "settings": settings_of(asked)}
+    request = dict(request or {})
+    return Audit(
+        {
+            "dataset": _about(dataset, train, test),
+            "model": {"name": name or _network_name(model), "parameters": _parameters(model)},
+            "forget": list(forget),
+            "method": request.get("method"),
+            **reports,
+            "audit": record,
+            "channels": request.pop("channels", {}),
+            "unlearn": request or None,
+            "provenance": provenance(0),
+        }
+    )
+
+
+# Checks
+
+
+def _check_model(model: Any, what: str = "model") -> None:
+    if not isinstance(model, Model):
+        raise InputError(f"{what} is {shown(model)}; give a Model, as from_linen, from_nnx or from_function return it")
+
+
+def _check_models(model: Any, unlearned: Any, reference: Any) -> None:
+    if isinstance(unlearned, Result):
+        raise InputError("unlearned is the result of a request; give its model, result.model")
+    named = {"model": model, "unlearned": unlearned}
+    for what, of in (named | ({"reference": reference} if reference is not None else {})).items():
+        _check_model(of, what)
+        if of.class_names != model.class_names:
+            raise InputError(f"{what} has other classes than model; give models of the same classes")
+
+
+def _check_method(method: Any) -> None:
+    if isinstance(method, type) and issubclass(method, Method):
+        raise InputError(f"method is the class {method.__name__}; give an instance, {method.__name__}()")
+    if not isinstance(method, Method):
+        raise InputError(f"method is {shown(method)}; give a name, as 'osp-fit', or a method, as OspFit(margin=2.0)")
+
+
+def _check_limits(
+    seed: Any, accept: Any, max_retained_drop: Any, max_forgotten: Any, retain_per_class: Any, forget_per_class: Any
+) -> None:
+    _check_whole("seed", seed, 0, MOST_SEED)
+    if not isinstance(accept, bool):
+        raise InputError(f"accept is {shown(accept)}; give True or False")
+    check_limits(max_retained_drop, max_forgotten)
+    for name, value in (("retain_per_class", retain_per_class), ("forget_per_class", forget_per_class)):
+        if value is not None:
+            _check_whole(name, value, 0)
+
+
+def _check_whole(name: str, value: Any, least: int, most: int = 10**9) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
+        raise InputError(f"{name} is {shown(value)}; give an integer from {least} to {most}")
+
+
+def _check_statistics(model: Model, statistics: Any, forget: Sequence[int]) -> None:
+    if not isinstance(statistics, Statistics):
+        raise InputError(f"statistics are {shown(type(statistics).__name__)}; give what collect_statistics returns")
+    if statistics.num_classes != model.num_classes:
+        raise InputError(
+            f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
+            "collect them anew"
+        )
+    seen = set(statistics.classes_seen().tolist())
+    if missing := sorted(set(forget) - seen):
+        name = model.class_names[missing[0]]
+        raise InputError(f"the statistics hold no image of class {name} ({missing[0]}); collect them with images of it")
+    if not seen - {*forget, *model.forgotten}:
+        raise InputError("the statistics hold no image of the other classes; collect them with images of all")
+
+
+def _check_fits(model: Model, split: Split) -> None:
+    """Raises `InputError` where the network cannot take the images, or has not a logit for each class."""
+    shape = split.images.shape[1:]
+    if len(model.mean) not in (1, shape[-1]):
+        raise InputError(
+            f"the images have {shape[-1]} channels and the model's mean {len(model.mean)}; give images of its kind"
+        )
+    inputs = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    try:
+        logits = jax.eval_shape(model.apply, model.variables, inputs)
+    except Exception as error:  # whatever the user's own function raises for inputs that it does not take
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the network cannot be applied to images of shape {shape} ({reason}); give images as in its training, and "
+            "variables of this network"
+        ) from error
+    wanted = (2, model.num_classes)
+    if getattr(logits, "shape", None) != wanted:
+        raise InputError(
+            f"the network gives {shown(getattr(logits, 'shape', logits))} for 2 images and there are "
+            f"{model.num_classes} class names; it must give {wanted}, a logit for each class"
+        )
+
+
+def _class_numbers(forget: Any, model: Model) -> tuple[int, ...]:
+    if isinstance(forget, str | int | np.integer):
+        forget = [forget]
+    if not isinstance(forget, Sequence | set | frozenset | np.ndarray):
+        raise InputError(f"forget is {shown(forget)}; give names or numbers of classes, as ['cat'] or [3]")
+    numbers = []
+    for word in forget:
+        if isinstance(word, str) and word not in model.class_names:
+            raise unknown("class", word, model.class_names)
+        numbers.append(model.class_names.index(word) if isinstance(word, str) else word)
+    check_forget(numbers, model.num_classes, model.forgotten, model.class_names)
+    return tuple(sorted({int(number) for number in numbers}))
+
+
+def _preparation(model: Model, pad: Any, flip: Any, cutout: Any, pad_mode: Any) -> Preparation:
+    for name, value in (("pad", pad), ("cutout", cutout)):
+        _check_whole(name, value, 0, 16384)
+    if not isinstance(flip, bool):
+        raise InputError(f"flip is {shown(flip)}; give True or False")
+    if pad_mode not in ("reflect", "zeros"):
+        raise unknown("pad_mode", pad_mode, ("reflect", "zeros"))
+    return Preparation(model.mean, model.std, pad, flip, cutout, pad_mode)
+
+
+# Steps
+
+
+def _known(model: Model, split: Split) -> np.ndarray:
+    """Indices int32 of the images of classes that the model has not forgotten."""
+    return np.flatnonzero(~np.isin(split.labels, model.forgotten)).astype(np.int32)
+
+
+def _split_of_data(model: Model, data: Any) -> Split | None:
+    if data is None:
+        return None
+    if not isinstance(data, Sequence) or len(data) != 2:
+        raise InputError("data must be (images, labels), uint8 (n, h, w, c) and int (n,)")
+    split = split_of(*data, model.num_classes)
+    _check_fits(model, split)
+    return split
+
+
+def _request_data(
+    model: Model,
+    method: Method,
+    forget: tuple[int, ...],
+    split: Split | None,
+    statistics: Statistics,
+    preparation: Preparation,
+    recipe: Mapping[str, Any] | None,
+    budget: Mapping[str, int | None],
+) -> RequestData | None:
+    if recipe is not None and not isinstance(recipe, Mapping):
+        raise InputError(f"recipe is {shown(recipe)}; give a mapping like that of configs/default.py")
+    if not method.sees:
+        return None
+    if split is None and not method.needs_images(statistics) and statistics.image_shape:
+        split = Split(np.zeros((0, *statistics.image_shape), np.uint8), np.zeros(0, np.int32))
+    if split is None:
+        raise InputError(
+            f"{method_name(method)} needs {' and '.join(method.sees)} images; give data=(images, labels), or take "
+            "another method, as osp-fit"
+        )
+    return request_data(split, _known(model, split), forget, preparation, recipe, **budget)
+
+
+def _estimated(
+    model: Model,
+    after: Model,
+    forget: tuple[int, ...],
+    statistics: Statistics,
+    split: Split | None,
+    accept: bool,
+) -> Any:
+    """The harm, None where it is accepted and cannot be estimated."""
+    given = {"images": split.images, "labels": split.labels} if split else {}
+    try:
+        return estimate_harm(model, after, forget, statistics=statistics, **given)
+    except InputError:
+        if accept:
+            return None
+        raise
+
+
+def _about(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "variant": dataset.variant,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.image_shape),
+        "num_train": len(train),
+        "num_test": len(test),
+    }
+
+
+def _network_name(model: Model) -> str:
+    module = getattr(model.apply, "module", None)
+    return type(module).__name__ if isinstance(module, nn.Module) else getattr(model.apply, "__name__", "network")
+
+
+def _parameters(model: Model) -> int:
+    return sum(int(np.size(leaf)) for path, leaf in leaves_by_path(model.variables).items() if model.is_parameter(path))
