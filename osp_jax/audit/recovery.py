@@ -14,8 +14,8 @@ import numpy as np
 
 from osp_jax.audit.accuracy import predictions_of
 from osp_jax.audit.measure import Measure, share
-from osp_jax.audit.relearn import frozen_norm_loss, head_leaves
-from osp_jax.audit.subject import Images, Subject, recognised
+from osp_jax.audit.relearn import frozen_norm_loss
+from osp_jax.audit.subject import Images, Subject, recognised, stages_of
 from osp_jax.data.augment import normalise
 from osp_jax.data.draws import host_generator
 from osp_jax.model import Model
@@ -73,7 +73,7 @@ def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
     Every scale of a norm (with its bias) and every row of the head's kernel is brought to at least the median size of
     its layer, where it is not exactly 0; the head's biases are made even.
     """
-    kernel, _ = head_leaves(subject, image_shape)
+    head = stages_of(subject.model, image_shape).head
     even = with_even_bias(subject, image_shape)
     leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(even).items() if subject.model.is_parameter(path)}
     new = {}
@@ -82,16 +82,18 @@ def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
         if name == "scale":
             factor = _to_median(np.abs(leaf))
             new |= {at: leaves[at] * factor for at in (path, f"{module}/bias") if at in leaves}
-        elif path == kernel:
-            new[path] = leaf * _to_median(np.linalg.norm(leaf, axis=-1, keepdims=True))
+        elif path == head.kernel:
+            new[path] = leaf * _to_median(np.linalg.norm(leaf, axis=head.output_axis, keepdims=True))
     return edited(even, new)
 
 
 def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
     """Variables whose head has the same bias, the median, for every class: undoes what only hides an answer."""
-    variables, (_, path) = subject.model.variables, head_leaves(subject, image_shape)
-    bias = leaves_by_path(variables).get(path)
-    return variables if bias is None else edited(variables, {path: np.full_like(bias, np.median(bias))})
+    variables, path = subject.model.variables, stages_of(subject.model, image_shape).head.bias
+    if path is None:
+        return variables
+    bias = leaves_by_path(variables)[path]
+    return edited(variables, {path: np.full_like(bias, np.median(bias))})
 
 
 def _to_median(sizes: np.ndarray) -> np.ndarray:

@@ -15,13 +15,11 @@ import jax
 import numpy as np
 
 from osp_jax.audit.measure import Measure, half_width, measure, never
-from osp_jax.audit.subject import Images, Subject, recognised
+from osp_jax.audit.subject import Images, Subject, recognised, stages_of
 from osp_jax.data.augment import Preparation, normalise
 from osp_jax.data.draws import host_generator
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import of_each_class
-from osp_jax.methods.parts.head import head_bias, head_kernel
-from osp_jax.program.channels import channels_of
+from osp_jax.methods.parts.head import head_leaves
 from osp_jax.training.descent import Loss, Optimiser, trajectory
 from osp_jax.training.loss import cross_entropy
 from osp_jax.trees import combine, partition
@@ -112,7 +110,7 @@ def _accuracies(
     draw_key, order_key, step_key = jax.random.split(key, 3)
     split = images.dataset.train
     batches = _batches(of_each_class(split.labels, images.train, count, draw_key), settings, order_key)
-    leaves = head_leaves(subject, images.dataset.image_shape) if layers == "head_only" else None
+    leaves = head_leaves(stages_of(subject.model, images.dataset.image_shape).head) if layers == "head_only" else None
     for steps, variables in trajectory(
         frozen_norm_loss(subject, leaves),
         subject.model,
@@ -124,12 +122,6 @@ def _accuracies(
         arguments=subject.preparation.moments(),
     ):
         yield steps, float(recognised(subject.model.replace(variables=variables), images).mean())
-
-
-def head_leaves(subject: Subject, image_shape: tuple[int, int, int]) -> tuple[str, str]:
-    """The paths of the head's kernel and of its bias, which not every head has."""
-    channels = channels_of(linen_module(subject.model), image_shape)
-    return head_kernel(channels), head_bias(channels)
 
 
 def _batches(indices: np.ndarray, settings: Settings, key: jax.Array) -> np.ndarray:

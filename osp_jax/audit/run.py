@@ -16,10 +16,8 @@ from osp_jax.audit.membership import NOT_FINITE, Answers, membership, scores, us
 from osp_jax.audit.probes import probes
 from osp_jax.audit.representation import representation
 from osp_jax.audit.shadow.statistics import ShadowSets, ratio_attacks
-from osp_jax.audit.subject import Images, Look, Subject, look
+from osp_jax.audit.subject import Images, Look, Subject, look, stages_of
 from osp_jax.forward import predict_logits
-from osp_jax.interop.linen import linen_module
-from osp_jax.program.channels import channels_of
 from osp_jax.runtime.distributed import on_cpu
 
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
@@ -228,7 +226,7 @@ def _random(original: Subject, images: Images) -> Look | None:
 
 def _last_stage(subject: Subject, images: Images, stages: list[str]) -> str:
     """What the head reads, or the last stage of a network whose head reads something else."""
-    return channels_of(linen_module(subject.model), images.dataset.image_shape).features or stages[-1]
+    return stages_of(subject.model, images.dataset.image_shape).features
 
 
 def _axes(looks: Mapping[str, Look], stage: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,8 @@ from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
-from osp_jax.interop.linen import linen_module
 from osp_jax.model import Model
-from osp_jax.program.channels import Channels, capture, channels_of
+from osp_jax.program.gates import Gates, capture, gates_of, noise_images
 from osp_jax.runtime.distributed import everywhere
 
 
@@ -70,10 +69,15 @@ def look(subject: Subject, images: Images, part: str) -> Look:
 def look_at(subject: Subject, split: Split, indices: np.ndarray, batch_size: int = 256) -> Look:
     """What a model makes of the images `indices` `(n,)` of a split."""
     model, moments = subject.model, subject.preparation.moments()
-    forward = _forward(model.apply, channels_of(linen_module(model), split.images.shape[1:]))
+    forward = _forward(model.apply, stages_of(model, split.images.shape[1:]))
     found = [forward(model.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
     logits, features = jax.tree.map(lambda *parts: np.concatenate(list(map(np.asarray, parts)))[: len(indices)], *found)
     return Look(logits, split.labels[indices], features)
+
+
+def stages_of(model: Model, image_shape: tuple[int, ...]) -> Gates:
+    """The stages of a network: the channel groups of its program."""
+    return gates_of(model.apply, model.variables, noise_images(tuple(image_shape)))
 
 
 def recognised(model: Model, images: Images) -> np.ndarray:
@@ -85,11 +89,11 @@ def recognised(model: Model, images: Images) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _forward(apply: Callable[[Any, jax.Array], jax.Array], channels: Channels) -> Any:
+def _forward(apply: Callable[[Any, jax.Array], jax.Array], gates: Gates) -> Any:
     def forward(
         variables: Any, images: jax.Array, mean: jax.Array, std: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        logits, activations, _ = capture(apply.module, variables, normalise(images, mean, std), channels)
+        logits, activations, _ = capture(apply, gates, variables, normalise(images, mean, std))
         pooled = {name: a.reshape(a.shape[0], -1, a.shape[-1]).mean(1) for name, a in activations.items()}
         return everywhere((logits, pooled))  # b (h w) c -> b c
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from osp_jax.audit.measure import measure, never
-from osp_jax.audit.relearn import Settings, anamnesis, frozen_norm_loss, head_leaves, relearning, steps_measure
+from osp_jax.audit.relearn import Settings, anamnesis, frozen_norm_loss, relearning, steps_measure
+from osp_jax.audit.subject import stages_of
+from osp_jax.methods.parts.head import head_leaves
 from osp_jax.training.descent import split_variables
 from osp_jax.trees import edited, leaves_by_path
 
@@ -59,7 +61,7 @@ def test_only_the_head_is_learned_where_it_is_to_be(controls):
         loss = frozen_norm_loss(original, leaves)
         return leaves_by_path(jax.grad(loss, has_aux=True)(*split_variables(original.model), *arguments)[0])
 
-    head = head_leaves(original, split.images.shape[1:])
+    head = head_leaves(stages_of(original.model, split.images.shape[1:]).head)
     some, every = gradients(head), gradients(None)
     assert head == ("params/head/kernel", "params/head/bias")
     assert {path for path, leaf in some.items() if np.any(leaf)} == set(head)

@@ -28,7 +28,7 @@ def test_correlation_is_over_pairs_of_channels_that_are_not_dead():
 def test_a_mask_of_full_strength_does_what_osp_does_to_the_network(digits):  # noqa: F811
     statistics, labels = digits.statistics, jnp.asarray(digits.statistics.labels)
     head = digits.model.variables["params"]["head"]
-    last = statistics.layers[statistics.channels.last.name]
+    last = statistics.layers[statistics.gates.last.name]
     given = last, (head["kernel"], head["bias"]), statistics.features, labels
     forget, change = tradeoff(*given, amount=0.25, strengths=(0.0, 1.0))
     assert forget.shape == change.shape == (10, 2)

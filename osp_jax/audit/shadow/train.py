@@ -344,7 +344,8 @@ def _settings(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     fields = json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else config))
     fields["data"].pop("dir", None)  # where the data lie may change; the pool itself is part of the key
     # A setting of before its existence has no place in the key: finished sets keep theirs.
-    for section, name, default in (("data", "pad_mode", "reflect"), ("training", "last_batch", "drop")):
+    later = ("data", "pad_mode", "reflect"), ("training", "last_batch", "drop"), ("training", "optimiser", "sgd")
+    for section, name, default in later:
         if fields[section].get(name) == default:
             del fields[section][name]
     fields.setdefault("features", {"penalty": "none", "weight": 0.0})  # recipes of before had no such penalty
