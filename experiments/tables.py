@@ -29,6 +29,7 @@ _DOCUMENTS = (
     "docs/performance.md",
     "docs/pods.md",
     "docs/reliability.md",
+    "results/brought/table.md",
 )
 
 
@@ -216,6 +217,13 @@ def _reliability() -> str:
     return markdown(_read(name)) if (_ROOT / name).exists() else "Not measured yet."
 
 
+def _brought() -> str:
+    from benchmarks.brought.table import markdown
+
+    name = "results/brought/results.json"
+    return markdown(_read(name)) if (_ROOT / name).exists() else "Not measured yet."
+
+
 def _methods() -> str:
     from osp_jax.methods import METHODS
     from osp_jax.report.tables import markdown_table
@@ -235,6 +243,7 @@ def _read(name: Any) -> Any:
 
 PARTS: dict[str, Callable[[], str]] = {
     "audit": _audit,
+    "brought": _brought,
     "cifar10_resnet10": _sweep,
     "latency": _latency,
     "methods": _methods,

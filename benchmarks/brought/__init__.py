@@ -1,0 +1,1 @@
+"""Networks that other people trained: unlearning with the default settings, each class in turn."""
