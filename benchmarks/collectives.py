@@ -20,7 +20,7 @@ from configs import default
 from osp_jax.data.augment import Preparation
 from osp_jax.interop.linen import from_linen
 from osp_jax.networks import count_parameters, create_model
-from osp_jax.program.channels import channels_of
+from osp_jax.program.gates import gates_of, noise_images
 from osp_jax.runtime.arguments import several, whole
 from osp_jax.runtime.distributed import make_mesh, using
 from osp_jax.runtime.errors import InputError
@@ -77,13 +77,15 @@ def lowered_programs(
     training = jax.jit(recipe.step, donate_argnums=0).lower(
         state, labels, images, labels, recipe.step_key, jnp.float32(0)
     )
-    channels, variables = channels_of(model, shape), state.variables
-    sums = jax.eval_shape(lambda: {group.name: no_images(classes, group.channels) for group in channels.groups})
-    moments = jax.ShapeDtypeStruct((3,), np.float32)
+    variables, draw = state.variables, np.random.default_rng(0)
+    values = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), variables)
     names = list(map(str, range(classes)))
     given = from_linen(model, variables, mean=preparation.mean, std=preparation.std, class_names=names)
-    add = adder(given.apply, channels, classes).lower(variables, sums, sums, images, labels, moments, moments)
-    counts = count_parameters(variables), sum(group.channels for group in channels.groups)
+    gates = gates_of(given.apply, values, noise_images(shape))
+    sums = jax.eval_shape(lambda: {group.name: no_images(classes, group.channels) for group in gates.groups})
+    moments = jax.ShapeDtypeStruct((3,), np.float32)
+    add = adder(given.apply, gates, classes).lower(variables, sums, sums, images, labels, moments, moments)
+    counts = count_parameters(variables), sum(group.channels for group in gates.groups)
     return {"a step of training": (training, *counts), "a batch of statistics": (add, *counts)}
 
 

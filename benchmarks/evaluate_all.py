@@ -14,15 +14,15 @@ import jax
 import numpy as np
 
 from benchmarks import cli
+from benchmarks.evaluating import evaluate_all
 from benchmarks.latency import random_statistics
-from osp_jax.audit.evaluate_all import evaluate_all
 from osp_jax.data.sources import Split, load_dataset
 from osp_jax.forward import predict_logits
 from osp_jax.interop.linen import linen_module
 from osp_jax.methods.osp import Osp
 from osp_jax.methods.parts.groups import chosen_groups
 from osp_jax.model import Model
-from osp_jax.program.channels import channels_of
+from osp_jax.program.gates import gates_of, noise_images
 from osp_jax.runtime.arguments import whole
 
 # Network, width (0: its usual one), classes, and the channel groups masked: those that the head reads ('last'), or all
@@ -55,9 +55,8 @@ def main() -> None:
     rows = []
     for name, width, classes, layers in CASES:
         model = cli.random_model(name, classes, shape, width=width)
-        module = linen_module(model)
-        channels = channels_of(module, shape)
-        collected = random_statistics(channels, classes, jax.random.key(1))
+        gates = gates_of(model.apply, model.variables, noise_images(shape))
+        collected = random_statistics(gates, classes, jax.random.key(1))
         given = {"data": None, "statistics": collected, "rng": jax.random.key(0)}
         unlearn = partial(Osp(layers=layers).unlearn, model, **given)
 
@@ -83,9 +82,9 @@ def main() -> None:
         rows.append(
             {
                 "network": name,
-                "width": width or module.width,
+                "width": width or linen_module(model).width,
                 "classes": classes,
-                "masked": ", ".join(chosen_groups(channels, layers)),
+                "masked": ", ".join(chosen_groups(gates, layers)),
                 "images": len(indices),
                 "data": flags.data,
                 "plain s": wall["plain"],

@@ -16,25 +16,24 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cli
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.osp import Osp
 from osp_jax.methods.parts.groups import chosen_groups, forget_vector, masked_paths
 from osp_jax.networks import count_parameters
-from osp_jax.program.channels import Channels, channels_of
+from osp_jax.program.gates import Gates, gates_of, noise_images
 from osp_jax.runtime.arguments import whole
 from osp_jax.statistics import ClassStatistics, Moments, Statistics
 from osp_jax.trees import changed_paths, pruned
 
 
-def random_statistics(channels: Channels, num_classes: int, key: jax.Array) -> Statistics:
+def random_statistics(gates: Gates, num_classes: int, key: jax.Array) -> Statistics:
     """Statistics of the right shapes, with random class means."""
 
     def layer(channels: int, key: jax.Array) -> ClassStatistics:
         mean, largest = jax.random.uniform(key, (2, num_classes, channels)) * 1000
         return ClassStatistics(jnp.full(num_classes, 1000.0), Moments(mean, mean**2), Moments(largest, largest**2))
 
-    layers = {g.name: layer(g.channels, jax.random.fold_in(key, i)) for i, g in enumerate(channels.groups)}
-    return Statistics(layers, jnp.zeros((0, 1)), jnp.zeros(0, jnp.int32), channels)
+    layers = {g.name: layer(g.channels, jax.random.fold_in(key, i)) for i, g in enumerate(gates.groups)}
+    return Statistics(layers, jnp.zeros((0, 1)), jnp.zeros(0, jnp.int32), gates)
 
 
 def bandwidth() -> float:
@@ -59,8 +58,8 @@ def main() -> None:
     arguments.add_argument("--calls", type=whole(1, 1000000), default=500)
     flags = arguments.parse_args()
     model = cli.random_model(flags.model, flags.classes, (32, 32, 3))
-    variables, channels = model.variables, channels_of(linen_module(model), (32, 32, 3))
-    statistics = random_statistics(channels, flags.classes, jax.random.key(1))
+    variables, gates = model.variables, gates_of(model.apply, model.variables, noise_images((32, 32, 3)))
+    statistics = random_statistics(gates, flags.classes, jax.random.key(1))
     bytes_per_second = bandwidth()
 
     rng = jax.random.key(0)
@@ -77,8 +76,8 @@ def main() -> None:
         cold = time.perf_counter() - start
         median, p99 = cli.median_and_p99(cli.seconds_per_call(request, flags.calls))
         changed = [leaf.nbytes for leaf in pruned(new, changed_paths(variables, new)).values()]
-        names = chosen_groups(channels, layers)
-        masked = pruned(variables, masked_paths(channels, names, method.place, erase))
+        names = chosen_groups(gates, layers)
+        masked = pruned(variables, masked_paths(gates, names, method.place, erase))
         given = masked, {name: statistics.layers[name] for name in names}, forget_vector((0,), statistics)
         dispatch, _ = cli.median_and_p99(cli.seconds_per_call(partial(next_to_nothing, *given), flags.calls))
         read = sum(leaf.nbytes for name in names for leaf in jax.tree.leaves(statistics.layers[name]))
@@ -87,7 +86,7 @@ def main() -> None:
             {
                 "layers": layers,
                 "erase": erase,
-                "channels": sum(g.channels for g in channels.groups if g.name in names),
+                "channels": sum(g.channels for g in gates.groups if g.name in names),
                 "leaves": len(changed),
                 "MB touched": touched / 1e6,
                 "floor ms": 1e3 * touched / bytes_per_second,

@@ -18,11 +18,10 @@ from benchmarks import cli
 from benchmarks.latency import random_statistics
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Split
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.osp import Osp
 from osp_jax.model import Model
 from osp_jax.networks import count_parameters
-from osp_jax.program.channels import channels_of
+from osp_jax.program.gates import Gates, gates_of, noise_images
 from osp_jax.runtime.arguments import path, whole
 from osp_jax.runtime.distributed import make_mesh, using
 from osp_jax.statistics import collect_statistics
@@ -79,13 +78,17 @@ def parameters(width: int) -> int:
 
 
 def channels(width: int) -> int:
-    return sum(group.channels for group in channels_of(linen_module(network(10, width)), _SHAPE).groups)
+    return sum(group.channels for group in gates(network(10, width)).groups)
+
+
+def gates(model: Model) -> Gates:
+    return gates_of(model.apply, model.variables, noise_images(_SHAPE))
 
 
 def request(calls: int, *, classes: int = 10, width: int = 16, erase: bool = False) -> float:
     """Median seconds from class numbers to parameters, every layer masked, statistics at hand."""
     model, method = network(classes, width), Osp(layers="all", erase=erase)
-    found = random_statistics(channels_of(linen_module(model), _SHAPE), classes, jax.random.key(1))
+    found = random_statistics(gates(model), classes, jax.random.key(1))
     given, forget = {"data": None, "statistics": found}, iter(range(10**9))
 
     def call() -> Any:

@@ -28,11 +28,11 @@ TRAIN = ("--config=tiny.py",)
 _COMMANDS = (
     ("model", "train", (*TRAIN, "--workdir=model")),
     ("retrained", "train", (*TRAIN, "--workdir=retrained", "--config.data.exclude=3")),
-    ("unlearned", "unlearn", ("--workdir=model", "--forget=3", "--out=unlearned")),
+    ("unlearned", "unlearn", ("--workdir=model", "--forget=3", "--accept", "--out=unlearned")),
     ("other", "unlearn", ("--workdir=model", "--forget=5", "--method=logit-mask", "--out=other")),
-    ("evaluated", "unlearn", ("--workdir=model", "--forget=3", "--out=evaluated")),
+    ("evaluated", "unlearn", ("--workdir=model", "--forget=3", "--accept", "--out=evaluated")),
     ("evaluated", "eval", ("--workdir=evaluated", "--audit=none")),
-    ("audits/one", "unlearn", ("--workdir=model", "--forget=3", "--out=audits/one")),
+    ("audits/one", "unlearn", ("--workdir=model", "--forget=3", "--accept", "--out=audits/one")),
     ("audits/one", "eval", ("--workdir=audits/one", "--reference=retrained")),
     ("sweep", "sweep", ("--workdir=model", "--methods=logit-mask", "--out=sweep")),
     ("shadows", "shadows", ("--workdir=model", "--forget=3", "--number=4", "--epochs=1", "--out=shadows")),
@@ -152,8 +152,7 @@ def contents_of(workdir: str) -> dict[str, Any]:
 
     {'absent': true} where there is nothing, {'unreadable': message} where the library refuses it.
     """
-    from osp_jax import statistics_files
-    from osp_jax.loading import load_workdir
+    from osp_jax.loading import load_workdir, stored_statistics
     from osp_jax.runtime.errors import InputError
     from osp_jax.runtime.workdir import EVALUATION, load_evaluation
 
@@ -164,7 +163,7 @@ def contents_of(workdir: str) -> dict[str, Any]:
         trained = load_workdir(folder)
         found = {"variables": _digest(trained.model.variables), "config": without_times(trained.record)}
         if (folder / "statistics").exists():
-            found["statistics"] = _digest(statistics_files.load_statistics(folder / "statistics"))
+            found["statistics"] = _digest(stored_statistics(trained, folder))
         for name in ("metrics.jsonl", "unlearn.json"):
             if (folder / name).exists():
                 lines = (folder / name).read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from benchmarks.faults.malformed import Case
 # A call of each command that would work but for the flag that a case changes; None: its value must be given.
 _CALLS = {
     "train": {"config": "tiny.py", "workdir": "new"},
-    "unlearn": {"workdir": "model", "forget": "3", "out": "new"},
+    "unlearn": {"workdir": "model", "forget": "3", "accept": "true", "out": "new"},
     "eval": {"workdir": "unlearned", "audit": "none"},
     "sweep": {"workdir": "model", "methods": "logit-mask", "out": "new"},
     "shadows": {"workdir": "model", "forget": "3", "number": "4", "epochs": "1", "out": "new"},
@@ -31,6 +31,7 @@ _PATHS = ("", "plain", "circle", "plain/below", "x" * 5000, "new\udcff", "a\nb",
 _READ = (*_PATHS, "nowhere", "foreign", " ")
 _CLASSES = ("", "99", "-1", "no-class", "0,1,2,3,4,5,6,7,8,9", ",", _LONG, "3.5", "nan", "\x07", "9" * 5000)
 _NUMBERS = ("-1", "nan", "1.5", "x", "99999999999999999999", "", _LONG)
+_LIMITS = ("-1", "101", "nan", "inf", "x", "", _LONG)
 _METHODS = ("unknown", "", _LONG, "\x1b[31m", "osp\udcff")
 _LISTS = ("", "unknown", "osp,osp", "osp,,osp-fit", ",", _LONG)
 _OPTIONS = ("", "amount", "amount=", "unknown=1", "amount=nan", "amount=-1", "amount=inf", "amount=x", "=1", _LONG)
@@ -46,6 +47,8 @@ _FLAGS = {
         "seed": _NUMBERS,
         "retain_per_class": _NUMBERS,
         "forget_per_class": _NUMBERS,
+        "max_retained_drop": _LIMITS,
+        "max_forgotten": _LIMITS,
     },
     "eval": {
         "workdir": _READ,

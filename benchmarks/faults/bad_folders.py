@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.faults.artifacts import TRAIN
 from benchmarks.faults.malformed import Case
 
-_MODEL = ("--workdir=model", "--forget=3")
+_MODEL = ("--workdir=model", "--forget=3", "--accept")
 _SWEEP = ("--workdir=model", "--methods=logit-mask")
 
 

@@ -43,6 +43,7 @@ _CONFIG = {
 }
 _REQUEST = {
     "forget": (None, [], [-1], [99], ["x"], 3, [3, 3], list(range(10)), [1.5]),
+    "harm": (3, "x", [], {"forgotten": 2}, {"retained_after": "x"}),
     "method": (None, 3, "unknown", "", "\x1b[31m"),
     "original": (None, 3, "nowhere", "", "foreign", "circle", "a\nb", "x" * 5000),
     "trained": (3, "nowhere", "", "foreign", "circle", "a\nb", "x" * 5000),
@@ -60,7 +61,7 @@ def cases() -> list[Case]:
 
 def _of_configs() -> list[Case]:
     calls = {
-        "unlearn": ("--workdir=model", "--forget=3", "--out=new"),
+        "unlearn": ("--workdir=model", "--forget=3", "--accept", "--out=new"),
         "eval": ("--workdir=model", "--audit=none"),
         "sweep": ("--workdir=model", "--methods=logit-mask", "--out=new"),
         "shadows": ("--workdir=model", "--forget=3", "--number=4", "--out=new"),

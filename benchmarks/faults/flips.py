@@ -28,7 +28,7 @@ class Reader:
         return sorted(path for path in found if path.stat().st_size and ".osp_jax/" not in str(path))
 
 
-_OSP_FIT = ("--workdir=model", "--forget=3", "--out=new")
+_OSP_FIT = ("--workdir=model", "--forget=3", "--accept", "--out=new")
 _LAST = ("*", "statistics/**/*", "checkpoints/2/*", "checkpoints/2/variables/**/*")
 READERS = (
     Reader(Scenario("unlearn of a model", "unlearn", _OSP_FIT, ("model",), "new", contents_of), "model", _LAST),
@@ -59,7 +59,7 @@ READERS = (
         Scenario(
             "second unlearn",
             "unlearn",
-            ("--workdir=unlearned", "--forget=5", "--out=new"),
+            ("--workdir=unlearned", "--forget=5", "--accept", "--out=new"),
             ("model", "unlearned"),
             "new",
             contents_of,

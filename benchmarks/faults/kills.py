@@ -69,11 +69,13 @@ SCENARIOS = (
     Scenario(
         "train, resumed", "train", (*TRAIN, "--workdir=unfinished"), ("unfinished",), "unfinished", contents_of, True
     ),
-    Scenario("unlearn", "unlearn", ("--workdir=model", "--forget=3", "--out=new"), ("model",), "new", contents_of),
+    Scenario(
+        "unlearn", "unlearn", ("--workdir=model", "--forget=3", "--accept", "--out=new"), ("model",), "new", contents_of
+    ),
     Scenario(
         "unlearn --overwrite",
         "unlearn",
-        ("--workdir=model", "--forget=3", "--method=osp", "--out=other", "--overwrite"),
+        ("--workdir=model", "--forget=3", "--method=osp", "--accept", "--out=other", "--overwrite"),
         ("model", "other"),
         "other",
         contents_of,
