@@ -62,11 +62,10 @@ def _measured(path: Path, dataset) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from osp_jax import statistics_files
     from osp_jax.audit.specificity import feature_correlation, top_class_share, tradeoff
     from osp_jax.data.batches import index_batches
     from osp_jax.forward import predict_logits
-    from osp_jax.loading import indices_of, load_workdir, record_for_report
+    from osp_jax.loading import indices_of, load_workdir, record_for_report, stored_statistics
     from osp_jax.methods.parts.head import head_of
     from osp_jax.runtime.errors import InputError
     from osp_jax.statistics import collect_statistics
@@ -80,11 +79,11 @@ def _measured(path: Path, dataset) -> dict:
         raise InputError(f"{path} held out no images; train with --config.data.validation=0.04")
     model = trained.model
     logits = predict_logits(model, dataset.test, np.arange(len(dataset.test.labels)))
-    statistics = statistics_files.load_statistics(path / "statistics")
-    last = statistics.channels.last.name
+    statistics = stored_statistics(trained, path)
+    last = statistics.gates.last.name
     batches = index_batches(dataset.train, held_out, 256)
     seen = collect_statistics(model, batches, keep_features=len(held_out))
-    head = head_of(model.variables, statistics.channels)
+    head = head_of(model.variables, statistics.gates.head)
     features, labels = seen.features, jnp.asarray(seen.labels)
     curves = {}
     for amount in AMOUNTS:

@@ -18,7 +18,7 @@ _WORKDIR = cli.folder_flag("workdir", "where the run is written, and resumed fro
 def main() -> None:
     from osp_jax import statistics_files
     from osp_jax.data.sources import load_dataset
-    from osp_jax.loading import load_workdir, statistics_of
+    from osp_jax.loading import load_workdir, statistics_of, stored_statistics
     from osp_jax.runtime.distributed import is_first
     from osp_jax.runtime.workdir import close_training
     from osp_jax.training.loop import train
@@ -28,7 +28,7 @@ def main() -> None:
     dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
     train(config, dataset, workdir)
     if (workdir / "statistics").exists():
-        statistics_files.load_statistics(workdir / "statistics")  # raises where they are damaged
+        stored_statistics(load_workdir(workdir), workdir)  # raises where they are damaged
     else:
         start = time.perf_counter()
         statistics_files.save_statistics(workdir / "statistics", statistics_of(load_workdir(workdir), dataset))

@@ -19,10 +19,12 @@ ORDER = (
     ("masks",),
     ("methods.parts",),
     ("methods",),
+    ("harm",),
     ("audit",),
     ("loading",),
     ("comparison",),
     ("report",),
+    ("api",),
     ("",),
 )
 
