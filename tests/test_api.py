@@ -167,6 +167,7 @@ def test_a_mask_sees_no_image(model, statistics):
     assert sum(seen["statistics"]["train"].values()) > 1000
 
 
+@pytest.mark.slow
 def test_cached_inputs_stand_in_for_images(model, digits):
     train = digits.train
     statistics = osp_jax.collect_statistics(model, train.images, train.labels, features=400, cached_inputs=400)

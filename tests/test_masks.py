@@ -33,7 +33,9 @@ from tests.small_networks import (
     sown_forward,
 )
 
-ALL = [*MODELS, *FOREIGN]
+# Large programs, whose gates tests/program holds to the same equality.
+LARGE = ("resnet34", "resnet50", "vit_b16", "convnext_tiny", "mobilenet_v3_small")
+ALL = [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in [*MODELS, *FOREIGN]]
 ELEMENTS = st.floats(-10, 10, width=32, allow_subnormal=False)
 SCORES = hnp.arrays(np.float32, st.sampled_from([1, 3, 8, 13]), elements=ELEMENTS)
 

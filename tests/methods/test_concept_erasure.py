@@ -105,7 +105,7 @@ def test_an_anchor_of_classes_is_the_mean_of_the_class_that_the_network_takes_th
 # Features.
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vgg11", "allcnn"])
+@pytest.mark.parametrize("name", [pytest.param("resnet20", marks=pytest.mark.slow), "vgg11", "allcnn"])
 def test_features_of_the_images_it_sees_come_near_their_targets_and_nothing_else_is_touched(name, key):
     model = random_model(name, (32, 32, 3), key)
     rng = np.random.default_rng(0)
