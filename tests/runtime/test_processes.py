@@ -132,7 +132,7 @@ def test_what_is_streamed_is_read_by_two_processes_as_by_one(tmp_path):
 @pytest.mark.slow
 def test_requests_and_audits_of_two_processes_answer_as_those_of_one(alone, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    ask = [f"--workdir={alone}", "--forget=0", "--method=ssd", "--retain_per_class=50"]
+    ask = [f"--workdir={alone}", "--forget=0", "--method=ssd", "--retain_per_class=50", "--accept"]
     run([start([*ask, f"--out={one}"], 1, "unlearn")])
     run([start([f"--workdir={one}"], 1, "eval")])
     run(start_together(2, *ask, f"--out={two}", command="unlearn"))
