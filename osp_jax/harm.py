@@ -17,9 +17,9 @@ from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
 from osp_jax.methods import METHODS
-from osp_jax.methods.parts.head import feature_channels
+from osp_jax.methods.parts.head import feature_channels, head_leaves, head_of
 from osp_jax.model import Model
-from osp_jax.program.gates import Factor
+from osp_jax.program.gates import Factor, Gates, Head
 from osp_jax.program.tail import tail_of
 from osp_jax.runtime.errors import REFUSED, InputError
 from osp_jax.statistics import Statistics
@@ -225,13 +225,13 @@ def _from_features(
     """From stored features; None where the change is neither the head's nor a gain on the features."""
     if statistics is None or not len(statistics.labels):
         return None
-    places = _places(statistics, before)
-    inner = [path for path in changed if path not in (places.kernel, places.bias)]
-    gains = _gains(before, after, inner, places) if inner else 1.0
+    head = statistics.gates.head
+    inner = [path for path in changed if path not in head_leaves(head)]
+    gains = _gains(before, after, inner, _places(statistics.gates, before)) if inner else 1.0
     if gains is None:
         return None
     features = np.asarray(statistics.features, np.float32)
-    both = (_head_logits(model, scaled, places) for model, scaled in ((before, features), (after, features * gains)))
+    both = (_logits(model, head, scaled) for model, scaled in ((before, features), (after, features * gains)))
     return _Answers(*both, np.asarray(statistics.labels), "features")
 
 
@@ -241,16 +241,16 @@ def _from_cached_inputs(
     """From the stored inputs of the last kernels; None where the change reaches further, or nothing is stored."""
     if statistics is None or not statistics.tail or not statistics.image_shape:
         return None
-    count, places = len(statistics.tail[0]), _places(statistics, before)
+    count, head = len(statistics.tail[0]), statistics.gates.head
     batch = min(_BATCH, count)
     late, reached = _late(before, batch, statistics.image_shape)
-    if not set(changed) <= {places.kernel, places.bias, *reached}:
+    if not set(changed) <= {*head_leaves(head), *reached}:
         return None
     rows = np.arange(-(-count // batch) * batch).reshape(-1, batch) % count  # the last batch is filled up
 
     def logits(model: Model) -> np.ndarray:
         parts = [late(model.variables, [values[chosen] for values in statistics.tail]) for chosen in rows]
-        return _head_logits(model, np.concatenate(parts)[:count], places)
+        return _logits(model, head, np.concatenate(parts)[:count])
 
     return _Answers(logits(before), logits(after), np.asarray(statistics.labels[:count]), "cached inputs")
 
@@ -275,13 +275,10 @@ def _from_images(
     return _Answers(*both, split.labels[indices], "images")
 
 
-def _head_logits(model: Model, features: np.ndarray, places: "_Places") -> np.ndarray:
-    """features `(n, f)` -> logits `(n, classes)`."""
-    leaves = leaves_by_path(model.variables)
-    kernel = np.asarray(leaves[places.kernel], np.float32)
-    matrix = np.moveaxis(kernel, (places.input_axis, places.output_axis), (-2, -1)).reshape(features.shape[1], -1)
-    bias = np.asarray(leaves[places.bias], np.float32).reshape(-1) if places.bias else 0.0
-    return features @ matrix + bias
+def _logits(model: Model, head: Head, features: np.ndarray) -> np.ndarray:
+    """features `(n, f)` -> logits `(n, classes)`, in float32 on the host."""
+    kernel, bias = (np.asarray(array, np.float32) for array in head_of(model.variables, head))
+    return features @ kernel + bias
 
 
 # Gains on the features, read off the leaves that write them
@@ -316,34 +313,28 @@ def _gains(before: Model, after: Model, changed: Collection[str], places: "_Plac
 
 
 class _Places(NamedTuple):
-    """The head's leaves, and those that write what it reads.
+    """The leaves that write what the head reads.
 
-    `kernel` has the features on `input_axis` and the classes on `output_axis`. `channels`: how many are written;
-    `features` int `(f,)`: the channel that each feature is of. `scaled` and `erased`: by path of a leaf, the channel of
-    each entry, broadcastable; a gain multiplies the first, and a gain of 0 may zero the second. -1: of none.
+    `channels`: how many are written; `features` int `(f,)`: the channel that each feature is of. `scaled` and `erased`:
+    by path of a leaf, the channel of each entry, broadcastable; a gain multiplies the first, and a gain of 0 may zero
+    the second. -1: of none.
     """
 
-    kernel: str
-    bias: str | None
-    input_axis: int
-    output_axis: int
     channels: int
     features: np.ndarray
     scaled: dict[str, np.ndarray]
     erased: dict[str, np.ndarray]
 
 
-def _places(statistics: Statistics, model: Model) -> _Places:
-    gates, leaves = statistics.gates, leaves_by_path(model.variables)
-    head, group = gates.head, gates.last
-    given = head.kernel, head.bias, head.input_axis, head.output_axis, group.channels, feature_channels(gates)
+def _places(gates: Gates, model: Model) -> _Places:
+    group, leaves = gates.last, leaves_by_path(model.variables)
 
     def indices(factors: Sequence[Factor]) -> dict[str, np.ndarray]:
         return {factor.path: np.reshape(factor.index, factor.shape) for factor in factors if factor.path in leaves}
 
     scaled = indices(group.writers)
     erased = {path: index for path, index in indices(group.kernels).items() if path not in scaled}
-    return _Places(*given, scaled, erased)
+    return _Places(group.channels, feature_channels(gates), scaled, erased)
 
 
 def _late(

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Var
 
-from osp_jax.program import labels
 from osp_jax.program.flat import evaluate, flatten
 from osp_jax.program.scaling import Program
 from osp_jax.runtime.errors import InputError
@@ -45,10 +45,9 @@ def _with_bias(program: Program, number: int, axis: int) -> int:
     others = [atom for atom in equation.invars if atom is not output]
     if equation.primitive.name != "add" or len(others) != 1 or equation.outvars[0].aval.shape != output.aval.shape:
         return number
-    leaf = others[0]
-    while leaf in program.made and labels.moves(program.equations[program.made[leaf][0]].primitive.name):
-        leaf = program.equations[program.made[leaf][0]].invars[0]
-    return users[0] if leaf in program.paths and leaf.aval.size == output.aval.shape[axis] else number
+    leaf = program.moved_from(others[0])
+    is_bias = isinstance(leaf, Var) and leaf in program.paths and leaf.aval.size == output.aval.shape[axis]
+    return users[0] if is_bias else number
 
 
 def kernel_outputs(

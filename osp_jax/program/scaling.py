@@ -153,10 +153,16 @@ class Program:
 
     def kernel_leaf(self, number: int) -> str | None:
         """Path of the leaf that is the kernel of a product, behind operations that only move data."""
-        atom = self.equations[number].invars[self.kernels[number]]
-        while atom in self.made and labels.moves(self.equations[self.made[atom][0]].primitive.name):
-            atom = self.equations[self.made[atom][0]].invars[0]
-        return self.paths.get(atom)
+        return self.paths.get(self.moved_from(self.equations[number].invars[self.kernels[number]]))
+
+    def moved_from(self, atom: Any) -> Any:
+        """The value that another one is, behind operations that only move data."""
+        while isinstance(atom, Var) and atom in self.made:
+            equation = self.equations[self.made[atom][0]]
+            if not labels.moves(equation.primitive.name):
+                break
+            atom = equation.invars[0]
+        return atom
 
     def is_product(self, number: int) -> bool:
         equation = self.equations[number]
