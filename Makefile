@@ -1,15 +1,17 @@
 # `make demo` trains, forgets and reports on scikit-learn's digits; `make benchmark` compares all methods there;
-# `make test` runs the tests but the slow ones, `make test-all` runs all. All install first.
+# `make test` runs the tests but the slow ones, `make test-all` runs all, `make test-torch` those that need PyTorch
+# or ONNX, in an environment of their own. All install first.
 
 PYTHON ?= python3
 VENV ?= .venv
+TORCH_VENV ?= .venv-torch
 BIN := $(VENV)/bin
 RUNS ?= runs/demo
 FORGET ?= 3
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
-.PHONY: demo benchmark test test-all lint clean
+.PHONY: demo benchmark test test-all test-torch lint clean
 
 $(BIN)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,9 +35,17 @@ test: $(BIN)/.installed
 test-all: $(BIN)/.installed
 	XLA_FLAGS= $(PYTEST)
 
+$(TORCH_VENV)/bin/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/pip install --quiet --constraint constraints.txt --editable .[test,torch,onnx]
+	touch $@
+
+test-torch: $(TORCH_VENV)/bin/.installed
+	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m torch
+
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) runs .cache build *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) runs .cache build *.egg-info

@@ -28,12 +28,16 @@ setup(
         "pillow>=10",  # TFDS decodes images with it where there is no TensorFlow, and does not declare it
         "pydantic>=2.10,<3",
         "rich>=13",
+        "safetensors>=0.5",
         "scikit-learn>=1.5",
         "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
         "test": ["grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],
         "stream": ["grain>=0.2.18"],
+        # torchax 0.0.13 needs an operation of torch that 2.13 no longer has.
+        "torch": ["torch>=2.12,<2.13", "torchax==0.0.13"],
+        "onnx": ["jax2onnx>=0.13", "onnx>=1.16", "onnxruntime>=1.20"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
     },
