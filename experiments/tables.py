@@ -26,9 +26,11 @@ _DOCUMENTS = (
     "README.md",
     "docs/architecture.md",
     "docs/findings.md",
+    "docs/methods.md",
     "docs/performance.md",
     "docs/pods.md",
     "docs/reliability.md",
+    "docs/results.md",
     "results/brought/table.md",
 )
 
@@ -66,10 +68,10 @@ def _sweep() -> str:
     model, dataset = results["model"], results["dataset"]
     return (
         f"{dataset['variant']}, {model['name']} with {model['parameters']:,} parameters, {results['accuracy']:.1%} "
-        f"of the {results['num_images']:,} {results['split']} images right before; each of the "
-        f"{len(results['classes'])} classes forgotten in turn, on {results['provenance']['device']}. Retained accuracy "
-        "is over the images of the other classes, against the original. Every class and every option: "
-        "[results/cifar10_resnet10/table.md](results/cifar10_resnet10/table.md).\n\n"
+        f"{results['split']} accuracy before unlearning ({results['num_images']:,} images). Each of the "
+        f"{len(results['classes'])} classes is forgotten in turn, on {results['provenance']['device']}. Retained "
+        "accuracy is the accuracy on the other classes, as a change against the original. "
+        "[table.md](../results/cifar10_resnet10/table.md) has every class and every option.\n\n"
         + markdown_table(summary_header(results), sweep_summary(results))
     )
 
@@ -89,10 +91,11 @@ def _latency() -> str:
         for row in results["rows"]
     ]
     return (
-        f"Request to new parameters, `osp` on ResNet-18 (11.2 million parameters), statistics at hand, on "
-        f"{results['provenance']['device']} (`{results['provenance']['command']}`); the floor is the bytes touched "
-        "over the memory bandwidth measured in the same process, the dispatch a call of JAX with as many arrays that "
-        "computes next to nothing:\n\n" + markdown_table(header, rows)
+        "Time from the request to the new parameters: `osp` on ResNet-18 (11.2 million parameters, random weights), "
+        f"statistics collected beforehand, on {results['provenance']['device']} "
+        f"(`{results['provenance']['command']}`). Floor: the bytes touched, divided by the memory bandwidth that the "
+        "same process measures. Dispatch: the time of "
+        "a JAX call with the same number of arrays and nearly no computation.\n\n" + markdown_table(header, rows)
     )
 
 
@@ -131,9 +134,9 @@ def _audit() -> str:
     shadows = results["audit"]["settings"]["shadow models"]["number"]
     return (
         f"{results['dataset']['variant']}, {results['model']['name']} with {results['model']['parameters']:,} "
-        f"parameters, means over {', '.join(results['requests'])}, {shadows} shadow models with and {shadows} without "
-        "each class; changes in points to the original, gaps in points to the model retrained without the class:\n\n"
-        + markdown_table(MEANS, rows)
+        f"parameters. Means over the classes {', '.join(results['requests'])}; {shadows} shadow models with and "
+        f"{shadows} without each class. Changes are in points against the original, gaps in points against the "
+        "model retrained without the class:\n\n" + markdown_table(MEANS, rows)
     )
 
 
@@ -184,9 +187,10 @@ def _paper() -> str:
         f"{entry}: {', '.join(found['audit']['requests'])}" for entry, found in results.items() if "audit" in found
     ]
     return (
-        "Test images; each class forgotten in turn. To retrained: the mean over the audited classes "
-        f"({'; '.join(audited) or 'none yet'}), in points, U-LiRA as a difference of areas. Accuracies and changes of "
-        "the others in points, against the original. `python -m experiments.paper` fills the rows that are not run.\n\n"
+        "Test images; each class is forgotten in turn. Changes of the accuracy on the other classes are in points "
+        "against the original. 'Others, to retrained' and the gaps are means over the audited classes "
+        f"({'; '.join(audited) or 'none yet'}), in points against the retrained model; for U-LiRA, a difference "
+        "of areas. `python -m experiments.paper` fills the rows that are not run.\n\n"
         + markdown_table(HEADER, paper_rows(list(config.entries), results, config.methods))
     )
 
@@ -224,6 +228,69 @@ def _brought() -> str:
     return markdown(_read(name)) if (_ROOT / name).exists() else "Not measured yet."
 
 
+# Methods of the README's table; what stands beside them is in results/brought/table.md.
+_IN_SUMMARY = ("osp-fit", "logit-mask", "osp")
+
+
+def _brought_summary() -> str:
+    from benchmarks.brought.table import rows
+    from osp_jax.report.tables import markdown_table
+
+    results = _read("results/brought/results.json")
+    found = [row for row in results["rows"] if row["method"] in _IN_SUMMARY]
+    header = ["Network", "Test accuracy", "Method", "Class: accuracy after", "Others: change", "Refused"]
+    table = [
+        [
+            network,
+            f"{results['networks'][network]['accuracy']:.1%}",
+            method,
+            f"{mean}% (worst {worst}%)",
+            f"{change} (worst {lowest})",
+            refused,
+        ]
+        for network, method, mean, worst, change, lowest, refused, *_ in rows(found)
+    ]
+    return (
+        f"{_data_words(results['dataset'])}, {results['test_images']:,} test images, each class forgotten in turn. The "
+        "table has the accuracy on the class afterwards, and the change of the accuracy on the others in points. "
+        "Refused: results that the harm check did not hand out. `logit-mask` only hides the answer.\n\n"
+        + markdown_table(header, table)
+    )
+
+
+def _data_words(variant: str) -> str:
+    """`cifar10 3.0.2 (WEBP, 32x32)` as `CIFAR-10 (WEBP copies)`."""
+    name, encoding = re.fullmatch(r"(\w+) [\d.]+ \((\w+), \w+\)", variant).groups()
+    titles = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny ImageNet"}
+    return f"{titles.get(name, name)} ({encoding} copies)"
+
+
+def _audit_summary() -> str:
+    from osp_jax.report.audits import MEANS, means
+
+    results = _read("results/audit/results.json")
+    found = [dict(zip(MEANS, row, strict=True)) for row in means(results)]
+    retrained = next(row for row in found if row["Model"] == "retrained")
+    methods = [row for row in found if row["Model"] not in ("original", "retrained")]
+
+    def least(column: str) -> str:
+        return min((row[column] for row in methods), key=float)
+
+    def most(column: str) -> str:
+        return max((row[column] for row in methods), key=float)
+
+    area, probe, head = "U-LiRA, AUC", "Linear probe, gap", "New last layer, gap"
+    model, classes = results["model"], ", ".join(results["requests"])
+    return (
+        "- **No audited method erases a class as retraining does.** On "
+        f"{_data_words(results['dataset']['variant'])} with {model['name']} ({model['parameters']:,} parameters; "
+        f"{classes}), the attack U-LiRA separates {len(methods)} methods from retrained models with an AUC of "
+        f"{least(area)} to {most(area)} (retrained models among themselves: {retrained[area]}). A linear probe finds "
+        f"{least(probe)} to {most(probe)} points more of the class than in a retrained model, a new last layer "
+        f"{least(head)} to {most(head)}."
+    )
+
+
 def _methods() -> str:
     from osp_jax.methods import METHODS
     from osp_jax.report.tables import markdown_table
@@ -235,6 +302,18 @@ def _methods() -> str:
     return markdown_table(["Method", "What it does", "Images at request time"], rows)
 
 
+def _method_names() -> str:
+    from osp_jax.methods import METHODS
+
+    kinds = {"No training, no images": [], "No training, some images": [], "Training": ["`retrain`"]}
+    for name, method in METHODS.items():
+        if name != "retrain":
+            trains = method().trains or hasattr(sys.modules[method.__module__], "descend")
+            without = "No training, some images" if method.sees else "No training, no images"
+            kinds["Training" if trains else without].append(f"`{name}`")
+    return "\n".join(f"- {kind}: {', '.join(names)}." for kind, names in kinds.items())
+
+
 def _read(name: Any) -> Any:
     from osp_jax.runtime.workdir import read_json
 
@@ -243,9 +322,12 @@ def _read(name: Any) -> Any:
 
 PARTS: dict[str, Callable[[], str]] = {
     "audit": _audit,
+    "audit_summary": _audit_summary,
     "brought": _brought,
+    "brought_summary": _brought_summary,
     "cifar10_resnet10": _sweep,
     "latency": _latency,
+    "method_names": _method_names,
     "methods": _methods,
     "selection": partial(_selection, "results/selection"),
     "erasure_digits": partial(_selection, "results/erasure_digits"),

@@ -1,0 +1,44 @@
+"""Reads the documents: their fenced blocks, their links, and their words as a reader sees them."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")])
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+
+
+def blocks(path: Path) -> list[Block]:
+    """The fenced blocks of a document, in order."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [Block(*each) for each in found]
+
+
+def words(text: str) -> int:
+    """How many words a reader sees: code and tables count, comments, rules of tables and addresses of links do not."""
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    return sum(any(letter.isalnum() for letter in word) for word in text.split())
+
+
+def links(path: Path) -> list[str]:
+    """The relative targets of links and pictures outside fenced blocks, with their anchors."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\(([^()\s]+)\)", re.sub(r"`[^`\n]*`", "", text))
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a document."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#+ +(.+?)\s*$", text, flags=re.MULTILINE):
+        heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", heading).replace(" ", "-")
+        found[name] = found.get(name, -1) + 1
+    return {name if number == 0 else f"{name}-{number}" for name, last in found.items() for number in range(last + 1)}

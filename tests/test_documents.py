@@ -1,0 +1,46 @@
+"""The documents: links lead somewhere, generated tables name what they show, and nothing of one machine is in them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.documents import DOCUMENTS, ROOT, anchors, links, words
+
+MACHINE = re.compile(r"/(?:home|root|tmp|work|Users)/\w")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_the_readme_has_fewer_than_1200_words():
+    assert words((ROOT / "README.md").read_text(encoding="utf-8")) < 1200
+
+
+def test_words_are_those_that_a_reader_sees():
+    assert words("<!-- begin x -->\n| a | [b c](d/e.md) |\n| --- | ---: |\n`d e`\n- f\n") == 6
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_relative_link_leads_to_a_file_and_a_heading(document):
+    for link in links(document):
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_no_document_names_a_path_of_one_machine(document):
+    assert not MACHINE.findall(document.read_text(encoding="utf-8"))
+
+
+def test_every_document_is_reached_from_the_readme():
+    reached, new = set(), [ROOT / "README.md"]
+    while new:
+        document = new.pop()
+        reached.add(document)
+        targets = [(document.parent / link.partition("#")[0]).resolve() for link in links(document)]
+        new += [target for target in targets if target.suffix == ".md" and target not in reached]
+    assert {named(path) for path in ROOT.glob("docs/*.md")} <= {named(path) for path in reached}
