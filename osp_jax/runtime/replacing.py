@@ -34,14 +34,19 @@ _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a file by one with this text (UTF-8); of several processes the first does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file by one with this content; of several processes the first does."""
     if not is_first():
         return
     remove_leftovers(path)
     temporary = _temporary(path, secrets.randbits(31))
     try:
-        with temporary.open("x", encoding="utf-8") as file:
+        with temporary.open("xb") as file:
             _lock(file.fileno())
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -1,0 +1,47 @@
+"""Arrays that lie in a file as plain bytes: where, and how some of them are replaced while all else stays as it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in a file.
+
+    Attributes:
+      dtype: of the array.
+      shape: of the array.
+      pieces: (offset in the file, number of bytes) of its bytes in C order, most often one piece.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[int, int], ...]
+
+
+def array_of(data: bytes, stored: Stored) -> np.ndarray:
+    """A copy of a stored array of the file whose content is `data`."""
+    content = b"".join(data[offset : offset + size] for offset, size in stored.pieces)
+    return np.frombuffer(bytearray(content), stored.dtype).reshape(stored.shape)
+
+
+def fits(dtype: np.dtype, shape: tuple[int, ...], size: int) -> bool:
+    """Whether `size` bytes are an array of this dtype and shape."""
+    count = dtype.itemsize
+    for axis in shape:
+        count *= axis
+    return count == size
+
+
+def replaced(data: bytes, layout: Mapping[str, Stored], changes: Mapping[str, np.ndarray]) -> bytearray:
+    """The content of the file with other values in the arrays of `changes`, whose shapes are the stored ones."""
+    new = bytearray(data)
+    for key, value in changes.items():
+        stored = layout[key]
+        content, start = np.ascontiguousarray(value, stored.dtype).tobytes(), 0
+        for offset, size in stored.pieces:
+            new[offset : offset + size] = content[start : start + size]
+            start += size
+    return new

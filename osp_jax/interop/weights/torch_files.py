@@ -1,0 +1,180 @@
+"""PyTorch files: read and written by `torch.save` and `torch.load(weights_only=True)`, which runs nothing that the
+file holds. Of a checkpoint, the one mapping from names to tensors is taken; all else in it is kept."""
+
+import io
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osp_jax.interop.weights.dtypes import DTYPES
+from osp_jax.runtime.errors import InputError, printable, shown
+
+ZIP = b"PK\x03\x04"
+LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a number that files of the older kind begin with, pickled
+
+# Where checkpoints keep the state dict: of several mappings with tensors, the first of these names is taken.
+_USUAL = (
+    "state_dict", "model_state_dict", "model", "net", "network", "model_state", "state_dict_model", "net_state_dict",
+    "module", "params", "weights", "ema", "model_ema", "state_dict_ema", "params_ema",
+)  # fmt: skip
+# What lies under such a name belongs to the training, not to the network.
+_OTHERS = re.compile(r"opt|optim\w*|\w*optimi[sz]er\w*|\w*sched\w*|\w*scaler\w*|rng\w*|callbacks|loops", re.IGNORECASE)
+_DEEPEST = 6
+
+
+def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
+    """Every tensor of the state dict in the file by its key, in its own dtype.
+
+    Raises:
+      InputError: PyTorch is not installed; the file is damaged, would run code, or holds no state dict, or several.
+    """
+    state = state_dict(path, _loaded(path, data))
+    return {key: _array(path, key, tensor) for key, tensor in state.items() if _is_tensor(tensor)}
+
+
+def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> bytes:
+    """The content of the file with other values in some tensors of its state dict.
+
+    All other entries, the order of the keys, dtypes, strides, shared storage and the kind of file stay.
+    """
+    torch = torch_or_advice(path)
+    content = _loaded(path, data)
+    state = state_dict(path, content)
+    with torch.no_grad():
+        for key, value in changes.items():
+            _array(path, key, state[key])
+            state[key].copy_(tensor_of(value))
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=data.startswith(ZIP))
+    return file.getvalue()
+
+
+def written(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of a new file: a state dict."""
+    torch = torch_or_advice(None)
+    file = io.BytesIO()
+    torch.save({key: tensor_of(array) for key, array in arrays.items()}, file)
+    return file.getvalue()
+
+
+def torch_or_advice(path: Path | None) -> Any:
+    """The module `torch`. Raises `InputError` where it is not installed."""
+    try:
+        import torch
+    except ImportError as error:
+        what = "PyTorch files" if path is None else f"{path} is a PyTorch file, and these"
+        raise InputError(f'{what} need PyTorch; install it: pip install "osp_jax[torch]"') from error
+    return torch
+
+
+def tensor_of(array: np.ndarray) -> Any:
+    """A tensor with a copy of the values, of the same dtype, bfloat16 and float8 included."""
+    import torch
+
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).reshape(array.shape)
+    if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1:
+        return torch.from_numpy(array.copy())
+    return torch.from_numpy(array.view(f"u{array.itemsize}")).view(getattr(torch, array.dtype.name))
+
+
+def state_dict(path: Path, content: Any) -> Mapping[str, Any]:
+    """The mapping from names to tensors in what a file holds.
+
+    Raises:
+      InputError: there is none, or several of which none has a usual name.
+    """
+    found = dict(_candidates(content, ()))
+    if not found:
+        held = f", but {type(content).__name__}" if not isinstance(content, Mapping) else ""
+        raise InputError(f"{path} holds no state dict{held}; save one: torch.save(model.state_dict(), FILE)")
+    for name in _USUAL:
+        named = [keys for keys in found if keys and keys[-1] == name]
+        shallow = [keys for keys in named if len(keys) == min(map(len, named))]
+        if len(shallow) == 1:
+            return found[shallow[0]]
+    if len(found) > 1:
+        names = ", ".join(printable("/".join(map(str, keys))) or "the file itself" for keys in list(found)[:5])
+        raise InputError(
+            f"{path} holds {len(found)} mappings with tensors ({names}); save the one of the network alone: "
+            "torch.save(checkpoint[KEY], FILE)"
+        )
+    return next(iter(found.values()))
+
+
+def _candidates(content: Any, keys: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any]]]:
+    """(keys, mapping) for each mapping by text with a tensor that is no scalar, in `content` or inside it."""
+    if len(keys) > _DEEPEST:
+        return
+    if isinstance(content, Mapping):
+        if any(isinstance(key, str) and _is_tensor(value) and value.dim() for key, value in content.items()):
+            yield keys, content
+        inside = [(key, value) for key, value in content.items() if isinstance(key, str) and not _OTHERS.fullmatch(key)]
+    elif isinstance(content, Sequence) and not isinstance(content, str | bytes) and len(content) <= 16:
+        inside = list(enumerate(content))
+    else:
+        return
+    for key, value in inside:
+        yield from _candidates(value, (*keys, key))
+
+
+def _loaded(path: Path, data: bytes) -> Any:
+    torch = torch_or_advice(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from error
+    except Exception as error:  # nothing of ours runs here, and damaged bytes raise errors of every kind
+        reason = re.split(r"(?<=[.:]) ", " ".join(str(error).split()))[0][:120] or type(error).__name__
+        raise InputError(f"{path} is a damaged PyTorch file ({reason}); download or save it again") from error
+
+
+def _refused(path: Path, reason: str) -> InputError:
+    """What to do about a file that `weights_only` refuses."""
+    named = re.search(r"GLOBAL (\S+) was not an allowed global", reason) or re.search(r"global:? (\S+\.\S+)", reason)
+    if named is None:
+        reason = " ".join(reason.split("WeightsUnpickler error:")[-1].split()).partition(" Check the documentation")[0]
+        return InputError(
+            f"{path} cannot be read as weights ({reason[:120]}); save the weights alone: "
+            "torch.save(model.state_dict(), FILE)"
+        )
+    name = printable(named[1])
+    if name.startswith(("numpy.", "_codecs.")):
+        remedy = "keep its tensors alone: torch.save(checkpoint['state_dict'], FILE)"
+    else:
+        remedy = "save the weights alone: torch.save(model.state_dict(), FILE)"
+    return InputError(f"{path} holds more than tensors ({name}), and loading that can run code; {remedy}")
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _array(path: Path, key: str, tensor: Any) -> np.ndarray:
+    import torch
+
+    name = str(tensor.dtype).removeprefix("torch.")
+    if (
+        tensor.layout != torch.strided
+        or tensor.is_quantized
+        or tensor.is_meta
+        or tensor.is_nested
+        or name not in DTYPES
+    ):
+        kind = "without values" if tensor.is_meta else f"{name}, {str(tensor.layout).removeprefix('torch.')}"
+        raise InputError(f"{path}: {shown(key)} is a tensor of another kind ({kind}); save it dense, as float32")
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    if DTYPES[name].isbuiltin == 1:
+        return tensor.numpy().copy()
+    bits = {1: torch.uint8, 2: torch.int16}[tensor.element_size()]
+    return tensor.view(bits).numpy().copy().view(DTYPES[name])
