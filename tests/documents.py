@@ -42,3 +42,21 @@ def anchors(path: Path) -> set[str]:
         name = re.sub(r"[^\w\- ]", "", heading).replace(" ", "-")
         found[name] = found.get(name, -1) + 1
     return {name if number == 0 else f"{name}-{number}" for name, last in found.items() for number in range(last + 1)}
+
+
+class Command(NamedTuple):
+    module: str  # experiments.unlearn
+    flags: list[str]  # workdir, config.data.exclude
+
+
+def commands(path: Path) -> list[Command]:
+    """The commands `python -m ...` that a document shows, in fenced and indented blocks and between backticks."""
+    text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+    found = re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)([^`\n]*)", text)
+    return [Command(module, re.findall(r"(?<=\s)\[?--([\w.]+)", rest)) for module, rest in found]
+
+
+def python_block(path: Path, word: str) -> str:
+    """The one Python block of a document in which `word` stands."""
+    (found,) = [block.text for block in blocks(path) if block.language == "python" and word in block.text]
+    return found

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import DOCUMENTS, ROOT, anchors, links, words
+from configs.default import get_config
+from tests.documents import DOCUMENTS, ROOT, anchors, commands, links, words
 
 MACHINE = re.compile(r"/(?:home|root|tmp|work|Users)/\w")
 
@@ -44,3 +45,17 @@ def test_every_document_is_reached_from_the_readme():
         targets = [(document.parent / link.partition("#")[0]).resolve() for link in links(document)]
         new += [target for target in targets if target.suffix == ".md" and target not in reached]
     assert {named(path) for path in ROOT.glob("docs/*.md")} <= {named(path) for path in reached}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_command_in_a_document_exists_and_has_its_flags(document):
+    shared = (ROOT / "experiments" / "cli.py").read_text(encoding="utf-8")
+    for module, flags in commands(document):
+        place = ROOT / module.replace(".", "/")
+        file = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
+        text = file.read_text(encoding="utf-8") + shared
+        for flag in flags if module.startswith("experiments.") else []:
+            assert f'"{flag.partition(".")[0]}"' in text, (module, flag)
+            section, _, name = flag.removeprefix("config.").partition(".")
+            if flag.startswith("config.") and not module.endswith("benchmark"):
+                assert name in get_config()[section], (module, flag)
