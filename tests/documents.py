@@ -1,5 +1,6 @@
 """Reads the documents: their fenced blocks, their links, and their words as a reader sees them."""
 
+import ast
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -59,4 +60,20 @@ def commands(path: Path) -> list[Command]:
 def python_block(path: Path, word: str) -> str:
     """The one Python block of a document in which `word` stands."""
     (found,) = [block.text for block in blocks(path) if block.language == "python" and word in block.text]
+    return found
+
+
+def messages(path: Path) -> list[str]:
+    """The messages in the tables of a document whose first column is called Message."""
+    tables = re.findall(r"^\| Message \|.*\n\|[-| :]+\n((?:\|.*\n)*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.match(r"\| `(.*?)` \|", row).group(1) for table in tables for row in table.splitlines()]
+
+
+def texts_in_code(folder: Path) -> list[str]:
+    """Every text in the Python files of a folder; of an f-string, what stands between its values."""
+    found = []
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs.default import get_config
-from tests.documents import DOCUMENTS, ROOT, anchors, commands, links, words
+from tests.documents import DOCUMENTS, ROOT, anchors, commands, links, messages, texts_in_code, words
 
 MACHINE = re.compile(r"/(?:home|root|tmp|work|Users)/\w")
 
@@ -59,3 +59,11 @@ def test_every_command_in_a_document_exists_and_has_its_flags(document):
             section, _, name = flag.removeprefix("config.").partition(".")
             if flag.startswith("config.") and not module.endswith("benchmark"):
                 assert name in get_config()[section], (module, flag)
+
+
+def test_every_message_that_a_document_quotes_is_one_of_the_code():
+    code = "\n".join(texts_in_code(ROOT / "osp_jax") + texts_in_code(ROOT / "experiments"))
+    quoted = messages(ROOT / "docs" / "your_own_network.md")
+    assert quoted
+    pieces = [(message, piece.strip()) for message in quoted for piece in message.split("...")]
+    assert [(message, piece) for message, piece in pieces if piece not in code] == []
