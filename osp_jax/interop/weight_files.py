@@ -76,13 +76,16 @@ def rewrite(source: Path, out: Path, changes: Mapping[str, np.ndarray]) -> None:
         write_bytes(out, _FILES[weights.format].rewritten(source, _content(source), changes))
 
 
-def write_weights(out: Path, format: str, arrays: Mapping[str, np.ndarray]) -> None:
+def write_weights(
+    out: Path, format: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes arrays by key to a new file, or folder, of a format.
 
     Args:
       out: replaced when the new content is whole; a folder must not exist yet.
       format: one of `FORMATS`.
       arrays: by key. In msgpack and Orbax, keys with '/' become nested tables.
+      metadata: texts by name, kept where the format has a place for them (safetensors).
 
     Raises:
       InputError: an unknown format, or one that cannot hold these arrays.
@@ -90,6 +93,8 @@ def write_weights(out: Path, format: str, arrays: Mapping[str, np.ndarray]) -> N
     arrays = {key: np.asarray(array) for key, array in arrays.items()}
     if format == "orbax":
         orbax_folders.write(Path(out), arrays)
+    elif format == "safetensors":
+        write_bytes(Path(out), safetensors_files.written(arrays, metadata or {}))
     elif format in _FILES:
         write_bytes(Path(out), _FILES[format].written(arrays))
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import orbax.checkpoint as orbax
 from orbax.checkpoint import v1 as ocp
 
 from osp_jax.runtime.distributed import is_first, place, wait_for_all, whole
@@ -34,6 +35,12 @@ def save_as(path: Path, save: Callable[[Path], None]) -> None:
         wait_for_all("the arrays are written")
         write_sums(folder)
     wait_for_all("the arrays are in their place")
+
+
+def save_plain(folder: Path, tree: Any) -> None:
+    """Writes a pytree to the new folder as Flax users do (`StandardCheckpointer`), with nothing of ours beside it."""
+    with _disk_errors(folder), orbax.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), tree)
 
 
 def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:

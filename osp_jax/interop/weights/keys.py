@@ -3,31 +3,50 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from osp_jax.runtime.errors import InputError, shown
 
-_Key = tuple[str, ...]
+_Parts = tuple[str, ...]
+_Shapes = Mapping[str, Sequence[int]]
 
-# Counters that PyTorch keeps beside a normalisation, and no network reads.
-_COUNTERS = "num_batches_tracked"
-# What Flax keeps beside the variables of a network, as the first part of a key.
-_BESIDE = re.compile(r"step|epoch|opt|opt_\w+|optim\w*|rng\w*|key|dropout\w*|ema\w*|metrics\w*|loss\w*|dynamic_scale")
-# Parts of keys that wrappers of PyTorch put in: DataParallel, torch.compile, FSDP, activation checkpoints, Lightning.
+# Counters that PyTorch, or a profiler of it, keeps in layers, and that no network reads.
+_COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
+# What Flax users keep beside the variables of a network, as the first part of a key.
+_BESIDE = re.compile(r"step|epoch|opt|opt_\w+|optim\w*|key|dropout\w*|ema\w*|metrics\w*|loss\w*|dynamic_scale|config")
+_RANDOM = re.compile(r"rngs?|\w+_rngs?|rng_\w+")  # random state, anywhere in a key
+# Parts that wrappers of PyTorch put into keys: DataParallel, torch.compile, FSDP, activation checkpoints, DeepSpeed.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-# Where a file holds the network several times, under these prefixes, the first is taken.
-_USUAL = ("", "module", "_orig_mod", "model", "net", "network", "params", "variables", "state")
+# Where a file holds the network under several prefixes, the one of these parts alone is taken.
+_USUAL = (*_WRAPPERS, "model", "net", "network", "params", "variables", "state")
+_COLLECTIONS = ("params", "batch_stats")
 
 
-def matched(
-    keys_in_file: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], where: str
-) -> dict[str, str]:
-    """Finds the key in a file of each variable of a network.
+@dataclass(frozen=True)
+class _Match:
+    """One way to read the keys: the file's key by parts, the network's path by parts, and whether a prefix was cut."""
 
-    Keys are compared part by part ('layer1.0.conv1.weight', 'params/Dense_0/kernel'). One prefix of the file's keys may
-    be missing in the network's ('module.', 'model.'), and the other way round ('params/'); parts that wrappers put
-    in ('_orig_mod', 'module') may stand anywhere. Of what lies outside the prefix, and of the state of an optimiser,
-    nothing is asked, nor of the counters `num_batches_tracked`.
+    found: dict[_Parts, str]
+    asked: dict[_Parts, str]
+    cut: bool
+
+    @property
+    def hits(self) -> int:
+        return len(self.found.keys() & self.asked.keys())
+
+    @property
+    def missing(self) -> list[_Parts]:
+        return [parts for parts in self.asked if parts not in self.found and parts[-1] not in _COUNTERS]
+
+
+def matched(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> dict[str, str]:
+    """Finds the key in a file for each variable of a network.
+
+    Keys are compared part by part ('layer1.0.conv1.weight', 'params/Dense_0/kernel'). The file's keys may all begin
+    with a prefix that the network's lack ('module.', 'model.'), and the other way round ('params/'). Parts that
+    wrappers put in ('_orig_mod', 'module') may stand anywhere, 'value' (NNX) at the end. Counters such as
+    `num_batches_tracked`, random state, and what lies outside the prefix are not compared.
 
     Args:
       keys_in_file: shape by key in the file.
@@ -38,153 +57,190 @@ def matched(
       Key in the file by path, in the order of `wanted`. A counter that the file lacks is left out.
 
     Raises:
-      InputError: a variable is missing or has another shape, or the file has variables that the network has not. The
-        message names the first one, how many there are, and the remedy.
+      InputError: a variable is missing or has another shape, or the file has variables that the network does not
+        have. The message names the first one, how many there are, and the remedy.
     """
-    file, network = {_parts(key): key for key in keys_in_file}, {_parts(path): path for path in wanted}
-    prefix, inner = _prefixes(file, network, where)
-    found = _under(file, prefix)
-    if not _needed(network, inner) <= found.keys():
-        # Wrappers inside: 'features.module.0.weight'.
-        bare_file, bare_network = _unwrapped(file), _unwrapped(network)
-        if bare_file and bare_network:
-            bare_prefix, bare_inner = _prefixes(bare_file, bare_network, where)
-            bare = _under(bare_file, bare_prefix)
-            if _hits(bare, bare_network, bare_inner) > _hits(found, network, inner):
-                file, network, prefix, inner, found = bare_file, bare_network, bare_prefix, bare_inner, bare
-    asked = {parts[len(inner) :] if parts[: len(inner)] == inner else parts: path for parts, path in network.items()}
-    missing = [parts for parts in asked if parts not in found and parts[-1:] != (_COUNTERS,)]
-    extra = [
-        parts
-        for parts in found
-        if parts not in asked and parts[-1:] != (_COUNTERS,) and (prefix or inner or not _BESIDE.fullmatch(parts[0]))
-    ]
-    keys = {path: found[parts] for parts, path in asked.items() if parts in found}
+    match = _best(keys_in_file, wanted, where)
+    keys = {path: match.found[parts] for parts, path in match.asked.items() if parts in match.found}
+    extra = [key for parts, key in match.found.items() if parts not in match.asked and not _is_beside(parts, key)]
     other = [path for path, key in keys.items() if tuple(keys_in_file[key]) != tuple(wanted[path])]
-    if missing:
-        raise _missing(where, [asked[parts] for parts in missing], [found[parts] for parts in extra], len(asked))
+    if missing := [match.asked[parts] for parts in match.missing]:
+        raise _missing(where, missing, extra, keys_in_file, wanted)
     if other:
         raise _misshapen(where, other, keys, keys_in_file, wanted)
     if extra:
         raise InputError(
-            f"{where} has {_many(len(extra), 'key')} that the network does not have, {shown(found[extra[0]])} first; "
+            f"{where} has {_many(len(extra), 'key')} that the network does not have, {shown(extra[0])} first; "
             "the network of --network is another one, or remove these keys from the file"
         )
     return keys
 
 
-def _parts(key: str) -> _Key:
-    return tuple(re.split(r"[./]", key))
+def _best(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> _Match:
+    """The first way to read the keys in which nothing is missing, else the one in which most keys agree."""
+    best = None
+    for read_file in (_as_it_is, _without_value, _unwrapped):
+        file = _readings(keys_in_file, read_file)
+        for read_network in (_as_it_is, _merged, _unwrapped):
+            network = _readings(wanted, read_network)
+            if (file is None or network is None) or (best and (read_file, read_network).count(_as_it_is) == 2):
+                continue
+            match = _aligned(file, network, keys_in_file, wanted, where)
+            if not match.missing:
+                return match
+            if best is None or match.hits > best.hits:
+                best = match
+    return best
 
 
-def _prefixes(file: Mapping[_Key, str], network: Mapping[_Key, str], where: str) -> tuple[_Key, _Key]:
-    """(what the file's keys begin with, what the network's begin with), to be taken off: what lets most keys agree."""
-    best: tuple[int, _Key, _Key] = (-1, (), ())
-    for inner in _common(network):
-        asked = {parts[len(inner) :] for parts in network if parts[: len(inner)] == inner}
-        votes = Counter(
-            parts[:at] for parts in file for at in range(len(parts)) if parts[at:] in asked and parts[-1] != _COUNTERS
-        )
-        if not votes:
+def _as_it_is(parts: _Parts) -> _Parts:
+    return parts
+
+
+def _without_value(parts: _Parts) -> _Parts:
+    """Without the 'value' that NNX variables have at the end."""
+    return parts[:-1] if parts[-1] == "value" and len(parts) > 1 else parts
+
+
+def _merged(parts: _Parts) -> _Parts:
+    """Without the collection, since the state of an NNX module holds all of them together."""
+    return parts[1:] if parts[0] in _COLLECTIONS and len(parts) > 1 else parts
+
+
+def _unwrapped(parts: _Parts) -> _Parts:
+    return tuple(part for part in parts if part not in _WRAPPERS) or parts
+
+
+def _readings(keys: _Shapes, read: Callable[[_Parts], _Parts]) -> dict[_Parts, str] | None:
+    """Keys by their parts; None where two of them would be one."""
+    readings = {read(tuple(re.split(r"[./]", key))): key for key in keys}
+    return readings if len(readings) == len(keys) else None
+
+
+def _aligned(
+    file: dict[_Parts, str], network: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes, where: str
+) -> _Match:
+    """The match with the prefixes off, of the file's keys and of the network's, that let most keys agree."""
+    best = None
+    for inner in _beginnings(network):
+        asked = {
+            parts[len(inner) :] if parts[: len(inner)] == inner else parts: path for parts, path in network.items()
+        }
+        if len(asked) < len(network):
             continue
-        most = max(votes.values())
-        leaders = sorted((prefix for prefix, count in votes.items() if count == most), key=_rank)
-        if most > best[0]:
-            if len(leaders) > 1 and _rank(leaders[0])[0] == len(_USUAL) and most > 1:
-                names = " and ".join(shown(".".join(prefix)) for prefix in leaders[:2])
-                raise InputError(
-                    f"{where} holds the network {len(leaders)} times, under {names}; save one of them alone"
-                )
-            best = (most, leaders[0], inner)
-    return best[1:]
+        prefix = _prefix(file, asked, keys_in_file, wanted, where)
+        found = {parts[len(prefix) :]: key for parts, key in file.items() if parts[: len(prefix)] == prefix}
+        match = _Match(found, asked, bool(prefix))
+        if best is None or match.hits > best.hits:
+            best = match
+    return best
 
 
-def _rank(prefix: _Key) -> tuple[int, int, _Key]:
-    name = ".".join(prefix)
-    usual = [number for number, word in enumerate(_USUAL) if name == word or prefix[-1:] == (word,)]
-    return (min(usual, default=len(_USUAL)), len(prefix), prefix)
+def _prefix(
+    file: dict[_Parts, str], asked: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes, where: str
+) -> _Parts:
+    """What the file's keys begin with, where the network's begin."""
+    votes, fitting = Counter(), Counter()
+    for parts, key in file.items():
+        for at in range(len(parts)):
+            path = asked.get(parts[at:])
+            if path is not None and parts[-1] not in _COUNTERS:
+                votes[parts[:at]] += 1
+                fitting[parts[:at]] += tuple(keys_in_file[key]) == tuple(wanted[path])
+    if not votes:
+        return ()
+    best = max((votes[prefix], fitting[prefix]) for prefix in votes)
+    first, *others = sorted((p for p in votes if (votes[p], fitting[p]) == best), key=_rank)
+    if others and not all(part in _USUAL for part in first) and best[1] > 1:
+        names = " and ".join(shown(".".join(prefix)) for prefix in (first, others[0]))
+        raise InputError(f"{where} holds the network {len(others) + 1} times, under {names}; save one of them alone")
+    return first
 
 
-def _common(network: Mapping[_Key, str]) -> list[_Key]:
-    """The beginnings that all keys of a network share, the empty one first, and 'params' of Flax."""
+def _rank(prefix: _Parts) -> tuple[bool, int, _Parts]:
+    return not all(part in _USUAL for part in prefix), len(prefix), prefix
+
+
+def _beginnings(network: dict[_Parts, str]) -> list[_Parts]:
+    """Every beginning that all keys of a network share, the empty one first, and 'params' of Flax."""
     first, last = min(network, default=()), max(network, default=())
     shared = 0
     while shared < min(len(first), len(last)) - 1 and first[shared] == last[shared]:
         shared += 1
     beginnings = [first[:length] for length in range(shared + 1)]
-    if ("params",) not in beginnings and any(parts[0] == "params" for parts in network):
-        beginnings.append(("params",))
-    return beginnings
+    return beginnings if ("params",) in beginnings else [*beginnings, ("params",)]
 
 
-def _under(file: Mapping[_Key, str], prefix: _Key) -> dict[_Key, str]:
-    return {parts[len(prefix) :]: key for parts, key in file.items() if parts[: len(prefix)] == prefix}
-
-
-def _needed(network: Mapping[_Key, str], inner: _Key) -> set[_Key]:
-    return {
-        parts[len(inner) :] if parts[: len(inner)] == inner else parts
-        for parts in network
-        if parts[-1:] != (_COUNTERS,)
-    }
-
-
-def _hits(found: Mapping[_Key, str], network: Mapping[_Key, str], inner: _Key) -> int:
-    return len(_needed(network, inner) & found.keys())
-
-
-def _unwrapped(keys: Mapping[_Key, str]) -> dict[_Key, str]:
-    """The keys without the parts that wrappers put in; nothing where two keys become one."""
-    bare = {tuple(part for part in parts if part not in _WRAPPERS): key for parts, key in keys.items()}
-    return bare if len(bare) == len(keys) else {}
-
-
-def _missing(where: str, missing: list[str], extra: list[str], count: int) -> InputError:
-    first = missing[0]
-    if len(missing) == count:
-        held = f"it has {shown(extra[0])}" if extra else "it has none of its keys"
-        return InputError(
-            f"{where} has no key of the network, whose first is {shown(first)}, and {held}; "
-            "the network of --network is another one"
-        )
-    if all(_parts(path)[0] == "batch_stats" for path in missing):
-        return InputError(
-            f"{where} lacks the {_many(len(missing), 'array')} of batch_stats, {shown(first)} first; "
-            "save {'params': ..., 'batch_stats': ...}"
-        )
-    near = difflib.get_close_matches(first, extra, 1, 0.8)
-    hint = f" (it has {shown(near[0])})" if near else ""
-    pruned = {f"{first}_orig", f"{first}_mask"} & set(extra) or [key for key in extra if key.endswith(f"{first}_orig")]
-    remedy = (
-        "remove the pruning before you save: torch.nn.utils.prune.remove(module, 'weight')"
-        if pruned
-        else "the network of --network is another one, or the file is not whole"
+def _is_beside(parts: _Parts, key: str) -> bool:
+    """Whether a key of the file is of no variable: a counter, random state, or the state of a training in Flax."""
+    return (
+        parts[-1] in _COUNTERS
+        or any(_RANDOM.fullmatch(part) for part in parts)
+        or ("." not in key and _BESIDE.fullmatch(parts[0]) is not None)
     )
+
+
+def _missing(where: str, missing: list[str], extra: list[str], keys_in_file: _Shapes, wanted: _Shapes) -> InputError:
+    first, another = missing[0], "the network of --network is another one"
+    if len(missing) == sum(_last(path) not in _COUNTERS for path in wanted):
+        held = f"it begins with {shown(next(iter(keys_in_file)))}" if keys_in_file else "it is empty"
+        return InputError(f"{where} has no key of the network, as {shown(first)}: {held}; {another}")
+    if all(path.startswith("batch_stats") for path in missing):
+        return InputError(
+            f"{where} lacks {len(missing)} of the network's {len(wanted)} keys, {shown(first)} first; save the "
+            "statistics of the normalisations, too: {'params': ..., 'batch_stats': ...}"
+        )
+    if any(key.endswith((f"{first}_orig", f"{first}_mask")) for key in extra):
+        remedy = "end the pruning before you save: torch.nn.utils.prune.remove(module, 'weight')"
+    elif near := _near(first, extra, keys_in_file, wanted[first]):
+        remedy = f"the file has {shown(near)}: rename it, or {another}"
+    else:
+        remedy = f"{another}, or the file is not complete"
     return InputError(
-        f"{where} lacks {_many(len(missing), 'key')} of the network, {shown(first)} first{hint}; {remedy}"
+        f"{where} lacks {len(missing)} of the network's {len(wanted)} keys, {shown(first)} first; {remedy}"
     )
+
+
+def _near(path: str, extra: list[str], keys_in_file: _Shapes, shape: Sequence[int]) -> str | None:
+    """The key of the file that comes closest to a path, among those of its shape if there are any."""
+    fitting = [key for key in extra if tuple(keys_in_file[key]) == tuple(shape)]
+    near = difflib.get_close_matches(path, fitting, 1, 0.5) or difflib.get_close_matches(path, extra, 1, 0.8)
+    return near[0] if near else None
 
 
 def _misshapen(
-    where: str,
-    other: list[str],
-    keys: Mapping[str, str],
-    keys_in_file: Mapping[str, Sequence[int]],
-    wanted: Mapping[str, Sequence[int]],
+    where: str, other: list[str], keys: Mapping[str, str], keys_in_file: _Shapes, wanted: _Shapes
 ) -> InputError:
     first = other[0]
     in_file, in_network = tuple(keys_in_file[keys[first]]), tuple(wanted[first])
-    owners = {_parts(path)[:-1] for path in other}
-    if len(owners) == 1 and owners <= {_parts(path)[:-1] for path in list(wanted)[-3:]}:
-        remedy = "is the head of another size? build the network with as many classes as the file has"
+    if len(other) <= 2 and len({path[: -len(_last(path))] for path in other}) == 1 and _one_axis(in_file, in_network):
+        remedy = _other_size(first, in_file, in_network)
     elif len(in_file) > 1 and in_file == in_network[::-1]:
-        remedy = "its axes are the other way round; transpose it, or give the network that the file is of"
+        remedy = "its axes are the other way round: transpose it, or give the network that the file is of"
     else:
         remedy = "the network of --network is another one"
     return InputError(
         f"{where} has {_many(len(other), 'key')} of another shape, {shown(keys[first])} first: {in_file} in the file, "
         f"{in_network} in the network; {remedy}"
     )
+
+
+def _one_axis(in_file: tuple[int, ...], in_network: tuple[int, ...]) -> bool:
+    return len(in_file) == len(in_network) and sum(a != b for a, b in zip(in_file, in_network, strict=True)) == 1
+
+
+def _other_size(path: str, in_file: tuple[int, ...], in_network: tuple[int, ...]) -> str:
+    """The remedy where one layer differs in one axis."""
+    axis = next(at for at, (a, b) in enumerate(zip(in_file, in_network, strict=True)) if a != b)
+    if "pos" in path.lower():
+        return "is the network for images of another size? build it for the size that the file is for"
+    if len(in_file) == 4 and {in_file[axis], in_network[axis]} <= {1, 2, 3, 4}:
+        return "do the images have another number of channels? build the network for as many as the file has"
+    return "is the head of another size? build the network for as many classes as the file has"
+
+
+def _last(path: str) -> str:
+    return re.split(r"[./]", path)[-1]
 
 
 def _many(count: int, what: str) -> str:

@@ -31,22 +31,19 @@ def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> byt
     return bytes(replaced(data, _layout(path, data), changes))
 
 
-def written(arrays: Mapping[str, np.ndarray]) -> bytes:
+def written(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
     """The content of a new file."""
     names = {DTYPES[name]: code for code, name in _DTYPES.items() if name in DTYPES}
-    header, parts, end = {}, [], 0
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    parts, end = [], 0
     # As the format's own writer does: the widest dtypes first, so that every tensor is aligned.
     for key in sorted(arrays, key=lambda key: -arrays[key].dtype.itemsize):
-        array = arrays[key].astype(arrays[key].dtype.newbyteorder("<"), copy=False)
-        if arrays[key].dtype.newbyteorder("=") not in names:
-            raise InputError(f"{key} is of {array.dtype}, which safetensors has no name for; choose another format")
+        array, dtype = arrays[key], arrays[key].dtype.newbyteorder("=")
+        if dtype not in names:
+            raise InputError(f"{shown(key)} is of {dtype}, which safetensors has no name for; choose another format")
         start, end = end, end + array.nbytes
-        header[key] = {
-            "dtype": names[arrays[key].dtype.newbyteorder("=")],
-            "shape": list(array.shape),
-            "data_offsets": [start, end],
-        }
-        parts.append(array.tobytes())
+        header[key] = {"dtype": names[dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+        parts.append(array.astype(dtype.newbyteorder("<"), copy=False).tobytes())
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + b"".join(parts)
