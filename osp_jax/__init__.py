@@ -10,6 +10,8 @@ _PUBLIC = {
     "from_linen": "interop.linen",
     "from_nnx": "interop.nnx",
     "to_nnx": "interop.nnx",
+    "from_torch": "interop.torch",
+    "to_torch": "interop.torch",
     "from_function": "interop.function",
     "collect_statistics": "api",
     "unlearn": "api",
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from osp_jax.interop.linen import from_linen as from_linen
     from osp_jax.interop.nnx import from_nnx as from_nnx
     from osp_jax.interop.nnx import to_nnx as to_nnx
+    from osp_jax.interop.torch import from_torch as from_torch
+    from osp_jax.interop.torch import to_torch as to_torch
     from osp_jax.model import Model as Model
     from osp_jax.runtime.errors import InputError as InputError
 

@@ -1,0 +1,214 @@
+"""Networks of PyTorch as a `Model`, and their weights back."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osp_jax.interop.checks import checked_classes, checked_moments
+from osp_jax.model import Model
+from osp_jax.runtime.errors import InputError, shown
+
+_TOLERANCE = 1e-3  # of the largest logit, between PyTorch's logits and the program's
+
+
+def from_torch(
+    module: Any,
+    example: Any,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str],
+    forgotten: Sequence[int] = (),
+) -> Model:
+    """A trained network of PyTorch as a `Model`; the module itself stays as it is.
+
+    `torch.export` traces a copy of it in eval mode, for batches of any size. The variables are a flat dict by the keys
+    of `module.state_dict()`: the parameters and float buffers that the network reads, as float32. Methods that train
+    trace it in train mode when they begin.
+
+    Args:
+      module: a `torch.nn.Module` that takes float images `(batch, c, h, w)` and returns logits `(batch, classes)`.
+      example: images as the module takes them, a float tensor or array `(n, c, h, w)`; only their shape matters.
+      mean, std: of the normalisation that the network was trained with, per image channel, on the 0..1 scale.
+      class_names: by class number.
+      forgotten: classes that were forgotten before.
+
+    Raises:
+      InputError: PyTorch or torchax is not installed, the module cannot be applied to the example or does not return
+        a logit for each class, `torch.export` cannot trace it, or an operation in it is unknown.
+    """
+    torch = _installed()
+    from osp_jax.interop.torch_export import quiet, traced
+    from osp_jax.interop.torch_state import own_copy
+
+    moments, names = checked_moments(mean, std), checked_classes(class_names)
+    example = _checked_example(example, len(moments[0]))
+    copy, state = own_copy(module)
+    with quiet(), torch.no_grad():
+        images, logits = _tried(copy, example, len(names))
+    program = traced(copy, images, state.names, train=False)
+    variables = {key: jnp.asarray(state.float32(key)) for key in program.inputs}
+    model = Model(
+        _Apply(program, state),
+        variables,
+        *moments,
+        names,
+        tuple(sorted(forgotten)),
+        _TrainApply(copy, images, {name: key for name, key in state.names.items() if key in variables}),
+        is_parameter=_Parameters(state.parameters),
+    )
+    _check_logits(model, images.numpy(), logits.numpy())
+    return model
+
+
+def to_torch(model: Model) -> dict[str, Any]:
+    """The weights of a model that came from PyTorch, as `module.load_state_dict` takes them.
+
+    Returns:
+      A tensor for each key of the original `module.state_dict()`, in its own dtype, on the CPU. An entry that did not
+      change has its original value, bit for bit; tied entries change together.
+
+    Raises:
+      InputError: the model did not come from `from_torch`.
+    """
+    if not isinstance(model.apply, _Apply):
+        raise InputError("the model did not come from a PyTorch module; take model.variables instead")
+    return model.apply.state.with_values(model.variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    """The network in eval mode; two of the same program are equal, so that they share compiled programs."""
+
+    program: Any
+    state: Any = dataclasses.field(compare=False, repr=False)
+
+    def __call__(self, variables: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
+        return self.program.run(variables, images)[0]
+
+
+class _TrainApply:
+    """The network in train mode, traced when it is first called; then the module is let go."""
+
+    def __init__(self, module: Any, example: Any, names: Mapping[str, str]) -> None:
+        self._untraced: tuple[Any, ...] | None = (module, example, names)
+        self._program: Any = None
+
+    def __call__(
+        self, variables: Mapping[str, jax.Array], images: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if self._program is None:
+            from osp_jax.interop.torch_export import traced
+
+            module, example, names = self._untraced
+            self._program = traced(module.train(), example, names, train=True)
+            self._untraced = None
+        logits, updates = self._program.run(variables, images, rng)
+        return logits, {**variables, **updates}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parameters:
+    """Whether a key is that of a parameter."""
+
+    keys: frozenset[str]
+
+    def __call__(self, path: str) -> bool:
+        return path in self.keys
+
+
+def _installed() -> Any:
+    """The module `torch`, of a version that torchax works with."""
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError('PyTorch is not installed; run: pip install "osp_jax[torch]"') from error
+    try:
+        import torchax.ops.jaten  # noqa: F401 (it fills the registry of operations)
+    except ImportError as error:
+        raise InputError(
+            f'torchax is not installed or does not fit PyTorch {torch.__version__}; run: pip install "osp_jax[torch]"'
+        ) from error
+    return torch
+
+
+def _checked_example(example: Any, channels: int) -> Any:
+    """The example as a float32 tensor on the CPU."""
+    import torch
+
+    if not isinstance(example, torch.Tensor | np.ndarray | jax.Array):
+        raise InputError(
+            f"example is {shown(example)}; give images as the module takes them, a float tensor (n, c, h, w)"
+        )
+    if not isinstance(example, torch.Tensor):
+        example = torch.from_numpy(np.array(example))
+    shape = tuple(example.shape)
+    if example.ndim != 4 or 0 in shape or not example.is_floating_point():
+        raise InputError(
+            f"example is {example.dtype} of shape {shape}; give images as the module takes them, a float tensor "
+            "(n, c, h, w)"
+        )
+    if channels not in (1, shape[1]):
+        raise InputError(
+            f"example has {shape[1]} channels (n, c, h, w) and mean {channels} values; give one for each channel"
+        )
+    return example.detach().cpu().float()
+
+
+def _tried(module: Any, example: Any, classes: int) -> tuple[Any, Any]:
+    """(random images of the example's shape in a batch of another size, the module's logits of them)."""
+    import torch
+
+    from osp_jax.interop.torch_export import first_line, place_of
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((2 if len(example) == 3 else 3, *example.shape[1:]), generator=generator)
+    for batch in (example, images):
+        try:
+            logits = module(batch)
+        except Exception as error:  # whatever the user's own module raises
+            remedy = (
+                "give images as in its training"
+                if batch is example
+                else f"it takes batches of {len(example)} only: let it read the size of the batch from its input"
+            )
+            raise InputError(
+                f"the module cannot be applied to images of shape {tuple(batch.shape)}{place_of(error)} "
+                f"({first_line(error)}); {remedy}"
+            ) from error
+        _check_output(logits, len(batch), classes)
+    return images, logits.detach().float()
+
+
+def _check_output(logits: Any, batch: int, classes: int) -> None:
+    import torch
+
+    if not isinstance(logits, torch.Tensor):
+        parts = f" with {', '.join(map(str, logits))}" if isinstance(logits, Mapping) else ""
+        raise InputError(
+            f"the module returns a {type(logits).__name__}{parts}; wrap it in a torch.nn.Module whose forward returns "
+            "the logits alone"
+        )
+    if logits.ndim != 2 or len(logits) != batch:
+        raise InputError(
+            f"the module returns {tuple(logits.shape)} for {batch} images; it must return logits (batch, classes)"
+        )
+    if logits.shape[1] != classes:
+        raise InputError(
+            f"the network has {logits.shape[1]} logits and there are {classes} class names; give one for each logit"
+        )
+
+
+def _check_logits(model: Model, images: np.ndarray, logits: np.ndarray) -> None:
+    """Raises `InputError` where the program gives other logits than the module."""
+    found = np.asarray(jax.jit(model.apply)(model.variables, images.transpose(0, 2, 3, 1)))
+    error, largest = np.abs(found - logits).max(), np.abs(logits).max()
+    if not error <= _TOLERANCE * largest:
+        raise InputError(
+            f"the network's logits in JAX differ from PyTorch's by {error:.2g} (the largest is {largest:.2g}): an "
+            "operation in it means something else here; give the network in JAX by from_function"
+        )

@@ -1,0 +1,253 @@
+"""`torch.export` of a module, and the program of JAX that it becomes."""
+
+import contextlib
+import dataclasses
+import logging
+import operator
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from osp_jax.interop.torch_operations import OPERATIONS, RANDOM, dtype_of
+from osp_jax.interop.torch_program import Program, Step, Value, filled, needed_steps, numbers_in
+from osp_jax.runtime.errors import InputError
+
+_WHOLE = (  # operations that PyTorch would take apart
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d avg_pool1d einsum elu gelu "
+    "group_norm hardsigmoid hardswish "
+    "layer_norm leaky_relu linear matmul max_pool1d max_pool2d max_pool3d scaled_dot_product_attention silu"
+)
+_CHECKS = ("aten._assert", "aten.sym_constrain", "aten._check")
+_STORAGE = ("device", "layout", "memory_format", "pin_memory")  # arguments that say nothing about values
+_REMEDY = "rewrite that layer, or give the network in JAX by from_function"
+
+
+def traced(module: Any, example: Any, names: Mapping[str, str], *, train: bool) -> Program:
+    """The program of a module.
+
+    Args:
+      module: of PyTorch, on the CPU, float32, in its mode.
+      example: two images or more, NCHW.
+      names: the key of a variable by the name of its tensor in the module; other tensors are constants.
+      train: whether the module is in train mode.
+
+    Raises:
+      InputError: PyTorch cannot trace it, or an operation is unknown.
+    """
+    with quiet():
+        exported = _exported(module, example)
+        return _program(exported, names, train)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings and log lines of PyTorch's tracer, and without its fused attention."""
+    import torch
+
+    disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
+    logging.disable(logging.ERROR)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        logging.disable(disabled)
+
+
+def _exported(module: Any, example: Any) -> Any:
+    import torch
+
+    batch = ({0: torch.export.Dim("batch", min=2)},)
+    try:
+        program = torch.export.export(module, (example,), dynamic_shapes=batch, strict=False)
+    except Exception as error:  # whatever the tracer, or the user's own code under it, raises
+        raise InputError(
+            f"torch.export cannot trace the network{place_of(error)}: {first_line(error)}; {_REMEDY}"
+        ) from error
+    return program.run_decompositions(_decompositions())
+
+
+def _decompositions() -> dict[Any, Any]:
+    import torch
+    from torch.export import default_decompositions
+    from torchax.decompositions import DECOMPOSITIONS
+
+    table = default_decompositions()
+    for operation, function in DECOMPOSITIONS.items():
+        if _function(operation, train=True) is None and operation not in table:
+            table[operation] = function
+    for name in _WHOLE.split():
+        packet = getattr(torch.ops.aten, name)
+        for overload in packet.overloads():
+            table.pop(getattr(packet, overload), None)
+    return table
+
+
+def _function(target: Any, train: bool) -> tuple[str, Callable[..., Any], bool] | None:
+    """(name, function of JAX, whether it is random) of a target of the graph, or None."""
+    import torch
+
+    if not isinstance(target, torch._ops.OpOverload):
+        return getattr(target, "__name__", str(target)), target, False
+    from torchax.ops import jaten, ops_registry
+
+    del jaten  # it fills the registry
+    full = f"{target.namespace}.{target.overloadpacket.__name__}.{target._overloadname}"
+    packet = full.rpartition(".")[0]
+    for name in (full, packet):
+        if name in RANDOM and (train or name not in OPERATIONS):
+            return full, RANDOM[name], True
+        if name in OPERATIONS:
+            return full, OPERATIONS[name], False
+    found = ops_registry.all_aten_ops.get(target) or ops_registry.all_aten_ops.get(target.overloadpacket)
+    if found is None or not found.is_jax_function or found.needs_env:
+        return None
+    return full, found.func, False
+
+
+@dataclasses.dataclass
+class _Reading:
+    """What was read of a graph so far: the steps, and what depends on no variable and no image, computed by PyTorch."""
+
+    train: bool
+    steps: list[Step]
+    folded: dict[int, Any]
+    missing: dict[int, str]  # errors by the number of a step
+    count: int = 0
+
+    def number(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def _program(exported: Any, names: Mapping[str, str], train: bool) -> Program:
+    import torch
+
+    tensors, signature = {**exported.state_dict, **exported.constants}, exported.graph_signature
+    reading = _Reading(train, [], {}, {})
+    images, inputs, given = reading.number(), {}, []
+    for spec in signature.input_specs:
+        if spec.kind == torch.export.graph_signature.InputKind.USER_INPUT:
+            given.append(Value(images))
+        elif spec.target in names:
+            given.append(Value(inputs.setdefault(names[spec.target], reading.number())))
+        else:
+            given.append(Value(reading.number()))
+            reading.folded[given[-1].number] = tensors[spec.target].detach()
+    results = _read(exported.graph_module, given, reading)
+    outputs = [(spec.target, value) for spec, value in zip(signature.output_specs, results, strict=True)]
+    updates = {names[target]: value for target, value in outputs if train and target in names}
+    logits = next(value for target, value in outputs if target is None)
+
+    steps, read = needed_steps(reading.steps, [logits.number, *(value.number for value in updates.values())])
+    for step in steps:
+        if step.result in reading.missing:
+            raise InputError(reading.missing[step.result])
+    constants = {number: _array(value) for number, value in reading.folded.items() if number in read}
+    inputs = {key: number for key, number in inputs.items() if number in read}
+    return Program(images, inputs, constants, steps, logits, updates)
+
+
+def _read(module: Any, given: Sequence[Any], reading: _Reading) -> Any:
+    """Appends the steps of a graph, whose inputs are `given`, and returns its outputs."""
+    values, inputs = {}, iter(given)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(inputs)
+        elif node.op == "get_attr":
+            values[node] = _attribute(module, node.target, reading)
+        elif node.op == "output":
+            return _plain(node.args[0], values)
+        elif not str(node.target).startswith(_CHECKS):
+            arguments = _plain(node.args, values)
+            keywords = {name: _plain(value, values) for name, value in node.kwargs.items() if name not in _STORAGE}
+            values[node] = _step(node, arguments, keywords, reading)
+    return ()
+
+
+def _attribute(module: Any, name: str, reading: _Reading) -> Any:
+    import torch
+
+    found = operator.attrgetter(name)(module)
+    if not isinstance(found, torch.Tensor):
+        return found
+    number = reading.number()
+    reading.folded[number] = found.detach()
+    return Value(number)
+
+
+def _step(node: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], reading: _Reading) -> Any:
+    """The value of a node: of a step that is appended, of a tensor computed now, or of a graph inside."""
+    if str(node.target).startswith("wrap_with_"):  # the body of `with torch.no_grad()` and the like
+        position = next(i for i, argument in enumerate(arguments) if hasattr(argument, "graph"))
+        return _read(arguments[position], arguments[position + 1 :], reading)
+    if node.target is operator.getitem and isinstance(arguments[0], tuple):
+        return arguments[0][arguments[1]]
+    number = reading.number()
+    name, function, random = _function(node.target, reading.train) or (str(node.target), None, False)
+    everything = (arguments, *keywords.values())
+    if set(numbers_in(everything)) <= reading.folded.keys() and not random and not name.startswith("aten.empty"):
+        keywords = {key: filled(value, reading.folded) for key, value in keywords.items()}
+        reading.folded[number] = node.target(*filled(arguments, reading.folded), **keywords)
+        return Value(number)
+    if function is None:
+        reading.missing[number] = (
+            f"the network uses {name}{_place_of_node(node)}, which cannot be brought to JAX; {_REMEDY}"
+        )
+    elif random and not reading.train:
+        reading.missing[number] = (
+            f"the network draws random numbers in eval mode ({name}{_place_of_node(node)}); let them depend on "
+            "self.training"
+        )
+    reading.steps.append(Step(name, function, arguments, tuple(keywords.items()), number, random))
+    return Value(number)
+
+
+def _plain(argument: Any, values: Mapping[Any, Any]) -> Any:
+    """An argument of a node with the values of other nodes in it, and tuples for lists."""
+    import torch
+
+    if isinstance(argument, torch.fx.Node):
+        return values[argument]
+    if isinstance(argument, tuple | list):
+        return tuple(_plain(each, values) for each in argument)
+    return argument
+
+
+def _array(value: Any) -> Any:
+    import torch
+
+    return value.numpy().astype(dtype_of(value.dtype)) if isinstance(value, torch.Tensor) else value
+
+
+# Places in the user's code
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line.rstrip(".") for line in lines if line), type(error).__name__)
+
+
+def place_of(error: BaseException) -> str:
+    """' at FILE:LINE (code)', the innermost line of the user's own code that an error came through, or ''."""
+    return _place((frame.filename, frame.lineno, frame.line) for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _place_of_node(node: Any) -> str:
+    found = re.findall(r'File "(.*)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
+    return _place(found)
+
+
+def _place(frames: Iterable[tuple[str, Any, str]]) -> str:
+    import torch
+
+    foreign = [str(Path(of).parent) for of in (torch.__file__, __file__, os.__file__)]
+    own = [frame for frame in frames if not frame[0].startswith((*foreign, "<"))]
+    return f" at {Path(own[-1][0]).name}:{own[-1][1]} ({own[-1][2]})" if own else ""
