@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from benchmarks import cli
 from osp_jax.audit.shadow.model_epochs import choose_way, epochs_of_all
 from osp_jax.audit.shadow.train import draw_keep, epoch_orders, shadow_pool, start_shadows
-from osp_jax.data.sources import load_dataset
+from osp_jax.data.sources import load_data
 from osp_jax.runtime.arguments import whole
 from osp_jax.runtime.config_files import load_config
 from osp_jax.runtime.settings import validated
@@ -31,9 +31,7 @@ def main() -> None:
     arguments.add_argument("--epochs", type=whole(1, 1000000), default=3, help="that are timed; the median counts")
     flags = arguments.parse_args()
     config = validated(load_config(flags.config))
-    dataset = load_dataset(
-        config.data.name, flags.data_dir or config.data.dir, config.data.image_size, config.data.stream
-    )
+    dataset = load_data({**config.data, "dir": flags.data_dir or config.data.dir})
     pool = shadow_pool(dataset, training_indices(config, dataset)[0])
     keep = draw_keep(pool.labels, flags.number, config.seed)
     start = start_shadows(config, pool, dataset.num_classes, keep)

@@ -14,14 +14,18 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # or the name of a TFDS image classification set
-    config.data.dir = ""  # the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default
+    config.data.name = "digits"  # or a TFDS image classification set, "folder:PATH" or "npz:FILE": docs/data.md
+    config.data.dir = ""  # the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default; or another PATH or FILE
     config.data.image_size = 0  # resize the square in the middle to this many pixels a side; 0: as stored
+    config.data.channels = 0  # 1 or 3: convert to greyscale or colour; 0: as stored
+    config.data.class_names = ""  # "cat,dog": the classes in the order of their numbers; empty: as stored
     config.data.stream = False  # leave images in their files, for sets larger than memory; needs image_size and Grain
     config.data.crop = ""  # "resized": train on random areas of streamed images, 8% to all of them, resized
     config.data.mean = ()  # of each channel, 0..1, for the normalisation; empty: of the training images
     config.data.std = ()
-    config.data.validation = 0.0  # share of the training images, the same of each class, never trained on
+    # Share of the training images, the same of each class, never trained on. Where a folder or npz file has no test
+    # images, these are the test images.
+    config.data.validation = 0.0
     config.data.exclude = ""  # classes to leave out of training, as in "3,5" or "cat": the retrained reference
     config.data.pad = 1  # random crop after padding by so many pixels
     config.data.pad_mode = "reflect"  # or "zeros": black, as torchvision's RandomCrop pads

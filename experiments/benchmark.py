@@ -24,7 +24,7 @@ _SEEDS = cli.names_flag("seeds", "only these seeds, separated by commas")
 def main() -> None:
     from osp_jax.comparison.plan import parse_methods, parse_requests
     from osp_jax.comparison.run import check_comparison, collect, compare
-    from osp_jax.data.sources import load_dataset
+    from osp_jax.data.sources import load_data
     from osp_jax.report.comparison import comparison_html, comparison_markdown, comparison_tex
     from osp_jax.runtime.errors import printable
     from osp_jax.runtime.overwriting import check_results
@@ -35,8 +35,7 @@ def main() -> None:
     config, workdir = cli.config_of(_CONFIG, "comparison"), Path(_WORKDIR.value)
     methods = parse_methods(_METHODS.value or config.methods, config.options)
     seeds = _seeds() or config.seeds
-    data = config.original.data
-    dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
+    dataset = load_data(config.original.data)
     requests = parse_requests(_FORGET.value or config.forget, dataset.class_names)
     check_comparison(config, dataset, methods)
     names = "results.json", "table.md", "table.tex", "report.html"

@@ -125,12 +125,18 @@ def guarded(flag: flags.FlagHolder) -> flags.FlagHolder:
 def config_of(flag: flags.FlagHolder, kind: str = "training") -> Any:
     """The config that a config file flag gives, checked and completed: 'training' or 'comparison'.
 
+    The path of a user's own data is made absolute, so that the record holds wherever a later command runs.
+
     Raises:
       InputError: a setting that is unknown, of the wrong type, out of range or not finite.
     """
+    from osp_jax.data.paths import with_absolute_paths
     from osp_jax.runtime import settings
 
-    return settings.validated(flag.value, settings.KINDS[kind])
+    config = settings.validated(flag.value, settings.KINDS[kind])
+    data = config.original.data if kind == "comparison" else config.data
+    data.update(with_absolute_paths(data))
+    return config
 
 
 # From the start of a command to its `main`.

@@ -17,15 +17,14 @@ _WORKDIR = cli.folder_flag("workdir", "where the run is written, and resumed fro
 
 def main() -> None:
     from osp_jax import statistics_files
-    from osp_jax.data.sources import load_dataset
+    from osp_jax.data.sources import load_data
     from osp_jax.loading import load_workdir, statistics_of, stored_statistics
     from osp_jax.runtime.distributed import is_first
     from osp_jax.runtime.workdir import close_training
     from osp_jax.training.loop import train
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
-    data = config.data
-    dataset = load_dataset(data.name, data.dir, data.image_size, data.stream)
+    dataset = load_data(config.data)
     train(config, dataset, workdir)
     if (workdir / "statistics").exists():
         stored_statistics(load_workdir(workdir), workdir)  # raises where they are damaged

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from osp_jax.audit.subject import Subject
 from osp_jax.data.augment import Preparation
-from osp_jax.data.sources import Dataset, Split, load_dataset
+from osp_jax.data.sources import Dataset, Split, load_data
 from osp_jax.data.splits import parse_classes
 from osp_jax.interop.linen import from_linen
 from osp_jax.methods.parts.data import RequestData, request_data
@@ -72,7 +72,7 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
     """
     config, wanted = trained.record["config"], trained.record["dataset"]
     data = config["data"]
-    dataset = load_dataset(data["name"], data_dir or data["dir"], data["image_size"], data["stream"])
+    dataset = load_data({**data, "dir": data_dir or data["dir"]})
     found = {"image_shape": list(dataset.image_shape), "class_names": list(dataset.class_names)}
     for what, value in found.items():
         if value != wanted[what]:

@@ -44,6 +44,11 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
         raise InputError(
             "a comparison needs original.data.validation above 0, to choose settings on, and no original.data.exclude"
         )
+    if dataset.test_held_out:
+        raise InputError(
+            f"a comparison needs test images beside those of original.data.validation, and {dataset.name} has none; "
+            "divide its images into train and test"
+        )
     if config.original.training.start_from:
         raise InputError(
             "original.training.start_from names a network that saw every class, so the retrained networks would start "

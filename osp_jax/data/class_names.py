@@ -1,10 +1,11 @@
 """Class names and labels, checked where they are read."""
 
+import csv
 from collections.abc import Sequence
 
 import numpy as np
 
-from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.errors import InputError, shown
 
 _LONGEST = 200  # characters; WordNet's longest entry has 174
 
@@ -25,6 +26,23 @@ def check_class_names(names: Sequence[str]) -> None:
         if name in first:
             raise ValueError(f"classes {first[name]} and {number} have the same name, {name!r}")
         first[name] = number
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Class names from 'cat,dog', in this order; one that has a comma stands in quotes, as in '"tench, fish",dog'.
+
+    Raises:
+      InputError: a name that is empty, too long, given twice or not printable.
+    """
+    if not text.strip():
+        return ()
+    try:
+        (row,) = csv.reader([text], skipinitialspace=True, strict=True)
+        names = tuple(name.strip() for name in row)
+        check_class_names(names)
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"data.class_names is {shown(text)}: {error}; give names separated by commas") from error
+    return names
 
 
 def check_labels(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:

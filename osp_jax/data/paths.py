@@ -2,14 +2,17 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from osp_jax.runtime.errors import InputError, shown
+from osp_jax.runtime.errors import InputError, printable, shown
 from osp_jax.runtime.paths import check_path
 
 # As TFDS writes them: name, name/config, name:version, name/config:version.
 _NAME = re.compile(r"[a-zA-Z_][\w-]*(/[\w.+-]*[\w+-])?(:(\d+|\*)(\.(\d+|\*)){0,2})?", re.ASCII)
 _LONGEST_NAME = 200
+OWN = {"folder": "folder:PATH, the folder of the images", "npz": "npz:FILE, the file of the images"}
 
 
 def check_name(name: object) -> None:
@@ -21,8 +24,52 @@ def check_name(name: object) -> None:
     if not _NAME.fullmatch(name):
         raise InputError(
             f"unknown data set {shown(name)}; give digits, cifar10 or another name of "
-            "https://www.tensorflow.org/datasets/catalog"
+            "https://www.tensorflow.org/datasets/catalog, folder:PATH for images in folders, or npz:FILE"
         )
+
+
+class OwnPlace(NamedTuple):
+    """`kind` is 'folder' or 'npz'; `title` is how records and reports call the data, wherever they lie."""
+
+    kind: str
+    path: Path
+    title: str
+
+
+def own_place(name: str, elsewhere: str = "") -> OwnPlace | None:
+    """Where the data set 'folder:PATH' or 'npz:FILE' lies; None for the name of any other.
+
+    Args:
+      elsewhere: `data.dir` or `--data_dir`, where it is not empty: another path, or for a file the folder it lies in.
+
+    Raises:
+      InputError: a path that cannot be one, or a file in the place of a folder or the reverse.
+    """
+    kind, colon, text = name.partition(":")
+    if not colon or kind not in OWN:
+        return None
+    if not text.strip():
+        raise InputError(f"data.name is {shown(name)}; give {OWN[kind]}")
+    title = f"{kind}:{printable(Path(os.path.abspath(text)).name)}"
+    wanted = "file" if kind == "npz" else "folder"
+    if not elsewhere:
+        return OwnPlace(kind, user_path(text, "data.name", wanted), title)
+    path = user_path(elsewhere, "data.dir or --data_dir", "folder or file" if kind == "npz" else wanted)
+    return OwnPlace(kind, path / Path(text).name if kind == "npz" and path.is_dir() else path, title)
+
+
+def with_absolute_paths(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The `data` section of a config as records have it: 'folder:PATH' and 'npz:FILE', and another place of them in
+    `dir`, with the whole path, so that a command in another folder finds them; of other data sets as it is."""
+    kind, colon, text = data["name"].partition(":")
+    if not colon or kind not in OWN or not text.strip():
+        return {**data}
+    place = _absolute(data["dir"]) if data["dir"] else ""
+    return {**data, "name": f"{kind}:{_absolute(text)}", "dir": place}
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def user_path(text: str | os.PathLike, what: str, kind: str = "folder") -> Path:

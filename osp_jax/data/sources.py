@@ -1,70 +1,33 @@
-"""Image classification sets by name, as uint8 arrays: the digits of scikit-learn, and every set of TFDS.
+"""Image classification sets by name, as uint8 arrays: digits, sets of TFDS, and a user's own folder or npz file.
 
 TFDS is read through `data_source`, which needs no TensorFlow. A set that is not prepared yet is prepared first
 (`osp_jax.data.prepare`), downloading where the machine can.
 """
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from osp_jax.data.class_names import check_labels
+from osp_jax.data.class_names import check_labels, parse_names
+from osp_jax.data.dataset import Dataset, Split, in_class_order
 from osp_jax.data.folder import FolderInfo, read_folder
+from osp_jax.data.image_folder import load_image_folder
 from osp_jax.data.memory import image_bytes, require_memory
-from osp_jax.data.paths import check_data_dir, check_name, check_readable, user_path
+from osp_jax.data.npz import load_npz
+from osp_jax.data.paths import check_data_dir, check_name, check_readable, own_place, user_path
 from osp_jax.data.stored import StoredImages, cut, image_of, read_labels, readable, record_of
 from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.settings import Data, check, completed
 from osp_jax.runtime.system_errors import system_errors
 
 _DIGITS, _DIGITS_TEST = 1797, 360
 _AT_A_TIME = 64  # images of a set in files that are in memory together, at least
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """`images`: uint8 `(n, height, width, channels)`, in memory or to be read like it; `labels`: int32 `(n,)`."""
-
-    images: np.ndarray | StoredImages
-    labels: np.ndarray
-
-    def __post_init__(self) -> None:
-        """Raises `InputError` for arrays of another type or shape."""
-        images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or len(images.shape) != 4:
-            found = f"{images.dtype} of shape {tuple(images.shape)}"
-            raise InputError(f"images are {found}; give uint8 (n, height, width, channels) with values from 0 to 255")
-        if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
-            found = f"{labels.dtype} of shape {tuple(labels.shape)}"
-            raise InputError(f"labels are {found}; give a class number for each of the {len(images)} images")
-        if len(labels) and labels.min() < 0:
-            raise InputError(f"a label is {labels.min()}; give class numbers from 0 on")
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A training and a test split, and the names of the classes in the order of their numbers.
-
-    `variant` says what the figures were measured on, for example 'cifar10 3.0.2 (JPEG, 32x32)'.
-    """
-
-    name: str
-    variant: str
-    class_names: tuple[str, ...]
-    train: Split
-    test: Split
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.train.images.shape[1:]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
 
 def default_dir() -> Path:
@@ -72,14 +35,41 @@ def default_dir() -> Path:
     return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR or the home folder")
 
 
-def load_dataset(name: str, data_dir: str = "", image_size: int = 0, stream: bool = False) -> Dataset:
-    """Reads a whole data set into memory, or its labels only, and leaves the images in their files.
+def load_data(settings: Mapping[str, Any]) -> Dataset:
+    """The data set that the `data` section of a config names; settings that it lacks have their defaults.
+
+    `name` is 'digits', the name of a TFDS set, 'folder:PATH' or 'npz:FILE'; `dir`, where it is not empty, is the TFDS
+    folder, or takes the place of PATH or FILE.
+
+    Raises:
+      InputError: as `load_dataset`, `load_image_folder` and `load_npz`, or class names that are not those of the data.
+    """
+    whole = completed({**settings}, Data)
+    asked = {name: whole[name] for name in Data.model_fields}
+    check(asked, Data, "data")
+    names, size, channels = parse_names(asked["class_names"]), asked["image_size"], asked["channels"]
+    if place := own_place(asked["name"], asked["dir"]):
+        kind, path, title = place
+        given = {"image_size": size, "channels": channels, "validation": asked["validation"]}
+        if kind == "npz":
+            return load_npz(path, title, class_names=names, stream=asked["stream"], **given)
+        dataset = load_image_folder(path, title, stream=asked["stream"], **given)
+    else:
+        dataset = load_dataset(asked["name"], asked["dir"], size, asked["stream"], channels)
+    return in_class_order(dataset, names)
+
+
+def load_dataset(
+    name: str, data_dir: str = "", image_size: int = 0, stream: bool = False, channels: int = 0
+) -> Dataset:
+    """Reads the digits or a TFDS set into memory, or its labels only, and leaves the images in their files.
 
     Args:
       name: 'digits', or the name of a TFDS image classification set.
       data_dir: the TFDS folder; empty for `default_dir()`.
       image_size: resizes the square in the middle to this many pixels a side; 0 keeps the images as they are stored.
       stream: gives `StoredImages`, which are read when an index picks them; needs `image_size`.
+      channels: 1 or 3 converts the images; 0 keeps the channels as they are stored.
 
     Raises:
       InputError: an unknown set, one that cannot be prepared or streamed, a damaged one, labels without a class,
@@ -93,13 +83,13 @@ def load_dataset(name: str, data_dir: str = "", image_size: int = 0, stream: boo
     if name == "digits":
         if stream:
             raise InputError("digits come with scikit-learn and lie in no files; leave data.stream out")
-        return _digits(image_size)
+        return _digits(image_size, channels)
     folder = user_path(data_dir, "data.dir") if data_dir else default_dir()
     check_data_dir(folder)
-    return _tfds(name, folder, image_size, stream)
+    return _tfds(name, folder, image_size, stream, channels)
 
 
-def _digits(image_size: int) -> Dataset:
+def _digits(image_size: int, channels: int) -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -109,6 +99,8 @@ def _digits(image_size: int) -> Dataset:
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 0..16 -> 0..255; n h w -> n h w 1
     if image_size:
         images = np.stack([_resized(image, image_size) for image in images])
+    if channels == 3:
+        images = np.repeat(images, 3, axis=-1)
     labels = digits.target.astype(np.int32)
     # The set has no split of its own; this one is fixed, so that figures compare.
     split = train_test_split(images, labels, test_size=_DIGITS_TEST, stratify=labels, random_state=0)
@@ -122,13 +114,14 @@ def _digits(image_size: int) -> Dataset:
     )
 
 
-def _tfds(name: str, data_dir: Path, image_size: int, stream: bool) -> Dataset:
+def _tfds(name: str, data_dir: Path, image_size: int, stream: bool, channels: int) -> Dataset:
     from osp_jax.data.prepare import prepare
 
     folder = prepare(name, data_dir)
     try:
         with system_errors(folder):
             info = read_folder(folder, name)
+            info = replace(info, channels=channels or info.channels)
             train, *others = (
                 _open(folder, split, info)
                 for split in ("train", "test", "validation")
@@ -214,7 +207,13 @@ def _stored(source: Sequence[Any], info: FolderInfo, image_size: int, folder: Pa
         labels = read_labels(source, folder)
         check_labels(labels, info.class_names, f"{folder}: {split}")
         *_, file_format = image_of(source, 0, info.channels)
-    return Split(StoredImages(source, image_size, info.channels, folder), labels.astype(np.int32)), file_format
+
+    def open_image(index: int) -> Image.Image:
+        with readable(folder):
+            return image_of(source, index, info.channels)[0]
+
+    images = StoredImages(open_image, len(source), image_size, info.channels, folder)
+    return Split(images, labels.astype(np.int32)), file_format
 
 
 def _decoded(source: Sequence[Any], info: FolderInfo, image_size: int, folder: Path, split: str) -> tuple[Split, str]:
@@ -253,20 +252,4 @@ def _require_memory(count: int, height: int, width: int, channels: int, what: st
 
 
 def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    from PIL import Image
-
     return cut(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), size)
-
-
-def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """The part of `config.json` that lets later commands do without the data."""
-    return {
-        "name": dataset.name,
-        "variant": dataset.variant,
-        "class_names": list(dataset.class_names),
-        "image_shape": list(dataset.image_shape),
-        "num_train": len(dataset.train.labels),
-        "num_test": len(dataset.test.labels),
-        "mean": list(mean),
-        "std": list(std),
-    }

@@ -72,6 +72,37 @@ def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
     return np.setdiff1d(np.arange(len(labels), dtype=np.int32), validation), validation
 
 
+def cut_test(
+    labels: np.ndarray, fraction: float, where: str, class_names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(train, test) indices, int32, of data without a test split: `fraction` of each class, one image at least.
+
+    The split is the same for every seed of a config, so that figures of several trainings compare.
+
+    Args:
+      where: what holds the images, for the message.
+
+    Raises:
+      InputError: `fraction` is 0, or a class has a single image.
+    """
+    if not fraction:
+        raise InputError(
+            f"{where} has no test images; set data.validation to the share of each class to test on, as in "
+            "--config.data.validation=0.2 (import_model: --validation=0.2)"
+        )
+    rng, chosen = np.random.default_rng(0), []
+    for number, name in enumerate(class_names):
+        members = np.flatnonzero(labels == number)
+        if len(members) < 2:
+            raise InputError(
+                f"{where}: class {shown(name)} has {len(members)} image, which cannot be split; add images of it"
+            )
+        most = len(members) - 1
+        chosen.append(rng.permutation(members)[: min(max(round(fraction * len(members)), 1), most)])
+    test = np.sort(np.concatenate(chosen)).astype(np.int32)
+    return np.setdiff1d(np.arange(len(labels), dtype=np.int32), test), test
+
+
 def per_class_sample(labels: np.ndarray, candidates: np.ndarray, total: int, seed: int) -> np.ndarray:
     """About `total` of `candidates`, the same number of each class, int32, in random order drawn by `seed`."""
     rng = np.random.default_rng(seed)

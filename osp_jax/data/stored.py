@@ -24,7 +24,7 @@ _SMALLEST_AREA, _LARGEST_RATIO, _TRIES = 0.08, 4 / 3, 10
 
 
 # What Pillow raises for damaged images; formats beyond these are decoded by other programs, or never used by TFDS.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     ValueError,
     SyntaxError,
@@ -78,7 +78,7 @@ def image_of(source: Sequence[Any], index: int, channels: int) -> tuple[Image.Im
     record = record_of(source, index)
     try:
         return (decoded := decode(record["image"], channels))[0], record, decoded[1]
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"image {index}: {error}") from error
 
 
@@ -132,10 +132,10 @@ class StoredImages:
 
     dtype, ndim = np.dtype(np.uint8), 4
 
-    def __init__(self, source: Sequence[Any], size: int, channels: int, folder: Path):
-        """`source[i]['image']` are the bytes of an encoded image; `folder` is named where they are damaged."""
-        self.shape = (len(source), size, size, channels)
-        self._source, self._folder = source, folder
+    def __init__(self, open_image: Callable[[int], Image.Image], count: int, size: int, channels: int, place: Path):
+        """`open_image(i)` gives image `i` of `count`, of one or three channels; errors say that they lie in `place`."""
+        self.shape = (count, size, size, channels)
+        self._open_image, self._place = open_image, place
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -151,9 +151,7 @@ class StoredImages:
         Raises:
           InputError: the file is damaged.
         """
-        _, size, _, channels = self.shape
-        with readable(self._folder):
-            return cut(image_of(self._source, index, channels)[0], size, area)
+        return cut(self._open_image(index), self.shape[1], area)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Images `key`, uint8 `(..., size, size, channels)`.
@@ -164,7 +162,7 @@ class StoredImages:
         chosen = np.asarray(np.arange(len(self))[key])
         require_memory(
             image_bytes(chosen.size, *self.shape[1:]),
-            f"{chosen.size} images of {self._folder}",
+            f"{chosen.size} images of {self._place}",
             "allow fewer (--retain_per_class, --forget_per_class) or lower data.image_size",
         )
         images = np.empty((chosen.size, *self.shape[1:]), np.uint8)

@@ -38,7 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Dataset(Record):
-    name: str = Field(max_length=200)
+    name: str = Field(max_length=4200)
     class_names: list[str] = Field(min_length=2, description="the names of two classes or more")
     image_shape: list[Annotated[int, Field(ge=1, le=16384)]] = Field(
         min_length=3, max_length=3, description="three positive integers: height, width, channels"

@@ -48,8 +48,15 @@ def positive(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _channels(number: int) -> int:
+    if number == 2:
+        raise ValueError("out of range")
+    return number
+
+
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(clean)]
+Source = Annotated[str, Field(min_length=1, max_length=4200), AfterValidator(clean)]
 Text = Annotated[str, Field(max_length=100_000), AfterValidator(clean)]
 Place = Annotated[str, Field(max_length=4096), AfterValidator(clean)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -66,9 +73,11 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    name: Name = "digits"
+    name: Source = "digits"
     dir: Place = ""
     image_size: int = Field(0, ge=0, le=16384)
+    channels: Annotated[int, AfterValidator(_channels)] = Field(0, ge=0, le=3, description="0, 1 or 3")
+    class_names: Text = ""
     stream: bool = False
     crop: Text = ""
     mean: Annotated[Numbers, AfterValidator(_shares)] = Field(

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from osp_jax.data import stream
-from osp_jax.data.sources import Dataset, describe_dataset
+from osp_jax.data.dataset import Dataset, describe_dataset
 from osp_jax.data.splits import hold_out, parse_classes, split_by_class
 from osp_jax.data.stored import StoredImages
 from osp_jax.forward import predict_logits
@@ -47,7 +47,8 @@ from osp_jax.training.state import TrainState
 def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """(train, validation) indices into the training split, int32, without the excluded classes."""
     labels = dataset.train.labels
-    train, validation = hold_out(labels, config.data.validation, config.seed)
+    share = 0.0 if dataset.test_held_out else config.data.validation
+    train, validation = hold_out(labels, share, config.seed)
     excluded = parse_classes(config.data.exclude, dataset.class_names)
     retained, _ = split_by_class(labels, excluded)
     if not len(retained):

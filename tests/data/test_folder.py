@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
+from tensorflow_datasets.core.data_sources.base import BaseDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
 from osp_jax.data import download, memory
@@ -405,7 +406,7 @@ def test_what_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
 def test_too_many_open_files_are_not_called_damage(folder, monkeypatch):
     dataset = load(folder, image_size=32, stream=True)
     too_many = RuntimeError(f"Cannot open x: {os.strerror(errno.EMFILE)}; at byte 0")
-    monkeypatch.setattr(type(dataset.train.images._source), "__getitem__", lambda *_: (_ for _ in ()).throw(too_many))
+    monkeypatch.setattr(BaseDataSource, "__getitem__", lambda *_: (_ for _ in ()).throw(too_many))
     with pytest.raises(OSError, match="Too many open files") as caught:
         dataset.train.images[0]
     assert caught.value.errno == errno.EMFILE
