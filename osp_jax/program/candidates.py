@@ -98,6 +98,7 @@ def _places(program: Program, number: int) -> Iterator[Place]:
         equation = program.equations[made]
         name = equation.primitive.name
         by_constant = name in ("mul", "div") and any(program.is_constant(operand) for operand in equation.invars)
+        by_constant = by_constant or program.handed_on(made) is not None
         if name not in labels.KEEPS_ALL and name not in _POOLS and not by_constant:
             return
         if name in _WINDOWS and axis is not None:  # behind it positions are others, but channels the same
@@ -116,6 +117,8 @@ def _seen_behind(program: Program, number: int, result: int, index: Index) -> li
 def _channel_axis(program: Program, var: Var, index: Index) -> int | None:
     """The axis of a value that is its channel axis, where a kernel sums over what `index` numbers."""
     axes = labels.varying(index) or [axis for axis, size in enumerate(var.aval.shape) if size == 1][-1:]
+    if program.batch_axes[var] in labels.varying(index):  # merged with images, as heads are for a batched product
+        return None
     if len(axes) <= 1:
         return axes[0] if axes else None
     sources = {axis: _sources(program, var, axis) for axis in axes}
@@ -325,8 +328,13 @@ def _name(program: Program, writers: Mapping[str, Index], readers: Mapping[str, 
 
 
 def module_of(path: str) -> str:
-    """Of the module that a leaf belongs to: without the collection and the name of the leaf."""
+    """Of the module that a leaf belongs to: without the collection and the name of the leaf.
+
+    Of a flat dict with the keys of PyTorch, 'layer1.0.bn1.weight', it is 'layer1.0.bn1'.
+    """
     parts = path.split("/")
+    if len(parts) == 1:
+        return path.rpartition(".")[0] or path
     if parts[-1] == "value" and len(parts) > 2:
         parts = parts[:-1]
     inner = parts[1:] if parts[0] == "params" else parts

@@ -64,6 +64,9 @@ def _last_product(program: Program) -> _Last:
         name = program.equations[number].primitive.name
         if number in program.kernels:
             return _Last(number, index, bias)
+        if (same := program.handed_on(number)) is not None:
+            atom = same
+            continue
         if name in ("add", "add_any") and bias is None:
             bias, atom = _bias(program, number, index)
             continue
@@ -102,6 +105,9 @@ def _sum_behind(program: Program, number: int) -> int | None:
     while len(atoms) == 1 and atoms[0] in program.made:
         made = program.made[atoms[0]][0]
         sums = program.equations[made]
+        if program.handed_on(made) is not None:
+            atoms = [program.handed_on(made)]
+            continue
         if sums.primitive.name == "reduce_sum":
             count = math.prod(sums.invars[0].aval.shape[axis] for axis in sums.params["axes"])
             wanted = count if equation.primitive.name == "div" else 1 / count

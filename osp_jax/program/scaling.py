@@ -28,6 +28,8 @@ _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min".split())
 _CUMULATIVE = frozenset("cumsum cummax cummin".split())
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
 _PRODUCTS = frozenset("dot_general conv_general_dilated".split())
+# By operation the constant that changes nothing, and as which operand.
+_NEUTRAL = {"mul": (1, (1, 0)), "div": (1, (1,)), "add": (0, (1, 0)), "sub": (0, (1,))}
 ELEMENTWISE = (
     _SUMS
     | _UNARY
@@ -135,6 +137,20 @@ class Program:
                     self._values[atom] = np.asarray(bind(equation, read, equation.params)[result])
         return self._values[atom]
 
+    def handed_on(self, number: int) -> Any:
+        """The operand that an equation hands on as it is: of x * 1, x / 1, x + 0 and x - 0 the x; None for others."""
+        equation = self.equations[number]
+        neutral = _NEUTRAL.get(equation.primitive.name)
+        if neutral is None:
+            return None
+        value, sides = neutral
+        for side in sides:
+            other, kept = equation.invars[side], equation.invars[1 - side]
+            same = kept.aval.shape == equation.outvars[0].aval.shape and is_floating(kept.aval.dtype)
+            if same and self.is_constant(other) and (found := self.value(other)) is not None and np.all(found == value):
+                return kept
+        return None
+
     def is_zero(self, atom: Any) -> bool:
         value = self.value(atom) if self.is_constant(atom) and is_floating(atom.aval.dtype) else None
         return value is not None and not np.any(value)
@@ -158,10 +174,12 @@ class Program:
     def moved_from(self, atom: Any) -> Any:
         """The value that another one is, behind operations that only move data."""
         while isinstance(atom, Var) and atom in self.made:
-            equation = self.equations[self.made[atom][0]]
-            if not labels.moves(equation.primitive.name):
+            number, _ = self.made[atom]
+            equation = self.equations[number]
+            same = self.handed_on(number)
+            if same is None and not labels.moves(equation.primitive.name):
                 break
-            atom = equation.invars[0]
+            atom = equation.invars[0] if same is None else same
         return atom
 
     def is_product(self, number: int) -> bool:
