@@ -106,7 +106,8 @@ def test_attention_has_one_channel_a_head_where_heads_are_merged_with_images():
         qkv = jnp.split(x @ v["in_proj_weight"].T + v["in_proj_bias"], 3, -1)
         q, k, value = (part.reshape(places, count * 2, 4).transpose(1, 0, 2) for part in qkv)
         y = lax.batch_matmul(nn.softmax(lax.batch_matmul(q, k.transpose(0, 2, 1))), value)
-        y = y.transpose(1, 0, 2).reshape(places * count, 8) @ v["out_proj.weight"].T
+        y = y.reshape(count, 2, places, 4).transpose(2, 0, 1, 3)
+        y = y.reshape(places * count, 8) @ v["out_proj.weight"].T
         return y.reshape(places, count, 8)[0] @ v["head.weight"].T
 
     gates = find_gates(apply, variables, IMAGES)
