@@ -121,3 +121,12 @@ def linen_module(model: Model) -> nn.Module:
     if not isinstance(model.apply, _Apply):
         raise InputError("the model did not come from a Linen module, which this needs; build it by from_linen")
     return model.apply.module
+
+
+def with_fields(model: Model, **fields: Any) -> Model:
+    """The model, its Linen module with other values for `fields`, of those that it has; the variables stay."""
+    if not isinstance(model.apply, _Apply):
+        return model
+    module = model.apply.module
+    known = {name: value for name, value in fields.items() if hasattr(module, name)}
+    return model.replace(apply=_Apply(module.clone(**known), model.apply.call)) if known else model

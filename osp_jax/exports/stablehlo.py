@@ -1,0 +1,39 @@
+"""A model as a StableHLO program, serialised by `jax.export`, weights inside.
+
+    from pathlib import Path
+    from jax import export
+
+    program = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
+    logits = program.call(images)  # normalised float32 images, any batch size
+
+`program.in_avals` and `program.out_avals` say the shapes; `program.mlir_module()` is the StableHLO text.
+"""
+
+from functools import partial
+
+import jax
+
+from osp_jax.exports.program import Program, any_batch
+from osp_jax.runtime.errors import InputError, one_line
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def serialised(program: Program) -> tuple[bytes, tuple[str, ...]]:
+    """(the program with its weights, the platforms that it runs on: those of `PLATFORMS` that it can be lowered for).
+
+    Raises:
+      InputError: it cannot be traced for a symbolic batch size, or can be lowered or serialised for no platform.
+    """
+    images = any_batch(program)
+    function = jax.jit(partial(program.function, program.variables))
+    refused: Exception | None = None
+    for platforms in (PLATFORMS, *[(name,) for name in PLATFORMS]):
+        try:
+            exported = jax.export.export(function, platforms=platforms)(images)
+            return bytes(exported.serialize()), platforms
+        except (NotImplementedError, ValueError) as error:  # no rule for a platform; a call that is not portable
+            refused = error
+    raise InputError(
+        f"the network cannot be exported as StableHLO ({one_line(str(refused))[:300]}); choose another --format"
+    ) from refused
