@@ -17,6 +17,7 @@ setup(
     install_requires=[
         "absl-py>=2.3",
         "array-record>=0.8.1",
+        "flatbuffers>=24",  # jax.export serialises programs with it, and jax does not declare it
         "flax>=0.12.8,<0.13",
         "importlib_resources",  # TFDS 4.9.10 imports it and does not declare it
         "jax>=0.10,<0.13",

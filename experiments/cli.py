@@ -92,6 +92,11 @@ def folder_flag(name: str, help_text: str, *, required: bool = False, several: b
     return define(*given, required=required)
 
 
+def path_flag(name: str, help_text: str, *, required: bool = False) -> flags.FlagHolder:
+    """A file or folder, which may exist or not; at parsing, `InputError` as `folder_flag`."""
+    return flags.DEFINE(_Path(name, "file or folder"), name, None, help_text, required=required)
+
+
 def names_flag(name: str, help_text: str, default: list[str] | None = None) -> flags.FlagHolder:
     """Names separated by commas, `default` where it is not given; at parsing, `InputError` for none or one twice."""
     return flags.DEFINE(_Names(name), name, default, help_text, serializer=flags.CsvListSerializer(","))

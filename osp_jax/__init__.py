@@ -15,6 +15,7 @@ _PUBLIC = {
     "from_function": "interop.function",
     "collect_statistics": "api",
     "unlearn": "api",
+    "export": "exports.export",
     "HarmError": "harm",
     "InputError": "runtime.errors",
 }
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from osp_jax.api import audit as audit
     from osp_jax.api import collect_statistics as collect_statistics
     from osp_jax.api import unlearn as unlearn
+    from osp_jax.exports.export import export as export
     from osp_jax.harm import HarmError as HarmError
     from osp_jax.interop.function import from_function as from_function
     from osp_jax.interop.linen import from_linen as from_linen

@@ -1,4 +1,4 @@
-"""A model as an ONNX program: traced, written in operations that `jax2onnx` converts well, its weights under their names.
+"""A model as an ONNX program, converted by `jax2onnx`: its operations simplified, its weights under their names.
 
     import onnxruntime
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
@@ -24,7 +23,7 @@ from osp_jax.exports.onnx_operations import REWRITTEN, lowerings
 from osp_jax.exports.program import Program, any_batch
 from osp_jax.program.flat import bind, evaluate, flatten, is_floating
 from osp_jax.runtime.errors import InputError, one_line
-from osp_jax.trees import leaf_paths
+from osp_jax.trees import leaves_by_path
 
 OPSET = 18
 """Of 2022: the first in which reductions take their axes as an input, as `jax2onnx` writes them."""
@@ -46,7 +45,7 @@ def onnx_bytes(program: Program, metadata: Mapping[str, str]) -> bytes:
     jax2onnx = _imported()
     images = any_batch(program)
     flat = _rewritten(flatten(program.function, program.variables, images))
-    rest, constants = _folded(flat, dict(zip(leaf_paths(program.variables), jax.tree.leaves(program.variables))))
+    rest, constants = _folded(flat, leaves_by_path(program.variables))
     names = list(constants)
     specs = [images, *[jax.ShapeDtypeStruct(value.shape, value.dtype) for value in constants.values()]]
     with _naming_failures({equation.primitive.name for equation in rest.jaxpr.eqns}):
@@ -120,7 +119,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _rewritten(program: ClosedJaxpr) -> ClosedJaxpr:
-    """The program, in float32 throughout, with the operations of `REWRITTEN` written by others."""
+    """The program with the operations of `REWRITTEN` written by others."""
 
     def run(*operands: jax.Array) -> list[Any]:
         known = dict(zip(program.jaxpr.invars, operands, strict=True))

@@ -83,7 +83,8 @@ def _pooling(
     config = [(*pair, step - 1) for pair, step in zip(padding, base_dilation, strict=True)]
     holds = all(step == 1 for step in base_dilation)
     # ONNX Runtime wants paddings smaller than the window.
-    if not holds or any(not 0 <= n < size for pair, size in zip(padding, window_dimensions) for n in pair if n):
+    fits = all(0 <= n < max(size, 1) for pair, size in zip(padding, window_dimensions, strict=True) for n in pair)
+    if not (holds and fits):
         operand = _pad(operand, jnp.asarray(start, operand.dtype), padding_config=config)
         padding = [(0, 0)] * operand.ndim
     space = [
@@ -98,7 +99,9 @@ def _pooling(
     moved = lax.transpose(operand, order)
     lead = moved.shape[: len(others)]
     flat = (1, 1, *lead)[len(lead) :] if len(lead) < 2 else (lead[0], math.prod(lead[1:]))
-    given = [[values[axis] for axis in space] for values in (window_dimensions, window_strides, padding, window_dilation)]
+    given = [
+        [values[axis] for axis in space] for values in (window_dimensions, window_strides, padding, window_dilation)
+    ]
     pooled = pool(lax.reshape(moved, (*flat, *moved.shape[len(others) :])), *given)
     pooled = lax.reshape(pooled, (*lead, *pooled.shape[2:]))
     return lax.transpose(pooled, np.argsort(order))

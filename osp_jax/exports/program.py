@@ -1,6 +1,7 @@
 """The function that an exported program computes, and the check that the exported one gives the same logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,44 +10,69 @@ import numpy as np
 
 from osp_jax.interop.linen import with_fields
 from osp_jax.model import Model
+from osp_jax.program.flat import evaluate, flatten, is_floating
 from osp_jax.runtime.errors import InputError, one_line
 
 TOLERANCE = 1e-4
 """The largest difference of logits that passes, relative to the largest logit."""
 
-_BATCHES = (1, 3)
+BATCHES = (1, 3)
 
 
 class Program(NamedTuple):
     """`function(variables, images) -> logits`, both float32, and the shape of one image as the function takes it.
 
-    `layout` is 'NHWC', or 'NCHW' for a network that came from PyTorch.
+    `layout` is 'NHWC', or 'NCHW' for a network that came from PyTorch. `wanted(images)` are the logits that it must
+    give, and `detail` says what is special about it.
     """
 
     function: Callable[[Any, jax.Array], jax.Array]
     variables: Any
     image_shape: tuple[int, ...]
     layout: str
+    wanted: Callable[[np.ndarray], jax.Array]
+    detail: str
 
 
 def program_of(model: Model, image_shape: tuple[int, int, int]) -> Program:
     """The eval-mode program of a model, on normalised images.
 
-    Convolutions of our own, which exist for the CPU they train on (`config.model.convolution`), give way to XLA's.
+    Convolutions of our own, which exist for the CPU they train on (`config.model.convolution`), give way to XLA's. A
+    network that computes in bfloat16 is exported in float32: its rounding differs between any two compilers.
 
     Args:
       image_shape: (height, width, channels).
     """
-    if type(getattr(model.apply, "module", None)).__module__.startswith("osp_jax.networks."):
-        model = with_fields(model, convolution="xla")
-    if not getattr(model.apply, "channels_first", False):
-        return Program(lambda v, images: model.apply(v, images).astype(jnp.float32), model.variables, image_shape, "NHWC")
-
-    def on_channels_first(variables: Any, images: jax.Array) -> jax.Array:
-        return model.apply(variables, jnp.transpose(images, (0, 2, 3, 1))).astype(jnp.float32)
-
+    own = type(getattr(model.apply, "module", None)).__module__.startswith("osp_jax.networks.")
+    apply, variables = (with_fields(model, convolution="xla") if own else model).apply, model.variables
     height, width, channels = image_shape
-    return Program(on_channels_first, model.variables, (channels, height, width), "NCHW")
+    channels_first = getattr(model.apply, "channels_first", False)
+    layout, shape = ("NCHW", (channels, height, width)) if channels_first else ("NHWC", image_shape)
+    axes = (0, 2, 3, 1) if channels_first else (0, 1, 2, 3)
+
+    def function(variables: Any, images: jax.Array) -> jax.Array:
+        images = jnp.transpose(images, axes) if channels_first else images
+        return apply(variables, images).astype(jnp.float32)
+
+    def in_float32(variables: Any, images: jax.Array) -> jax.Array:
+        flat = flatten(function, variables, images)
+        return evaluate(flat, [*jax.tree.leaves(variables), images], dtype=jnp.float32)[0][0]
+
+    if _is_float32(function, variables, shape):
+        original = jax.jit(model.apply)
+        return Program(
+            function, variables, shape, layout, lambda images: original(variables, images.transpose(axes)), ""
+        )
+    wanted = partial(jax.jit(in_float32), variables)
+    return Program(in_float32, variables, shape, layout, wanted, "computed in float32")
+
+
+def _is_float32(function: Callable[..., jax.Array], variables: Any, image_shape: tuple[int, ...]) -> bool:
+    """Whether no operation has another floating-point type."""
+    one = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    equations = flatten(function, variables, one).jaxpr.eqns
+    dtypes = {atom.aval.dtype for equation in equations for atom in (*equation.invars, *equation.outvars)}
+    return all(dtype == jnp.float32 for dtype in dtypes if is_floating(dtype))
 
 
 def any_batch(program: Program) -> jax.ShapeDtypeStruct:
@@ -69,11 +95,9 @@ def any_batch(program: Program) -> jax.ShapeDtypeStruct:
     return images
 
 
-def check_logits(
-    exported: Callable[[np.ndarray], Any], model: Model, program: Program, what: str
-) -> float:
-    """The largest difference between the logits of an exported program and those of `model.apply`, on images of noise
-    in batches of 1 and 3, relative to the largest logit. Forgotten classes, whose logits are held out of reach, are
+def check_logits(exported: Callable[[np.ndarray], Any], program: Program, gone: Sequence[int], what: str) -> float:
+    """The largest difference between the logits of an exported program and those of the network, on images of noise
+    in batches of 1 and 3, relative to the largest logit. Those of the classes `gone`, which are held out of reach, are
     compared relative to theirs.
 
     Args:
@@ -83,24 +107,21 @@ def check_logits(
     Raises:
       InputError: it exceeds 1e-4, or the shapes differ, or the logits are not finite.
     """
-    gone = np.isin(np.arange(model.num_classes), model.forgotten)
     rng, largest = np.random.default_rng(0), 0.0
-    apply = jax.jit(model.apply)
-    for batch in _BATCHES:
+    for batch in BATCHES:
         images = rng.normal(size=(batch, *program.image_shape)).astype(np.float32)
-        nhwc = images.transpose(0, 2, 3, 1) if program.layout == "NCHW" else images
-        wanted = np.asarray(apply(model.variables, nhwc), np.float64)
-        if not np.isfinite(wanted).all():
+        right, found = (np.asarray(function(images), np.float64) for function in (program.wanted, exported))
+        if not np.isfinite(right).all():
             raise InputError("the network gives logits that are not finite on images of noise; nothing was written")
-        found = np.asarray(exported(images), np.float64)
-        if found.shape != wanted.shape:
+        if found.shape != right.shape:
             raise InputError(
-                f"{what} gives logits of shape {found.shape} where the network gives {wanted.shape}; nothing was written"
+                f"{what} gives logits of shape {found.shape}, the network {right.shape}; nothing was written"
             )
-        for columns in (~gone, gone):
+        is_gone = np.isin(np.arange(right.shape[1]), gone)
+        for columns in (~is_gone, is_gone):
             if columns.any():
-                scale = max(np.abs(wanted[:, columns]).max(), np.finfo(np.float32).tiny)
-                largest = max(largest, float(np.abs(found - wanted)[:, columns].max() / scale))
+                scale = max(np.abs(right[:, columns]).max(), np.finfo(np.float32).tiny)
+                largest = max(largest, float(np.abs(found - right)[:, columns].max() / scale))
     if not largest <= TOLERANCE:  # NaN included
         raise InputError(
             f"{what} differs from the network by {largest:.1e} of the largest logit, more than {TOLERANCE:g}; nothing "

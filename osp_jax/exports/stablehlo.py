@@ -9,6 +9,7 @@
 `program.in_avals` and `program.out_avals` say the shapes; `program.mlir_module()` is the StableHLO text.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -25,6 +26,10 @@ def serialised(program: Program) -> tuple[bytes, tuple[str, ...]]:
     Raises:
       InputError: it cannot be traced for a symbolic batch size, or can be lowered or serialised for no platform.
     """
+    try:
+        import flatbuffers  # noqa: F401 (jax.export serialises with it)
+    except ImportError as error:
+        raise InputError("StableHLO needs flatbuffers, which is not installed; run: pip install flatbuffers") from error
     images = any_batch(program)
     function = jax.jit(partial(program.function, program.variables))
     refused: Exception | None = None
@@ -37,3 +42,8 @@ def serialised(program: Program) -> tuple[bytes, tuple[str, ...]]:
     raise InputError(
         f"the network cannot be exported as StableHLO ({one_line(str(refused))[:300]}); choose another --format"
     ) from refused
+
+
+def loaded(content: bytes) -> Callable[[jax.Array], jax.Array]:
+    """images -> logits of a serialised program."""
+    return jax.jit(jax.export.deserialize(bytearray(content)).call)

@@ -19,7 +19,7 @@ def provenance(seed: int) -> dict[str, Any]:
         "command": _command(),
         "commit": _commit(),
         "seed": seed,
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "device": describe_device(),
         "time": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -55,7 +55,8 @@ def _commit() -> str:
         return "unknown"
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The version of an installed package, or 'not installed'."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

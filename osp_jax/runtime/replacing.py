@@ -58,7 +58,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def building(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a path that does not exist yet; the folder that is made there takes the place of `path` at the end.
+    """Yields a path that does not exist yet; the folder, or file, that is made there takes the place of `path` at the
+    end.
 
     Several processes get the same path; the first one moves the folder. They wait for each other before the block, not
     after it: see to it that all are done where the first leaves, and that no one reads `path` before it did.
@@ -180,7 +181,7 @@ def _remove(holder: Path) -> None:
     """The marker goes last, so that a removal that is killed can be finished."""
     for path in list(holder.iterdir()):
         if path.name == "old" or path.name.startswith("content"):  # Orbax appends to the name while it writes
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     with suppress(OSError):  # what is not ours stays
         if os.listdir(holder) == [MARKER]:
             (holder / MARKER).unlink()

@@ -16,6 +16,7 @@ FOLDERS = {
     "audits": ["evaluations", "out"],
     "orthogonality": ["models", "out"],
     "benchmark": ["workdir"],
+    "export": ["workdir"],
     "paper": ["workdir"],
 }
 NUMBERS = {

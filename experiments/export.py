@@ -1,0 +1,33 @@
+"""Writes a model for use elsewhere: its weights in the format that they came in, or another, or its program.
+
+python -m experiments.export --workdir=runs/without_3 --out=without_3.pt
+
+The layout is the one that came in: a forgotten class keeps its logit, and entries that the request did not change are
+bit-identical. StableHLO and ONNX programs hold the weights, take normalised float32 images in batches of any size
+(NCHW of a PyTorch network, else NHWC), and are compared with the network before they are written.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+
+_WORKDIR = cli.folder_flag("workdir", "the model to export", required=True)
+_OUT = cli.path_flag("out", "the file to write; a folder for orbax", required=True)
+_FORMAT = flags.DEFINE_string(
+    "format",
+    "",
+    "torch, safetensors, msgpack, orbax, npz, stablehlo or onnx; empty: by the suffix of --out, else as it came in",
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace --out")
+
+
+def main() -> None:
+    from osp_jax.exports.workdirs import export_workdir
+
+    print(f"wrote {export_workdir(Path(_WORKDIR.value), Path(_OUT.value), _FORMAT.value, overwrite=_OVERWRITE.value)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

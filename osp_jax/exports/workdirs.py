@@ -1,0 +1,40 @@
+"""The model of a workdir as a file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from osp_jax.exports import weights as weight_entries
+from osp_jax.exports.export import PROGRAMS, Export, check_place, chosen_format, export_program, export_weights
+from osp_jax.loading import load_workdir
+from osp_jax.runtime.errors import InputError
+from osp_jax.runtime.workdir import read_record
+
+_TRAINED = "safetensors"  # where nothing came in
+
+
+def export_workdir(workdir: Path, out: Path, format: str = "", *, overwrite: bool = False) -> Export:
+    """Writes the model of a workdir as `osp_jax.export` does; a workdir that was imported knows the file that came in.
+
+    Args:
+      format: empty: by the suffix of `out`, else the format that came in; 'safetensors' where `experiments.train`
+        trained the network.
+
+    Raises:
+      InputError: as `load_workdir` and `osp_jax.export`; or `out` lies in `workdir`.
+    """
+    if out.resolve().is_relative_to(workdir.resolve()):
+        raise InputError(f"{out} lies in {workdir}; choose an --out outside of it")
+    came_in = read_record(workdir).get("network", {}).get("weights")
+    format = chosen_format(out, format, lambda: came_in["format"] if came_in else _TRAINED)
+    check_place(out, format, overwrite, None)
+    trained = load_workdir(workdir)
+    if format in PROGRAMS:
+        return export_program(trained.model, out, format, tuple(trained.record["dataset"]["image_shape"]))
+    entries = weight_entries.entries_of(trained.model)
+    source = _source(workdir, came_in, entries) if came_in else None
+    return export_weights(trained.model, out, format, entries, source, overwrite=overwrite)
+
+
+def _source(workdir: Path, came_in: Mapping[str, Any], entries: Mapping[str, Any]) -> weight_entries.Source:
+    return weight_entries.source_of(workdir / came_in["file"], entries, came_in["keys"])
