@@ -23,6 +23,8 @@ setup(
         "jax>=0.10,<0.13",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
+        "msgpack>=1.0",
         "numpy>=2.0",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
@@ -32,6 +34,7 @@ setup(
         "safetensors>=0.5",
         "scikit-learn>=1.5",
         "tensorflow-datasets>=4.9.10,<5",
+        "tensorstore>=0.1.74",
     ],
     extras_require={
         "test": ["grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],

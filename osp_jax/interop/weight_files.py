@@ -3,19 +3,19 @@
 A format is recognised by its content, not by its name. Nothing that could run code is ever loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from osp_jax.interop.weights import msgpack_files, npz_files, orbax_folders, safetensors_files, torch_files
-from osp_jax.interop.weights.keys import matched
+from osp_jax.interop.weights.keys import matched, outside
 from osp_jax.interop.weights.recognise import FORMATS, format_of
 from osp_jax.runtime.errors import InputError, shown, unknown
 from osp_jax.runtime.replacing import write_bytes
 
-__all__ = ["FORMATS", "WeightFile", "matched", "read_weights", "rewrite", "write_weights"]
+__all__ = ["FORMATS", "WeightFile", "matched", "others", "read_weights", "rewrite", "write_weights"]
 
 _FILES = {"torch": torch_files, "safetensors": safetensors_files, "msgpack": msgpack_files, "npz": npz_files}
 
@@ -99,6 +99,26 @@ def write_weights(
         write_bytes(Path(out), _FILES[format].written(arrays))
     else:
         raise unknown("format of weights", format, FORMATS)
+
+
+def others(path: Path, keys: Collection[str]) -> tuple[str, ...]:
+    """What a weight file holds beside some of its keys, and `rewrite` leaves as it is.
+
+    After a request, this is what still knows the forgotten classes: averaged weights, the state of an optimiser.
+
+    Args:
+      path: a file that `read_weights` reads.
+      keys: of the arrays that the network has.
+
+    Returns:
+      The beginnings of the other keys: 'optimizer', 'ema', 'opt_state'. Counters of PyTorch are left out.
+    """
+    path = Path(path)
+    weights = read_weights(path)
+    found = dict.fromkeys(outside(weights.arrays, keys))
+    if weights.format == "torch":
+        found |= dict.fromkeys(torch_files.others(path, _content(path)))
+    return tuple(found)
 
 
 def _some(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

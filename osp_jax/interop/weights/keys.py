@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from osp_jax.runtime.errors import InputError, shown
@@ -74,6 +74,17 @@ def matched(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> dict[str, str
             "the network of --network is another one, or remove these keys from the file"
         )
     return keys
+
+
+def outside(keys_in_file: Collection[str], used: Collection[str]) -> list[str]:
+    """The shortest beginnings of the file's other keys that no used key has; counters are left out."""
+    known = {key[: end.start()] for key in used for end in re.finditer(r"[./]|$", key)}
+    found = []
+    for key in keys_in_file:
+        if key not in used and _last(key) not in _COUNTERS:
+            beginnings = [key[: end.start()] for end in re.finditer(r"[./]|$", key)]
+            found.append(next((beginning for beginning in beginnings if beginning not in known), key))
+    return found
 
 
 def _best(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> _Match:

@@ -29,7 +29,7 @@ def written(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of a new file: nested tables, as `flax.serialization.msgpack_serialize` writes them."""
     from flax import serialization
 
-    return serialization.msgpack_serialize(nested(arrays))
+    return serialization.msgpack_serialize(nested(arrays), in_place=True)  # a copy would sort the keys
 
 
 def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -69,6 +69,9 @@ def rewrite(source: Path, out: Path, changes: Mapping[str, np.ndarray]) -> None:
 
 def write(out: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a new folder of nested arrays."""
+    empty = next((key for key, array in arrays.items() if not array.size), None)
+    if empty is not None:
+        raise InputError(f"{shown(empty)} has no entries, which Orbax cannot hold; choose another format")
     tree = msgpack_files.nested(arrays)
     with building(out) as folder:
         save_plain(folder, tree)

@@ -8,21 +8,31 @@ from osp_jax.interop.weights.torch_files import LEGACY
 from osp_jax.runtime.errors import InputError, printable
 
 FORMATS = ("torch", "safetensors", "msgpack", "orbax", "npz")
-SUFFIXES = {"torch": ".pt", "safetensors": ".safetensors", "msgpack": ".msgpack", "orbax": "", "npz": ".npz"}
 
 _AGAIN = "download or save it again"
+_TO_NPZ = "save its arrays as npz: numpy.savez(FILE, **arrays)"
+_TO_SAFETENSORS = "save its weights as safetensors"
+# What files of other kinds begin with, from a byte on.
 _STARTS = (
-    (b"version https://git-lfs", "is a pointer of Git LFS, not the weights; fetch them: git lfs pull"),
-    (b"\x89HDF", "is an HDF5 file, as Keras writes them; save its arrays as npz: numpy.savez(FILE, **arrays)"),
-    (b"\x93NUMPY", "is one array; save all of them by name: numpy.savez(FILE, **arrays)"),
-    (b"\x1f\x8b", "is compressed by gzip; unpack it: gunzip FILE"),
-    (b"BZh", "is compressed by bzip2; unpack it: bunzip2 FILE"),
-    (b"\xfd7zXZ", "is compressed by xz; unpack it: unxz FILE"),
-    (b"\x28\xb5\x2f\xfd", "is compressed by zstd; unpack it: unzstd FILE"),
-    (b"7z\xbc\xaf", "is a 7z archive; unpack it"),
-    (b"GGUF", "is a GGUF file; save the weights as safetensors"),
-    (b"TFL3", "is a TensorFlow Lite program; save the weights as safetensors", ),
-)  # fmt: skip
+    (0, b"version https://git-lfs", "is a pointer of Git LFS, not the weights; fetch them: git lfs pull"),
+    (0, b"\x89HDF", f"is an HDF5 file, as Keras writes them; {_TO_NPZ}"),
+    (0, b"MATLAB ", f"is a MATLAB file; {_TO_NPZ}"),
+    (0, b"\x93NUMPY", "is one array; save all of them by name: numpy.savez(FILE, **arrays)"),
+    (0, b"\x1f\x8b", "is compressed; unpack it: gunzip FILE"),
+    (0, b"BZh", "is compressed; unpack it: bunzip2 FILE"),
+    (0, b"\xfd7zXZ", "is compressed; unpack it: unxz FILE"),
+    (0, b"\x28\xb5\x2f\xfd", "is compressed; unpack it: unzstd FILE"),
+    (0, b"7z\xbc\xaf", "is an archive; unpack it and give the file with the weights"),
+    (0, b"Rar!", "is an archive; unpack it and give the file with the weights"),
+    (0, b"GGUF", f"is a GGUF file; {_TO_SAFETENSORS}"),
+    (4, b"TFL3", f"is a TensorFlow Lite program; {_TO_SAFETENSORS}"),
+    (0, b"sys_info", "is of PyTorch before 0.2; load it there and save it again: torch.save(model.state_dict(), FILE)"),
+    (257, b"ustar", "is a tar archive; unpack it and give the file with the weights"),
+)
+_PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
+_SUFFIXES = {".safetensors": "safetensors", ".msgpack": "msgpack", ".npz": "npz"} | dict.fromkeys(
+    (".pt", ".pth", ".th"), "PyTorch"
+)
 
 
 def format_of(path: Path, data: bytes) -> str:
@@ -33,13 +43,10 @@ def format_of(path: Path, data: bytes) -> str:
     """
     if not data.strip(b"\0 \n\r\t"):
         raise InputError(f"{path} is empty; {_AGAIN}")
-    for start, reason in _STARTS:
-        if data.startswith(start):
+    for at, start, reason in _STARTS:
+        if data[at : at + len(start)] == start:
             raise InputError(f"{path} {reason}")
-    if data[4:8] == b"TFL3":
-        raise InputError(f"{path} is a TensorFlow Lite program; save the weights as safetensors")
-    text = data[:512].lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if data[:512].lstrip().lower().startswith(_PAGES):
         raise InputError(f"{path} is a web page, not weights; download the file itself")
     if data.startswith(b"PK"):
         return _format_of_zip(path, data)
@@ -48,17 +55,15 @@ def format_of(path: Path, data: bytes) -> str:
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 2**32:
         return "safetensors"
     if data[0] == 0x80 and data[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        raise InputError(f"{path} is a pickle, which can run code and is not loaded; save the weights as safetensors")
-    if data[257:262] == b"ustar":
-        raise InputError(f"{path} is a tar archive; unpack it")
+        raise InputError(f"{path} is a pickle, which can run code and is not loaded; {_TO_SAFETENSORS}")
     if 0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF):
         return "msgpack"
-    if path.suffix in (".pt", ".pth", ".th"):
-        raise InputError(f"{path} is no whole PyTorch file; {_AGAIN}")
-    if path.suffix == ".safetensors":
-        raise InputError(f"{path} is no whole safetensors file (no header); {_AGAIN}")
-    if path.suffix == ".npz":
-        raise InputError(f"{path} is no npz file; {_AGAIN}")
+    if path.suffix == ".onnx":
+        raise InputError(f"{path} is an ONNX program; give the weights that it was exported from")
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in data[:512]):
+        raise InputError(f"{path} is text, not weights; give the file with the arrays")
+    if path.suffix in _SUFFIXES:
+        raise InputError(f"{path} is no whole {_SUFFIXES[path.suffix]} file; {_AGAIN}")
     raise InputError(
         f"{path} is of no known format; give a PyTorch, safetensors, msgpack (Flax) or npz file, or an Orbax folder"
     )

@@ -40,15 +40,13 @@ def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
 def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> bytes:
     """The content of the file with other values in some tensors of its state dict.
 
-    All other entries, the order of the keys, dtypes, strides, shared storage and the kind of file stay.
+    All other entries, the order of the keys, dtypes, strides and the kind of file stay. Keys of one tensor stay keys
+    of one tensor (tied weights) unless `changes` has different values for them.
     """
     torch = torch_or_advice(path)
     content = _loaded(path, data)
     state = state_dict(path, content)
-    with torch.no_grad():
-        for key, value in changes.items():
-            _array(path, key, state[key])
-            state[key].copy_(tensor_of(value))
+    _change(state, {key: tensor_of(value) for key, value in changes.items()})
     file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=data.startswith(ZIP))
     return file.getvalue()
@@ -82,7 +80,7 @@ def tensor_of(array: np.ndarray) -> Any:
     return torch.from_numpy(array.view(f"u{array.itemsize}")).view(getattr(torch, array.dtype.name))
 
 
-def state_dict(path: Path, content: Any) -> Mapping[str, Any]:
+def state_dict(path: Path, content: Any) -> dict[str, Any]:
     """The mapping from names to tensors in what a file holds.
 
     Raises:
@@ -100,10 +98,84 @@ def state_dict(path: Path, content: Any) -> Mapping[str, Any]:
     if len(found) > 1:
         names = ", ".join(printable("/".join(map(str, keys))) or "the file itself" for keys in list(found)[:5])
         raise InputError(
-            f"{path} holds {len(found)} mappings with tensors ({names}); save the one of the network alone: "
-            "torch.save(checkpoint[KEY], FILE)"
+            f"{path} holds {len(found)} mappings with tensors ({names}); save that of the network alone: "
+            "torch.save(model.state_dict(), FILE)"
         )
     return next(iter(found.values()))
+
+
+def others(path: Path, data: bytes) -> tuple[str, ...]:
+    """What else in a file holds tensors, by its keys joined by '/': 'optimizer', 'ema'."""
+    content = _loaded(path, data)
+    state = state_dict(path, content)
+    if content is state or not isinstance(content, Mapping):
+        return ()
+    found = []
+    for key, value in content.items():
+        if isinstance(value, Mapping) and any(inner is state for inner in value.values()):
+            found += [f"{key}/{name}" for name, inner in value.items() if inner is not state and _has_tensors(inner)]
+        elif value is not state and _has_tensors(value):
+            found.append(str(key))
+    return tuple(printable(name) for name in found)
+
+
+def _has_tensors(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_tensors, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_tensors, value))
+    return _is_tensor(value) and value.dim() > 0
+
+
+def _change(state: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Puts values into tensors of a state dict, in place, so that all keys of one tensor see the change.
+
+    What shares memory with them and is to keep, or to get, another value gets memory of its own.
+    """
+    import torch
+
+    def memory(tensor: Any) -> int:
+        return tensor.untyped_storage().data_ptr()
+
+    def place(tensor: Any) -> Any:
+        return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+    tensors = {key: tensor for key, tensor in state.items() if _is_tensor(tensor)}
+    touched = {memory(tensors[key]) for key in changes}
+    values = {place(tensors[key]): value for key, value in changes.items()}
+    wanted = {}
+    for key, tensor in tensors.items():
+        if memory(tensor) in touched:
+            new = changes.get(key, values.get(place(tensor)))
+            wanted[key] = tensor.detach().clone() if new is None else new
+    with torch.no_grad():
+        for key, value in changes.items():
+            if not _overlaps_itself(tensors[key]):
+                tensors[key].copy_(value)
+        for key, value in wanted.items():
+            if not torch.equal(_bits(tensors[key]), _bits(value)):
+                state[key] = _apart(tensors[key], value)
+
+
+def _overlaps_itself(tensor: Any) -> bool:
+    """Whether several entries of a tensor lie at one place, as after `expand`."""
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _bits(tensor: Any) -> Any:
+    import torch
+
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+def _apart(tensor: Any, value: Any) -> Any:
+    """A tensor with these values, of the kind of another."""
+    import torch
+
+    new = torch.empty_like(tensor.detach()).copy_(value)
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(new, tensor.requires_grad)
+    return new.requires_grad_(tensor.requires_grad)
 
 
 def _candidates(content: Any, keys: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any]]]:
