@@ -160,22 +160,26 @@ def _check_same(folders: list[Path], requests: list[dict[str, Any] | None]) -> N
 def _reference(original: Any, forget: tuple[int, ...]) -> Any:
     """The retrained model; it must differ from the original in the classes that it saw, and in nothing else."""
     from osp_jax.data.splits import parse_classes
-    from osp_jax.loading import load_workdir
+    from osp_jax.loading import load_workdir, same_network
     from osp_jax.runtime.errors import InputError
 
     reference = load_workdir(Path(_REFERENCE.value))
     mine, its = original.record, reference.record
     excluded = parse_classes(its["config"]["data"]["exclude"], mine["dataset"]["class_names"])
     wanted = tuple(sorted({*forget, *original.model.forgotten}))
+    imported = bool(mine.get("network"))
     if its["dataset"]["name"] != mine["dataset"]["name"] or excluded != wanted:
+        classes = ",".join(map(str, wanted))
+        remedy = f"imported with --exclude={classes}" if imported else f"trained with --config.data.exclude={classes}"
         raise InputError(
             f"{_REFERENCE.value} was trained on {its['dataset']['name']} without classes {list(excluded)}; "
-            f"give one trained with --config.data.exclude={','.join(map(str, wanted))}"
+            f"give one {remedy}"
         )
-    if its["config"]["model"] != mine["config"]["model"]:
+    if not same_network(original, reference):
+        remedy = "imported with the same --network" if imported else "trained with the same config.model"
         raise InputError(
-            f"{_REFERENCE.value} is another network ({_words(its['config']['model'])}) than {_WORKDIR.value[0]} "
-            f"({_words(mine['config']['model'])}); give one trained with the same config.model"
+            f"{_REFERENCE.value} is another network ({_words(its)}) than {_WORKDIR.value[0]} ({_words(mine)}); "
+            f"give one {remedy}"
         )
     return reference
 
@@ -246,8 +250,10 @@ def _audit(
     return found, record
 
 
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+def _words(record: dict[str, Any]) -> str:
+    if network := record.get("network"):
+        return f"{network['function']} of {network['file']}"
+    return ", ".join(f"{name} {value}" for name, value in record["config"]["model"].items())
 
 
 if __name__ == "__main__":

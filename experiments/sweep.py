@@ -31,7 +31,14 @@ def main() -> None:
 
     from osp_jax.comparison.each_class import forget_each_class, predictor
     from osp_jax.comparison.plan import parse_methods
-    from osp_jax.loading import dataset_of, indices_of, load_workdir, record_for_report, stored_statistics
+    from osp_jax.loading import (
+        check_recipe,
+        dataset_of,
+        indices_of,
+        load_workdir,
+        record_for_report,
+        stored_statistics,
+    )
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.runtime.errors import InputError
     from osp_jax.runtime.overwriting import check_results, check_unfinished
@@ -45,6 +52,8 @@ def main() -> None:
     methods = parse_methods(_METHODS.value, _OPTION.value)
 
     trained = load_workdir(workdir)
+    for name, method in methods.items():
+        check_recipe(trained, method, name)
     statistics = stored_statistics(trained, workdir)
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train

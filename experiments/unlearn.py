@@ -44,7 +44,9 @@ def main() -> None:
     from osp_jax import statistics_files
     from osp_jax.data.splits import check_forget, parse_classes
     from osp_jax.harm import check_harm, check_limits, harm_record, harm_words, methods_to_try
+    from osp_jax.interop.stored_network import keep_stored_weights
     from osp_jax.loading import (
+        check_recipe,
         dataset_of,
         load_workdir,
         request_data_of,
@@ -68,6 +70,7 @@ def main() -> None:
     model, names = trained.model, trained.model.class_names
     forget = parse_classes(_FORGET.value, names)
     check_forget(forget, len(names), model.forgotten, names)
+    check_recipe(trained, method, _METHOD.value)
 
     stored = (workdir / "statistics").exists()
     dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
@@ -126,6 +129,8 @@ def main() -> None:
         if (workdir / "metrics.jsonl").exists():
             write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))
         checkpoint.save_variables(folder, variables)
+        if trained.record.get("network"):
+            keep_stored_weights(workdir, folder)
         if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
             statistics_files.save_statistics(folder / "statistics", statistics.without(forgotten))
         write_json(folder / "unlearn.json", record)

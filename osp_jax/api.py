@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -36,17 +35,17 @@ from osp_jax.harm import (
     harm_record,
     methods_to_try,
 )
+from osp_jax.interop.checks import check_logits
 from osp_jax.methods import Method, get_method, method_name
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.methods.parts.request import describe_change, images_seen, timed_request
-from osp_jax.model import Model
+from osp_jax.model import Model, parameters_of
 from osp_jax.report.page import report_html, report_markdown
 from osp_jax.runtime.errors import InputError, shown, unknown
 from osp_jax.runtime.provenance import provenance
 from osp_jax.runtime.replacing import write_text
 from osp_jax.runtime.settings import MOST_SEED
 from osp_jax.statistics import Statistics, statistics_over
-from osp_jax.trees import leaves_by_path
 
 PadMode = Literal["reflect", "zeros"]
 
@@ -297,7 +296,7 @@ def audit(
     return Audit(
         {
             "dataset": _about(dataset, train, test),
-            "model": {"name": name or _network_name(model), "parameters": _parameters(model)},
+            "model": {"name": name or _network_name(model), "parameters": parameters_of(model)},
             "forget": list(forget),
             "method": request.get("method"),
             **reports,
@@ -370,26 +369,7 @@ def _check_statistics(model: Model, statistics: Any, forget: Sequence[int]) -> N
 
 def _check_fits(model: Model, split: Split) -> None:
     """Raises `InputError` where the network cannot take the images, or has not a logit for each class."""
-    shape = split.images.shape[1:]
-    if len(model.mean) not in (1, shape[-1]):
-        raise InputError(
-            f"the images have {shape[-1]} channels and the model's mean {len(model.mean)}; give images of its kind"
-        )
-    inputs = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    try:
-        logits = jax.eval_shape(model.apply, model.variables, inputs)
-    except Exception as error:  # whatever the user's own function raises for inputs that it does not take
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"the network cannot be applied to images of shape {shape} ({reason}); give images as in its training, and "
-            "variables of this network"
-        ) from error
-    wanted = (2, model.num_classes)
-    if getattr(logits, "shape", None) != wanted:
-        raise InputError(
-            f"the network gives {shown(getattr(logits, 'shape', logits))} for 2 images and there are "
-            f"{model.num_classes} class names; it must give {wanted}, a logit for each class"
-        )
+    check_logits(model, split.images.shape[1:])
 
 
 def _class_numbers(forget: Any, model: Model) -> tuple[int, ...]:
@@ -490,7 +470,3 @@ def _about(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dict[str, A
 def _network_name(model: Model) -> str:
     module = getattr(model.apply, "module", None)
     return type(module).__name__ if isinstance(module, nn.Module) else getattr(model.apply, "__name__", "network")
-
-
-def _parameters(model: Model) -> int:
-    return sum(int(np.size(leaf)) for path, leaf in leaves_by_path(model.variables).items() if model.is_parameter(path))

@@ -14,9 +14,11 @@ from osp_jax.data.augment import Preparation
 from osp_jax.data.sources import Dataset, Split, load_data
 from osp_jax.data.splits import parse_classes
 from osp_jax.interop.linen import from_linen
+from osp_jax.interop.stored_network import stored_network
 from osp_jax.methods.parts.data import RequestData, request_data
-from osp_jax.model import Model
-from osp_jax.networks import build_model, count_parameters, variable_shapes
+from osp_jax.methods.parts.method import Method
+from osp_jax.model import Model, parameters_of
+from osp_jax.networks import build_model, variable_shapes
 from osp_jax.program.gates import gates_of, noise_images
 from osp_jax.runtime import records
 from osp_jax.runtime.errors import InputError
@@ -47,7 +49,8 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
     """Reads the model of a workdir; `unread` as `read_record`.
 
     Raises:
-      InputError: not a workdir, no checkpoint, a damaged one, or one of another model; or its training is not finished.
+      InputError: not a workdir, no checkpoint, a damaged one, or one of another model; its training is not finished; or
+        the file of a network that was trained elsewhere is missing or was changed.
     """
     record = read_record(workdir, unread)
     if "forgotten" not in record and (workdir / "unlearn.json").exists():
@@ -56,11 +59,15 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
         record["forgotten"] = records.request(request, workdir / "unlearn.json", classes)["forget"]
     about = record["dataset"]
     names, shape = about["class_names"], tuple(about["image_shape"])
+    forgotten = {*record.get("forgotten", ()), *parse_classes(record["config"]["data"]["exclude"], names)}
+    given = {"mean": about["mean"], "std": about["std"], "class_names": names, "forgotten": forgotten}
+    if record.get("network"):
+        model = stored_network(workdir, record["network"], shape, **given)
+        shapes = jax.eval_shape(lambda variables: variables, model.variables)
+        return TrainedModel(model.replace(variables=load_variables(workdir, shapes)), record)
     module = build_model(ConfigDict(record["config"]), len(names), shape)
     check_finished(workdir, record)
     variables = load_variables(workdir, variable_shapes(module, shape))
-    forgotten = {*record.get("forgotten", ()), *parse_classes(record["config"]["data"]["exclude"], names)}
-    given = {"mean": about["mean"], "std": about["std"], "class_names": names, "forgotten": forgotten}
     return TrainedModel(from_linen(module, variables, **given), record)
 
 
@@ -135,8 +142,53 @@ def subject_of(trained: TrainedModel) -> Subject:
     return Subject(trained.model, trained.preparation)
 
 
+def check_recipe(trained: TrainedModel, method: Method, name: str) -> None:
+    """Checks that a method has what it needs of the training of a network that was trained elsewhere.
+
+    Args:
+      name: of the method.
+
+    Raises:
+      InputError: the method trains and the settings of the training are unknown, or it starts from new variables and
+        the network has none.
+    """
+    network, model = trained.record.get("network"), trained.model
+    if not network or not (method.trains or method.starts_over):
+        return
+    if not network["recipe"]:
+        raise InputError(
+            f"{name} trains, and the settings of this network's training are not known: import it again with "
+            "--recipe=configs/..., a config file with them, or take a method that does not train, as osp-fit"
+        )
+    if method.starts_over and model.init is None:
+        raise InputError(
+            f"{name} starts from new variables, which {_KINDS[network['framework']]} does not give here: retrain it "
+            "without the class in its own framework and import the result with --exclude, as a --reference for "
+            "experiments.eval, or take another method"
+        )
+    if method.trains and model.train_apply is None:
+        raise InputError(
+            f"{name} trains, and {_KINDS[network['framework']]} has no train mode here; take a method that does not "
+            "train, as osp-fit"
+        )
+
+
+def same_network(one: TrainedModel, other: TrainedModel) -> bool:
+    """Whether two workdirs are of one network, whatever it was trained on."""
+    mine, its = one.record.get("network"), other.record.get("network")
+    if mine and its:
+        return [mine[key] for key in _NETWORK] == [its[key] for key in _NETWORK]
+    return not mine and not its and one.record["config"]["model"] == other.record["config"]["model"]
+
+
+_KINDS = {"torch": "torch", "linen": "Linen", "nnx": "NNX", "function": "a plain function"}
+_NETWORK = "function", "sha256", "framework"
+
+
 def record_for_report(trained: TrainedModel) -> dict[str, Any]:
     """The data set and model entries of `eval.json`."""
     dataset = {key: value for key, value in trained.record["dataset"].items() if key not in ("mean", "std")}
-    name = trained.record["config"]["model"]["name"]
-    return {"dataset": dataset, "model": {"name": name, "parameters": count_parameters(trained.model.variables)}}
+    name, network = trained.record["config"]["model"]["name"], trained.record.get("network")
+    if network:
+        name = network["function"].rpartition(":")[2]
+    return {"dataset": dataset, "model": {"name": name, "parameters": parameters_of(trained.model)}}

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+
+from osp_jax.trees import leaves_by_path
 
 
 def every_leaf(path: str) -> bool:
@@ -56,3 +59,8 @@ class Model:
     def replace(self, **changes: Any) -> "Model":
         """The model with other values for some attributes."""
         return dataclasses.replace(self, **changes)
+
+
+def parameters_of(model: Model) -> int:
+    """The number of scalars that gradient steps may change."""
+    return sum(int(np.size(leaf)) for path, leaf in leaves_by_path(model.variables).items() if model.is_parameter(path))

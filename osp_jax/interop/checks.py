@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError, shown
 
 
@@ -30,3 +33,27 @@ def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError("class_names must be two or more different texts, one for each logit")
     return names
+
+
+def check_logits(model: Model, image_shape: Sequence[int]) -> None:
+    """Raises `InputError` where a network cannot be applied to images `(h, w, c)` or has not a logit for each class."""
+    shape = tuple(image_shape)
+    if len(model.mean) not in (1, shape[-1]):
+        raise InputError(
+            f"the images have {shape[-1]} channels and the model's mean {len(model.mean)}; give images of its kind"
+        )
+    inputs = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    try:
+        logits = jax.eval_shape(model.apply, model.variables, inputs)
+    except Exception as error:  # whatever the user's own function raises for inputs that it does not take
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the network cannot be applied to images of shape {shape} ({reason}); give images as in its training, and "
+            "variables of this network"
+        ) from error
+    wanted = (2, model.num_classes)
+    if getattr(logits, "shape", None) != wanted:
+        raise InputError(
+            f"the network gives {shown(getattr(logits, 'shape', logits))} for 2 images and there are "
+            f"{model.num_classes} class names; it must give {wanted}, a logit for each class"
+        )

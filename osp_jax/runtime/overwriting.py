@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.integrity import SUMS, files_in, read_sums
+from osp_jax.runtime.records import IMPORTED
 from osp_jax.runtime.replacing import is_temporary, remove_leftovers
 
 # An unlearned workdir of a version that wrote no SHA256SUMS.
@@ -48,6 +49,46 @@ def check_out(out: Path, workdir: Path, overwrite: bool) -> None:
         )
 
 
+def check_import(workdir: Path, sources: Sequence[Path], overwrite: bool) -> None:
+    """Checks that `experiments.import_model` may write to `workdir`, and nothing of anybody's is lost.
+
+    With `overwrite`, `workdir` may be an imported workdir: its `SHA256SUMS` lists weights in `imported/`, no
+    `unlearn.json`, and every file in it.
+
+    Args:
+      sources: what the import reads; none may lie in `workdir`.
+
+    Raises:
+      InputError: `workdir` is a link or a file, exists without `overwrite`, or holds something else.
+    """
+    remedy = "choose another --workdir"
+    if workdir.is_symlink():
+        raise InputError(f"{workdir} is a link; give the folder itself as --workdir")
+    place = workdir.resolve()
+    for source in sources:
+        if source.resolve().is_relative_to(place):
+            raise InputError(f"{workdir} holds {source}; {remedy}")
+        if place.is_relative_to(source.resolve()):
+            raise InputError(f"{workdir} lies in {source}; {remedy}")
+    if place.parent.is_dir():
+        remove_leftovers(place)
+    if not workdir.exists():
+        return
+    if not workdir.is_dir():
+        raise InputError(f"{workdir} is no folder; {remedy}")
+    if not any(not is_temporary(entry.name) for entry in os.scandir(workdir)):
+        return
+    if not overwrite:
+        raise InputError(f"{workdir} exists; {remedy} or add --overwrite")
+    sums = read_sums(workdir, f"remove it yourself, or {remedy}") or {}
+    imported = any(name.startswith(f"{IMPORTED}/") for name in sums) and "unlearn.json" not in sums
+    foreign = _unlisted(workdir, sums) if imported else "is not one"
+    if foreign:
+        raise InputError(
+            f"--overwrite replaces an imported model only, but {workdir} {foreign}; {remedy}, or remove it"
+        )
+
+
 def _foreign(out: Path) -> str | None:
     """What shows that `out` is no unlearned workdir, or more than that; None for one, and for an empty folder."""
     entries = {entry.name for entry in os.scandir(out) if not is_temporary(entry.name)}
@@ -62,14 +103,17 @@ def _foreign(out: Path) -> str | None:
         if extra := sorted(set(os.listdir(out / "checkpoints")) - {"0"}):
             return f"holds checkpoints/{extra[0]}"
         return next((f"holds the link {path.name}" for path in out.rglob("*") if path.is_symlink()), None)
-    if "unlearn.json" not in sums:
-        return "is not one"
+    return _unlisted(out, sums) if "unlearn.json" in sums else "is not one"
+
+
+def _unlisted(out: Path, sums: Collection[str]) -> str | None:
+    """What says that `out` holds a file that neither `sums` nor the `SHA256SUMS` of a folder inside lists."""
     for name in files_in(out):
         if name not in sums:
             return f"holds {name}, which is not listed in {SUMS}"
         if name.endswith(f"/{SUMS}"):
             folder = (out / name).parent
-            listed = read_sums(folder, "remove it yourself, or choose another --out") or {}
+            listed = read_sums(folder, "remove it yourself, or choose another folder") or {}
             if extra := next((inner for inner in files_in(folder) if inner not in listed), None):
                 return f"holds {folder.relative_to(out) / extra}, which is not listed in {SUMS}"
     return None

@@ -16,6 +16,9 @@ from pydantic import ConfigDict as Rules
 from osp_jax.runtime import settings
 from osp_jax.runtime.errors import InputError, shown
 
+IMPORTED = "imported"
+"""The folder of a workdir that keeps the weights of a network that was trained elsewhere, as they came in."""
+
 _DEEPEST = 50  # levels of lists and objects; what commands write has 8 at most
 
 
@@ -47,12 +50,39 @@ class Dataset(Record):
     std: list[Annotated[float, Field(gt=0)]] = Field(description="a number above 0 for each channel")
 
 
+def _inside(place: str) -> str:
+    parts = Path(place).parts
+    if len(parts) != 2 or parts[0] != IMPORTED or parts[1] == "..":
+        raise ValueError("outside")
+    return place
+
+
+class Weights(Record):
+    """The file that the weights of a network came in, as a workdir keeps it."""
+
+    file: Annotated[settings.Place, AfterValidator(_inside)] = Field(description=f"a file in {IMPORTED}/")
+    format: str = Field(max_length=200)
+    keys: dict[str, str] = Field(description="keys in the file by the names of the network's arrays")
+
+
+class Network(Record):
+    """Where a network comes from that was trained elsewhere."""
+
+    function: str = Field(max_length=4096, pattern=r"^[^:]+(:[^:]+)*:[^:]+$", description="as in 'net.py:network'")
+    file: str = Field(min_length=1, max_length=4096)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="a checksum of 64 hexadecimal digits")
+    framework: str = Field(max_length=200)
+    weights: Weights
+    recipe: bool = Field(description="whether the settings of its training are known")
+
+
 class Trained(Record):
-    """`config.json` of a model."""
+    """`config.json` of a model; `network` of one that was trained elsewhere."""
 
     config: dict[str, Any] = Field(description="the settings of a training")
     dataset: Dataset
     forgotten: Classes = Field([], description="numbers of classes")
+    network: Network | None = Field(None, description="where a network comes from that was trained elsewhere")
 
 
 class Claim(Record):

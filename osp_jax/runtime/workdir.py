@@ -143,7 +143,7 @@ def close_training(workdir: Path) -> None:
 
 def _remedy(workdir: Path) -> Any:
     """What to do about a damaged file of a workdir, by its name."""
-    again = "experiments.unlearn" if (workdir / "unlearn.json").exists() else "experiments.train"
+    again = command_of(workdir)
 
     def remedy(name: str) -> str:
         folder = workdir / Path(name).parent
@@ -151,7 +151,7 @@ def _remedy(workdir: Path) -> Any:
             return f"run experiments.eval on {workdir} again"
         if name.startswith("statistics/"):
             return f"restore it, or delete {folder}, and the statistics are collected again"
-        if name.startswith("checkpoints/"):
+        if name.startswith("checkpoints/") and again != "experiments.import_model":
             return f"restore it, or delete {folder} and run {again} again"
         if again == "experiments.train" and name == "metrics.jsonl":
             return "restore it, or run the same experiments.train again, which restores it from the newest checkpoint"
@@ -162,6 +162,13 @@ def _remedy(workdir: Path) -> Any:
         return f"restore it, or make {workdir} again with {again}"
 
     return remedy
+
+
+def command_of(workdir: Path) -> str:
+    """The command that wrote a workdir: 'experiments.unlearn', 'experiments.import_model' or 'experiments.train'."""
+    if (workdir / "unlearn.json").exists():
+        return "experiments.unlearn"
+    return "experiments.import_model" if (workdir / records.IMPORTED).exists() else "experiments.train"
 
 
 def read_record(workdir: Path, unread: Collection[str] = ()) -> dict[str, Any]:
