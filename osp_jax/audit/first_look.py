@@ -69,7 +69,7 @@ def _warning(model: Model, split: Split, indices: np.ndarray, predicted: np.ndar
         return None
     return (
         f"that is near chance ({chance:.1%}): check --mean and --std, the order of the classes (--class_names), "
-        "whether the network takes channels in the order red, green, blue, and whether the weights are of a trained network"
+        "whether the network takes red, green, blue or blue, green, red, and whether the weights are of a trained one"
     )
 
 
