@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import default
-from osp_jax.data.sources import Dataset, Split, describe_dataset
+from osp_jax.data.dataset import describe_dataset
+from osp_jax.data.sources import Dataset, Split
 from osp_jax.loading import load_workdir
 from osp_jax.networks import build_model, init_variables
 from osp_jax.runtime.errors import InputError
