@@ -2,16 +2,14 @@
 
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from osp_jax.interop.weights.dtypes import is_known
+from osp_jax.interop.weights.recognise import BAD_ZIP
 from osp_jax.runtime.errors import InputError, shown
-
-_NOT_WHOLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, KeyError)
 
 
 def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
@@ -57,7 +55,7 @@ def _members(path: Path, data: bytes) -> list[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = [(info.filename.removesuffix(".npy"), archive.read(info)) for info in archive.infolist()]
-    except (*_NOT_WHOLE, RuntimeError) as error:
+    except BAD_ZIP as error:
         raise _damaged(path, error) from error
     if len(dict(found)) < len(found):
         raise InputError(f"{path} holds two arrays of one name; save it again")
@@ -76,7 +74,7 @@ def _array(path: Path, name: str, content: bytes) -> np.ndarray:
                 f"{path}: {shown(name)} is an array of objects, which can run code; save arrays of numbers alone"
             ) from error
         raise _damaged(path, error) from error
-    except (*_NOT_WHOLE, SyntaxError, TypeError, OverflowError) as error:
+    except (EOFError, SyntaxError, TypeError, OverflowError, MemoryError, UnicodeError) as error:
         raise _damaged(path, error) from error
     if file.read(1):
         raise InputError(f"{path}: {shown(name)} has more bytes than its shape; save it again")

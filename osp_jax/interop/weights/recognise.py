@@ -1,7 +1,9 @@
 """Which format a file has, by its first bytes; what is no weight file at all gets one line that says what it is."""
 
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from osp_jax.interop.weights.torch_files import LEGACY
@@ -10,6 +12,18 @@ from osp_jax.runtime.errors import InputError, printable
 FORMATS = ("torch", "safetensors", "msgpack", "orbax", "npz")
 
 _AGAIN = "download or save it again"
+# What `zipfile` raises for damaged archives.
+BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    KeyError,
+    RuntimeError,
+)
 _TO_NPZ = "save its arrays as npz: numpy.savez(FILE, **arrays)"
 _TO_SAFETENSORS = "save its weights as safetensors"
 # What files of other kinds begin with, from a byte on.
@@ -73,8 +87,8 @@ def _format_of_zip(path: Path, data: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not whole (a part at its end is missing); {_AGAIN}") from error
+    except BAD_ZIP as error:
+        raise InputError(f"{path} is not whole: its table of contents is missing or damaged; {_AGAIN}") from error
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner:
         raise InputError(
