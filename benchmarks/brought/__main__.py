@@ -1,10 +1,15 @@
 """Networks that other people trained, made to forget each class in turn by methods with their default settings.
 
-python -m benchmarks.brought --models=DIR --data_dir=DIR [--json=results/brought/results.json]
+python -m benchmarks.brought --models=DIR --data_dir=DIR [--networks=resnet20,vit] [--json=results/brought/results.json]
 
-The folder --models holds the weights of `benchmarks.brought.networks`. Nothing is chosen for a network: this is what a
-user gets who brings one. What the harm check of `osp_jax.unlearn` refuses is judged too, since the error carries it.
-With --json, what is finished is kept there after each method; `python -m experiments.tables` makes the table of it.
+The folder --models holds the weights of `benchmarks.brought.networks` (Flax, read here) and of
+`benchmarks.brought.imports` (PyTorch, imported by `experiments.import_model`; PyTorch must be installed). Nothing is
+chosen for a network: this is what a user gets who brings one. What the harm check of `osp_jax.unlearn` refuses is judged
+too, since the error carries it. The results of the method --home are also taken home from PyTorch networks:
+`experiments.export` writes each as a file of the format that came in, and PyTorch reads it.
+
+With --json, what is finished is kept there as soon as it is; what the file has of other networks and methods stays, so
+that a long measurement can be made in parts. `python -m experiments.tables` makes the tables of it.
 """
 
 import time
@@ -16,24 +21,30 @@ import numpy as np
 
 import osp_jax
 from benchmarks import cli
+from benchmarks.brought import imports
+from benchmarks.brought.home import take_home
+from benchmarks.brought.imports import IMPORTED
 from benchmarks.brought.networks import MEAN, NETWORKS, STD, load
-from benchmarks.brought.table import HEADER, rows
+from benchmarks.brought.table import HEADER, HOME_HEADER, home_rows, rows
 from benchmarks.evaluating import accuracies, evaluate_all
 from osp_jax.data.sources import Dataset, load_dataset
 from osp_jax.data.splits import parse_classes
+from osp_jax.loading import load_workdir, stored_statistics
 from osp_jax.methods import get_method
 from osp_jax.model import Model
 from osp_jax.runtime.arguments import path, several, whole
 from osp_jax.runtime.errors import InputError, unknown
+from osp_jax.statistics import Statistics
+from osp_jax.trees import differing_paths, leaves_by_path
 
-METHODS = ("osp-fit", "logit-mask", "concept-erasure", "osp", "subspace", "esc", "ssd", "class-aware")
+METHODS = ("osp-fit", "logit-mask", "osp", "esc", "concept-erasure", "class-aware")
 
 
 def main() -> None:
     arguments = cli.parser(__doc__)
     arguments.add_argument("--models", type=path("folder"), required=True, help="the folder of the weights")
-    arguments.add_argument("--data_dir", default="", help="the TFDS folder with cifar10")
-    arguments.add_argument("--networks", type=several(_network), default=list(NETWORKS))
+    arguments.add_argument("--data_dir", default="", help="the TFDS folder with the data set")
+    arguments.add_argument("--networks", type=several(_network), default=list(NETWORKS), help="of one data set")
     arguments.add_argument("--methods", type=several(_method), default=list(METHODS))
     arguments.add_argument(
         "--images_per_class",
@@ -42,28 +53,53 @@ def main() -> None:
         help="training images that a method sees, if it sees any",
     )
     arguments.add_argument("--classes", default="", help="numbers or names, separated by commas; none: each")
+    arguments.add_argument("--home", type=_method, default="osp-fit", help="the method whose results go home")
+    arguments.add_argument(
+        "--scratch",
+        type=path("folder"),
+        default=Path("runs/brought"),
+        help="where PyTorch networks are imported, and what goes home; what it has already is used again",
+    )
     flags = arguments.parse_args()
-    dataset = load_dataset("cifar10", flags.data_dir)
+    dataset = load_dataset(_dataset_of(flags.networks), flags.data_dir)
     classes = parse_classes(flags.classes, dataset.class_names) or tuple(range(dataset.num_classes))
-    given = {"mean": MEAN, "std": STD, "class_names": dataset.class_names}
-    models = {name: osp_jax.from_linen(*load(name, flags.models), **given) for name in flags.networks}
-    results = {"dataset": dataset.variant, "test_images": len(dataset.test.labels), "networks": {}, "rows": []}
-    results["images_per_class"] = flags.images_per_class
-    for name, model in models.items():
-        start = time.perf_counter()
-        statistics = osp_jax.collect_statistics(model, dataset.train.images, dataset.train.labels)
-        seconds = time.perf_counter() - start
+    results = _begun(flags.json)
+    results |= {"dataset": dataset.variant, "test_images": len(dataset.test.labels)}
+    results |= {"images_per_class": flags.images_per_class}
+    budget = dict.fromkeys(("retain_per_class", "forget_per_class"), flags.images_per_class)
+    for name in flags.networks:
+        model, statistics, seconds = _brought(name, flags, dataset)
         counts = _counts(model, [model], dataset)[0]
         before = {"accuracy": float(np.trace(counts) / counts.sum()), "statistics_seconds": seconds}
-        results["networks"][name] = before
-        print(f"{name}: {before['accuracy']:.2%} right, statistics in {seconds:.0f} s", flush=True)
+        print(f"{name}: {before['accuracy']:.2%} right", flush=True)
+        results["networks"][name] = before | {"provenance": _provenance()}
+        answers = {}
         for method in flags.methods:
-            budget = dict.fromkeys(("retain_per_class", "forget_per_class"), flags.images_per_class)
-            answers = [_answer(model, method, c, statistics, dataset, budget) for c in classes]
-            results["rows"] += _judged(model, name, method, classes, answers, counts, dataset)
-            _show(results["rows"], name, method)
-            if flags.json is not None:
-                _write(results, flags.json)
+            print(f"{name}: {method}", flush=True)
+            answers[method] = [_answer(model, method, c, statistics, dataset, budget) for c in classes]
+        for group in _judged_together(model, answers):
+            found = _judged(model, name, {method: answers[method] for method in group}, classes, counts, dataset)
+            results["rows"] = _merged(results["rows"], found)
+            _show(HEADER, rows(found))
+            _write(results, flags.json)
+        if name in IMPORTED:
+            given = (flags.home, classes, flags.models, flags.scratch, dataset)
+            results["home"] = _merged(results["home"], take_home(name, flags.scratch / name, *given))
+            _show(HOME_HEADER, home_rows([row for row in results["home"] if row["network"] == name]))
+            _write(results, flags.json)
+
+
+def _brought(name: str, flags: Any, dataset: Dataset) -> tuple[Model, Statistics, float]:
+    """(the network, its statistics, the seconds that they took together with bringing the network in)."""
+    start = time.perf_counter()
+    if name in IMPORTED:
+        workdir = imports.import_model(name, flags.models, flags.data_dir, flags.scratch)
+        seconds, trained = time.perf_counter() - start, load_workdir(workdir)
+        return trained.model, stored_statistics(trained, workdir), seconds
+    given = {"mean": MEAN, "std": STD, "class_names": dataset.class_names}
+    model = osp_jax.from_linen(*load(name, flags.models), **given)
+    statistics = osp_jax.collect_statistics(model, dataset.train.images, dataset.train.labels)
+    return model, statistics, time.perf_counter() - start
 
 
 class _Answer(NamedTuple):
@@ -90,20 +126,34 @@ def _answer(
     return _Answer(result.model, time.perf_counter() - start, result.report["harm"], refused)
 
 
+def _judged_together(model: Model, answers: dict[str, list[_Answer]]) -> list[list[str]]:
+    """Methods in groups, each of which is judged in one pass: those that change no convolution kernel share one."""
+    leaves = leaves_by_path(model.variables)
+
+    def changes_convolutions(method: str) -> bool:
+        made = [answer.model.variables for answer in answers[method] if answer.model is not None]
+        return any(leaves[path].ndim > 3 for path in (differing_paths(model.variables, made) if made else ()))
+
+    alone = [method for method in answers if changes_convolutions(method)]
+    together = [method for method in answers if method not in alone]
+    return [group for group in (together, *([method] for method in alone)) if group]
+
+
 def _judged(
     model: Model,
     network: str,
-    method: str,
+    answers: dict[str, list[_Answer]],
     classes: Sequence[int],
-    answers: Sequence[_Answer],
     before: np.ndarray,
     dataset: Dataset,
 ) -> list[dict[str, Any]]:
-    """A row a class, with accuracies on the test images."""
-    made = [answer.model for answer in answers if answer.model is not None]
+    """A row a method and class, with accuracies on the test images."""
+    made = [answer.model for each in answers.values() for answer in each if answer.model is not None]
     counts = iter(_counts(model, made, dataset) if made else ())
     found = []
-    for forgotten, answer in zip(classes, answers, strict=True):
+    for method, forgotten, answer in [
+        (method, *pair) for method, each in answers.items() for pair in zip(classes, each, strict=True)
+    ]:
         was = accuracies(before[None], [(forgotten,)])[0]
         now = accuracies(next(counts)[None], [(forgotten,)])[0] if answer.model is not None else {}
         found.append(
@@ -130,23 +180,49 @@ def _counts(model: Model, models: Sequence[Model], dataset: Dataset) -> np.ndarr
     return evaluate_all(model, models, dataset.test, np.arange(len(dataset.test.labels)))
 
 
-def _show(found: list[dict[str, Any]], network: str, method: str) -> None:
-    of_method = [row for row in found if (row["network"], row["method"]) == (network, method)]
-    for cells in rows(of_method):
-        print(", ".join(f"{head} {cell}" for head, cell in zip(HEADER, cells, strict=True)), flush=True)
+def _merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows, those of the networks and methods of `new` in place of older ones."""
+    measured = {(row["network"], row["method"]) for row in new}
+    return [row for row in old if (row["network"], row["method"]) not in measured] + new
 
 
-def _write(results: dict[str, Any], file: Path) -> None:
-    from osp_jax.runtime.provenance import provenance
+def _show(header: Sequence[str], found: list[list[str]]) -> None:
+    for cells in found:
+        print(", ".join(f"{head} {cell}" for head, cell in zip(header, cells, strict=True)), flush=True)
+
+
+def _begun(file: Path | None) -> dict[str, Any]:
+    """What the file has, if there is one."""
+    from osp_jax.runtime.workdir import read_json
+
+    begun = read_json(file) if file is not None and file.exists() else {}
+    return {"networks": {}, "rows": [], "home": []} | begun
+
+
+def _write(results: dict[str, Any], file: Path | None) -> None:
     from osp_jax.runtime.workdir import write_json
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {**results, "provenance": provenance(seed=0)})
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, results)
+
+
+def _provenance() -> dict[str, Any]:
+    from osp_jax.runtime.provenance import provenance
+
+    return provenance(seed=0)
+
+
+def _dataset_of(networks: Sequence[str]) -> str:
+    found = {IMPORTED[name].dataset if name in IMPORTED else "cifar10" for name in networks}
+    if len(found) > 1:
+        raise InputError(f"the networks were trained on {' and '.join(sorted(found))}; name those of one data set")
+    return found.pop()
 
 
 def _network(text: str) -> str:
-    if text not in NETWORKS:
-        raise unknown("network", text, NETWORKS)
+    if text not in (*NETWORKS, *IMPORTED):
+        raise unknown("network", text, (*NETWORKS, *IMPORTED))
     return text
 
 

@@ -1,6 +1,6 @@
 """The table of the networks of other people: what each method leaves, loses, and is refused for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean, median
 from typing import Any
 
@@ -15,6 +15,17 @@ HEADER = [
     "Handed back, worst change",
     "Seconds",
 ]
+HOME_HEADER = [
+    "Network",
+    "Method",
+    "File",
+    "Handed out",
+    "Entries",
+    "Changed by the method",
+    "Others identical",
+    "Predictions that differ",
+    "Largest difference of a logit",
+]
 _NOTHING = "-"
 
 
@@ -24,22 +35,68 @@ def rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return [_row(pair, [row for row in found if (row["network"], row["method"]) == pair]) for pair in pairs]
 
 
+def home_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A row for each network and method, under `HOME_HEADER`, from rows a class."""
+    pairs = dict.fromkeys((row["network"], row["method"]) for row in found)
+    return [_home_row(pair, [row for row in found if (row["network"], row["method"]) == pair]) for pair in pairs]
+
+
 def markdown(results: dict[str, Any]) -> str:
-    """What `python -m benchmarks.brought --json` wrote, as a table with what it was measured on."""
+    """What `python -m benchmarks.brought --json` wrote, as tables with what they were measured on."""
     from osp_jax.report.tables import markdown_table
 
-    made = results["provenance"]
     networks = ", ".join(f"{name} {of['accuracy']:.2%}" for name, of in results["networks"].items())
+    home = results["home"]
     return (
         f"{results['dataset']}, {results['test_images']:,} test images; accuracy before: {networks}. Each class "
         f"forgotten in turn by each method with its default settings and, where it sees images, up to "
         f"{results['images_per_class']} of a class; on the class in percent, on the others in points against the "
         "network before. Refused: by the harm check with its default limits, over all classes; the "
         "figures before that column count refused models too. Seconds: the median of a request, with the check and, "
-        f"in the first one, compilation; statistics were at hand. On {made['device']}, `{made['command']}`:\n\n"
+        f"in the first one, compilation; statistics were at hand. {_measured(results['networks'])}\n\n"
         + markdown_table(HEADER, rows(results["rows"]))
         + _errors(results["rows"])
+        + (_HOME.format(images=results["test_images"]) + markdown_table(HOME_HEADER, home_rows(home)) if home else "")
     )
+
+
+_HOME = (
+    "\nTaken home: each file of PyTorch was imported, each class forgotten in turn, and each result exported as a file of "
+    "the format that came in. Entries are those of the file; the ones that the method did not change were compared bit "
+    "for bit. Predictions and logits are those of PyTorch, which loads the exported file strictly under its own keys, "
+    "against those of JAX on {images:,} test images, the most over all classes.\n\n"
+)
+
+
+def _measured(networks: dict[str, Any]) -> str:
+    """'Measured on DEVICE by `COMMAND` (NETWORKS)', of each command."""
+    made = {}
+    for name, of in networks.items():
+        made.setdefault((of["provenance"]["device"], of["provenance"]["command"]), []).append(name)
+    parts = [f"{', '.join(names)} on {device} by `{command}`" for (device, command), names in made.items()]
+    return f"Measured: {'; '.join(parts)}:"
+
+
+def _home_row(pair: tuple[str, str], of_pair: Sequence[dict[str, Any]]) -> list[str]:
+    made = [row for row in of_pair if not row["refused"]]
+    cells = [*pair, of_pair[0]["file"], f"{len(made)} of {len(of_pair)}"]
+    if not made:
+        return [*cells, *[_NOTHING] * (len(HOME_HEADER) - len(cells))]
+    others = sum(row["entries"] - row["changed"] for row in made)
+    wrong = sum(row["wrong"] for row in made)
+    return [
+        *cells,
+        _span(row["entries"] for row in made),
+        _span(row["changed"] for row in made),
+        "all" if not wrong else f"{others - wrong} of {others}",
+        f"{max(row['differing'] for row in made)} of {made[0]['images']:,}",
+        f"{max(row['difference'] for row in made):.1e} of {max(row['largest'] for row in made):.0f}",
+    ]
+
+
+def _span(values: Iterable[int]) -> str:
+    found = sorted(set(values))
+    return "-".join(map(str, (found[0], found[-1]) if len(found) > 1 else found))
 
 
 def _row(pair: tuple[str, str], of_pair: Sequence[dict[str, Any]]) -> list[str]:
