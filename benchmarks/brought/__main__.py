@@ -4,8 +4,8 @@ python -m benchmarks.brought --models=DIR --data_dir=DIR [--networks=resnet20,vi
 
 The folder --models holds the weights of `benchmarks.brought.networks` (Flax, read here) and of
 `benchmarks.brought.imports` (PyTorch, imported by `experiments.import_model`; PyTorch must be installed). Nothing is
-chosen for a network: this is what a user gets who brings one. What the harm check of `osp_jax.unlearn` refuses is judged
-too, since the error carries it. The results of the method --home are also taken home from PyTorch networks:
+chosen for a network: this is what a user gets who brings one. What the harm check of `osp_jax.unlearn` refuses is
+judged too, since the error carries it. The results of the method --home on PyTorch networks are also taken home:
 `experiments.export` writes each as a file of the format that came in, and PyTorch reads it.
 
 With --json, what is finished is kept there as soon as it is; what the file has of other networks and methods stays, so

@@ -124,9 +124,9 @@ def _torch_logits(name: str, content: Mapping[str, Any], split: Split, model: Mo
 
     network = getattr(torch_networks, name)()
     tensors = {key.removeprefix("state_dict."): torch.from_numpy(value) for key, value in _arrays(content).items()}
-    # A network that was saved within DataParallel has its keys behind 'module.', and is read within one.
-    wrapped = torch.nn.DataParallel(network) if all(key.startswith("module.") for key in tensors) else network
-    wrapped.load_state_dict(tensors, strict=True)
+    # A network that was saved within DataParallel has its keys behind 'module.'.
+    within = torch.nn.ModuleDict({"module": network}) if all(key.startswith("module.") for key in tensors) else network
+    within.load_state_dict(tensors, strict=True)
     mean, std = (torch.tensor(moments, dtype=torch.float32)[:, None, None] for moments in (model.mean, model.std))
     network.eval()
     found = []

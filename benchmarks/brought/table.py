@@ -61,10 +61,10 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 _HOME = (
-    "\nTaken home: each file of PyTorch was imported, each class forgotten in turn, and each result exported as a file of "
-    "the format that came in. Entries are those of the file; the ones that the method did not change were compared bit "
-    "for bit. Predictions and logits are those of PyTorch, which loads the exported file strictly under its own keys, "
-    "against those of JAX on {images:,} test images, the most over all classes.\n\n"
+    "\nTaken home: each file of PyTorch was imported, each class forgotten in turn, and each result exported as a file "
+    "of the format that came in. Entries are those of the file; the ones that the method did not change were compared "
+    "bit for bit. Predictions and logits are those of PyTorch, which loads the exported file strictly under its own "
+    "keys, against those of JAX on {images:,} test images, the most over all classes.\n\n"
 )
 
 

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from flax import serialization
 
+import osp_jax
 from benchmarks.brought import __main__ as command
-from benchmarks.brought import networks
-from benchmarks.brought.table import HEADER, markdown, rows
+from benchmarks.brought import imports, networks
+from benchmarks.brought.home import compared_files, compared_logits
+from benchmarks.brought.table import HEADER, HOME_HEADER, home_rows, markdown, rows
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.runtime.errors import InputError
+from osp_jax.trees import edited, leaves_by_path
 
 SMALL = {
     "resnet": networks.ResNet(num_blocks=(1, 1), c_hidden=(2, 4)),
@@ -113,22 +116,87 @@ def test_the_table_has_means_and_worst_and_what_was_handed_back():
     assert "cannot act" in second.values()
 
 
-def test_the_command_judges_each_class_and_keeps_what_it_found(tmp_path, monkeypatch, capsys):
+def home_row(number, **changed):
+    given = {"network": "vit", "method": "osp-fit", "class": number, "file": "vit.pt", "refused": False, "images": 100}
+    given |= {"entries": 5, "changed": 2, "identical": 3, "wrong": 0, "lost": 0, "added": 0}
+    return given | {"differing": 0, "difference": 1e-5, "largest": 8.0} | changed
+
+
+def test_what_goes_home_has_the_worst_of_all_classes():
+    (cells,) = home_rows([home_row(0), home_row(1, differing=3, changed=1, wrong=1), home_row(2, difference=4e-5)])
+    found = dict(zip(HOME_HEADER, cells, strict=True))
+    assert found["Handed out"] == "3 of 3"
+    assert found["Changed by the method"] == "1-2"
+    assert found["Others identical"] == "9 of 10"
+    assert found["Predictions that differ"] == "3 of 100"
+    assert found["Largest difference of a logit"] == "4.0e-05 of 8"
+
+
+def test_refused_requests_are_counted_and_have_no_figures():
+    assert home_rows([home_row(0), {**home_row(1), "refused": True}])[0][3] == "1 of 2"
+    refused = {key: home_row(0)[key] for key in ("network", "method", "class", "file")} | {"refused": True}
+    assert home_rows([refused])[0][4:] == ["-"] * 5
+
+
+def test_a_file_is_compared_bit_for_bit():
+    before = {"net.a": np.float32([0.0, 1.0]), "net.b": np.float32([2.0]), "net.c": np.int64(7), "best": 91.7}
+    after = {"net.a": np.float32([-0.0, 1.0]), "net.b": np.float32([3.0]), "net.c": np.int32(7), "new": 1}
+    assert compared_files(before, after, ["b"]) == {
+        "entries": 4,
+        "changed": 1,
+        "identical": 0,
+        "wrong": 3,  # a sign of zero, a dtype, and an entry that is lost
+        "lost": 1,
+        "added": 1,
+    }
+    assert compared_files(before, before, ["b"])["identical"] == 4
+    # 'b' is no name of 'net.sub'; a name stands behind a whole part.
+    assert compared_files({"net.sub": np.float32([1.0])}, {"net.sub": np.float32([2.0])}, ["b"])["wrong"] == 1
+
+
+def test_logits_are_compared_by_prediction_and_by_difference():
+    ours, theirs = np.float32([[1.0, 2.0], [3.0, 0.0]]), np.float32([[1.0, 2.5], [-3.0, 0.0]])
+    assert compared_logits(ours, theirs) == {"images": 2, "differing": 1, "difference": 6.0, "largest": 3.0}
+
+
+def test_networks_of_two_data_sets_are_not_measured_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["brought", f"--models={tmp_path}", "--networks=vit,micronet"])
+    with pytest.raises(InputError, match="cifar10 and cifar100"):
+        command.main()
+
+
+def test_a_command_that_fails_is_told_with_its_last_line():
+    with pytest.raises(InputError, match=r"experiments.unlearn --out=x ended with exit code 2: .*--workdir"):
+        imports.run("experiments.unlearn", {"out": "x"})
+
+
+def small_dataset():
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (80, 8, 8, 3), np.uint8), (np.arange(80) % 10).astype(np.int32)
     split = Split(images, labels)
-    dataset = Dataset("cifar10", "small images", tuple("abcdefghij"), split, split)
-    module = SMALL["resnet"]
+    return Dataset("cifar10", "small images", tuple("abcdefghij"), split, split)
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Runs the command on a small network and small images, and returns what it wrote."""
+    module, file = SMALL["resnet"], tmp_path / "brought" / "results.json"
     variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
-    monkeypatch.setattr(command, "load_dataset", lambda *_: dataset)
+    monkeypatch.setattr(command, "load_dataset", lambda *_: small_dataset())
     monkeypatch.setattr(command, "load", lambda *_: (module, variables))
-    file = tmp_path / "brought" / "results.json"
-    given = [f"--models={tmp_path}", "--networks=resnet", "--methods=logit-mask,osp", "--classes=b,3", f"--json={file}"]
-    monkeypatch.setattr(sys, "argv", ["brought", *given])
 
-    command.main()
+    def run(**flags):
+        words = {"models": tmp_path, "networks": "resnet", "json": file, **flags}
+        monkeypatch.setattr(sys, "argv", ["brought", *(f"--{name}={value}" for name, value in words.items())])
+        command.main()
+        return json.loads(file.read_text())
 
-    results = json.loads(file.read_text())
+    return run
+
+
+def test_the_command_judges_each_class_and_keeps_what_it_found(measured, capsys):
+    results = measured(methods="logit-mask,osp", classes="b,3")
+
     assert [(row["method"], row["class"]) for row in results["rows"]] == [
         (method, number) for method in ("logit-mask", "osp") for number in (1, 3)
     ]
@@ -139,3 +207,29 @@ def test_the_command_judges_each_class_and_keeps_what_it_found(tmp_path, monkeyp
     assert results["rows"][0]["forgotten_after"] == 0
     assert "logit-mask" in markdown(results)
     assert "logit-mask" in capsys.readouterr().out
+
+
+def test_a_second_measurement_replaces_its_own_rows_only(measured):
+    first = measured(methods="logit-mask,osp", classes="1")
+    second = measured(methods="osp", classes="2")
+
+    assert [(row["method"], row["class"]) for row in second["rows"]] == [("logit-mask", 1), ("osp", 2)]
+    assert second["rows"][0] == first["rows"][0]
+
+
+def test_methods_that_change_convolutions_are_judged_by_themselves():
+    module = SMALL["resnet"]
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+    model = osp_jax.from_linen(module, variables, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=tuple("abcdefghij"))
+
+    def answer(path):
+        leaf = leaves_by_path(variables)[path]
+        return [command._Answer(model.replace(variables=edited(variables, {path: leaf + 1})), 0.0)]
+
+    answers = {
+        "head": answer("params/Dense_0/kernel"),
+        "convolution": answer("params/Conv_0/kernel"),
+        "norm": answer("params/BatchNorm_0/scale"),
+        "error": [command._Answer(None, 0.0, error="no")],
+    }
+    assert command._judged_together(model, answers) == [["head", "norm", "error"], ["convolution"]]
