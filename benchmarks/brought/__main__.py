@@ -72,7 +72,8 @@ def main() -> None:
         counts = _counts(model, [model], dataset)[0]
         before = {"accuracy": float(np.trace(counts) / counts.sum()), "statistics_seconds": seconds}
         print(f"{name}: {before['accuracy']:.2%} right", flush=True)
-        results["networks"][name] = before | {"provenance": _provenance()}
+        runs = _with_run(results["networks"].get(name, {}).get("runs", []), flags.methods)
+        results["networks"][name] = before | {"runs": runs}
         answers = {}
         for method in flags.methods:
             print(f"{name}: {method}", flush=True)
@@ -207,10 +208,12 @@ def _write(results: dict[str, Any], file: Path | None) -> None:
         write_json(file, results)
 
 
-def _provenance() -> dict[str, Any]:
+def _with_run(runs: list[dict[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
+    """The provenance of each run that measured a network, with its methods; those of this run leave older ones."""
     from osp_jax.runtime.provenance import provenance
 
-    return provenance(seed=0)
+    older = [{**run, "methods": [method for method in run["methods"] if method not in methods]} for run in runs]
+    return [run for run in older if run["methods"]] + [{"methods": list(methods), **provenance(seed=0)}]
 
 
 def _dataset_of(networks: Sequence[str]) -> str:

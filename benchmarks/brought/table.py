@@ -69,10 +69,10 @@ _HOME = (
 
 
 def _measured(networks: dict[str, Any]) -> str:
-    """'Measured on DEVICE by `COMMAND` (NETWORKS)', of each command."""
+    """'Measured: NETWORKS on DEVICE by `COMMAND`', of each command."""
     made = {}
-    for name, of in networks.items():
-        made.setdefault((of["provenance"]["device"], of["provenance"]["command"]), []).append(name)
+    for name, run in ((name, run) for name, of in networks.items() for run in of["runs"]):
+        made.setdefault((run["device"], run["command"]), []).append(name)
     parts = [f"{', '.join(names)} on {device} by `{command}`" for (device, command), names in made.items()]
     return f"Measured: {'; '.join(parts)}:"
 

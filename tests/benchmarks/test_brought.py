@@ -215,6 +215,7 @@ def test_a_second_measurement_replaces_its_own_rows_only(measured):
 
     assert [(row["method"], row["class"]) for row in second["rows"]] == [("logit-mask", 1), ("osp", 2)]
     assert second["rows"][0] == first["rows"][0]
+    assert [run["methods"] for run in second["networks"]["resnet"]["runs"]] == [["logit-mask"], ["osp"]]
 
 
 def test_methods_that_change_convolutions_are_judged_by_themselves():
