@@ -25,11 +25,10 @@ _COLLECTIONS = ("params", "batch_stats")
 
 @dataclass(frozen=True)
 class _Match:
-    """One way to read the keys: the file's key by parts, the network's path by parts, and whether a prefix was cut."""
+    """One way to read the keys: the file's key by parts, the network's path by parts."""
 
     found: dict[_Parts, str]
     asked: dict[_Parts, str]
-    cut: bool
 
     @property
     def hits(self) -> int:
@@ -141,7 +140,7 @@ def _aligned(
             continue
         prefix = _prefix(file, asked, keys_in_file, wanted, where)
         found = {parts[len(prefix) :]: key for parts, key in file.items() if parts[: len(prefix)] == prefix}
-        match = _Match(found, asked, bool(prefix))
+        match = _Match(found, asked)
         if best is None or match.hits > best.hits:
             best = match
     return best
