@@ -214,9 +214,11 @@ def test_what_lies_beside_the_network_is_named(saved):
 @pytest.mark.parametrize(
     ("content", "name", "remedy"),
     [
-        (Net(), "Net", "model.state_dict()"),
-        ({"state_dict": STATE, "args": argparse.Namespace(lr=1)}, "argparse.Namespace", "model.state_dict()"),
-        ({"state_dict": STATE, "best": np.float64(1)}, "multiarray.scalar", "checkpoint['state_dict']"),
+        (Net(), "Net", "False).state_dict(), NEW)"),
+        ({"epoch": 1, "model": Net()}, "Net", "False)[KEY].state_dict(), NEW)"),
+        ({"state_dict": STATE, "args": argparse.Namespace(lr=1)}, "argparse.Namespace", "False)['state_dict'], NEW)"),
+        ({"state_dict": STATE, "best": np.float64(1)}, "multiarray.scalar", "False)['state_dict'], NEW)"),
+        ({"state_dict": {"a": np.ones(3)}}, "multiarray._reconstruct", "{k: torch.tensor(v) for k, v"),
     ],
 )
 def test_what_weights_only_refuses_is_named_with_its_remedy(saved, content, name, remedy):

@@ -141,6 +141,11 @@ def test_another_network_is_named():
     assert "it is empty" in refusal({}, TORCH)
 
 
+def test_one_part_of_several_is_named():
+    with pytest.raises(InputError, match=r"one of several parts, and lacks 'fc\.bias'"):
+        matched(without(TORCH, "fc.bias"), TORCH, "model-00001-of-00002.safetensors")
+
+
 def test_keys_that_the_network_does_not_have_are_named():
     said = refusal({**TORCH, "layer2.weight": (8,), "layer2.bias": (8,)}, TORCH)
 

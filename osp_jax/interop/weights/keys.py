@@ -192,6 +192,8 @@ def _is_beside(parts: _Parts, key: str) -> bool:
 
 def _missing(where: str, missing: list[str], extra: list[str], keys_in_file: _Shapes, wanted: _Shapes) -> InputError:
     first, another = missing[0], "the network of --network is another one"
+    if re.search(r"-\d+-of-\d+", where):
+        return InputError(f"{where} is one of several parts, and lacks {shown(first)}; join all parts to one file")
     if len(missing) == sum(_last(path) not in _COUNTERS for path in wanted):
         held = f"it begins with {shown(next(iter(keys_in_file)))}" if keys_in_file else "it is empty"
         return InputError(f"{where} has no key of the network, as {shown(first)}: {held}; {another}")

@@ -174,6 +174,8 @@ def _item_folder(path: Path) -> Path:
     files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix in _WEIGHTS and entry.is_file()]
     if files:
         raise InputError(f"{path} is a folder; give the file in it: {path / files[0]}")
+    if (path / "data.pkl").is_file():
+        raise InputError(f"{path} is an unpacked PyTorch file; give the file itself, not unpacked")
     raise InputError(f"{path} is a folder without an Orbax checkpoint; give a weight file, or the folder of one step")
 
 

@@ -203,27 +203,38 @@ def _loaded(path: Path, data: bytes) -> Any:
     except MemoryError:
         raise
     except pickle.UnpicklingError as error:
-        raise _refused(path, str(error)) from error
+        raise _refused(path, data, str(error)) from error
     except Exception as error:  # nothing of ours runs here, and damaged bytes raise errors of every kind
         reason = re.split(r"(?<=[.:]) ", " ".join(str(error).split()))[0][:120] or type(error).__name__
         raise InputError(f"{path} is a damaged PyTorch file ({reason}); download or save it again") from error
 
 
-def _refused(path: Path, reason: str) -> InputError:
+def _refused(path: Path, data: bytes, reason: str) -> InputError:
     """What to do about a file that `weights_only` refuses."""
     named = re.search(r"GLOBAL (\S+) was not an allowed global", reason) or re.search(r"global:? (\S+\.\S+)", reason)
     if named is None:
         reason = " ".join(reason.split("WeightsUnpickler error:")[-1].split()).partition(" Check the documentation")[0]
-        return InputError(
-            f"{path} cannot be read as weights ({reason[:120]}); save the weights alone: "
-            "torch.save(model.state_dict(), FILE)"
-        )
-    name = printable(named[1])
-    if name.startswith(("numpy.", "_codecs.")):
-        remedy = "keep its tensors alone: torch.save(checkpoint['state_dict'], FILE)"
+        return InputError(f"{path} is a damaged PyTorch file ({reason[:120]}); download or save it again")
+    pickled = _pickled(data)
+    inner = "[KEY]" if pickled[2:3] == b"}" else ""
+    if b"torch.nn.modules." in pickled:
+        weights = f"torch.load(FILE, weights_only=False){inner}.state_dict()"
+    elif "_reconstruct" in named[1]:
+        weights = "{k: torch.tensor(v) for k, v in torch.load(FILE, weights_only=False)['state_dict'].items()}"
     else:
-        remedy = "save the weights alone: torch.save(model.state_dict(), FILE)"
-    return InputError(f"{path} holds more than tensors ({name}), and loading that can run code; {remedy}")
+        weights = "torch.load(FILE, weights_only=False)['state_dict']"
+    return InputError(
+        f"{path} holds more than tensors ({printable(named[1])}), and loading that can run code; where you trust it, "
+        f"save its tensors alone: torch.save({weights}, NEW)"
+    )
+
+
+def _pickled(data: bytes) -> bytes:
+    """The beginning of the pickle of the object in a file."""
+    if data.startswith(ZIP):
+        return data[max(0, data.find(b"\x80\x02", data.find(b"data.pkl"))) :][:1_000_000]
+    # Before it lie three others: a number, a version and the system.
+    return b"\x80\x02" + b".\x80\x02".join(data[:1_000_000].split(b".\x80\x02")[3:])
 
 
 def _is_tensor(value: Any) -> bool:
