@@ -251,6 +251,23 @@ def test_orbax_folders_of_every_layout_are_read_and_written_again(tmp_path, save
     } == {str(file.relative_to(out)) for file in out.rglob("*") if "/d/" not in str(file) and "ocdbt" not in str(file)}
 
 
+def test_an_orbax_folder_of_2023_is_read_and_written_again(tmp_path, state):
+    """It has no `_METADATA`, and a tree file that holds small arrays itself."""
+    path, out = tmp_path / "in", tmp_path / "out"
+    save_files(path, state)
+    for name in ("_METADATA", "_CHECKPOINT_METADATA"):
+        (path / name).unlink()
+    tree = {"params": {"layers": {"0": {"w": "PLACEHOLDER://params.layers.0.w"}}}, "scale": np.float32([2])}
+    (path / "checkpoint").write_bytes(serialization.msgpack_serialize(tree))
+
+    rewrite(path, out, {"scale": [3], "params/layers/0/w": np.full((2, 3), 5)})
+
+    read = read_weights(out).arrays
+    assert read["scale"].tolist() == [3]
+    assert read["params/layers/0/w"].tolist() == np.full((2, 3), 5).tolist()
+    assert same(read["params/layers/1/w"], state["params"]["layers"][1]["w"])
+
+
 def test_a_rewritten_orbax_folder_does_not_hold_the_old_values(tmp_path):
     """OCDBT keeps versions: a value that is only replaced is still in the folder."""
     secret = np.frombuffer(np.random.default_rng(0).bytes(4096), np.int32)
@@ -353,6 +370,8 @@ def header(tensors: dict[str, Any], size: int) -> bytes:
         (2**63).to_bytes(8, "little") + b'{"a"',
         (50).to_bytes(8, "little") + b"{}",
         header({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}, 8),
+        header({"a": {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [0, 0]}}, 0),
+        header({"a": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}, 4),
         header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}, 16),
         header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 4),
         header({"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}}, 8),
@@ -378,6 +397,7 @@ def test_a_malicious_safetensors_header_is_refused(tmp_path, content):
         msgpack.ExtType(1, b"no array"),
         msgpack.ExtType(1, msgpack.packb(((2,), "object", b"\0" * 16))),
         msgpack.ExtType(1, msgpack.packb(((2**40, 2**40), "float32", b""))),
+        msgpack.ExtType(1, msgpack.packb(((0, 2**63), "float32", b""))),
         msgpack.ExtType(1, msgpack.packb(((3,), "float32", b"\0" * 8))),
         msgpack.ExtType(1, msgpack.packb(((-1,), "float32", b""))),
         {"__msgpack_chunked_array__": True, "shape": {"0": 9}, "chunks": {"0": msgpack.ExtType(1, b"")}},

@@ -110,7 +110,7 @@ def _stored(content: bytes, offset: int) -> Stored:
     match msgpack.unpackb(content, raw=False):
         case [list(shape), str(name), bytes(values)] if name in DTYPES:
             shape = tuple(shape)
-            if all(type(axis) is int and axis >= 0 for axis in shape) and len(shape) <= 32:
+            if all(type(axis) is int and axis >= 0 for axis in shape):
                 dtype = DTYPES[name]
                 at = content.rfind(values) if values else len(content)
                 if fits(dtype, shape, len(values)) and at + len(values) == len(content):

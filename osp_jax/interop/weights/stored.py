@@ -1,5 +1,6 @@
 """Arrays that lie in a file as plain bytes: where, and how some of them are replaced while all else stays as it is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,11 +29,9 @@ def array_of(data: bytes, stored: Stored) -> np.ndarray:
 
 
 def fits(dtype: np.dtype, shape: tuple[int, ...], size: int) -> bool:
-    """Whether `size` bytes are an array of this dtype and shape."""
-    count = dtype.itemsize
-    for axis in shape:
-        count *= axis
-    return count == size
+    """Whether `size` bytes are an array of this dtype and shape, and NumPy can have such a shape."""
+    largest = dtype.itemsize * math.prod(max(axis, 1) for axis in shape)
+    return len(shape) <= 32 and largest < 2**62 and dtype.itemsize * math.prod(shape) == size
 
 
 def replaced(data: bytes, layout: Mapping[str, Stored], changes: Mapping[str, np.ndarray]) -> bytearray:
