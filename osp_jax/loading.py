@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from osp_jax.audit.subject import Subject
 from osp_jax.data.augment import Preparation
+from osp_jax.data.paths import own_place
 from osp_jax.data.sources import Dataset, Split, load_data
 from osp_jax.data.splits import parse_classes
 from osp_jax.interop.linen import from_linen
@@ -87,6 +88,13 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
             raise InputError(
                 f"the model was trained with {what} {short[0]}, but the data have {short[1]}; check --data_dir"
             )
+    counts = [(what, len(split.labels)) for what, split in (("num_train", dataset.train), ("num_test", dataset.test))]
+    if own_place(data["name"]) and (differing := [pair for pair in counts if pair[1] != wanted.get(*pair)]):
+        (what, count), *_ = differing
+        raise InputError(
+            f"the model came with {wanted[what]} images as {what}, but {dataset.name} has {count} now; restore the "
+            "images of that time (--data_dir), or make the workdir anew"
+        )
     return dataset
 
 

@@ -62,17 +62,19 @@ def in_class_order(dataset: Dataset, names: Sequence[str]) -> Dataset:
     """
     if not names or tuple(names) == dataset.class_names:
         return dataset
-    if unknown := [name for name in names if name not in dataset.class_names]:
+    known = set(dataset.class_names)
+    if unknown := [name for name in names if name not in known]:
         some = ", ".join(dataset.class_names[:12]) + (", ..." if dataset.num_classes > 12 else "")
         raise InputError(
             f"data.class_names has {shown(unknown[0])}, which is no class of {dataset.name}; it has: {some}"
         )
-    if missing := [name for name in dataset.class_names if name not in names]:
+    number = {name: place for place, name in enumerate(names)}
+    if missing := [name for name in dataset.class_names if name not in number]:
         raise InputError(
             f"data.class_names lacks {shown(missing[0])}, a class of {dataset.name}; give each of its "
             f"{dataset.num_classes} classes once, in the order of their numbers"
         )
-    numbers = np.array([list(names).index(name) for name in dataset.class_names], np.int32)
+    numbers = np.array([number[name] for name in dataset.class_names], np.int32)
     train, test = (Split(split.images, numbers[split.labels]) for split in (dataset.train, dataset.test))
     return replace(dataset, class_names=tuple(names), train=train, test=test)
 

@@ -88,7 +88,8 @@ def _reason(path: str, error: Exception) -> str:
             return f"is no image in one of the formats {', '.join(FORMATS)}" if file.read(1) else "is empty (0 bytes)"
     if isinstance(error, Image.DecompressionBombError):
         return f"is too large an image ({' '.join(str(error).split())[:120]})"
-    return f"is a damaged image ({' '.join(str(error).split())[:120] or type(error).__name__})"
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return f"is damaged, or no image of a kind that can be read ({reason})"
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from osp_jax.data.memory import image_bytes, require_memory
 from osp_jax.data.splits import cut_test
 from osp_jax.data.stored import StoredImages, cut
 from osp_jax.runtime.errors import InputError, printable, shown
+from osp_jax.runtime.settings import MOST_PIXELS
+
+_AT_A_TIME = 64  # images that a thread reads in a row
 
 
 def load_image_folder(
@@ -63,6 +67,8 @@ def load_image_folder(
         if deep := sum(header.deep for header in headers):
             notes += (f"{place}: {deep} images of 16 bits a pixel are scaled to 8 bits (divided by 256)",)
     height, width = (image_size, image_size) if image_size else (first.height, first.width)
+    if max(height, width) > MOST_PIXELS:
+        raise InputError(f"images of {place} have {height}x{width} pixels; set data.image_size, such as 224")
     _say(notes)
     if not stream:
         require_memory(
@@ -126,9 +132,13 @@ def _stored(paths: Sequence[str], shape: tuple[int, int, int], image_size: int, 
 
 def _in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Pillow decodes and resizes without Python's lock; the first failure, in order, ends it."""
+
+    def some(start: int) -> list[Any]:
+        return [work(item) for item in items[start : start + _AT_A_TIME]]
+
     with ThreadPoolExecutor() as pool:
         try:
-            return list(pool.map(work, items))
+            return list(chain.from_iterable(pool.map(some, range(0, len(items), _AT_A_TIME))))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -26,7 +26,7 @@ _OTHER_IMAGES = {  # which would be missed in silence
     *(".cr2", ".nef", ".arw", ".dng", ".exr", ".hdr"),
 }
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
-_PASSED_OVER = {"thumbs.db", "desktop.ini", "__macosx"}
+_PASSED_OVER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
 
 
 @dataclass(frozen=True)
@@ -58,30 +58,43 @@ def list_images(place: Path) -> Listing:
         train and test are not the same.
     """
     top = _folders(place)
-    train = next((top[name] for name in TRAIN if name in top), None) if _is_split(place, top) else None
+    train = _training_folder(place, top)
     if train is None:
-        if top and not set(top) - {*TRAIN, *TEST} and not any(name in top for name in TRAIN):
-            raise InputError(f"{place} has {shown(Path(next(iter(top.values()))).name)}, but no folder 'train'; add it")
         found, notes = _classes(place)
         return Listing(found, None, notes)
-    found, notes = _classes(Path(train))
-    tests = [top[name] for name in TEST if name in top]
-    if len(tests) > 1:
-        used, *unused = (repr(Path(path).name) for path in tests)
-        notes += (f"{place}: test images are those of {used}; {' and '.join(unused)} is not used",)
-    if not tests:
+    found, notes = _classes(train)
+    tests = [Path(top[name]) for name in TEST if name in top]
+    labelled = [path for path in tests if _folders(path)]
+    notes += tuple(
+        f"{path} is not used: it has no folders of classes"
+        if path not in labelled
+        else f"{path} is not used: the test images are those of {labelled[0]}"
+        for path in tests
+        if path not in labelled[:1]
+    )
+    if not labelled:
         return Listing(found, None, notes)
-    test, of_test = _classes(Path(tests[0]))
+    test, of_test = _classes(labelled[0])
     _check_same_classes(found, test)
     return Listing(found, test, notes + of_test)
 
 
-def _is_split(place: Path, top: dict[str, str]) -> bool:
-    """Whether a folder 'train' holds classes: it is a class itself where images lie in it beside other classes."""
+def _training_folder(place: Path, top: dict[str, str]) -> Path | None:
+    """The folder 'train' of a set that has one; None where the folders of `place` are classes, as 'train' may be."""
     name = next((name for name in TRAIN if name in top), None)
+    others = sorted(set(top) - {*TRAIN, *TEST})
     if name is None:
-        return False
-    return bool(_folders(Path(top[name]))) or not set(top) - {*TRAIN, *TEST}
+        if top and not others:
+            raise InputError(f"{place} has {shown(Path(next(iter(top.values()))).name)}, but no folder 'train'; add it")
+        return None
+    if not _folders(Path(top[name])):
+        return None if others else Path(top[name])
+    if others and not set(top) & set(TEST):
+        raise InputError(
+            f"{top[name]} holds folders, and beside it lie {shown(others[0])} and no test folder; give "
+            f"folder:{top[name]} if its folders are the classes, or rename it if it is a class"
+        )
+    return Path(top[name])
 
 
 def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
@@ -114,10 +127,10 @@ def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
         deeper = _folders(Path(only))
         remedy = f"is it folder:{only}?" if len(deeper) > 1 else "give images of two classes or more"
         raise InputError(f"{root} has one class only, {next(iter(names))!r}; {remedy}")
-    notes = ()
-    if skipped:
-        notes = (f"{root}: {len(skipped)} files in class folders are no images and are not read: {shown(skipped[0])}",)
-    return ClassFolders(root, files), notes
+    beside = [entry.path for entry in _entries(str(root)) if not entry.is_dir() and _is_image(entry)]
+    about = (skipped, "files in class folders are no images and"), (beside, "images beside the class folders")
+    notes = (f"{root}: {len(some)} {what} are not read, such as {shown(some[0])}" for some, what in about if some)
+    return ClassFolders(root, files), tuple(notes)
 
 
 def _folders(place: Path, exact: bool = False) -> dict[str, str]:

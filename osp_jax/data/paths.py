@@ -21,6 +21,9 @@ def check_name(name: object) -> None:
         raise InputError(f"data.name is of type {type(name).__name__}; give the name of a data set, such as cifar10")
     if len(name) > _LONGEST_NAME:
         raise InputError(f"the name of the data set has {len(name)} characters; give at most {_LONGEST_NAME}")
+    if os.path.exists(os.path.expanduser(name)) and not _NAME.fullmatch(name):
+        kind = "folder" if os.path.isdir(os.path.expanduser(name)) else "npz"
+        raise InputError(f"data.name is the path {shown(name)}; give {shown(f'{kind}:{name}')}")
     if not _NAME.fullmatch(name):
         raise InputError(
             f"unknown data set {shown(name)}; give digits, cifar10 or another name of "

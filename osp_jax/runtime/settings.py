@@ -17,6 +17,7 @@ from osp_jax.runtime.errors import InputError, printable, shown
 
 _BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "up to", "min_length": "", "max_length": ""}
 MOST_SEED = 2**31 - 1
+MOST_PIXELS = 16384  # a side of an image
 
 
 def tuples(value: Any) -> Any:
@@ -75,7 +76,7 @@ class Section(BaseModel):
 class Data(Section):
     name: Source = "digits"
     dir: Place = ""
-    image_size: int = Field(0, ge=0, le=16384)
+    image_size: int = Field(0, ge=0, le=MOST_PIXELS)
     channels: Annotated[int, AfterValidator(_channels)] = Field(0, ge=0, le=3, description="0, 1 or 3")
     class_names: Text = ""
     stream: bool = False
