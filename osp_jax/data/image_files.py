@@ -5,6 +5,7 @@ taken, and the orientation that a camera wrote into EXIF is not applied. Images 
 bits are dropped), where Pillow's `convert` would turn most of them white.
 """
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,8 +85,8 @@ def _opened(path: str) -> Iterator[Image.Image]:
 
 def _reason(path: str, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        with open(path, "rb") as file:
-            return f"is no image in one of the formats {', '.join(FORMATS)}" if file.read(1) else "is empty (0 bytes)"
+        empty = not os.path.getsize(path)
+        return "is empty (0 bytes)" if empty else f"is damaged, or no image of the formats {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         return f"is too large an image ({' '.join(str(error).split())[:120]})"
     reason = " ".join(str(error).split())[:120] or type(error).__name__

@@ -68,7 +68,10 @@ def load_image_folder(
             notes += (f"{place}: {deep} images of 16 bits a pixel are scaled to 8 bits (divided by 256)",)
     height, width = (image_size, image_size) if image_size else (first.height, first.width)
     if max(height, width) > MOST_PIXELS:
-        raise InputError(f"images of {place} have {height}x{width} pixels; set data.image_size, such as 224")
+        raise InputError(
+            f"images of {place} have {height}x{width} pixels; set data.image_size (import_model: --image_size) to a "
+            "smaller size, such as 224"
+        )
     _say(notes)
     if not stream:
         require_memory(
@@ -107,7 +110,10 @@ def _check_sizes(paths: Sequence[str], headers: Sequence[Header]) -> None:
         f"{size[0]}x{size[1]} ({shown(paths[i], 200)})"
         for i, size in ((sizes.index(usual), usual), (other, sizes[other]))
     )
-    raise InputError(f"images differ in size: {shapes}; set data.image_size to the pixels a side you want, such as 224")
+    raise InputError(
+        f"images differ in size: {shapes}; set data.image_size (import_model: --image_size) to "
+        "the pixels a side you want, such as 224"
+    )
 
 
 def _decoded(paths: Sequence[str], shape: tuple[int, int, int], image_size: int, place: Path) -> np.ndarray:

@@ -128,8 +128,8 @@ def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
         remedy = f"is it folder:{only}?" if len(deeper) > 1 else "give images of two classes or more"
         raise InputError(f"{root} has one class only, {next(iter(names))!r}; {remedy}")
     beside = [entry.path for entry in _entries(str(root)) if not entry.is_dir() and _is_image(entry)]
-    about = (skipped, "files in class folders are no images and"), (beside, "images beside the class folders")
-    notes = (f"{root}: {len(some)} {what} are not read, such as {shown(some[0])}" for some, what in about if some)
+    about = (skipped, "files in class folders that are no images"), (beside, "images beside the class folders")
+    notes = (f"{root}: not read: {what} ({len(some)}, such as {shown(some[0], 300)})" for some, what in about if some)
     return ClassFolders(root, files), tuple(notes)
 
 
@@ -163,7 +163,8 @@ def _entries(folder: str) -> list[os.DirEntry]:
             found = [entry for entry in entries if not _passed_over(entry.name)]
     except FileNotFoundError as error:
         raise InputError(
-            f"there is no folder {shown(folder, 300)}; correct data.name, or data.dir or --data_dir"
+            f"there is no folder {shown(folder, 300)}; correct data.name (import_model: --data), or give its "
+            "new place as data.dir (--data_dir)"
         ) from error
     except OSError as error:
         raise InputError(f"the folder {shown(folder, 300)} cannot be read ({error.strerror}); correct it") from error

@@ -24,7 +24,7 @@ from osp_jax.data.memory import image_bytes, require_memory
 from osp_jax.data.paths import check_readable
 from osp_jax.data.splits import cut_test
 from osp_jax.data.stored import cut
-from osp_jax.runtime.errors import InputError, printable, shown
+from osp_jax.runtime.errors import InputError, printable
 from osp_jax.runtime.system_errors import code_of
 
 # Names of (images, labels): of the training, then of what can be the test split, the first that is there.
@@ -78,7 +78,7 @@ def load_npz(
     if len({shape[1:] for shape in shapes}) > 1 and not (image_size and (channels or shapes[0][3] == shapes[1][3])):
         raise InputError(
             f"{path}: {pairs[0][0].name} has images of shape {shapes[0][1:]} and {pairs[1][0].name} of "
-            f"{shapes[1][1:]}; set data.image_size and data.channels to what you want"
+            f"{shapes[1][1:]}; set data.image_size and data.channels (import_model: --image_size, --channels)"
         )
     height, width, channels = _shape_read(shapes[0], image_size, channels)
     count, copied = sum(shape[0] for shape in shapes), len(pairs) == 1 or (height, width, channels) != shapes[0][1:]
@@ -129,7 +129,10 @@ def _arrays_of(path: Path) -> dict[str, _Array]:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     if not path.exists():
-        raise InputError(f"there is no file {path}; correct data.name, or data.dir or --data_dir")
+        raise InputError(
+            f"there is no file {path}; correct data.name (import_model: --data), or give its new "
+            "place as data.dir (--data_dir)"
+        )
     check_readable(path)
     try:
         yield
@@ -166,7 +169,7 @@ def _chosen(path: Path, arrays: dict[str, _Array]) -> tuple[list[tuple[_Array, _
                 )
         return pairs[:2], [images for images, _ in pairs[2:]]
     there = ", ".join(array.name for array in arrays.values()) or "no array"
-    raise InputError(f"{path} holds {shown(there, 200)}; name the arrays {_WANTED}")
+    raise InputError(f"{path} holds {printable(there)[:200]}; name the arrays {_WANTED}")
 
 
 def _image_shape(path: Path, array: _Array) -> tuple[int, int, int, int]:

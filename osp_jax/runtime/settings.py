@@ -74,7 +74,9 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    name: Source = "digits"
+    name: Source = Field(
+        "digits", description="'digits', the name of a TFDS set, 'folder:PATH' or 'npz:FILE', in printable characters"
+    )
     dir: Place = ""
     image_size: int = Field(0, ge=0, le=MOST_PIXELS)
     channels: Annotated[int, AfterValidator(_channels)] = Field(0, ge=0, le=3, description="0, 1 or 3")

@@ -102,7 +102,7 @@ def test_what_is_no_text_switch_or_list_is_refused_and_named(name, value):
         ("data.std", (0.5, 0.0, 0.5), "config.data.std is (0.5, 0.0, 0.5); give numbers above 0"),
         ("data.mean", (0.5, math.nan, 0.5), "config.data.mean is (0.5, nan, 0.5); give numbers from 0 to 1"),
         ("orthogonality.schedule", ((0,),), "config.orthogonality.schedule is ((0,),); give pairs (epoch, factor)"),
-        ("data.name", "", "config.data.name is ''; give some text"),
+        ("data.name", "", "config.data.name is ''; give 'digits', the name of a TFDS set"),
         ("data.flip", "yes", "config.data.flip is 'yes'; give True or False"),
         ("data.padd", 3, "config.data.padd is no setting; choose one of: name, dir"),
         ("model", None, "config.model is None; give a group of settings"),
