@@ -36,7 +36,9 @@ _DRAWS = flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=1000,
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
+)
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from experiments import cli
 _MODELS = cli.folder_flag("models", "folder with models that experiments.train wrote", required=True)
 _OUT = cli.folder_flag("out", "folder for results.json, table.md and tradeoff.svg", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
+)
 
 AMOUNTS = (0.1, 0.25, 0.5)
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(1, 21))

@@ -17,7 +17,9 @@ _FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or n
 _NUMBER = flags.DEFINE_integer("number", 16, "of shadow models in each of the two sets; even", upper_bound=4096)
 _OUT = cli.folder_flag("out", "where the sets are written, resumed from and found", required=True)
 _EPOCHS = flags.DEFINE_integer("epochs", 0, "instead of the recipe's; 0: as many", lower_bound=0, upper_bound=10**6)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
+)
 
 
 def main() -> None:

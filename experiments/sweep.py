@@ -21,7 +21,9 @@ _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the images 
 _OUT = cli.folder_flag("out", "folder for results.json and table.md", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
 _PROBES = flags.DEFINE_bool("probes", False, "also ask how well the class is read from the last features")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder, where it is not at the recorded place any more")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
+)
 _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
 
 

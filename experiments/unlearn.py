@@ -19,7 +19,7 @@ _OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as n
 _OUT = cli.folder_flag("out", "where the new model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "the TFDS folder, where it is not at the recorded place any more; read only if needed"
+    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place; read if needed"
 )
 _RETAIN = flags.DEFINE_integer(
     "retain_per_class", None, "retained images of each class that it may see; none: all", **cli.COUNTS
