@@ -14,6 +14,7 @@ that a long measurement can be made in parts. `python -m experiments.tables` mak
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ from osp_jax.methods import get_method
 from osp_jax.model import Model
 from osp_jax.runtime.arguments import path, several, whole
 from osp_jax.runtime.errors import InputError, unknown
+from osp_jax.runtime.provenance import provenance
+from osp_jax.runtime.workdir import read_json, write_json
 from osp_jax.statistics import Statistics
 from osp_jax.trees import differing_paths, leaves_by_path
 
@@ -63,31 +66,28 @@ def main() -> None:
     flags = arguments.parse_args()
     dataset = load_dataset(_dataset_of(flags.networks), flags.data_dir)
     classes = parse_classes(flags.classes, dataset.class_names) or tuple(range(dataset.num_classes))
-    results = _begun(flags.json)
-    results |= {"dataset": dataset.variant, "test_images": len(dataset.test.labels)}
-    results |= {"images_per_class": flags.images_per_class}
+    about = {"dataset": dataset.variant, "test_images": len(dataset.test.labels)}
+    about |= {"images_per_class": flags.images_per_class}
     budget = dict.fromkeys(("retain_per_class", "forget_per_class"), flags.images_per_class)
     for name in flags.networks:
         model, statistics, seconds = _brought(name, flags, dataset)
         counts = _counts(model, [model], dataset)[0]
         before = {"accuracy": float(np.trace(counts) / counts.sum()), "statistics_seconds": seconds}
         print(f"{name}: {before['accuracy']:.2%} right", flush=True)
-        runs = _with_run(results["networks"].get(name, {}).get("runs", []), flags.methods)
-        results["networks"][name] = before | {"runs": runs}
+        keep = partial(_keep, flags.json, about, name, before, {"methods": list(flags.methods), **provenance(seed=0)})
         answers = {}
         for method in flags.methods:
             print(f"{name}: {method}", flush=True)
             answers[method] = [_answer(model, method, c, statistics, dataset, budget) for c in classes]
         for group in _judged_together(model, answers):
             found = _judged(model, name, {method: answers[method] for method in group}, classes, counts, dataset)
-            results["rows"] = _merged(results["rows"], found)
             _show(HEADER, rows(found))
-            _write(results, flags.json)
+            keep(found, [])
         if name in IMPORTED:
             given = (flags.home, classes, flags.models, flags.scratch, dataset)
-            results["home"] = _merged(results["home"], take_home(name, flags.scratch / name, *given))
-            _show(HOME_HEADER, home_rows([row for row in results["home"] if row["network"] == name]))
-            _write(results, flags.json)
+            found = take_home(name, flags.scratch / name, *given)
+            _show(HOME_HEADER, home_rows(found))
+            keep([], found)
 
 
 def _brought(name: str, flags: Any, dataset: Dataset) -> tuple[Model, Statistics, float]:
@@ -192,28 +192,30 @@ def _show(header: Sequence[str], found: list[list[str]]) -> None:
         print(", ".join(f"{head} {cell}" for head, cell in zip(header, cells, strict=True)), flush=True)
 
 
-def _begun(file: Path | None) -> dict[str, Any]:
-    """What the file has, if there is one."""
-    from osp_jax.runtime.workdir import read_json
+def _keep(
+    file: Path | None,
+    about: dict[str, Any],
+    name: str,
+    before: dict[str, Any],
+    run: dict[str, Any],
+    found: list[dict[str, Any]],
+    home: list[dict[str, Any]],
+) -> None:
+    """Adds to the file, if one is given, what was found of a network by a run; it is read anew, as others may write."""
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    results = {"networks": {}, "rows": [], "home": []} | (read_json(file) if file.exists() else {}) | about
+    runs = _with_run(results["networks"].get(name, {}).get("runs", []), run)
+    results["networks"][name] = before | {"runs": runs}
+    results |= {"rows": _merged(results["rows"], found), "home": _merged(results["home"], home)}
+    write_json(file, results)
 
-    begun = read_json(file) if file is not None and file.exists() else {}
-    return {"networks": {}, "rows": [], "home": []} | begun
 
-
-def _write(results: dict[str, Any], file: Path | None) -> None:
-    from osp_jax.runtime.workdir import write_json
-
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, results)
-
-
-def _with_run(runs: list[dict[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """The provenance of each run that measured a network, with its methods; those of this run leave older ones."""
-    from osp_jax.runtime.provenance import provenance
-
-    older = [{**run, "methods": [method for method in run["methods"] if method not in methods]} for run in runs]
-    return [run for run in older if run["methods"]] + [{"methods": list(methods), **provenance(seed=0)}]
+def _with_run(runs: list[dict[str, Any]], run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The provenance of each run that measured a network, with its methods; those of the new run leave older ones."""
+    older = [{**each, "methods": [name for name in each["methods"] if name not in run["methods"]]} for each in runs]
+    return [each for each in older if each["methods"]] + [run]
 
 
 def _dataset_of(networks: Sequence[str]) -> str:
