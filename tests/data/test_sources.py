@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import default
 from osp_jax.data import prepare as preparing
-from osp_jax.data.sources import load_dataset
+from osp_jax.data.sources import load_data, load_dataset
 from osp_jax.runtime.errors import InputError
 from tests.data import small_archives
 
@@ -208,3 +209,30 @@ def test_an_unknown_data_set_is_refused(tmp_path, no_network):
 def test_a_negative_image_size_is_refused():
     with pytest.raises(InputError, match=r"data\.image_size is -1"):
         load_dataset("digits", image_size=-1)
+
+
+# Settings of every data set.
+
+
+def test_channels_of_any_set_can_be_converted(cifar10):
+    grey, colour = load_dataset("digits"), load_data({"name": "digits", "channels": 3})
+    np.testing.assert_array_equal(colour.test.images, np.repeat(grey.test.images, 3, axis=-1))
+    about = {"name": "cifar10", "dir": str(cifar10)}
+    colour, grey = load_data(about), load_data({**about, "channels": 1})
+    wanted = [np.asarray(Image.fromarray(image).convert("L"))[..., None] for image in colour.test.images]
+    np.testing.assert_array_equal(grey.test.images, wanted)
+
+
+def test_classes_of_any_set_can_be_numbered_anew():
+    plain, turned = load_data({"name": "digits"}), load_data({"name": "digits", "class_names": "9,8,7,6,5,4,3,2,1,0"})
+    assert turned.class_names == tuple("9876543210")
+    np.testing.assert_array_equal(turned.train.labels, 9 - plain.train.labels)
+    with pytest.raises(InputError, match=r"data\.class_names lacks '9', a class of digits"):
+        load_data({"name": "digits", "class_names": "0,1,2,3,4,5,6,7,8"})
+
+
+def test_settings_of_a_data_set_are_checked_and_completed():
+    with pytest.raises(InputError, match=r"data\.channels is 2; give 0, 1 or 3"):
+        load_data({"name": "digits", "channels": 2})
+    whole = load_data(default.get_config().data)  # a ConfigDict, as a config has it
+    np.testing.assert_array_equal(whole.train.images, load_data({}).train.images)
