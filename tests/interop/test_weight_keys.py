@@ -108,6 +108,9 @@ def test_several_copies_without_a_usual_name_are_refused():
     both = renamed(TORCH, lambda key: f"student.{key}") | renamed(TORCH, lambda key: f"teacher.{key}")
 
     assert "2 times, under 'student' and 'teacher'" in refusal(both, TORCH)
+    assert "lacks 1 of the network's 7 keys, 'fc.bias' first" in refusal(
+        without(both, "student.fc.bias", "teacher.fc.bias"), TORCH
+    )
 
 
 def test_of_layers_with_the_same_keys_the_one_of_the_same_shape_is_taken():
@@ -134,6 +137,14 @@ def test_pruned_weights_are_named():
     pruned = without(TORCH, "fc.weight") | {"fc.weight_orig": (10, 8), "fc.weight_mask": (10, 8)}
 
     assert "torch.nn.utils.prune.remove" in refusal(pruned, TORCH)
+
+
+def test_keys_that_differ_in_the_separator_alone_are_different_keys():
+    both = {"a.b": (3,), "a/b": (4,)}
+
+    assert matched(both, both, "net.npz") == {"a.b": "a.b", "a/b": "a/b"}
+    assert matched({"a": (3,)}, {"a": (3,)}, "net.npz") == {"a": "a"}
+    assert "the network does not have" in refusal({"a": (3,)}, {})
 
 
 def test_another_network_is_named():

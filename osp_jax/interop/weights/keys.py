@@ -25,10 +25,14 @@ _COLLECTIONS = ("params", "batch_stats")
 
 @dataclass(frozen=True)
 class _Match:
-    """One way to read the keys: the file's key by parts, the network's path by parts."""
+    """One way to read the keys: the file's key by parts, the network's path by parts.
+
+    `copies` has the prefixes under which the file holds the network, where none is to be preferred.
+    """
 
     found: dict[_Parts, str]
     asked: dict[_Parts, str]
+    copies: tuple[str, ...] = ()
 
     @property
     def hits(self) -> int:
@@ -59,7 +63,12 @@ def matched(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> dict[str, str
       InputError: a variable is missing or has another shape, or the file has variables that the network does not
         have. The message names the first one, how many there are, and the remedy.
     """
-    match = _best(keys_in_file, wanted, where)
+    match = _best(keys_in_file, wanted)
+    if match.copies and not match.missing:
+        raise InputError(
+            f"{where} holds the network {len(match.copies)} times, under {' and '.join(map(shown, match.copies[:2]))}; "
+            "save one of them alone"
+        )
     keys = {path: match.found[parts] for parts, path in match.asked.items() if parts in match.found}
     extra = [key for parts, key in match.found.items() if parts not in match.asked and not _is_beside(parts, key)]
     other = [path for path, key in keys.items() if tuple(keys_in_file[key]) != tuple(wanted[path])]
@@ -86,21 +95,20 @@ def outside(keys_in_file: Collection[str], used: Collection[str]) -> list[str]:
     return found
 
 
-def _best(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> _Match:
+def _best(keys_in_file: _Shapes, wanted: _Shapes) -> _Match:
     """The first way to read the keys in which nothing is missing, else the one in which most keys agree."""
     best = None
     for read_file in (_as_it_is, _without_value, _unwrapped):
-        file = _readings(keys_in_file, read_file)
         for read_network in (_as_it_is, _merged, _unwrapped):
-            network = _readings(wanted, read_network)
-            if (file is None or network is None) or (best and (read_file, read_network).count(_as_it_is) == 2):
+            file, network = _readings(keys_in_file, read_file), _readings(wanted, read_network)
+            if file is None or network is None:
                 continue
-            match = _aligned(file, network, keys_in_file, wanted, where)
+            match = _aligned(file, network, keys_in_file, wanted)
             if not match.missing:
                 return match
             if best is None or match.hits > best.hits:
                 best = match
-    return best
+    return best or _Match({(key,): key for key in keys_in_file}, {(path,): path for path in wanted})
 
 
 def _as_it_is(parts: _Parts) -> _Parts:
@@ -109,7 +117,7 @@ def _as_it_is(parts: _Parts) -> _Parts:
 
 def _without_value(parts: _Parts) -> _Parts:
     """Without the 'value' that NNX variables have at the end."""
-    return parts[:-1] if parts[-1] == "value" and len(parts) > 1 else parts
+    return parts[:-1] if parts[-1] in ("value", "raw_value") and len(parts) > 1 else parts
 
 
 def _merged(parts: _Parts) -> _Parts:
@@ -127,9 +135,7 @@ def _readings(keys: _Shapes, read: Callable[[_Parts], _Parts]) -> dict[_Parts, s
     return readings if len(readings) == len(keys) else None
 
 
-def _aligned(
-    file: dict[_Parts, str], network: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes, where: str
-) -> _Match:
+def _aligned(file: dict[_Parts, str], network: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes) -> _Match:
     """The match with the prefixes off, of the file's keys and of the network's, that let most keys agree."""
     best = None
     for inner in _beginnings(network):
@@ -138,18 +144,18 @@ def _aligned(
         }
         if len(asked) < len(network):
             continue
-        prefix = _prefix(file, asked, keys_in_file, wanted, where)
+        prefix, copies = _prefix(file, asked, keys_in_file, wanted)
         found = {parts[len(prefix) :]: key for parts, key in file.items() if parts[: len(prefix)] == prefix}
-        match = _Match(found, asked)
+        match = _Match(found, asked, copies)
         if best is None or match.hits > best.hits:
             best = match
     return best
 
 
 def _prefix(
-    file: dict[_Parts, str], asked: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes, where: str
-) -> _Parts:
-    """What the file's keys begin with, where the network's begin."""
+    file: dict[_Parts, str], asked: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes
+) -> tuple[_Parts, tuple[str, ...]]:
+    """What the file's keys begin with where the network's begin, and all such beginnings if none is to be preferred."""
     votes, fitting = Counter(), Counter()
     for parts, key in file.items():
         for at in range(len(parts)):
@@ -158,13 +164,11 @@ def _prefix(
                 votes[parts[:at]] += 1
                 fitting[parts[:at]] += tuple(keys_in_file[key]) == tuple(wanted[path])
     if not votes:
-        return ()
+        return (), ()
     best = max((votes[prefix], fitting[prefix]) for prefix in votes)
-    first, *others = sorted((p for p in votes if (votes[p], fitting[p]) == best), key=_rank)
-    if others and not all(part in _USUAL for part in first) and best[1] > 1:
-        names = " and ".join(shown(".".join(prefix)) for prefix in (first, others[0]))
-        raise InputError(f"{where} holds the network {len(others) + 1} times, under {names}; save one of them alone")
-    return first
+    leaders = sorted((prefix for prefix in votes if (votes[prefix], fitting[prefix]) == best), key=_rank)
+    alike = len(leaders) > 1 and not all(part in _USUAL for part in leaders[0])
+    return leaders[0], tuple(".".join(prefix) for prefix in leaders) if alike else ()
 
 
 def _rank(prefix: _Parts) -> tuple[bool, int, _Parts]:
