@@ -5,6 +5,9 @@ Ours, not the paper's. The head is affine in the last features f, so with gains 
 on forgotten images every forgotten logit falls below the best retained one by a margin (a hinge), and that on
 retained images the output stays what it was among the retained classes (Kullback-Leibler divergence from the original
 softmax without the forgotten classes). The network's weights see no gradient step; they are multiplied by the gains.
+
+In a network with few features or few classes a forgotten class can win by its bias once its features are turned down,
+and no gains are enough. There the head's bias of the class is lowered as well, by what the stored images need.
 """
 
 import dataclasses
@@ -20,7 +23,7 @@ import optax
 from osp_jax.masks import apply_mask, build_head_mask, build_mask
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector, masked_paths
-from osp_jax.methods.parts.head import feature_channels, head_of
+from osp_jax.methods.parts.head import feature_channels, head_changes, head_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
@@ -50,10 +53,11 @@ class OspFit(Method):
     draws: int = 400  # a class, where `source` is 'statistics'
     place: str = "gate"  # 'gate' where the features are produced, or 'head' in the rows of the head's kernel
     erase: bool = False  # zero the kernels of fully masked channels
+    allowed: float = 0.01  # of the stored images to forget, the share that gains alone may leave recognised
 
     def __post_init__(self) -> None:
         positive = ("steps", "learning_rate", "forget_weight", "margin")
-        check_options(self, draws=(1, None), **{name: (0, None) for name in positive})
+        check_options(self, draws=(1, None), allowed=(0, 1), **{name: (0, None) for name in positive})
         check_choices(self, source=SOURCES, place=PLACES)
 
     def check(self, model: Model, gates: Gates) -> None:
@@ -63,7 +67,8 @@ class OspFit(Method):
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model with its last features gated by fitted gains; reads nothing but the statistics."""
+        """The model with its last features gated by fitted gains, and a lower bias of the forgotten classes where gains
+        alone leave them recognised; reads nothing but the statistics."""
         del data
         name = statistics.gates.last.name
         features, labels = fitting_sample(statistics, self, rng)
@@ -74,8 +79,13 @@ class OspFit(Method):
         masked = pruned(model.variables, paths)
         vector = forget_vector(forget, statistics)
         given = {"gates": statistics.gates, "settings": self}
-        new = _fitted_product(masked, head, features, labels, vector, **given)
-        return model.replace(variables=edited(model.variables, new))
+        new, falls = _fitted_product(masked, head, features, labels, vector, **given)
+        variables = edited(model.variables, new)
+        if statistics.gates.head.bias is not None and falls.any():
+            kernel, bias = head_of(variables, statistics.gates.head)
+            lower = head_changes(variables, statistics.gates.head, kernel, bias - falls)
+            variables = edited(variables, {statistics.gates.head.bias: lower[statistics.gates.head.bias]})
+        return model.replace(variables=variables)
 
 
 def fitting_sample(statistics: Statistics, settings: OspFit, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -156,14 +166,33 @@ def fit_gains(
     return gains
 
 
+def bias_falls(logits: jax.Array, labels: jax.Array, forget: jax.Array, settings: OspFit) -> jax.Array:
+    """By how much the bias of each class is to fall, `(classes,)`, so that no forgotten class wins on a stored image.
+
+    All are 0 where at most `settings.allowed` of the forgotten images still have a forgotten class on top. Otherwise
+    the logit of each forgotten class ends up below the best retained one by the margin, on every forgotten image.
+
+    Args:
+      logits: `(n, classes)`, with the gains applied.
+      labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
+      forget: 0/1 `(classes,)`.
+    """
+    forgotten = (labels >= 0) & (forget[labels] > 0)
+    above = logits - jnp.where(forget > 0, -jnp.inf, logits).max(-1, keepdims=True)
+    above = jnp.where(forgotten[:, None] & (forget > 0), above, -jnp.inf)
+    share = (above.max(-1) > 0).sum() / jnp.maximum(forgotten.sum(), 1)
+    return jnp.where(share > settings.allowed, jax.nn.relu(above.max(0) + settings.margin), 0)
+
+
 @partial(jax.jit, static_argnames=("gates", "settings"))
 def _fitted_product(
     masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, gates: Gates, settings: OspFit
-) -> Any:
-    group, (kernel, bias) = gates.last, head
-    gains = fit_gains(features, labels, kernel, bias, vector, feature_channels(gates), settings)
+) -> tuple[Any, jax.Array]:
+    group, (kernel, bias), channels = gates.last, head, feature_channels(gates)
+    gains = fit_gains(features, labels, kernel, bias, vector, channels, settings)
+    falls = bias_falls((features * gains[channels]) @ kernel + bias, labels, vector, settings)
     if settings.place == "gate":
         mask = build_mask({group.name: gains}, gates, erase=settings.erase)
     else:
         mask = build_head_mask(gains, gates)
-    return apply_mask(masked, mask)
+    return apply_mask(masked, mask), falls

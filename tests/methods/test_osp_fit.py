@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 from scipy.special import log_softmax, softmax
 
-from osp_jax.methods.osp_fit import OspFit, draw_features, fit_gains, fitting_sample
+from osp_jax.methods.osp_fit import OspFit, bias_falls, draw_features, fit_gains, fitting_sample
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics, layer_statistics
 from osp_jax.trees import changed_paths
@@ -140,6 +140,45 @@ def separable_mlp(flat_mlp) -> Trained:
         flat_mlp.statistics, layers=layers, features=jnp.asarray(features), labels=jnp.asarray(labels)
     )
     return Trained(flat_mlp.model.replace(variables={**flat_mlp.model.variables, "params": params}), statistics)
+
+
+@pytest.mark.parametrize("forget", [(0,), (0, 1)])
+def test_a_class_that_wins_by_its_bias_loses_by_a_lower_one(flat_mlp, forget):
+    """Its features turned down, class 0 is ahead by its bias alone: no gain can change that."""
+    trained = separable_mlp(flat_mlp)
+    variables = trained.model.variables
+    head = variables["params"]["Dense_2"]
+    head = {**head, "bias": head["bias"].at[0].set(4.0)}
+    model = trained.model.replace(variables={**variables, "params": {**variables["params"], "Dense_2": head}})
+
+    def after(**options):
+        new = request_of("osp-fit", Trained(model, trained.statistics), forget, place="head", **options)
+        return new.variables["params"]["Dense_2"]
+
+    features, labels = separable(seed=1)
+    alone, both = after(allowed=1.0), after()
+    forgotten = np.isin(labels, forget)
+    assert np.isin((features @ alone["kernel"] + alone["bias"]).argmax(1), forget)[forgotten].any()
+    predictions = (features @ both["kernel"] + both["bias"]).argmax(1)
+    assert not np.isin(predictions, forget).any()
+    np.testing.assert_array_equal(predictions[~forgotten], labels[~forgotten])
+    np.testing.assert_array_equal(alone["kernel"], both["kernel"])
+    assert set(np.flatnonzero(both["bias"] != head["bias"])) <= set(forget)
+
+
+def test_the_bias_stays_where_gains_are_enough(flat_mlp):
+    trained = separable_mlp(flat_mlp)
+    new = request_of("osp-fit", trained, (1,), place="head")
+    assert changed_paths(trained.model.variables, new.variables) == ("params/Dense_2/kernel",)
+
+
+def test_the_bias_falls_by_what_the_worst_forgotten_image_lacks():
+    logits = jnp.array([[2.0, 1.0, 0.0], [5.0, 1.0, 4.0], [9.0, 0.0, 0.0], [0.0, 1.0, 7.0]])
+    labels, forget = jnp.array([0, 0, 1, -1]), jnp.array([1, 0, 0])
+    np.testing.assert_allclose(bias_falls(logits, labels, forget, OspFit(margin=0.5)), [1.5, 0, 0])
+    np.testing.assert_array_equal(bias_falls(logits, labels, forget, OspFit(allowed=1.0)), np.zeros(3))
+    fewer = logits.at[:2, 0].set(-9)  # no forgotten image is recognised any more
+    np.testing.assert_array_equal(bias_falls(fewer, labels, forget, OspFit(allowed=0.0)), np.zeros(3))
 
 
 @pytest.mark.parametrize("source", ["features", "statistics"])
