@@ -129,6 +129,10 @@ def _some(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _content(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file; give the path of a weight file")
         return path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path} does not exist; give the path of a weight file") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: permission denied; give a weight file that you may read") from error

@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -337,6 +339,24 @@ def test_bytes_without_meaning_are_refused_by_the_name_of_the_file(tmp_path, nam
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "none.pt")
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+
+    assert "no regular file" in refusal(tmp_path / "pipe.pt")
+    assert "does not exist" in refusal(make(tmp_path, "npz") / "in.npz")
+
+
+def test_pytorch_files_without_pytorch_name_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights/data.pkl", b"\x80\x02}q\x00.")
+
+    assert 'pip install "osp_jax[torch]"' in refusal(path)
+    with pytest.raises(InputError, match=r"osp_jax\[torch\]"):
+        write_weights(tmp_path / "out.pt", "torch", VARIABLES)
 
 
 def test_a_zip_archive_of_other_files_is_refused(tmp_path):
