@@ -230,6 +230,13 @@ def _brought() -> str:
 
 # Methods of the README's table; what stands beside them is in results/brought/table.md.
 _IN_SUMMARY = ("osp-fit", "logit-mask", "osp")
+_BROUGHT = {
+    "resnet": "ResNet (Flax)",
+    "densenet": "DenseNet (Flax)",
+    "resnet20": "ResNet-20 (PyTorch)",
+    "resnet32": "ResNet-32 (PyTorch)",
+    "vit": "ViT (PyTorch)",
+}
 
 
 def _brought_summary() -> str:
@@ -241,11 +248,10 @@ def _brought_summary() -> str:
     header = ["Network", "Test accuracy", "Method", "Class: accuracy after", "Others: change", "Refused"]
     table = [
         [
-            network,
+            _BROUGHT.get(network, network),
             f"{results['networks'][network]['accuracy']:.1%}",
             method,
-            f"{mean}% (worst {worst}%)",
-            f"{change} (worst {lowest})",
+            *([f"{mean}% (worst {worst}%)", f"{change} (worst {lowest})"] if mean != "-" else ["-", "-"]),
             refused,
         ]
         for network, method, mean, worst, change, lowest, refused, *_ in rows(found)
