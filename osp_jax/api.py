@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from osp_jax.audit.accuracy import accuracy_report, without_logits
 from osp_jax.audit.run import LEVELS, settings_of
@@ -424,7 +425,7 @@ def _request_data(
     recipe: Mapping[str, Any] | None,
     budget: Mapping[str, int | None],
 ) -> RequestData | None:
-    if recipe is not None and not isinstance(recipe, Mapping):
+    if recipe is not None and not isinstance(recipe, Mapping | ConfigDict):
         raise InputError(f"recipe is {shown(recipe)}; give a mapping like that of configs/default.py")
     if not method.sees:
         return None

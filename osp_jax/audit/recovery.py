@@ -19,6 +19,7 @@ from osp_jax.audit.subject import Images, Subject, recognised, stages_of
 from osp_jax.data.augment import normalise
 from osp_jax.data.draws import host_generator
 from osp_jax.model import Model
+from osp_jax.program.kernels import kernel_axes
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
 from osp_jax.trees import edited, leaves_by_path
@@ -54,7 +55,7 @@ def recovery(
         "even_bias": with_even_bias(subject, images.dataset.image_shape),
         "rescaled": rescaled(subject, images.dataset.image_shape),
         "batch_statistics": with_batch_statistics(subject, images),
-        "int8": quantised(subject.model),
+        "int8": quantised(subject.model, images.dataset.image_shape),
     }
     if training:
         attacks["retained_finetuning"] = fine_tuned(subject, images, settings, jax.random.fold_in(key, 0))
@@ -78,13 +79,19 @@ def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
     leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(even).items() if subject.model.is_parameter(path)}
     new = {}
     for path, leaf in leaves.items():
-        module, _, name = path.rpartition("/")
-        if name == "scale":
+        bias = path.removesuffix("scale").removesuffix("weight") + "bias"
+        if _is_scale(path, leaf, bias in leaves):
             factor = _to_median(np.abs(leaf))
-            new |= {at: leaves[at] * factor for at in (path, f"{module}/bias") if at in leaves}
+            new |= {at: leaves[at] * factor for at in (path, bias) if at in leaves}
         elif path == head.kernel:
             new[path] = leaf * _to_median(np.linalg.norm(leaf, axis=head.output_axis, keepdims=True))
     return edited(even, new)
+
+
+def _is_scale(path: str, leaf: np.ndarray, has_bias: bool) -> bool:
+    """Whether a leaf is the scale of a norm: 'scale' in Flax, in PyTorch a 'weight' of one axis with a bias beside."""
+    name = path.rpartition("/")[2]
+    return name == "scale" or (name.rpartition(".")[2] == "weight" and leaf.ndim == 1 and has_bias)
 
 
 def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
@@ -126,16 +133,24 @@ def _statistics_update(train_apply: Callable[[Any, jax.Array, jax.Array], tuple[
     return jax.jit(update)
 
 
-def quantised(model: Model) -> Any:
-    """Variables whose kernels are rounded to 8 bits, symmetric, a scale for each output channel."""
+def quantised(model: Model, image_shape: tuple[int, int, int]) -> Any:
+    """Variables whose kernels are rounded to 8 bits, symmetric, a scale for each output channel.
 
-    def rounded(leaf: np.ndarray) -> np.ndarray:
-        step = np.max(np.abs(leaf), axis=tuple(range(leaf.ndim - 1)), keepdims=True) / 127
+    A leaf whose outputs are unknown, or on its last axis, has a scale for each entry of that axis.
+    """
+    layouts = kernel_axes(model.apply, model.variables, image_shape)
+
+    def rounded(path: str, leaf: np.ndarray) -> np.ndarray:
+        last = leaf.ndim - 1
+        own = layouts[path].outputs if path in layouts else ()
+        own = (last,) if not own or last in own else own
+        step = np.max(np.abs(leaf), axis=tuple(axis for axis in range(leaf.ndim) if axis not in own), keepdims=True)
+        step = step / 127
         return np.where(step > 0, np.round(leaf / np.where(step > 0, step, 1)) * step, leaf)
 
     leaves = leaves_by_path(model.variables)
     kernels = [path for path, leaf in leaves.items() if model.is_parameter(path) and leaf.ndim > 1]
-    return edited(model.variables, {path: rounded(np.asarray(leaves[path])) for path in kernels})
+    return edited(model.variables, {path: rounded(path, np.asarray(leaves[path])) for path in kernels})
 
 
 def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Array) -> Any:

@@ -13,6 +13,7 @@ from scipy.special import softmax
 from osp_jax.audit.measure import Measure, mean, measure, no_value
 from osp_jax.audit.subject import Look
 from osp_jax.model import Model
+from osp_jax.program.candidates import module_of
 from osp_jax.trees import leaves_by_path
 
 NO_INIT = "the model has no init to draw random parameters"
@@ -101,7 +102,8 @@ def weight_distances(model: Model, original: Model) -> dict[str, float]:
     mine, its = leaves_by_path(model.variables), leaves_by_path(original.variables)
     layers: dict[str, list[str]] = {}
     for path in filter(original.is_parameter, its):
-        layers.setdefault(path.removeprefix("params/").rpartition("/")[0], []).append(path)
+        layer = path.removeprefix("params/").rpartition("/")[0] if "/" in path else module_of(path)
+        layers.setdefault(layer, []).append(path)
     found: dict[str, float] = {}
     for layer, paths in layers.items():
         change, size = (

@@ -16,16 +16,17 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from osp_jax.methods.parts.convolutions import convolution_kernels
+from osp_jax.methods.parts.convolutions import convolution_kernels, possible_kernels
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
+from osp_jax.program.kernels import KernelAxes
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import Optimiser, cosine_rates, descend, epoch_batches, in_train_mode, split_variables
-from osp_jax.trees import combine, edited
+from osp_jax.trees import combine, edited, leaves_by_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,9 @@ class ConvTranspose(Method):
     def check(self, model: Model, channels: Any) -> None:
         """Raises `InputError` for a network in which transposing changes no kernel."""
         del channels
-        if not any(kernel.shape[0] > 1 for kernel in _square_kernels(split_variables(model)[0]).values()):
-            raise InputError("the network has no square convolution kernel above 1x1 to transpose; take another method")
+        shapes = [leaf.shape for leaf in possible_kernels(model).values()]
+        if not any(shape[0] == shape[1] > 1 or shape[2] == shape[3] > 1 for shape in shapes):  # h w i o, or o i h w
+            raise _no_kernel()
 
     def unlearn(
         self,
@@ -63,15 +65,17 @@ class ConvTranspose(Method):
         rng: jax.Array,
     ) -> Model:
         """The model with mirrored filters after `epochs` passes over the retained images."""
-        del forget
-        self.check(model, statistics.gates)
+        del forget, statistics
+        kernels = convolution_kernels(model, data.images.shape[1:])
+        if not _square(model.variables, kernels):
+            raise _no_kernel()
         params, rest = split_variables(model)
         order_key, step_key = jax.random.split(rng)
         batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)
         preparation = data.preparation if self.augment else data.preparation.without_augmentation()
         variables = descend(
             retain_loss(in_train_mode(model), preparation),
-            model.replace(variables=combine(transposed(params), rest)),
+            model.replace(variables=combine(transposed(params, kernels), rest)),
             {"indices": batches},
             np.repeat(cosine_rates(self.learning_rate, self.epochs), len(batches) // max(self.epochs, 1)),
             step_key,
@@ -81,10 +85,20 @@ class ConvTranspose(Method):
         return model.replace(variables=variables)
 
 
-def transposed(params: Any) -> Any:
-    """`params` with height and width of every square convolution kernel (h, w, in, out) swapped."""
-    return edited(params, {path: kernel.swapaxes(0, 1) for path, kernel in _square_kernels(params).items()})
+def transposed(params: Any, kernels: Mapping[str, KernelAxes]) -> Any:
+    """`params` with height and width of every square kernel among `kernels`, those of convolutions, swapped."""
+    leaves, square = leaves_by_path(params), _square(params, kernels)
+    return edited(params, {path: leaves[path].swapaxes(*window) for path, window in square.items()})
 
 
-def _square_kernels(params: Any) -> dict[str, jax.Array]:
-    return {path: leaf for path, leaf in convolution_kernels(params).items() if leaf.shape[0] == leaf.shape[1]}
+def _square(params: Any, kernels: Mapping[str, KernelAxes]) -> dict[str, tuple[int, int]]:
+    """By path of each kernel of as many rows as columns, above 1x1, these axes."""
+    leaves, found = leaves_by_path(params), {}
+    for path, (_, _, (height, width)) in kernels.items():
+        if height is not None and width is not None and leaves[path].shape[height] == leaves[path].shape[width]:
+            found[path] = height, width
+    return found
+
+
+def _no_kernel() -> InputError:
+    return InputError("the network has no square convolution kernel above 1x1 to transpose; take another method")

@@ -30,6 +30,7 @@ from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
 from osp_jax.program.gates import Head
+from osp_jax.program.kernels import kernel_axes
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import Forward, in_eval_mode, split_variables
 from osp_jax.trees import combine
@@ -70,7 +71,9 @@ class Fisher(Method):
             information = expected_information(model, data, self.batch_size)
         erased = forget_vector(forget, statistics) * self.erase_row
         params, rest = split_variables(model)
-        rule = {"head": statistics.gates.head, "rule": self.rule}
+        axes = kernel_axes(model.apply, model.variables, data.images.shape[1:])
+        inputs = tuple((path, each.inputs) for path, each in axes.items())
+        rule = {"head": statistics.gates.head, "rule": self.rule, "inputs": inputs}
         means, deviations = noise_moments(params, information, erased, self.alpha, **rule)
         draw = host_generator(rng)  # JAX's own would compile a program a shape
         units = jax.tree.map(lambda mean: draw.standard_normal(mean.shape, np.float32), means)
@@ -88,14 +91,25 @@ def expected_information(model: Model, data: RequestData, batch_size: int) -> An
     return jax.tree.map(lambda *leaves: sum(leaves) / len(batches["indices"]), *totals)
 
 
-@partial(jax.jit, static_argnames=("head", "rule"))
-def noise_moments(params: Any, information: Any, erased: Any, alpha: Any, *, head: Head, rule: str) -> tuple[Any, Any]:
+@partial(jax.jit, static_argnames=("head", "rule", "inputs"))
+def noise_moments(
+    params: Any,
+    information: Any,
+    erased: Any,
+    alpha: Any,
+    *,
+    head: Head,
+    rule: str,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...] = (),
+) -> tuple[Any, Any]:
     """(means, standard deviations) of the new parameters, pytrees like `params`.
 
     Args:
       erased: 0/1 `(classes,)`, the outputs of the head that become noise.
       head: of the network.
+      inputs: (path, axes of its inputs) of each kernel; of other leaves of two axes or more it is the last but one.
     """
+    summed = dict(inputs)
 
     def moments(path: Any, parameter: jax.Array, fisher: jax.Array) -> tuple[jax.Array, jax.Array]:
         name, vector = jax.tree_util.keystr(path, simple=True, separator="/"), parameter.ndim == 1
@@ -105,8 +119,8 @@ def noise_moments(params: Any, information: Any, erased: Any, alpha: Any, *, hea
             return parameter, deviation * (10 if in_head and vector else 1)
         variance = alpha * jnp.minimum(1 / (fisher + 1e-8), 1e2 if in_head else 1e3)
         if not vector:
-            inputs = head.input_axis if in_head else -2
-            variance = jnp.broadcast_to(variance.mean(inputs, keepdims=True), parameter.shape)
+            axes = head.input_axis if in_head else summed.get(name, -2)
+            variance = jnp.broadcast_to(variance.mean(axes, keepdims=True), parameter.shape)
         if in_head:
             outputs = -1 if vector else head.output_axis
             gone = jnp.moveaxis(erased.reshape(-1, *[1] * (parameter.ndim - 1)), 0, outputs)

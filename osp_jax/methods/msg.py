@@ -12,6 +12,7 @@ there weight decay is not slowed down with the gradient.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -20,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.data.draws import host_generator
-from osp_jax.methods.parts.convolutions import convolution_kernels
+from osp_jax.methods.parts.convolutions import convolution_kernels, possible_kernels
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
+from osp_jax.program.kernels import KernelAxes
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import Optimiser, descend, epoch_batches, in_train_mode, split_variables
@@ -72,7 +74,8 @@ class Msg(Method):
     def check(self, model: Model, channels: Any) -> None:
         """Raises `InputError` for a network without 2-D convolutions."""
         del channels
-        _convolutions(split_variables(model)[0])
+        if not possible_kernels(model):
+            raise _no_convolutions()
 
     def unlearn(
         self,
@@ -85,10 +88,13 @@ class Msg(Method):
     ) -> Model:
         """The model after the reset and `epochs` passes over the retained images."""
         del forget, statistics
+        kernels = convolution_kernels(model, data.images.shape[1:])
+        if not kernels:
+            raise _no_convolutions()
         draw_key, reset_key, order_key, step_key = jax.random.split(rng, 4)
         gradient = gradient_difference(model, data, self.batch_size, draw_key)
         params, rest = split_variables(model)
-        params, mask = reset(params, gradient, self.fraction, self.kept_rate, reset_key)
+        params, mask = reset(params, gradient, kernels, self.fraction, self.kept_rate, reset_key)
         batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)
         preparation = data.preparation if self.augment else data.preparation.without_augmentation()
         variables = descend(
@@ -113,13 +119,15 @@ def gradient_difference(model: Model, data: RequestData, batch_size: int, rng: j
     return jax.tree.map(jnp.subtract, *sums)
 
 
-def reset(params: Any, gradient: Any, fraction: float, kept_rate: float, rng: jax.Array) -> tuple[Any, Any]:
-    """(new params, factors on their later changes), pytrees like `params`; see above."""
+def reset(
+    params: Any, gradient: Any, kernels: Mapping[str, KernelAxes], fraction: float, kept_rate: float, rng: jax.Array
+) -> tuple[Any, Any]:
+    """(new params, factors on their later changes), pytrees like `params`; see above. `kernels`: of convolutions."""
     flat, gradients, masks = leaves_by_path(params), leaves_by_path(gradient), {}
     draw = host_generator(rng)
-    for path in _convolutions(params):
+    for path, axes in kernels.items():
         kernel = flat[path]
-        fan_out = kernel.size // kernel.shape[-2]
+        fan_out = kernel.size // math.prod(kernel.shape[axis] for axis in axes.inputs)
         fresh = draw.standard_normal(kernel.shape, np.float32) * np.float32(np.sqrt(2 / fan_out))
         count = round(fraction * kernel.size)
         flat[path], masks[path] = _reset_kernel(kernel, fresh, gradients[path], count, kept_rate)
@@ -132,12 +140,8 @@ def epoch_rates(peak: float, epochs: int) -> np.ndarray:
     return peak * np.where(number <= rise, number / max(rise, 1), (epochs + 1 - number) / (epochs + 1 - rise))
 
 
-def _convolutions(params: Any) -> list[str]:
-    """Paths of the kernels of 2-D convolutions."""
-    paths = list(convolution_kernels(params))
-    if not paths:
-        raise InputError("msg resets weights of 2-D convolutions and the network has none; choose another method")
-    return paths
+def _no_convolutions() -> InputError:
+    return InputError("msg resets weights of 2-D convolutions and the network has none; choose another method")
 
 
 @jax.jit

@@ -1,17 +1,96 @@
-"""What each kernel of a network puts out, by its path: products and convolutions with a leaf, with their bias, in front
-of any norm."""
+"""The kernels of a network by path, products and convolutions with a leaf: how each is laid out, and what it puts out,
+with its bias, in front of any norm."""
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
+from osp_jax.program import labels
 from osp_jax.program.flat import evaluate, flatten
 from osp_jax.program.scaling import Program
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import leaf_paths
+
+
+class KernelAxes(NamedTuple):
+    """How a kernel is laid out in its leaf. An axis of size 1 is named nowhere.
+
+    Attributes:
+      inputs: axes that are summed over, positions aside.
+      outputs: axes of what is put out.
+      window: of a convolution its spatial axes in order, None for one of size 1; () for a product.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    window: tuple[int | None, ...]
+
+
+def kernel_axes(
+    apply: Callable[[Any, jax.Array], jax.Array], variables: Any, image_shape: Sequence[int]
+) -> dict[str, KernelAxes]:
+    """By path of each leaf that is a kernel, in the order of the leaves, the axes of the leaf.
+
+    Left out are kernels that are a part of a leaf, and leaves that are read in two layouts.
+
+    Args:
+      variables: a pytree of arrays or shapes.
+      image_shape: `(h, w, c)`.
+    """
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda variables: variables, variables))
+    return dict(_kernel_axes(apply, tuple(leaves), structure, tuple(image_shape)))
+
+
+@lru_cache(maxsize=32)
+def _kernel_axes(
+    apply: Callable[[Any, jax.Array], jax.Array],
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+    structure: Any,
+    image_shape: tuple[int, ...],
+) -> tuple[tuple[str, KernelAxes], ...]:
+    variables, images = jax.tree.unflatten(structure, leaves), jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    program = Program(flatten(apply, variables, images), leaf_paths(variables))
+    found: dict[str, set[KernelAxes | None]] = {}
+    for number in program.kernels:
+        path = program.kernel_leaf(number)
+        if path is not None:
+            found.setdefault(path, set()).add(_axes_of(program, number, path))
+    axes = {path: next(iter(each)) for path, each in found.items() if len(each) == 1}
+    return tuple((path, axes[path]) for path in program.leaves if axes.get(path) is not None)
+
+
+def _axes_of(program: Program, number: int, path: str) -> KernelAxes | None:
+    """The axes of the leaf at `path` where the product or convolution `number` reads all of it."""
+    side = program.kernels[number]
+    kernel, dot, convolution = program.equations[number].invars[side], program.dot(number), program.convolution(number)
+    if kernel.aval.size != program.leaves[path].aval.size:
+        return None
+    if convolution:
+        inputs, outputs, window = convolution.kernel[1:2], convolution.kernel[:1], convolution.kernel[2:]
+    elif dot:
+        inputs, outputs, window = dot.contract[side], dot.free[side], ()
+    else:
+        return None
+    named: list[list[int | None]] = []
+    for axes in (inputs, outputs, window):
+        own = [_axis_behind(program, kernel, axis, path) for axis in axes]
+        if any(found is None and kernel.aval.shape[axis] > 1 for found, axis in zip(own, axes, strict=True)):
+            return None
+        named.append(own)
+    first, second = (tuple(axis for axis in own if axis is not None) for own in named[:2])
+    return KernelAxes(first, second, tuple(named[2]))
+
+
+def _axis_behind(program: Program, kernel: Any, axis: int, path: str) -> int | None:
+    """The axis of a leaf that an axis of a kernel is; None where that is of size 1, or no single one."""
+    shape = kernel.aval.shape
+    behind = program.leaves_behind({kernel: labels.along(len(shape), axis, shape[axis])}) or {}
+    varying = labels.varying(behind[path]) if path in behind else []
+    return varying[0] if len(varying) == 1 else None
 
 
 def kernel_calls(program: Program) -> dict[str, tuple[int, int]]:

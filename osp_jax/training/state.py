@@ -29,9 +29,12 @@ class TrainState:
 
 def is_kernel(params: Any) -> Any:
     """A pytree of booleans: True for kernels, False for biases (attention's have two axes) and scales of channels."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.ndim > 1 and jax.tree_util.keystr(path[-1:], simple=True) != "bias", params
-    )
+
+    def is_one(path: Any, leaf: Any) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True).rpartition(".")[2]  # of a flat key, 'layer1.conv1.weight'
+        return leaf.ndim > 1 and name != "bias"
+
+    return jax.tree_util.tree_map_with_path(is_one, params)
 
 
 def is_norm_bias(params: Any) -> Any:

@@ -51,7 +51,10 @@ def test_a_channel_that_is_gone_stays_gone(controls):
 
 
 def test_kernels_are_rounded_to_255_steps_and_nothing_else_is(controls):
-    after, before = quantised(controls.original.model), controls.original.model.variables
+    after, before = (
+        quantised(controls.original.model, controls.images.dataset.image_shape),
+        controls.original.model.variables,
+    )
     kernel, old = (np.asarray(v["params"]["conv2"]["kernel"]) for v in (after, before))
     steps = kernel / (np.abs(old).max((0, 1, 2)) / 127)
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)

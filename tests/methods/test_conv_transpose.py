@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from osp_jax.methods.conv_transpose import ConvTranspose, transposed
+from osp_jax.program.kernels import KernelAxes
 from osp_jax.runtime.errors import InputError
 
+WINDOWS = {"square": (0, 1), "wide": (None, 1), "point": (None, None)}
 FAST = {"epochs": 5, "learning_rate": 0.03}
 
 
@@ -14,7 +16,8 @@ def test_height_and_width_of_square_kernels_are_swapped_and_nothing_else():
     rng = np.random.default_rng(0)
     shapes = {"square": (3, 3, 2, 5), "wide": (1, 3, 2, 2), "point": (1, 1, 4, 4), "dense": (6, 6), "bias": (5,)}
     params = {name: {"kernel": rng.normal(size=shape)} for name, shape in shapes.items()}
-    new = transposed(params)
+    layouts = {f"{name}/kernel": window for name, window in WINDOWS.items()}
+    new = transposed(params, {path: KernelAxes((2,), (3,), window) for path, window in layouts.items()})
     for name in ("wide", "point", "dense", "bias"):
         np.testing.assert_array_equal(new[name]["kernel"], params[name]["kernel"])
     for row in range(3):

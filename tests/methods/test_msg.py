@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from osp_jax.methods import get_method, msg
+from osp_jax.program.kernels import KernelAxes
 from osp_jax.runtime.errors import InputError
 from tests.methods.linear import MODEL, assert_close, gradient, images_of, request
 
@@ -25,7 +26,8 @@ def test_weights_of_each_convolution_with_the_smallest_gradients_are_drawn_anew_
     params, gradients = (
         jax.tree.map(lambda shape: draw.normal(size=shape).astype(np.float32), shapes, **leaves) for _ in range(2)
     )
-    new, factors = msg.reset(params, gradients, 0.25, 0.1, jax.random.key(0))
+    kernels = {"conv/kernel": KernelAxes((2,), (3,), (0, 1))}
+    new, factors = msg.reset(params, gradients, kernels, 0.25, 0.1, jax.random.key(0))
     size = np.abs(gradients["conv"]["kernel"])
     chosen = size <= np.sort(size.ravel())[288 - 1]  # a quarter of 3 * 3 * 8 * 16
     np.testing.assert_array_equal(new["conv"]["kernel"] != params["conv"]["kernel"], chosen)

@@ -24,6 +24,7 @@ from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
+from osp_jax.program.candidates import module_of
 from osp_jax.program.flat import flatten
 from osp_jax.program.scaling import Program
 from osp_jax.runtime.errors import InputError
@@ -61,7 +62,7 @@ class LastLayers(Method):
         """Raises `InputError` for a network of fewer than `k` layers."""
         del channels
         params, _ = split_variables(model)
-        layers = {path.rpartition("/")[0] for path, leaf in leaves_by_path(params).items() if leaf.ndim > 1}
+        layers = {module_of(path) for path, leaf in leaves_by_path(params).items() if leaf.ndim > 1}
         self.check_depth(len(layers))
 
     def check_depth(self, layers: int) -> None:
