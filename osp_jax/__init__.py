@@ -13,6 +13,7 @@ _PUBLIC = {
     "from_torch": "interop.torch",
     "to_torch": "interop.torch",
     "from_function": "interop.function",
+    "load_data": "api",
     "collect_statistics": "api",
     "unlearn": "api",
     "export": "exports.export",
@@ -25,6 +26,7 @@ __all__ = ["__version__", "audit", *_PUBLIC]
 if TYPE_CHECKING:
     from osp_jax.api import audit as audit
     from osp_jax.api import collect_statistics as collect_statistics
+    from osp_jax.api import load_data as load_data
     from osp_jax.api import unlearn as unlearn
     from osp_jax.exports.export import export as export
     from osp_jax.harm import HarmError as HarmError

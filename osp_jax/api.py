@@ -8,6 +8,7 @@ audit.to_html("report.html")
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from osp_jax.audit.subject import Subject, images_of
 from osp_jax.data.augment import Preparation
 from osp_jax.data.given import dataset_of_arrays, split_of
 from osp_jax.data.sources import Dataset, Split
+from osp_jax.data.sources import load_data as read_data
 from osp_jax.data.splits import check_forget
 from osp_jax.forward import predict_logits
 from osp_jax.harm import (
@@ -85,6 +87,39 @@ class Audit:
         if path is not None:
             write_text(Path(path), text)
         return text
+
+
+def load_data(
+    name: str,
+    *,
+    image_size: int = 0,
+    channels: int = 0,
+    class_names: Sequence[str] = (),
+    validation: float = 0.0,
+    data_dir: str | os.PathLike = "",
+) -> Dataset:
+    """Reads labelled images of a folder, an npz file or a set of TFDS.
+
+    Args:
+      name: 'folder:PATH', 'npz:FILE', 'digits', or the name of a TFDS image classification set.
+      image_size: resizes the square in the middle of each image to this many pixels a side; 0: as stored.
+      channels: 1 converts to greyscale, 3 to colour; 0: as stored.
+      class_names: the classes in the order of the network's logits; empty: sorted by name, or as the set has them.
+      validation: the share of each class that becomes the test split of a folder or file without one.
+      data_dir: the TFDS folder; empty: `TFDS_DATA_DIR`, else TFDS's own default.
+
+    Returns:
+      `train.images` and `test.images`, uint8 `(n, height, width, channels)`; `train.labels` and `test.labels`, int32
+      `(n,)`; and `class_names`.
+
+    Raises:
+      InputError: an unknown set, a folder without classes, a damaged image, images of several sizes, or other classes.
+    """
+    names = class_names
+    if not isinstance(names, str) and isinstance(names, Sequence) and all(isinstance(name, str) for name in names):
+        names = ",".join('"{}"'.format(name.replace('"', '""')) for name in names)
+    settings = {"image_size": image_size, "channels": channels, "class_names": names, "validation": validation}
+    return read_data({"name": name, "dir": os.fspath(data_dir), **settings})
 
 
 def collect_statistics(

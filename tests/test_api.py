@@ -363,6 +363,21 @@ def test_an_audit_takes_models_of_the_same_classes(model):
     one_line(lambda: osp_jax.audit(model, other, (UINT8, LABELS) * 2), "other classes")
 
 
+# Images
+
+
+def test_images_are_read_by_name(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, 4, 4), np.uint8), y=np.arange(6) % 2)
+    data = osp_jax.load_data(
+        f"npz:{tmp_path / 'a.npz'}", channels=3, class_names=["cat, tame", 'a "dog"'], validation=0.3
+    )
+    assert data.class_names == ("cat, tame", 'a "dog"')
+    assert (data.train.images.shape, data.test.images.shape) == ((4, 4, 4, 3), (2, 4, 4, 3))
+    one_line(lambda: osp_jax.load_data("nothing of this kind"), "folder:PATH for images in folders, or npz:FILE")
+    one_line(lambda: osp_jax.load_data("digits", channels=2), "data.channels is 2; give 0, 1 or 3")
+    one_line(lambda: osp_jax.load_data(3), "data.name is 3; give 'digits'")
+
+
 # Names
 
 

@@ -127,7 +127,7 @@ def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
         deeper = _folders(Path(only))
         remedy = f"is it folder:{only}?" if len(deeper) > 1 else "give images of two classes or more"
         raise InputError(f"{root} has one class only, {next(iter(names))!r}; {remedy}")
-    beside = [entry.path for entry in _entries(str(root)) if not entry.is_dir() and _is_image(entry)]
+    beside = [entry.path for entry in _entries(str(root)) if not entry.is_dir() and _suffix(entry) in _SUFFIXES]
     about = (skipped, "files in class folders that are no images"), (beside, "images beside the class folders")
     notes = (f"{root}: not read: {what} ({len(some)}, such as {shown(some[0], 300)})" for some, what in about if some)
     return ClassFolders(root, files), tuple(notes)
@@ -180,8 +180,12 @@ def _identity(path: str) -> tuple[int, int]:
     return about.st_dev, about.st_ino
 
 
+def _suffix(entry: os.DirEntry) -> str:
+    return os.path.splitext(entry.name)[1].lower()
+
+
 def _is_image(entry: os.DirEntry) -> bool:
-    suffix = os.path.splitext(entry.name)[1].lower()
+    suffix = _suffix(entry)
     if suffix in _OTHER_IMAGES:
         raise InputError(
             f"{shown(entry.path, 300)} is of a format that cannot be read; convert it to JPEG or PNG, or delete it"

@@ -156,6 +156,7 @@ def test_the_format_is_that_of_the_content(name, suffix, folder):
 def test_what_is_no_image_is_passed_over_and_counted(folder, capsys):
     (folder / "README.md").write_text("pets")
     (folder / "train" / "labels.csv").write_text("1,2")
+    (folder / "train" / "logo.svg").write_text("<svg/>")
     write(folder / "train" / "stray.png", noise(0))
     for name in (".DS_Store", "Thumbs.db", "._0.png"):
         (folder / "train" / "cat" / name).write_bytes(b"x")
