@@ -7,6 +7,7 @@ bit-identical. StableHLO and ONNX programs hold the weights, take normalised flo
 (NCHW of a PyTorch network, else NHWC), and are compared with the network before they are written.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -26,7 +27,14 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace --out")
 def main() -> None:
     from osp_jax.exports.workdirs import export_workdir
 
-    print(f"wrote {export_workdir(Path(_WORKDIR.value), Path(_OUT.value), _FORMAT.value, overwrite=_OVERWRITE.value)}")
+    done = export_workdir(Path(_WORKDIR.value), Path(_OUT.value), _FORMAT.value, overwrite=_OVERWRITE.value)
+    print(f"wrote {done}")
+    if done.beside:
+        print(
+            f"warning: {done.path} also holds {', '.join(done.beside)} as before the request, which may still know the "
+            "forgotten classes; leave that out where the file is passed on",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

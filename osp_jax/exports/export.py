@@ -38,7 +38,9 @@ class Export:
       entries: how many arrays it holds; None for a program.
       changed: how many of them are not as in the file that came in; None where none is known.
       difference: between the logits of the exported program and the model's, relative to the largest; None for weights.
-      detail: of a program: its platforms, or its opset.
+      detail: of a program: its platforms or its opset, and the order of the axes of its images.
+      beside: what else the file that came in holds, as averaged weights or the state of an optimiser. It is as it was,
+        and may still know the forgotten classes.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Export:
     changed: int | None = None
     difference: float | None = None
     detail: str = ""
+    beside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         written = f"{self.path}: {self.format}{', ' if self.detail else ''}{self.detail}"
@@ -95,7 +98,9 @@ def export(
         that cannot be exported, or a program whose logits differ by more than 1e-4 of the largest.
     """
     out, like = Path(out), None if like is None else Path(like)
-    format = chosen_format(out, format, lambda: weight_files.read_weights(like).format if like else "")
+    format = named_format(out, format) or (weight_files.read_weights(like).format if like else "")
+    if not format:
+        raise InputError(f"the suffix of {out} names no format; give format, one of: {', '.join(FORMATS)}")
     check_place(out, format, overwrite, like)
     if format in PROGRAMS:
         if like is not None:
@@ -108,19 +113,11 @@ def export(
     return export_weights(model, out, format, entries, source, overwrite=overwrite)
 
 
-def chosen_format(out: Path, format: str, came_in: Callable[[], str]) -> str:
-    """The format that is asked for, that the suffix of `out` names, or that came in.
-
-    Raises:
-      InputError: it is unknown, or nothing says it.
-    """
-    if format:
-        if format not in FORMATS:
-            raise unknown("format", format, FORMATS)
-        return format
-    if found := SUFFIXES.get(out.suffix.lower()) or came_in():
-        return found
-    raise InputError(f"the suffix of {out} names no format; give format, one of: {', '.join(FORMATS)}")
+def named_format(out: Path, format: str) -> str:
+    """The format that is asked for, or that the suffix of `out` names; '' where neither does. Raises as `export`."""
+    if format and format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    return format or SUFFIXES.get(out.suffix.lower(), "")
 
 
 def check_place(out: Path, format: str, overwrite: bool, source: Path | None) -> None:
@@ -170,7 +167,8 @@ def export_weights(
     changed = None if changes is None else len(changes)
     if source is not None and source.file.format == format:
         weight_entries.write_again(out, source, changes, overwrite=overwrite)
-        return Export(out, format, len(source.file.arrays), changed)
+        beside = weight_files.others(source.path, source.keys.values()) if changes else ()
+        return Export(out, format, len(source.file.arrays), changed, beside=beside)
     weight_entries.write_new(out, format, entries, metadata_of(model), overwrite=overwrite)
     return Export(out, format, len(entries), changed)
 

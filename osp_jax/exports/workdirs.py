@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from osp_jax.exports import weights as weight_entries
-from osp_jax.exports.export import PROGRAMS, Export, check_place, chosen_format, export_program, export_weights
+from osp_jax.exports.export import PROGRAMS, Export, check_place, export_program, export_weights, named_format
 from osp_jax.loading import load_workdir
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.workdir import read_record
 
 _TRAINED = "safetensors"  # where nothing came in
 
@@ -25,10 +24,14 @@ def export_workdir(workdir: Path, out: Path, format: str = "", *, overwrite: boo
     """
     if out.resolve().is_relative_to(workdir.resolve()):
         raise InputError(f"{out} lies in {workdir}; choose an --out outside of it")
-    came_in = read_record(workdir).get("network", {}).get("weights")
-    format = chosen_format(out, format, lambda: came_in["format"] if came_in else _TRAINED)
-    check_place(out, format, overwrite, None)
+    format = named_format(out, format)
+    if format:
+        check_place(out, format, overwrite, None)
     trained = load_workdir(workdir)
+    came_in = (trained.record.get("network") or {}).get("weights")
+    if not format:
+        format = came_in["format"] if came_in else _TRAINED
+        check_place(out, format, overwrite, None)
     if format in PROGRAMS:
         return export_program(trained.model, out, format, tuple(trained.record["dataset"]["image_shape"]))
     entries = weight_entries.entries_of(trained.model)
