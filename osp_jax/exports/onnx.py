@@ -12,6 +12,7 @@ What does not depend on the images is computed before: kernels are stored in ONN
 import contextlib
 import itertools
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def session(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
 
 def _imported() -> Any:
     try:
-        with _quiet():
+        with _quiet(), _unchanged("jax", "flax"):
             import jax2onnx
             import onnxruntime  # noqa: F401
             from jax2onnx.plugins.plugin_system import import_all_plugins
@@ -116,6 +117,24 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _unchanged(*packages: str) -> Iterator[None]:
+    """Puts back public functions of packages that are replaced in the block, as jax2onnx does with `jnp.cumsum`."""
+
+    def public() -> list[Any]:
+        names = [name for name in sys.modules if name.split(".")[0] in packages and "._" not in name]
+        return [sys.modules[name] for name in names]
+
+    before = [(module, dict(vars(module))) for module in public()]
+    try:
+        yield
+    finally:
+        for module, values in before:
+            for name, value in values.items():
+                if callable(value) and vars(module).get(name) is not value:
+                    setattr(module, name, value)
 
 
 def _rewritten(program: ClosedJaxpr) -> ClosedJaxpr:

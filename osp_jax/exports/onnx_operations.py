@@ -123,11 +123,44 @@ def _sum(operand: jax.Array, sizes: Any, strides: Any, padding: Any, dilation: A
     return lax.conv_general_dilated(operand, kernel, strides, padding, **options)
 
 
+def _minimum(operand: jax.Array, **params: Any) -> jax.Array:
+    return -_pooling(-operand, start=-math.inf, pool=_maximum, **params)
+
+
+def _stack(*operands: jax.Array, axis: int, **_: Any) -> jax.Array:
+    return lax.concatenate([lax.expand_dims(operand, (axis,)) for operand in operands], axis)
+
+
+def _remainder(one: jax.Array, other: jax.Array) -> jax.Array:
+    quotient = one / other if jnp.issubdtype(one.dtype, jnp.floating) else lax.div(one, other)
+    if jnp.issubdtype(one.dtype, jnp.floating):
+        quotient = jnp.where(quotient < 0, lax.ceil(quotient), lax.floor(quotient))
+    return one - other * quotient
+
+
+def _product(lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: Any, **params: Any) -> jax.Array:
+    """A product that sums over nothing, as of two vectors into a matrix, is one of numbers."""
+    (summed, _), (left_batch, right_batch) = dimension_numbers
+    if summed:
+        return lax.dot_general(lhs, rhs, dimension_numbers, **params)
+    left = [axis for axis in range(lhs.ndim) if axis not in left_batch]
+    right = [axis for axis in range(rhs.ndim) if axis not in right_batch]
+    count = len(left_batch)
+    lhs, rhs = lax.transpose(lhs, (*left_batch, *left)), lax.transpose(rhs, (*right_batch, *right))
+    lhs = lax.expand_dims(lhs, range(lhs.ndim, lhs.ndim + len(right)))
+    rhs = lax.expand_dims(rhs, range(count, count + len(left)))
+    return lhs * rhs
+
+
 REWRITTEN: dict[str, Callable[..., jax.Array]] = {
     "pad": _pad,
     "conv_general_dilated": _convolution,
     "reduce_window_max": partial(_pooling, start=-math.inf, pool=_maximum),
+    "reduce_window_min": _minimum,
     "reduce_window_sum": partial(_pooling, start=0.0, pool=_sum),
+    "stack": _stack,
+    "rem": _remainder,
+    "dot_general": _product,
 }
 
 

@@ -81,7 +81,8 @@ def any_batch(program: Program) -> jax.ShapeDtypeStruct:
     Raises:
       InputError: the program cannot be traced for one, though it can for two images.
     """
-    (batch,) = jax.export.symbolic_shape("batch")
+    # Slices as wide as the largest integer, which PyTorch writes, then end where the batch does.
+    (batch,) = jax.export.symbolic_shape("batch", constraints=("batch <= 2147483647",))
     two, images = (jax.ShapeDtypeStruct((n, *program.image_shape), jnp.float32) for n in (2, batch))
     jax.eval_shape(program.function, program.variables, two)
     try:

@@ -86,7 +86,6 @@ class _Apply:
 
     program: Any
     state: Any = dataclasses.field(compare=False, repr=False)
-    channels_first = True
 
     def __call__(self, variables: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
         return self.program.run(variables, images)[0]
