@@ -71,7 +71,7 @@ def main() -> None:
         models["retrained"] = _reference(models["original"], forget)
     full = unlearn and _AUDIT.value == "full"
     if full:
-        _check_full(unlearn)
+        _check_full(unlearn, imported=bool(first.record.get("network")))
 
     dataset = dataset_of(first, _DATA_DIR.value)
     # Forgotten images too: what the retrained model was not shown is still asked of it.
@@ -186,14 +186,18 @@ def _reference(original: Any, forget: tuple[int, ...]) -> Any:
     return reference
 
 
-def _check_full(unlearn: dict[str, Any]) -> None:
+def _check_full(unlearn: dict[str, Any], *, imported: bool) -> None:
     from osp_jax.runtime.errors import InputError
 
     classes = ",".join(map(str, _forgotten(unlearn)))
     if not _REFERENCE.value:
+        remedy = (
+            f"train one without {classes} in its own framework, import it with --exclude={classes}"
+            if imported
+            else f"train one with experiments.train --config.data.exclude={classes}"
+        )
         raise InputError(
-            "a full audit compares with a retrained model; train one with experiments.train "
-            f"--config.data.exclude={classes} and give it as --reference, or use --audit=quick"
+            f"a full audit compares with a retrained model; {remedy} and give it as --reference, or use --audit=quick"
         )
     if not _SHADOWS.value:
         raise InputError(
@@ -208,11 +212,13 @@ def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[s
 
     from osp_jax.audit.shadow.statistics import ShadowRequest, ShadowSets
     from osp_jax.audit.shadow.train import find_shadows, shadow_pool
+    from osp_jax.loading import shadowed_network
     from osp_jax.methods import parse_options
 
     config, pool = ConfigDict(original.record["config"]), shadow_pool(dataset, train)
     forget = _forgotten(next(iter(requests.values())))
-    sets = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget)
+    network = shadowed_network(original)
+    sets = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget, network)
 
     def shadow_request(request: dict[str, Any]) -> ShadowRequest:
         given = [f"{option}={value}" for option, value in request["options"].items()]

@@ -91,7 +91,7 @@ def _measured(path: Path, dataset) -> dict:
     for amount in AMOUNTS:
         forget, change = tradeoff(statistics.layers[last], head, features, labels, amount=amount, strengths=STRENGTHS)
         curves[str(amount)] = {"forget_accuracy": forget.mean(0).tolist(), "retain_change": change.mean(0).tolist()}
-    errors = {name: float(error) for name, error in jax.device_get(gram_errors(model.variables["params"])).items()}
+    errors = {name: float(error) for name, error in jax.device_get(gram_errors(_parameters(model, path))).items()}
     shares = {name: np.asarray(top_class_share(layer)) for name, layer in statistics.layers.items()}
     return {
         "name": path.name,
@@ -106,6 +106,20 @@ def _measured(path: Path, dataset) -> dict:
         "tradeoff": curves,
         "provenance": trained.record["provenance"],
     }
+
+
+def _parameters(model, path: Path) -> dict:
+    """The parameters of a network whose kernels have the layout of Linen, which Gram errors are of."""
+    from osp_jax.runtime.errors import InputError
+    from osp_jax.training.orthogonality import conv_kernels
+
+    parameters = model.variables.get("params") if isinstance(model.variables, dict) else None
+    if not isinstance(parameters, dict) or not conv_kernels(parameters):
+        raise InputError(
+            f"{path} has no convolutions that are called as in Linen and NNX, params/.../kernel, which this compares; "
+            "put it into another folder"
+        )
+    return parameters
 
 
 if __name__ == "__main__":

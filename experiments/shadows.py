@@ -27,14 +27,14 @@ def main() -> None:
 
     from osp_jax.audit.shadow.train import draw_keep, seconds_per_shadow, shadow_folder, shadow_pool, train_shadows
     from osp_jax.data.splits import check_forget, parse_classes
-    from osp_jax.loading import dataset_of, indices_of, load_workdir
+    from osp_jax.loading import dataset_of, indices_of, load_workdir, shadowed_network
     from osp_jax.runtime.errors import InputError
 
     trained = load_workdir(Path(_WORKDIR.value))
     names = trained.record["dataset"]["class_names"]
     forget = parse_classes(_FORGET.value, names)
     check_forget(forget, len(names), trained.model.forgotten, names)
-    config = ConfigDict(trained.record["config"])
+    config, network = ConfigDict(trained.record["config"]), shadowed_network(trained)
     if _EPOCHS.value:
         config.training.epochs = _EPOCHS.value
     dataset = dataset_of(trained, _DATA_DIR.value)
@@ -47,8 +47,8 @@ def main() -> None:
         )
     keep = draw_keep(pool.labels, _NUMBER.value, config.seed)
     for exclude, what in ((), "all classes"), (forget, f"all but {', '.join(names[c] for c in forget)}"):
-        train_shadows(config, pool, len(names), keep, Path(_OUT.value), exclude=exclude)
-        folder = shadow_folder(config, pool, keep, Path(_OUT.value), exclude)
+        train_shadows(config, pool, len(names), keep, Path(_OUT.value), exclude=exclude, network=network)
+        folder = shadow_folder(config, pool, keep, Path(_OUT.value), exclude, network)
         print(f"{len(keep)} shadow models of {what}: {seconds_per_shadow(folder):.1f} s each, in {folder}")
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from osp_jax.audit.shadow.train import Network
 from osp_jax.audit.subject import Subject
 from osp_jax.data.augment import Preparation
 from osp_jax.data.paths import own_place
@@ -28,7 +29,7 @@ from osp_jax.statistics import Statistics, statistics_over
 from osp_jax.statistics_files import load_statistics
 from osp_jax.training.checkpoints import check_finished, load_variables
 from osp_jax.training.loop import training_indices
-from osp_jax.training.recipe import preparation_of
+from osp_jax.training.recipe import preparation_of, trained_by_recipes
 
 
 class TrainedModel(NamedTuple):
@@ -179,6 +180,31 @@ def check_recipe(trained: TrainedModel, method: Method, name: str) -> None:
             f"{name} trains, and {_KINDS[network['framework']]} has no train mode here; take a method that does not "
             "train, as osp-fit"
         )
+
+
+def shadowed_network(trained: TrainedModel) -> Network | None:
+    """The network of shadow models of a workdir; None: the one that the recipe names.
+
+    Raises:
+      InputError: it was trained elsewhere, and its recipe is not known or cannot train it.
+    """
+    network = trained.record.get("network")
+    if not network:
+        return None
+    if network["framework"] != "linen":
+        raise InputError(
+            f"shadow models are trained here, by a recipe, which only Linen modules can be, and the network is "
+            f"{_KINDS[network['framework']]}; use --audit=quick, which needs none"
+        )
+    if not network["recipe"]:
+        raise InputError(
+            "shadow models are trained by the recipe of the network, which is not known: import it again with "
+            "--recipe=configs/..., a config file with the settings of its training, or use --audit=quick"
+        )
+    module = trained_by_recipes(
+        trained.model, tuple(trained.record["dataset"]["image_shape"]), "the training of shadow models"
+    )
+    return Network(module, f"{network['function']} {network['sha256']}")
 
 
 def same_network(one: TrainedModel, other: TrainedModel) -> bool:

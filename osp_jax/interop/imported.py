@@ -130,7 +130,8 @@ def _linen(module: nn.Module, weights: WeightFile, image_shape: tuple[int, ...],
     present = {part for key in weights.arrays for part in re.split("[./]", key)}
     shapes = {name: tree for name, tree in shapes.items() if name in {"params", "batch_stats", *present}}
     keys = matched(_shapes(weights.arrays), _shapes(leaves_by_path(shapes)), where)
-    return Imported(from_linen(module, edited(shapes, _read(weights, keys)), **given), keys)
+    variables = {"batch_stats": {}, **edited(shapes, _read(weights, keys))}
+    return Imported(from_linen(module, variables, **given), keys)
 
 
 def _nnx(module: nnx.Module, weights: WeightFile, image_shape: tuple[int, ...], where: str, given: dict) -> Imported:

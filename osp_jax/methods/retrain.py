@@ -4,7 +4,6 @@ The normalisation stays that of the original, as in a deployed model; all else, 
 """
 
 import dataclasses
-import inspect
 import json
 from functools import lru_cache
 from typing import ClassVar
@@ -15,14 +14,13 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax.data.augment import Preparation
-from osp_jax.interop.linen import linen_module
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
 from osp_jax.training.epoch import RunEpoch, batch_sizes, epoch_parts, make_epoch, run_parts
-from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight
+from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight, trained_by_recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,27 +52,15 @@ class Retrain(Method):
             raise InputError(
                 f"{len(indices)} retained images do not fill a batch of the recipe; raise retain_per_class"
             )
-        key = json.dumps(settings.to_dict(), sort_keys=True)
-        recipe, run_epoch = _program(key, _trained_by_recipes(model), data.images.shape[1:], data.preparation, steps)
+        key, shape = json.dumps(settings.to_dict(), sort_keys=True), data.images.shape[1:]
+        module = trained_by_recipes(model, shape, "retrain")
+        recipe, run_epoch = _program(key, module, shape, data.preparation, steps)
         state = jax.tree.map(jnp.copy, recipe.start)  # an epoch gives its state away
         for epoch in range(1, settings.training.epochs + 1):
             parts = epoch_parts(indices, recipe.order_key, epoch, batch_size, last_batch)
             weight = jnp.float32(penalty_weight(settings, epoch))
             state, _ = run_parts(run_epoch, state, parts, data.images, data.labels, recipe.step_key, weight)
         return model.replace(variables=state.variables)
-
-
-def _trained_by_recipes(model: Model) -> nn.Module:
-    """The module of a network that is called as `(images, train)`, as recipes need it."""
-    module = linen_module(model)
-    _, *others = inspect.signature(module.__call__).parameters.values()
-    fits = others and others[0].name == "train" and others[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    if not fits:
-        raise InputError(
-            f"retrain trains networks that are called as (images, train), and {type(module).__name__} is not; "
-            "train it anew without the class by your own recipe, or take another method"
-        )
-    return module
 
 
 @lru_cache(maxsize=8)

@@ -101,7 +101,7 @@ def conv_kernels(params: Any, layers: str = "") -> dict[str, jax.Array]:
     except re.error as error:
         raise InputError(f"orthogonality.layers {layers!r} is not a regular expression: {error}") from error
     kernels = {
-        "/".join(path[:-1]): leaf
+        "/".join(map(str, path[:-1])): leaf
         for path, leaf in traverse_util.flatten_dict(params).items()
         if path[-1] == "kernel" and leaf.ndim == 4
     }

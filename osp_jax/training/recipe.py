@@ -1,20 +1,25 @@
 """How a config trains: optimiser, schedule, step and keys; the same for the first training and for a retraining."""
 
+import inspect
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from osp_jax.data.augment import Preparation, channel_moments
 from osp_jax.data.stored import StoredImages
+from osp_jax.interop.linen import linen_module
+from osp_jax.model import Model
 from osp_jax.networks import init_variables
-from osp_jax.runtime.errors import unknown
+from osp_jax.runtime.errors import InputError, unknown
 from osp_jax.training import feature_penalties
-from osp_jax.training.loss import FeaturePenalty
+from osp_jax.training.loss import FeaturePenalty, train_features
 from osp_jax.training.orthogonality import conv_kernels, penalty
 from osp_jax.training.schedules import learning_rate, piecewise
 from osp_jax.training.state import TrainState, create_optimiser, create_state
@@ -82,6 +87,35 @@ def make_recipe(
         label_smoothing=settings.label_smoothing,
     )
     return Recipe(rate, gathering(batch_step), batch_step, start, order_key, step_key)
+
+
+def trained_by_recipes(model: Model, image_shape: tuple[int, ...], what: str) -> nn.Module:
+    """The module of a network that recipes can train: it is called as `(images, train)` and draws no random numbers.
+
+    Args:
+      what: what asks for it, for errors.
+
+    Raises:
+      InputError: it is no Linen module, or not such a one.
+    """
+    module, remedy = linen_module(model), "train it anew without the class by your own recipe, or take another method"
+    _, *others = inspect.signature(module.__call__).parameters.values()
+    if not others or others[0].name != "train" or others[0].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+        raise InputError(
+            f"{what} trains networks that are called as (images, train), and {type(module).__name__} is not; {remedy}"
+        )
+    if others := set(model.variables) - {"params", "batch_stats"}:
+        raise InputError(f"{what} trains 'params' and 'batch_stats', and the network has {min(others)!r}; {remedy}")
+    inputs = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    variables = model.variables["params"], model.variables.get("batch_stats", {})
+    try:
+        jax.eval_shape(partial(train_features, module), *variables, inputs)
+    except FlaxError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{what} trains networks without dropout, and {type(module).__name__} fails ({reason}); {remedy}"
+        ) from error
+    return module
 
 
 def _feature_penalty(config: ConfigDict) -> FeaturePenalty | None:

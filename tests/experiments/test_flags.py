@@ -9,6 +9,7 @@ from tests.experiments.conftest import ROOT, assert_one_line_error, run_cases
 
 FOLDERS = {
     "train": ["workdir"],
+    "import_model": ["workdir"],
     "unlearn": ["workdir", "out"],
     "eval": ["workdir", "reference", "original", "shadows"],
     "sweep": ["workdir", "out"],
@@ -20,6 +21,7 @@ FOLDERS = {
     "paper": ["workdir"],
 }
 NUMBERS = {
+    "import_model": ["image_size"],
     "unlearn": ["seed", "retain_per_class", "forget_per_class"],
     "eval": ["draws"],
     "sweep": ["seed"],

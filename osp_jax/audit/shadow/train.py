@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax.audit.shadow.model_epochs import RunEpochs, choose_way, epochs_of_all, stacked
@@ -56,6 +57,13 @@ class Shadows(NamedTuple):
     exclude: tuple[int, ...]
     preparation: Preparation
     folder: Path
+
+
+class Network(NamedTuple):
+    """A network that is not one of `osp_jax.networks`: its module, and what tells it from others, as a checksum."""
+
+    module: nn.Module
+    digest: str
 
 
 class Start(NamedTuple):
@@ -124,6 +132,7 @@ def train_shadows(
     folder: Path,
     *,
     exclude: Sequence[int] = (),
+    network: Network | None = None,
     way: str | None = None,
     checkpoint_every: int = 5,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
@@ -138,6 +147,7 @@ def train_shadows(
       keep: bool `(N, images)`, see `draw_keep`; row i holds the images of model i.
       folder: of all sets.
       exclude: classes that no model sees.
+      network: None: the one that `config.model` names.
       way: one of `model_epochs.WAYS`; None: `choose_way`.
       checkpoint_every: epochs between checkpoints, which is what a killed run may lose.
       on_epoch: called after each epoch with what `record.json` says of it.
@@ -153,13 +163,13 @@ def train_shadows(
     if checkpoint_every < 1:
         raise InputError(f"checkpoint_every is {checkpoint_every}; give a positive number of epochs")
     config = validated(config)
-    here = shadow_folder(config, pool, keep, folder, exclude)
+    here = shadow_folder(config, pool, keep, folder, exclude, network)
     if _is_finished(here):
         discard(here / "checkpoints")  # of a run that was killed before it could
         for place in (here, here / "models" / "checkpoints"):
             remove_all_leftovers(place)
-        return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep)))
-    start = start_shadows(config, pool, num_classes, keep, exclude)
+        return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep), network))
+    start = start_shadows(config, pool, num_classes, keep, exclude, network)
     way = way or choose_way(len(keep))
     run_epochs = epochs_of_all(way, start.recipe.step, pool, len(keep))
     check_writable(here, 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(start.states)))
@@ -191,7 +201,12 @@ def train_shadows(
 
 
 def find_shadows(
-    config: ConfigDict, pool: Split, num_classes: int, folder: Path, forget: Sequence[int]
+    config: ConfigDict,
+    pool: Split,
+    num_classes: int,
+    folder: Path,
+    forget: Sequence[int],
+    network: Network | None = None,
 ) -> tuple[Shadows, Shadows]:
     """Finished sets under `folder` for a recipe: shadow models of every class, and those without `forget`.
 
@@ -212,10 +227,11 @@ def find_shadows(
     for number, epochs in sorted(found, reverse=True):
         settings = _lasting(config, epochs)
         keep = draw_keep(pool.labels, number, settings.seed)
-        folders = [shadow_folder(settings, pool, keep, folder, exclude) for exclude in ((), forget)]
+        folders = [shadow_folder(settings, pool, keep, folder, exclude, network) for exclude in ((), forget)]
         if all(map(_is_finished, folders)):
-            module = build_model(settings, num_classes, pool.images.shape[1:])
-            like, preparation = _like(settings, pool, num_classes, number), shadow_preparation(settings, pool)
+            module = _module(settings, num_classes, pool.images.shape[1:], network)
+            like = _like(settings, pool, num_classes, number, network)
+            preparation = shadow_preparation(settings, pool)
             about = {
                 "mean": preparation.mean,
                 "std": preparation.std,
@@ -234,13 +250,22 @@ def find_shadows(
     )
 
 
-def shadow_folder(config: ConfigDict, pool: Split, keep: np.ndarray, folder: Path, exclude: Sequence[int] = ()) -> Path:
+def shadow_folder(
+    config: ConfigDict,
+    pool: Split,
+    keep: np.ndarray,
+    folder: Path,
+    exclude: Sequence[int] = (),
+    network: Network | None = None,
+) -> Path:
     """Where the set of this recipe, pool, `keep` and `exclude` lies under `folder`, whether it is there or not.
 
     Names of before left out `config.features`, so sets of different recipes had one name: such a set is taken only if
     its record says that it has this recipe.
     """
     what = {"exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
+    if network:
+        what["network"] = network.digest
     settings = _settings(config)
     old = folder / _digest_of(what | {"settings": {k: v for k, v in settings.items() if k != "features"}})
     path = old / "record.json"
@@ -261,7 +286,12 @@ def seconds_per_shadow(folder: Path) -> float:
 
 
 def start_shadows(
-    config: ConfigDict, pool: Split, num_classes: int, keep: np.ndarray, exclude: Sequence[int] = ()
+    config: ConfigDict,
+    pool: Split,
+    num_classes: int,
+    keep: np.ndarray,
+    exclude: Sequence[int] = (),
+    network: Network | None = None,
 ) -> Start:
     """Raises `InputError` as `train_shadows`."""
     _check_number(len(keep))
@@ -283,7 +313,7 @@ def start_shadows(
             f"training.batch_size {config.training.batch_size} exceeds the {smallest} images of the smallest shadow "
             "model; each has half of the pool, so take a smaller batch"
         )
-    model = build_model(config, num_classes, image_shape)
+    model = _module(config, num_classes, image_shape, network)
     check_memory(model, image_shape, config.training.batch_size, len(keep))
     recipe = make_recipe(config, model, image_shape, shadow_preparation(config, pool), steps)
     base = jax.random.fold_in(jax.random.key(config.seed), _SHADOW_KEYS)
@@ -373,10 +403,14 @@ def _digests(pool: Split, keep: np.ndarray) -> dict[str, str]:
     return {"pool": digest(pool.images, pool.labels), "keep": digest(keep)}
 
 
-def _like(config: ConfigDict, pool: Split, num_classes: int, number: int) -> dict[str, Any]:
+def _module(config: ConfigDict, num_classes: int, image_shape: Any, network: Network | None) -> nn.Module:
+    return network.module if network else build_model(config, num_classes, image_shape)
+
+
+def _like(config: ConfigDict, pool: Split, num_classes: int, number: int, network: Network | None) -> dict[str, Any]:
     """Shapes and dtypes of the stacked variables."""
     image_shape = pool.images.shape[1:]
-    model = build_model(config, num_classes, image_shape)
+    model = _module(config, num_classes, image_shape, network)
     one = variable_shapes(model, image_shape)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((number, *leaf.shape), leaf.dtype), one)
 
