@@ -71,8 +71,9 @@ def main() -> None:
     from osp_jax.runtime.workdir import check_writable, replacing, write_json
     from osp_jax.statistics_files import save_statistics
     from osp_jax.training.checkpoints import save_variables
+    from osp_jax.training.loop import check_settings
 
-    workdir, path = Path(_WORKDIR.value), Path(_WEIGHTS.value)
+    workdir, path = Path(_WORKDIR.value), Path(_WEIGHTS.value).expanduser()
     moments = _moments()
     recipe = _recipe()
     source = find_source(_NETWORK.value)
@@ -83,6 +84,7 @@ def main() -> None:
     dataset = _images(config.data)
     mean, std = config.data.mean, config.data.std = _each_channel(moments, dataset.image_shape[2])
     names, shape = dataset.class_names, dataset.image_shape
+    check_settings(config, shape)
     given = {"mean": mean, "std": std, "class_names": names, "forgotten": parse_classes(_EXCLUDE.value, names)}
     model, keys = import_network(network, weights, shape, where=str(path), **given)
     gates_of(model.apply, model.variables, noise_images(shape))  # a network that nothing can act on is told now
@@ -94,11 +96,13 @@ def main() -> None:
         "provenance": provenance(config.seed),
     }
     trained = TrainedModel(model, json.loads(json.dumps(record)))
-    indices_of(trained, dataset)  # raises where nothing is left
+    train, _ = indices_of(trained, dataset)
     found = first_look(model, dataset.test, np.flatnonzero(~np.isin(dataset.test.labels, model.forgotten)))
+    if found.warning:
+        print(f"warning: test accuracy is {found.accuracy:.1%}; {found.warning}", file=sys.stderr)
     start = time.perf_counter()
     statistics = jax.block_until_ready(statistics_of(trained, dataset))
-    print(f"class statistics in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    print(f"class statistics of {len(train):,} images in {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((model.variables, statistics)))
     check_writable(workdir.resolve().parent, 2 * size + sum(array.nbytes for array in weights.arrays.values()))
@@ -108,8 +112,6 @@ def main() -> None:
         save_statistics(folder / "statistics", statistics)
         keep_weights(path, folder)
     print(f"imported: {workdir}; test accuracy {found.accuracy:.2%} of {found.images:,} images")
-    if found.warning:
-        print(f"warning: test accuracy is {found.accuracy:.1%}; {found.warning}", file=sys.stderr)
 
 
 def _moments() -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -15,6 +15,7 @@ from osp_jax.interop.imported import Imported, framework_of, import_network
 from osp_jax.interop.network_source import Source, check_source, network_of
 from osp_jax.interop.weight_files import WeightFile, read_weights
 from osp_jax.model import Model
+from osp_jax.runtime.distributed import is_first
 from osp_jax.runtime.records import IMPORTED
 from osp_jax.runtime.replacing import copy_anew
 
@@ -42,7 +43,9 @@ def network_record(
 
 
 def keep_weights(weights: Path, folder: Path) -> None:
-    """Copies a weights file, or a folder of one, to `folder/imported`."""
+    """Copies a weights file, or a folder of one, to `folder/imported`; of several processes the first does."""
+    if not is_first():
+        return
     place = folder / IMPORTED / _name(weights)
     place.parent.mkdir()
     if weights.is_dir():
@@ -52,7 +55,10 @@ def keep_weights(weights: Path, folder: Path) -> None:
 
 
 def keep_stored_weights(workdir: Path, folder: Path) -> None:
-    """Puts the weights that `workdir` keeps into `folder` too, as hard links where that can be."""
+    """Puts the weights that `workdir` keeps into `folder` too, as hard links where that can be; of several processes
+    the first does."""
+    if not is_first():
+        return
 
     def link(source: str, place: str) -> None:
         try:

@@ -88,6 +88,8 @@ _OF_RUNS = ("metrics.jsonl", "checkpoints", "statistics", "stopped")
 def _check_same_run(workdir: Path, wanted: dict[str, Any], complete: Callable[[Any], Any]) -> None:
     remedy, path = "it was not written by this command; choose another --workdir.", workdir / "config.json"
     record = records.checked(read_json(path), records.Claim, path, remedy)
+    if record.get("network"):
+        raise InputError(f"{workdir} holds a network that was trained elsewhere; choose another --workdir")
     whole = complete(settings.of_any_version(record["config"]))
     found = json.loads(json.dumps(whole))  # tuples of defaults as the lists that JSON has
     found, asked = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted["config"]))

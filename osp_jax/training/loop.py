@@ -216,6 +216,11 @@ def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> Non
             f"{workdir} was made to forget classes, which a training could bring back; start from a network that "
             "experiments.train wrote (training.start_from)"
         )
+    if record.get("network"):
+        raise InputError(
+            f"{workdir} was trained elsewhere, and a training can start only from a network that experiments.train "
+            "wrote (training.start_from)"
+        )
     check_finished(workdir, record)
     seen = record["config"]["data"]["exclude"]
     missing = set(parse_classes(exclude, class_names)) - set(parse_classes(seen, class_names))

@@ -107,9 +107,9 @@ def trained_by_recipes(model: Model, image_shape: tuple[int, ...], what: str) ->
     if others := set(model.variables) - {"params", "batch_stats"}:
         raise InputError(f"{what} trains 'params' and 'batch_stats', and the network has {min(others)!r}; {remedy}")
     inputs = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    variables = model.variables["params"], model.variables.get("batch_stats", {})
+    fresh = jax.eval_shape(partial(model.init, image_shape=tuple(image_shape)), jax.random.key(0))
     try:
-        jax.eval_shape(partial(train_features, module), *variables, inputs)
+        jax.eval_shape(partial(train_features, module), fresh["params"], fresh.get("batch_stats", {}), inputs)
     except FlaxError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
