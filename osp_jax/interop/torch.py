@@ -1,8 +1,11 @@
 """Networks of PyTorch as a `Model`, and their weights back."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -41,15 +44,14 @@ def from_torch(
       InputError: PyTorch or torchax is not installed, the module cannot be applied to the example or does not return
         a logit for each class, `torch.export` cannot trace it, or an operation in it is unknown.
     """
-    torch = _installed()
-    from osp_jax.interop.torch_export import quiet, traced
+    _check_installed()
+    from osp_jax.interop.torch_export import traced
     from osp_jax.interop.torch_state import own_copy
 
     moments, names = checked_moments(mean, std), checked_classes(class_names)
     example = _checked_example(example, len(moments[0]))
     copy, state = own_copy(module)
-    with quiet(), torch.no_grad():
-        images, logits = _tried(copy, example, len(names))
+    images, logits = _tried(copy, example, len(names))
     program = traced(copy, images, state.names, train=False)
     variables = {key: jnp.asarray(state.float32(key)) for key in program.inputs}
     model = Model(
@@ -61,7 +63,7 @@ def from_torch(
         _TrainApply(copy, images, {name: key for name, key in state.names.items() if key in variables}),
         is_parameter=_Parameters(state.parameters),
     )
-    _check_logits(model, images.numpy(), logits.numpy())
+    _check_logits(model, images[:2].numpy(), logits.numpy())
     return model
 
 
@@ -86,6 +88,7 @@ class _Apply:
 
     program: Any
     state: Any = dataclasses.field(compare=False, repr=False)
+    channels_first = True  # as PyTorch has images, for programs that go out
 
     def __call__(self, variables: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
         return self.program.run(variables, images)[0]
@@ -121,19 +124,35 @@ class _Parameters:
         return path in self.keys
 
 
-def _installed() -> Any:
-    """The module `torch`, of a version that torchax works with."""
+def _check_installed() -> None:
     try:
         import torch
     except ImportError as error:
         raise InputError('PyTorch is not installed; run: pip install "osp_jax[torch]"') from error
     try:
-        import torchax.ops.jaten  # noqa: F401 (it fills the registry of operations)
+        with _unchanged(torch):
+            import torchax.ops.jaten  # noqa: F401 (it fills the registry of operations)
     except ImportError as error:
         raise InputError(
             f'torchax is not installed or does not fit PyTorch {torch.__version__}; run: pip install "osp_jax[torch]"'
         ) from error
-    return torch
+
+
+@contextlib.contextmanager
+def _unchanged(torch: Any) -> Iterator[None]:
+    """Keeps from PyTorch what `import torchax` does to it: a device 'jax', with which dynamo fails, and settings."""
+    fast, telemetry = torch.backends.mha.get_fastpath_enabled(), "ENABLE_RUNTIME_UPTIME_TELEMETRY"
+    absent = telemetry not in os.environ
+    try:
+        with (
+            mock.patch("torch.utils.rename_privateuse1_backend"),
+            mock.patch("torch._register_device_module"),
+        ):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        if absent:
+            os.environ.pop(telemetry, None)
 
 
 def _checked_example(example: Any, channels: int) -> Any:
@@ -160,28 +179,31 @@ def _checked_example(example: Any, channels: int) -> Any:
 
 
 def _tried(module: Any, example: Any, classes: int) -> tuple[Any, Any]:
-    """(random images of the example's shape in a batch of another size, the module's logits of them)."""
+    """(three random images of the example's shape, the module's logits of the first two)."""
     import torch
 
-    from osp_jax.interop.torch_export import first_line, place_of
+    images = torch.randn((3, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
+    _logits(module, example, classes, "give images as in its training")
+    fixed = f"it takes batches of {len(example)} only: let it read the size of the batch from x.shape[0]"
+    _logits(module, images, classes, fixed)
+    return images, _logits(module, images[:2], classes, fixed)
 
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((2 if len(example) == 3 else 3, *example.shape[1:]), generator=generator)
-    for batch in (example, images):
-        try:
-            logits = module(batch)
-        except Exception as error:  # whatever the user's own module raises
-            remedy = (
-                "give images as in its training"
-                if batch is example
-                else f"it takes batches of {len(example)} only: let it read the size of the batch from its input"
-            )
-            raise InputError(
-                f"the module cannot be applied to images of shape {tuple(batch.shape)}{place_of(error)} "
-                f"({first_line(error)}); {remedy}"
-            ) from error
-        _check_output(logits, len(batch), classes)
-    return images, logits.detach().float()
+
+def _logits(module: Any, images: Any, classes: int, remedy: str) -> Any:
+    import torch
+
+    from osp_jax.interop.torch_export import first_line, place_of, quiet
+
+    try:
+        with quiet(), torch.no_grad():
+            logits = module(images)
+    except Exception as error:  # whatever the user's own module raises
+        raise InputError(
+            f"the module cannot be applied to images of shape {tuple(images.shape)}{place_of(error)} "
+            f"({first_line(error)}); {remedy}"
+        ) from error
+    _check_output(logits, len(images), classes)
+    return logits.float()
 
 
 def _check_output(logits: Any, batch: int, classes: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import logging
 import operator
 import os
@@ -12,18 +13,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from osp_jax.interop.torch_operations import OPERATIONS, RANDOM, dtype_of
+from osp_jax.interop.torch_operations import OPERATIONS, RANDOM, SIZES, dtype_of
 from osp_jax.interop.torch_program import Program, Step, Value, filled, needed_steps, numbers_in
 from osp_jax.runtime.errors import InputError
 
 _WHOLE = (  # operations that PyTorch would take apart
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d avg_pool1d einsum elu gelu "
-    "group_norm hardsigmoid hardswish "
-    "layer_norm leaky_relu linear matmul max_pool1d max_pool2d max_pool3d scaled_dot_product_attention silu"
+    "hardsigmoid hardswish leaky_relu linear matmul max_pool1d max_pool2d max_pool3d scaled_dot_product_attention silu"
 )
 _CHECKS = ("aten._assert", "aten.sym_constrain", "aten._check")
 _STORAGE = ("device", "layout", "memory_format", "pin_memory")  # arguments that say nothing about values
 _REMEDY = "rewrite that layer, or give the network in JAX by from_function"
+
+# Ways to trace, the next one where one fails. The last drops conditions on the size of the batch, as that a window
+# count divided by the windows of an image is a whole number; what comes out is compared with the module's own logits.
+_WAYS = (
+    {"strict": False},
+    {"strict": True},
+    {"strict": True, "prefer_deferred_runtime_asserts_over_guards": True},
+)
 
 
 def traced(module: Any, example: Any, names: Mapping[str, str], *, train: bool) -> Program:
@@ -45,14 +53,14 @@ def traced(module: Any, example: Any, names: Mapping[str, str], *, train: bool) 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings and log lines of PyTorch's tracer, and without its fused attention."""
+    """Without warnings and lines of PyTorch's tracer on stderr, and without its fused attention."""
     import torch
 
     disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
-    logging.disable(logging.ERROR)
+    logging.disable(logging.CRITICAL)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -63,17 +71,36 @@ def quiet() -> Iterator[None]:
 def _exported(module: Any, example: Any) -> Any:
     import torch
 
-    batch = ({0: torch.export.Dim("batch", min=2)},)
-    try:
-        program = torch.export.export(module, (example,), dynamic_shapes=batch, strict=False)
-    except Exception as error:  # whatever the tracer, or the user's own code under it, raises
-        raise InputError(
-            f"torch.export cannot trace the network{place_of(error)}: {first_line(error)}; {_REMEDY}"
-        ) from error
-    return program.run_decompositions(_decompositions())
+    errors = []
+    for way in _WAYS:
+        batch = ({0: torch.export.Dim("batch", min=2)},)
+        try:
+            program = torch.export.export(module, (example,), dynamic_shapes=batch, **way)
+        except Exception as error:  # whatever the tracer, or the user's own code under it, raises
+            errors.append(error)
+            continue
+        try:
+            return program.run_decompositions(_decompositions(_WHOLE.split()))
+        except RuntimeError:  # where strides of an operation that stays whole differ from those of its parts
+            return program.run_decompositions(_decompositions(()))
+    place = next(filter(None, map(place_of, errors)), "")
+    raise InputError(f"torch.export cannot trace the network{place}: {_reason(errors[0])}") from errors[0]
 
 
-def _decompositions() -> dict[Any, Any]:
+def _reason(error: Exception) -> str:
+    """What a failure of the tracer means, and the remedy."""
+    text = str(error)
+    if type(error).__name__ == "GuardOnDataDependentSymNode" or "data-dependent" in text:
+        return (
+            "a branch or a size there depends on the values of the images; compute both sides and choose by torch.where"
+        )
+    if "Constraints violated" in text or "Specializations unexpectedly required" in text:
+        return "it works for some sizes of the batch only; take the size from x.shape[0] wherever it is needed"
+    return f"{first_line(error)}; {_REMEDY}"
+
+
+def _decompositions(whole: Sequence[str]) -> dict[Any, Any]:
+    """How operations are taken apart: as PyTorch does it, but for those that stay whole."""
     import torch
     from torch.export import default_decompositions
     from torchax.decompositions import DECOMPOSITIONS
@@ -82,7 +109,7 @@ def _decompositions() -> dict[Any, Any]:
     for operation, function in DECOMPOSITIONS.items():
         if _function(operation, train=True) is None and operation not in table:
             table[operation] = function
-    for name in _WHOLE.split():
+    for name in whole:
         packet = getattr(torch.ops.aten, name)
         for overload in packet.overloads():
             table.pop(getattr(packet, overload), None)
@@ -94,7 +121,9 @@ def _function(target: Any, train: bool) -> tuple[str, Callable[..., Any], bool] 
     import torch
 
     if not isinstance(target, torch._ops.OpOverload):
-        return getattr(target, "__name__", str(target)), target, False
+        name = getattr(target, "__name__", str(target))
+        known = not isinstance(target, torch._ops.HigherOrderOperator)
+        return (name, SIZES.get(name, target), False) if known else None
     from torchax.ops import jaten, ops_registry
 
     del jaten  # it fills the registry
@@ -166,7 +195,7 @@ def _read(module: Any, given: Sequence[Any], reading: _Reading) -> Any:
             return _plain(node.args[0], values)
         elif not str(node.target).startswith(_CHECKS):
             arguments = _plain(node.args, values)
-            keywords = {name: _plain(value, values) for name, value in node.kwargs.items() if name not in _STORAGE}
+            keywords = {name: _plain(value, values) for name, value in node.kwargs.items()}
             values[node] = _step(node, arguments, keywords, reading)
     return ()
 
@@ -209,6 +238,7 @@ def _step(node: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], readi
             f"the network draws random numbers in eval mode ({name}{_place_of_node(node)}); let them depend on "
             "self.training"
         )
+    keywords = {key: value for key, value in keywords.items() if key not in _STORAGE}
     reading.steps.append(Step(name, function, arguments, tuple(keywords.items()), number, random))
     return Value(number)
 
@@ -227,6 +257,11 @@ def _plain(argument: Any, values: Mapping[Any, Any]) -> Any:
 def _array(value: Any) -> Any:
     import torch
 
+    if isinstance(value, torch._subclasses.FakeTensor):  # what the tracer lost sight of
+        raise InputError(
+            "torch.export cannot trace the network: it takes values out of a tensor, as by x.data or x.tolist(); use "
+            "x.detach() in their place"
+        )
     return value.numpy().astype(dtype_of(value.dtype)) if isinstance(value, torch.Tensor) else value
 
 

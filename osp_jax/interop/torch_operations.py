@@ -323,32 +323,28 @@ def _batch_norm_of_batch(
     return _scaled(y, _channels(weight, x.ndim), _channels(bias, x.ndim)), None, None
 
 
-@_operation("layer_norm")
+@_operation("native_layer_norm")
 def _layer_norm(
-    x: jax.Array,
-    normalized_shape: Sequence[int],
-    weight: jax.Array | None = None,
-    bias: jax.Array | None = None,
-    eps: float = 1e-5,
-    cudnn_enable: bool = True,
-) -> jax.Array:
-    del cudnn_enable
-    return _scaled(_normalised(x, tuple(range(-len(normalized_shape), 0)), eps), weight, bias)
+    x: jax.Array, normalized_shape: Sequence[int], weight: jax.Array | None, bias: jax.Array | None, eps: float
+) -> tuple[jax.Array, None, None]:
+    return _scaled(_normalised(x, tuple(range(-len(normalized_shape), 0)), eps), weight, bias), None, None
 
 
-@_operation("group_norm")
+@_operation("native_group_norm")
 def _group_norm(
     x: jax.Array,
-    num_groups: int,
-    weight: jax.Array | None = None,
-    bias: jax.Array | None = None,
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,
-) -> jax.Array:
-    del cudnn_enabled
-    grouped = x.reshape(x.shape[0], num_groups, x.shape[1] // num_groups, *x.shape[2:])
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    batch: int,
+    channels: int,
+    pixels: int,
+    groups: int,
+    eps: float,
+) -> tuple[jax.Array, None, None]:
+    del batch, pixels
+    grouped = x.reshape(x.shape[0], groups, channels // groups, *x.shape[2:])
     y = _normalised(grouped, tuple(range(2, grouped.ndim)), eps).reshape(x.shape)
-    return _scaled(y, _channels(weight, x.ndim), _channels(bias, x.ndim))
+    return _scaled(y, _channels(weight, x.ndim), _channels(bias, x.ndim)), None, None
 
 
 # Pooling
@@ -449,6 +445,25 @@ def _adaptive_max_pool(x: jax.Array, output_size: Sequence[int]) -> tuple[jax.Ar
     return _adaptive_pool(x, output_size, jnp.max), None
 
 
+def _resized(x: jax.Array, size: Sequence[int], align_corners: bool, method: str) -> jax.Array:
+    """Images resized with a filter that is widened where they shrink."""
+    if align_corners:
+        raise NotImplementedError("antialias=True with align_corners=True")
+    return jax.image.resize(x, (*x.shape[:2], *size), method, antialias=True)
+
+
+@_operation("_upsample_bilinear2d_aa")
+def _upsample_linear(x: jax.Array, size: Sequence[int], align_corners: bool, *scales: Any) -> jax.Array:
+    del scales
+    return _resized(x, size, align_corners, "linear")
+
+
+@_operation("_upsample_bicubic2d_aa")
+def _upsample_cubic(x: jax.Array, size: Sequence[int], align_corners: bool, *scales: Any) -> jax.Array:
+    del scales
+    return _resized(x, size, align_corners, "cubic")
+
+
 # Reductions
 
 
@@ -461,6 +476,16 @@ def _mean(x: jax.Array, dim: Any = None, keepdim: bool = False, dtype: Any = Non
 @_operation("sum")
 def _sum(x: jax.Array, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> jax.Array:
     return x.sum(_axes(dim), keepdims=keepdim, dtype=None if dtype is None else dtype_of(dtype))
+
+
+@_operation("linalg_vector_norm")
+def _vector_norm(x: jax.Array, ord: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> jax.Array:
+    del dtype
+    if ord == 2:
+        return jnp.sqrt((x * x).sum(_axes(dim), keepdims=keepdim))
+    if ord in (1, math.inf):
+        return (jnp.sum if ord == 1 else jnp.max)(jnp.abs(x), _axes(dim), keepdims=keepdim)
+    return (jnp.abs(x) ** ord).sum(_axes(dim), keepdims=keepdim) ** (1 / ord)
 
 
 @_operation("amax")
@@ -535,13 +560,52 @@ def _select(x: jax.Array, dim: int, index: int) -> jax.Array:
 
 @_operation("slice")
 def _slice(x: jax.Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> jax.Array:
-    size = x.shape[dim]
+    start, end = _bounds(x.shape[dim], start, end)
+    if start is None and end is None:
+        return x if step == 1 else x[_at(x, dim, slice(None, None, step))]
+    return lax.slice_in_dim(x, start or 0, x.shape[dim] if end is None else end, step, dim)
+
+
+@_operation("slice_scatter")
+def _slice_scatter(
+    x: jax.Array, new: jax.Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> jax.Array:
+    """`x` with `new` in place of a slice."""
+    start, end = _bounds(x.shape[dim], start, end)
+    if step != 1:
+        return x.at[_at(x, dim, slice(start, end, step))].set(new)
+    if start is None and end is None:
+        return new
+    end = x.shape[dim] if end is None else end
+    parts = (lax.slice_in_dim(x, 0, start or 0, axis=dim), new, lax.slice_in_dim(x, end, None, axis=dim))
+    return jnp.concatenate(parts, dim)
+
+
+@_operation("select_scatter")
+def _select_scatter(x: jax.Array, new: jax.Array, dim: int, index: int) -> jax.Array:
+    index = index % x.shape[dim]
+    return _slice_scatter(x, jnp.expand_dims(new, dim), dim, index, index + 1)
+
+
+@_operation("copy")
+def _copy(x: jax.Array, new: jax.Array, non_blocking: bool = False) -> jax.Array:
+    """`new` as an entry-wise assignment to `x` has it."""
+    del non_blocking
+    return jnp.broadcast_to(new, x.shape).astype(x.dtype)
+
+
+def _at(x: jax.Array, dim: int, index: Any) -> tuple[Any, ...]:
+    return (slice(None),) * (dim % x.ndim) + (index,)
+
+
+def _bounds(size: Any, start: Any, end: Any) -> tuple[Any, Any]:
+    """Start and end of a slice as numbers from 0, each None where it is that of the axis."""
     if isinstance(size, int):
-        start, end, step = (*slice(start, end).indices(size)[:2], step)
-        return lax.slice_in_dim(x, start, max(start, end), step, dim)
-    if start in (None, 0) and (end is None or end is size or (isinstance(end, int) and end >= 2**31 - 1)) and step == 1:
-        return x
-    return x[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)]
+        start, end, _ = slice(start, end).indices(size)
+        end = max(start, end)
+    elif isinstance(end, int) and end >= 2**31 - 1:  # a symbolic size, when a program is exported
+        end = None
+    return (None if isinstance(start, int) and start == 0 else start), (None if end is size or end == size else end)
 
 
 @_operation("split_with_sizes")
@@ -569,6 +633,26 @@ def _index(x: jax.Array, indices: Sequence[Any]) -> jax.Array:
 @_operation("index_select")
 def _index_select(x: jax.Array, dim: int, index: jax.Array) -> jax.Array:
     return jnp.take(x, index, dim)
+
+
+# Numbers, among them sizes, which are symbolic where a program is exported
+
+
+@_operation("_local_scalar_dense", "item")
+def _number(x: jax.Array) -> jax.Array:
+    return x.reshape(())
+
+
+def _quotient(x: Any, y: Any) -> Any:
+    """A quotient of sizes; where they are symbolic, a whole one."""
+    return x / y if isinstance(x, int | float | jax.Array) else x // int(y)
+
+
+def _whole(x: Any) -> Any:
+    return math.trunc(x) if isinstance(x, int | float) else x
+
+
+SIZES: dict[str, Callable[..., Any]] = {"truediv": _quotient, "trunc": _whole, "sym_float": lambda x: x}
 
 
 # New arrays

@@ -155,6 +155,14 @@ def test_safetensors_files_are_those_of_the_library(tmp_path):
         assert file.metadata() == {"format": "pt", "note": "kept"}
 
 
+def test_a_safetensors_file_may_begin_like_a_compressed_one(tmp_path):
+    path = tmp_path / "in"
+    text = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(b"\x1f\x8b".ljust(8, b"\0") + text.ljust(0x8B1F) + b"\0\0\x80\x3f")
+
+    assert read_weights(path).arrays["a"].tolist() == [1]
+
+
 def test_msgpack_files_are_those_of_flax(tmp_path, monkeypatch):
     monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 16)
     path, out = tmp_path / "in", tmp_path / "out"
@@ -295,7 +303,19 @@ def test_a_folder_that_is_no_single_checkpoint_is_refused(tmp_path, state):
 
     assert f"2 checkpoints (9, 10); give one of them: {steps / '10'}" in refusal(steps)
     assert "without an Orbax checkpoint" in refusal(empty)
-    assert f"give the file in it: {folder / 'model.safetensors'}" in refusal(folder)
+    assert f"give one file in it, such as {folder / 'model.safetensors'}" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("data.pkl", "unpacked PyTorch"), (".metadata", "dcp_to_torch_save"), ("saved_model.pb", "TensorFlow model")],
+)
+def test_a_folder_of_another_kind_is_told_by_what_it_is(tmp_path, name, said):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / name).touch()
+
+    assert said in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +331,7 @@ def test_a_folder_that_is_no_single_checkpoint_is_refused(tmp_path, state):
         (b"\x80\x04\x95\x0c\0\0\0\0\0\0\0", "is a pickle"),
         (b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}', "is text"),
         (b"\x93NUMPY" + b"\0" * 64, "is one array"),
+        (b"\x93NUMPY" + b"\0" * 64 + b"\x93NUMPY", "arrays without names"),
     ],
 )
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors", "weights.npz", "weights"])

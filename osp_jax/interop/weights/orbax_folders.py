@@ -27,6 +27,13 @@ _ARRAYS = ("jax.Array", "np.ndarray")
 _USUAL = ("default", "state", "params", "model", "pytree", "train_state")  # items of a checkpoint, the first is taken
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError, NotImplementedError, OverflowError)
 _WEIGHTS = (".safetensors", ".msgpack", ".npz", ".pt", ".pth", ".th", ".bin", ".ckpt")
+# What folders of other kinds hold.
+_OTHER_FOLDERS = {
+    "data.pkl": "is an unpacked PyTorch file; give the file itself, not unpacked",
+    ".metadata": "is a distributed checkpoint of PyTorch; make it one file: "
+    "torch.distributed.checkpoint.format_utils.dcp_to_torch_save(FOLDER, FILE)",
+    "saved_model.pb": "is a TensorFlow model; save its arrays as npz: numpy.savez(FILE, **arrays)",
+}
 
 
 @dataclass(frozen=True)
@@ -171,11 +178,13 @@ def _item_folder(path: Path) -> Path:
             f"{path} holds {len(inner)} {'checkpoints' if steps else 'pytrees'} ({printable(', '.join(inner[-3:]))}); "
             f"give one of them: {path / inner[-1]}"
         )
-    files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix in _WEIGHTS and entry.is_file()]
-    if files:
-        raise InputError(f"{path} is a folder; give the file in it: {path / files[0]}")
-    if (path / "data.pkl").is_file():
-        raise InputError(f"{path} is an unpacked PyTorch file; give the file itself, not unpacked")
+    files = [entry for entry in sorted(path.iterdir()) if entry.is_file()]
+    weights = [file for file in files if file.suffix in _WEIGHTS or file.name.startswith("checkpoint_")]
+    if weights:
+        raise InputError(f"{path} is a folder; give one file in it, such as {weights[0]}")
+    for name, reason in _OTHER_FOLDERS.items():
+        if (path / name).is_file():
+            raise InputError(f"{path} {reason}")
     raise InputError(f"{path} is a folder without an Orbax checkpoint; give a weight file, or the folder of one step")
 
 

@@ -26,12 +26,13 @@ BAD_ZIP = (
 )
 _TO_NPZ = "save its arrays as npz: numpy.savez(FILE, **arrays)"
 _TO_SAFETENSORS = "save its weights as safetensors"
+_NPY = b"\x93NUMPY"
 # What files of other kinds begin with, from a byte on.
 _STARTS = (
     (0, b"version https://git-lfs", "is a pointer of Git LFS, not the weights; fetch them: git lfs pull"),
     (0, b"\x89HDF", f"is an HDF5 file, as Keras writes them; {_TO_NPZ}"),
     (0, b"MATLAB ", f"is a MATLAB file; {_TO_NPZ}"),
-    (0, b"\x93NUMPY", "is one array; save all of them by name: numpy.savez(FILE, **arrays)"),
+    (0, _NPY, "is one array; save all of them by name: numpy.savez(FILE, **arrays)"),
     (0, b"\x1f\x8b", "is compressed; unpack it: gunzip FILE"),
     (0, b"BZh", "is compressed; unpack it: bunzip2 FILE"),
     (0, b"\xfd7zXZ", "is compressed; unpack it: unxz FILE"),
@@ -55,8 +56,12 @@ def format_of(path: Path, data: bytes) -> str:
     Raises:
       InputError: it is none of these, is empty, or is a download page, a pointer of Git LFS or another kind of file.
     """
-    if not data.strip(b"\0 \n\r\t"):
+    if not data[:4096].strip(b"\0 \n\r\t"):
         raise InputError(f"{path} is empty; {_AGAIN}")
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 2**32:  # the number may be the sign of gzip
+        return "safetensors"
+    if data.startswith(_NPY) and data.count(_NPY) > 1:
+        raise InputError(f"{path} holds arrays without names, as Equinox writes them; {_TO_NPZ}")
     for at, start, reason in _STARTS:
         if data[at : at + len(start)] == start:
             raise InputError(f"{path} {reason}")
@@ -66,8 +71,6 @@ def format_of(path: Path, data: bytes) -> str:
         return _format_of_zip(path, data)
     if LEGACY in data[:32]:
         return "torch"
-    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 2**32:
-        return "safetensors"
     if data[0] == 0x80 and data[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise InputError(f"{path} is a pickle, which can run code and is not loaded; {_TO_SAFETENSORS}")
     if 0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF):
