@@ -7,7 +7,9 @@ retained images the output stays what it was among the retained classes (Kullbac
 softmax without the forgotten classes). The network's weights see no gradient step; they are multiplied by the gains.
 
 In a network with few features or few classes a forgotten class can win by its bias once its features are turned down,
-and no gains are enough. There the head's bias of the class is lowered as well, by what the stored images need.
+and where features have both signs, as behind no ReLU, gains take from all classes alike. Where gains alone leave the
+class recognised, or cost the other classes accuracy, the fit begins anew with a fall of the class's bias in the head
+beside the gains, and last of all the bias falls by what the stored images need.
 """
 
 import dataclasses
@@ -34,6 +36,7 @@ from osp_jax.trees import edited, pruned
 
 SOURCES = ("features", "statistics")
 PLACES = ("gate", "head")
+_FALL = 10.0  # logits of a fall in the unit of a gain, since both take the same steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ class OspFit(Method):
     draws: int = 400  # a class, where `source` is 'statistics'
     place: str = "gate"  # 'gate' where the features are produced, or 'head' in the rows of the head's kernel
     erase: bool = False  # zero the kernels of fully masked channels
-    allowed: float = 0.01  # of the stored images to forget, the share that gains alone may leave recognised
+    allowed: float = 0.01  # share of stored images that gains alone may leave recognised, or lose of the other classes
 
     def __post_init__(self) -> None:
         positive = ("steps", "learning_rate", "forget_weight", "margin")
@@ -81,7 +84,7 @@ class OspFit(Method):
         given = {"gates": statistics.gates, "settings": self}
         new, falls = _fitted_product(masked, head, features, labels, vector, **given)
         variables = edited(model.variables, new)
-        if statistics.gates.head.bias is not None and falls.any():
+        if falls.any():
             kernel, bias = head_of(variables, statistics.gates.head)
             lower = head_changes(variables, statistics.gates.head, kernel, bias - falls)
             variables = edited(variables, {statistics.gates.head.bias: lower[statistics.gates.head.bias]})
@@ -128,8 +131,11 @@ def fit_gains(
     forget: jax.Array,
     channels: np.ndarray,
     settings: OspFit,
-) -> jax.Array:
-    """Gains in [0, 1], `(channels,)`, by projected Adam from all ones.
+    with_bias: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Gains in [0, 1], `(channels,)`, by projected Adam from all ones, and falls of the bias, `(classes,)`.
+
+    The falls are 0 unless they are fitted, too: those of the forgotten classes, at least 0, by the same loss.
 
     Args:
       features: `(n, features)`.
@@ -137,7 +143,9 @@ def fit_gains(
       kernel, bias: of the head, `(features, classes)` and `(classes,)`.
       forget: 0/1 `(classes,)`.
       channels: the channel of each feature, int `(features,)`, not traced.
+      with_bias: whether the bias may fall.
     """
+    fitted = forget * with_bias
     forgotten = (labels >= 0) * forget[labels]
     retained = (labels >= 0) * (1 - forget[labels])
     without = jnp.where(forget > 0, -jnp.inf, 0)
@@ -145,8 +153,9 @@ def fit_gains(
     # n * entropy of the target does not depend on the gains; it only makes the value a divergence.
     entropy = jax.scipy.special.entr(target).sum(-1)
 
-    def loss(gains: jax.Array) -> jax.Array:
-        logits = (features * gains[channels]) @ kernel + bias
+    def loss(parameters: tuple[jax.Array, jax.Array]) -> jax.Array:
+        gains, falls = parameters
+        logits = (features * gains[channels]) @ kernel + bias - _FALL * fitted * falls
         divergence = -(target * jax.nn.log_softmax(logits)).sum(-1) - entropy
         best_forgotten = jnp.where(forget > 0, logits, -jnp.inf).max(-1)
         best_retained = jnp.where(forget > 0, -jnp.inf, logits).max(-1)
@@ -157,13 +166,14 @@ def fit_gains(
     adam = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, max(settings.steps, 1)))
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
-        gains, state = carry
-        updates, state = adam.update(jax.grad(loss)(gains), state)
-        return (jnp.clip(optax.apply_updates(gains, updates), 0, 1), state), None
+        parameters, state = carry
+        updates, state = adam.update(jax.grad(loss)(parameters), state)
+        gains, falls = optax.apply_updates(parameters, updates)
+        return ((jnp.clip(gains, 0, 1), jnp.maximum(falls, 0)), state), None
 
-    start = jnp.ones(int(channels.max()) + 1)
-    (gains, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=settings.steps)
-    return gains
+    start = jnp.ones(int(channels.max()) + 1), jnp.zeros(len(bias))
+    ((gains, falls), _), _ = jax.lax.scan(step, (start, adam.init(start)), length=settings.steps)
+    return gains, _FALL * fitted * falls
 
 
 def bias_falls(logits: jax.Array, labels: jax.Array, forget: jax.Array, settings: OspFit) -> jax.Array:
@@ -184,13 +194,39 @@ def bias_falls(logits: jax.Array, labels: jax.Array, forget: jax.Array, settings
     return jnp.where(share > settings.allowed, jax.nn.relu(above.max(0) + settings.margin), 0)
 
 
+def gains_suffice(
+    before: jax.Array, after: jax.Array, labels: jax.Array, forget: jax.Array, settings: OspFit
+) -> jax.Array:
+    """Whether at most `allowed` of the forgotten images are still recognised, and no more of the others are lost.
+
+    Args:
+      before, after: logits without and with the gains, `(n, classes)`.
+      labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
+      forget: 0/1 `(classes,)`.
+    """
+    forgotten = (labels >= 0) & (forget[labels] > 0)
+    retained = (labels >= 0) & (forget[labels] == 0)
+    recognised = (forgotten & (forget[after.argmax(-1)] > 0)).sum() / jnp.maximum(forgotten.sum(), 1)
+    right = [(retained & (logits.argmax(-1) == labels)).sum() for logits in (before, after)]
+    lost = (right[0] - right[1]) / jnp.maximum(retained.sum(), 1)
+    return (recognised <= settings.allowed) & (lost <= settings.allowed)
+
+
 @partial(jax.jit, static_argnames=("gates", "settings"))
 def _fitted_product(
     masked: Any, head: Any, features: jax.Array, labels: jax.Array, vector: Any, *, gates: Gates, settings: OspFit
 ) -> tuple[Any, jax.Array]:
     group, (kernel, bias), channels = gates.last, head, feature_channels(gates)
-    gains = fit_gains(features, labels, kernel, bias, vector, channels, settings)
-    falls = bias_falls((features * gains[channels]) @ kernel + bias, labels, vector, settings)
+
+    def logits(gains: jax.Array, falls: jax.Array) -> jax.Array:
+        return (features * gains[channels]) @ kernel + bias - falls
+
+    fit = partial(fit_gains, features, labels, kernel, bias, vector, channels, settings)
+    gains, falls = fit()
+    if gates.head.bias is not None:
+        suffice = gains_suffice(features @ kernel + bias, logits(gains, falls), labels, vector, settings)
+        gains, falls = jax.lax.cond(suffice, lambda: (gains, falls), lambda: fit(with_bias=True))
+        falls += bias_falls(logits(gains, falls), labels, vector, settings)
     if settings.place == "gate":
         mask = build_mask({group.name: gains}, gates, erase=settings.erase)
     else:
