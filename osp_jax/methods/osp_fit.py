@@ -7,9 +7,9 @@ retained images the output stays what it was among the retained classes (Kullbac
 softmax without the forgotten classes). The network's weights see no gradient step; they are multiplied by the gains.
 
 In a network with few features or few classes a forgotten class can win by its bias once its features are turned down,
-and where features have both signs, as behind no ReLU, gains take from all classes alike. Where gains alone leave the
-class recognised, or cost the other classes accuracy, the fit begins anew with a fall of the class's bias in the head
-beside the gains, and last of all the bias falls by what the stored images need.
+and where features have both signs, as in many Transformers, gains take from all classes alike. Where gains alone leave
+the class recognised, or cost the other classes accuracy, the gains are fitted again together with a fall of the
+class's bias in the head.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ class OspFit(Method):
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
     ) -> Model:
         """The model with its last features gated by fitted gains, and a lower bias of the forgotten classes where gains
-        alone leave them recognised; reads nothing but the statistics."""
+        alone do not serve; reads nothing but the statistics."""
         del data
         name = statistics.gates.last.name
         features, labels = fitting_sample(statistics, self, rng)
@@ -135,7 +135,7 @@ def fit_gains(
 ) -> tuple[jax.Array, jax.Array]:
     """Gains in [0, 1], `(channels,)`, by projected Adam from all ones, and falls of the bias, `(classes,)`.
 
-    The falls are 0 unless they are fitted, too: those of the forgotten classes, at least 0, by the same loss.
+    Falls of the forgotten classes are at least 0 and are fitted by the same loss; without `with_bias` they are 0.
 
     Args:
       features: `(n, features)`.
@@ -176,24 +176,6 @@ def fit_gains(
     return gains, _FALL * fitted * falls
 
 
-def bias_falls(logits: jax.Array, labels: jax.Array, forget: jax.Array, settings: OspFit) -> jax.Array:
-    """By how much the bias of each class is to fall, `(classes,)`, so that no forgotten class wins on a stored image.
-
-    All are 0 where at most `settings.allowed` of the forgotten images still have a forgotten class on top. Otherwise
-    the logit of each forgotten class ends up below the best retained one by the margin, on every forgotten image.
-
-    Args:
-      logits: `(n, classes)`, with the gains applied.
-      labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
-      forget: 0/1 `(classes,)`.
-    """
-    forgotten = (labels >= 0) & (forget[labels] > 0)
-    above = logits - jnp.where(forget > 0, -jnp.inf, logits).max(-1, keepdims=True)
-    above = jnp.where(forgotten[:, None] & (forget > 0), above, -jnp.inf)
-    share = (above.max(-1) > 0).sum() / jnp.maximum(forgotten.sum(), 1)
-    return jnp.where(share > settings.allowed, jax.nn.relu(above.max(0) + settings.margin), 0)
-
-
 def gains_suffice(
     before: jax.Array, after: jax.Array, labels: jax.Array, forget: jax.Array, settings: OspFit
 ) -> jax.Array:
@@ -226,7 +208,6 @@ def _fitted_product(
     if gates.head.bias is not None:
         suffice = gains_suffice(features @ kernel + bias, logits(gains, falls), labels, vector, settings)
         gains, falls = jax.lax.cond(suffice, lambda: (gains, falls), lambda: fit(with_bias=True))
-        falls += bias_falls(logits(gains, falls), labels, vector, settings)
     if settings.place == "gate":
         mask = build_mask({group.name: gains}, gates, erase=settings.erase)
     else:

@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 from scipy.special import log_softmax, softmax
 
-from osp_jax.methods.osp_fit import OspFit, bias_falls, draw_features, fit_gains, fitting_sample, gains_suffice
+from osp_jax.methods.osp_fit import OspFit, draw_features, fit_gains, fitting_sample, gains_suffice
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics, layer_statistics
 from osp_jax.trees import changed_paths
@@ -196,15 +196,6 @@ def test_the_bias_stays_where_gains_are_enough(flat_mlp):
     trained = separable_mlp(flat_mlp)
     new = request_of("osp-fit", trained, (1,), place="head")
     assert changed_paths(trained.model.variables, new.variables) == ("params/Dense_2/kernel",)
-
-
-def test_the_bias_falls_by_what_the_worst_forgotten_image_lacks():
-    logits = jnp.array([[2.0, 1.0, 0.0], [5.0, 1.0, 4.0], [9.0, 0.0, 0.0], [0.0, 1.0, 7.0]])
-    labels, forget = jnp.array([0, 0, 1, -1]), jnp.array([1, 0, 0])
-    np.testing.assert_allclose(bias_falls(logits, labels, forget, OspFit(margin=0.5)), [1.5, 0, 0])
-    np.testing.assert_array_equal(bias_falls(logits, labels, forget, OspFit(allowed=1.0)), np.zeros(3))
-    fewer = logits.at[:2, 0].set(-9)  # no forgotten image is recognised any more
-    np.testing.assert_array_equal(bias_falls(fewer, labels, forget, OspFit(allowed=0.0)), np.zeros(3))
 
 
 @pytest.mark.parametrize("source", ["features", "statistics"])
