@@ -112,7 +112,7 @@ def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
     if len(names) < len(folders):
         raise InputError(f"{root} has two folders whose names look the same; rename or merge them")
     same = Counter(name.casefold() for name in names)
-    if twice := sorted(name for name in names if same[name.casefold()] > 1):
+    if twice := sorted((name for name in names if same[name.casefold()] > 1), key=str.casefold):
         raise InputError(f"{root} has the classes {twice[0]!r} and {twice[1]!r}, the same up to case; rename or merge")
     for name in sorted(names):
         files[name], others = _images(names[name])
@@ -127,7 +127,7 @@ def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
         deeper = _folders(Path(only))
         remedy = f"is it folder:{only}?" if len(deeper) > 1 else "give images of two classes or more"
         raise InputError(f"{root} has one class only, {next(iter(names))!r}; {remedy}")
-    beside = [entry.path for entry in _entries(str(root)) if not entry.is_dir() and _suffix(entry) in _SUFFIXES]
+    beside = [entry.path for entry in _entries(str(root)) if not _is_folder(entry) and _suffix(entry) in _SUFFIXES]
     about = (skipped, "files in class folders that are no images"), (beside, "images beside the class folders")
     notes = (f"{root}: not read: {what} ({len(some)}, such as {shown(some[0], 300)})" for some, what in about if some)
     return ClassFolders(root, files), tuple(notes)
@@ -136,7 +136,9 @@ def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
 def _folders(place: Path, exact: bool = False) -> dict[str, str]:
     """Path of each folder in `place` by its name, in lower case unless `exact`; no hidden ones."""
     return {
-        entry.name if exact else entry.name.casefold(): entry.path for entry in _entries(str(place)) if entry.is_dir()
+        entry.name if exact else entry.name.casefold(): entry.path
+        for entry in _entries(str(place))
+        if _is_folder(entry)
     }
 
 
@@ -146,7 +148,7 @@ def _images(folder: str) -> tuple[list[str], list[str]]:
     while open_:
         here, above = open_.pop()
         for entry in _entries(here):
-            if entry.is_dir():
+            if _is_folder(entry):
                 if (identity := _identity(entry.path)) in above:
                     raise InputError(f"{shown(entry.path, 300)} is a link to a folder that it lies in; delete it")
                 open_.append((entry.path, (*above, identity)))
@@ -169,6 +171,13 @@ def _entries(folder: str) -> list[os.DirEntry]:
     except OSError as error:
         raise InputError(f"the folder {shown(folder, 300)} cannot be read ({error.strerror}); correct it") from error
     return sorted(found, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _passed_over(name: str) -> bool:

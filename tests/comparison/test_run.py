@@ -162,6 +162,12 @@ def test_a_fault_of_the_code_keeps_its_traceback_beside_the_row(tmp_path, error)
     assert "in work_with_a_bug" in log.read_text()
 
 
+def test_data_without_test_images_of_their_own_are_refused(config, dataset, methods):
+    held_out = dataclasses.replace(dataset, test_held_out=True)
+    with pytest.raises(InputError, match="digits has none; divide its images into train and test"):
+        check_comparison(config, held_out, methods)
+
+
 def test_trials_of_options_that_were_renamed_since_are_refused(tmp_path):
     old = {"gap" if name == "margin" else name: value for name, value in dataclasses.asdict(OspFit()).items()}
     write_piece(tmp_path / "osp-fit.json", [{"options": old, "score": 0.5}])

@@ -487,6 +487,10 @@ BAD = {
         lambda folder: (folder / "train" / "cat" / "9.png").symlink_to("/nowhere"),
         "'{folder}/train/cat/9.png' is a link to nothing; delete or correct it",
     ),
+    "a link to itself": (
+        lambda folder: (folder / "train" / "cat" / "9.png").symlink_to("9.png"),
+        "'{folder}/train/cat/9.png' is a link to nothing; delete or correct it",
+    ),
     "links in a circle": (
         link_in_a_circle,
         "'{folder}/train/cat/again/cat' is a link to a folder that it lies in; delete it",
