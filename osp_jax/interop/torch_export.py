@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import operator
@@ -23,6 +24,7 @@ _WHOLE = (  # operations that PyTorch would take apart
 )
 _CHECKS = ("aten._assert", "aten.sym_constrain", "aten._check")
 _STORAGE = ("device", "layout", "memory_format", "pin_memory")  # arguments that say nothing about values
+_CODE = 80  # characters that are shown of a line of code
 _REMEDY = "rewrite that layer, or give the network in JAX by from_function"
 
 # Ways to trace, the next one where one fails. The last drops conditions on the size of the batch, as that a window
@@ -73,18 +75,23 @@ def _exported(module: Any, example: Any) -> Any:
 
     errors = []
     for way in _WAYS:
-        batch = ({0: torch.export.Dim("batch", min=2)},)
+        shapes = torch.export.ShapesCollection()
+        shapes[example] = {0: torch.export.Dim("batch", min=2)}
         try:
-            program = torch.export.export(module, (example,), dynamic_shapes=batch, **way)
+            return _taken_apart(torch.export.export(module, (example,), dynamic_shapes=shapes, **way))
         except Exception as error:  # whatever the tracer, or the user's own code under it, raises
             errors.append(error)
-            continue
-        try:
-            return program.run_decompositions(_decompositions(_WHOLE.split()))
-        except RuntimeError:  # where strides of an operation that stays whole differ from those of its parts
-            return program.run_decompositions(_decompositions(()))
+    mode = " in train mode" if module.training else ""
     place = next(filter(None, map(place_of, errors)), "")
-    raise InputError(f"torch.export cannot trace the network{place}: {_reason(errors[0])}") from errors[0]
+    raise InputError(f"torch.export cannot trace the network{mode}{place}: {_reason(errors[0])}") from errors[0]
+
+
+def _taken_apart(program: Any) -> Any:
+    """The program in the operations that this bridge knows."""
+    try:
+        return program.run_decompositions(_decompositions(_WHOLE.split()))
+    except RuntimeError:  # where the strides of an operation that stays whole differ from those of its parts
+        return program.run_decompositions(_decompositions(()))
 
 
 def _reason(error: Exception) -> str:
@@ -95,7 +102,10 @@ def _reason(error: Exception) -> str:
             "a branch or a size there depends on the values of the images; compute both sides and choose by torch.where"
         )
     if "Constraints violated" in text or "Specializations unexpectedly required" in text:
-        return "it works for some sizes of the batch only; take the size from x.shape[0] wherever it is needed"
+        return (
+            "it works for some sizes of the batch only; take the size from x.shape[0] wherever it is needed, and let "
+            "no loop run over the images"
+        )
     return f"{first_line(error)}; {_REMEDY}"
 
 
@@ -222,25 +232,40 @@ def _step(node: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], readi
         return arguments[0][arguments[1]]
     number = reading.number()
     name, function, random = _function(node.target, reading.train) or (str(node.target), None, False)
-    everything = (arguments, *keywords.values())
-    if set(numbers_in(everything)) <= reading.folded.keys() and not random and not name.startswith("aten.empty"):
+    read = set(numbers_in((arguments, *keywords.values())))
+    if read <= reading.folded.keys() and not random and not name.startswith("aten.empty"):
         keywords = {key: filled(value, reading.folded) for key, value in keywords.items()}
         found = node.target(*filled(arguments, reading.folded), **keywords)
         # In order in memory, so that a later `view` works: `clone` has lost its memory format.
         reading.folded[number] = found.contiguous() if isinstance(found, torch.Tensor) else found
         return Value(number)
+    where = f"{name}{_place_of_node(node)}"
     if function is None:
-        reading.missing[number] = (
-            f"the network uses {name}{_place_of_node(node)}, which cannot be brought to JAX; {_REMEDY}"
-        )
+        reading.missing[number] = f"the network uses {where}, which cannot be brought to JAX; {_REMEDY}"
     elif random and not reading.train:
         reading.missing[number] = (
-            f"the network draws random numbers in eval mode ({name}{_place_of_node(node)}); let them depend on "
-            "self.training"
+            f"the network draws random numbers in eval mode ({where}); let them depend on self.training"
         )
+    elif str(getattr(function, "__module__", "")).startswith("torchax"):
+        function = _guarded(function, where)
     keywords = {key: value for key, value in keywords.items() if key not in _STORAGE}
     reading.steps.append(Step(name, function, arguments, tuple(keywords.items()), number, random))
     return Value(number)
+
+
+def _guarded(function: Callable[..., Any], where: str) -> Callable[..., Any]:
+    """A function of torchax that says where it was called when it fails, as for a size that depends on values."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
+        except Exception as error:  # whatever it raises for arguments that it does not know
+            raise InputError(
+                f"the network uses {where}, which cannot be brought to JAX ({first_line(error)}); {_REMEDY}"
+            ) from error
+
+    return guarded
 
 
 def _plain(argument: Any, values: Mapping[Any, Any]) -> Any:
@@ -276,12 +301,17 @@ def first_line(error: BaseException) -> str:
 
 def place_of(error: BaseException) -> str:
     """' at FILE:LINE (code)', the innermost line of the user's own code that an error came through, or ''."""
-    return _place((frame.filename, frame.lineno, frame.line) for frame in traceback.extract_tb(error.__traceback__))
+    frames = [(frame.filename, frame.lineno, frame.line) for frame in traceback.extract_tb(error.__traceback__)]
+    return _place(frames) or _place(_frames(str(error)))
 
 
 def _place_of_node(node: Any) -> str:
-    found = re.findall(r'File "(.*)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
-    return _place(found)
+    return _place(_frames(node.meta.get("stack_trace") or ""))
+
+
+def _frames(text: str) -> list[tuple[str, str, str]]:
+    """(file, line, code) of the lines in a text that looks like a traceback."""
+    return re.findall(r'File "(.*)", line (\d+), in .*\n\s*(.*)', text)
 
 
 def _place(frames: Iterable[tuple[str, Any, str]]) -> str:
@@ -289,4 +319,7 @@ def _place(frames: Iterable[tuple[str, Any, str]]) -> str:
 
     foreign = [str(Path(of).parent) for of in (torch.__file__, __file__, os.__file__)]
     own = [frame for frame in frames if not frame[0].startswith((*foreign, "<"))]
-    return f" at {Path(own[-1][0]).name}:{own[-1][1]} ({own[-1][2]})" if own else ""
+    if not own:
+        return ""
+    file, line, code = own[-1]
+    return f" at {Path(file).name}:{line} ({code if len(code) <= _CODE else code[:_CODE] + ' ...'})"

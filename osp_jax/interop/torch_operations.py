@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from osp_jax.runtime.errors import InputError
+
 OPERATIONS: dict[str, Callable[..., Any]] = {}
 RANDOM: dict[str, Callable[..., Any]] = {}  # these take a key first
 
@@ -448,7 +450,9 @@ def _adaptive_max_pool(x: jax.Array, output_size: Sequence[int]) -> tuple[jax.Ar
 def _resized(x: jax.Array, size: Sequence[int], align_corners: bool, method: str) -> jax.Array:
     """Images resized with a filter that is widened where they shrink."""
     if align_corners:
-        raise NotImplementedError("antialias=True with align_corners=True")
+        raise InputError(
+            "interpolate with antialias and align_corners cannot be brought to JAX; leave align_corners away"
+        )
     return jax.image.resize(x, (*x.shape[:2], *size), method, antialias=True)
 
 
