@@ -78,7 +78,9 @@ def _measured(path: Path, dataset) -> dict:
         raise InputError(f"{path} was trained on {trained.record['dataset']['name']}; put it into another folder")
     held_out = indices_of(trained, dataset)[1]
     if not len(held_out):
-        raise InputError(f"{path} held out no images; train with --config.data.validation=0.04")
+        raise InputError(
+            f"{path} held out no images; train with --config.data.validation=0.04, or import with --validation=0.04"
+        )
     model = trained.model
     logits = predict_logits(model, dataset.test, np.arange(len(dataset.test.labels)))
     statistics = stored_statistics(trained, path)

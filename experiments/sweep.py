@@ -64,7 +64,8 @@ def main() -> None:
     indices = known if _SPLIT.value == "test" else held_out
     if not len(indices):
         raise InputError(
-            "the training held out no images; train with --config.data.validation=0.04, or use --split=test"
+            "the training held out no images; train with --config.data.validation=0.04 (import with "
+            "--validation=0.04), or use --split=test"
         )
     check_writable(out, 10**6)
     chosen = {name: dataclasses.asdict(value) for name, value in methods.items()}
