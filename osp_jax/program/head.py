@@ -51,7 +51,8 @@ def find_head(program: Program) -> tuple[int, Head]:
 
 def no_head(reason: str) -> InputError:
     return InputError(
-        f"the network has no linear head ({reason}); `apply` must return the logits of a dense layer or 1x1 convolution"
+        f"the network has no linear head ({reason}); `apply` must return the logits of a dense layer or 1x1 "
+        "convolution, with no softmax or activation behind it"
     )
 
 

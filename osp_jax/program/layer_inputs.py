@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
-from osp_jax.program.flat import evaluate, flatten, is_own_convolution
+from osp_jax.program.flat import evaluate, flatten, is_own_convolution, signature
 from osp_jax.trees import leaf_paths
 
 # Operations that put each entry of a kernel at another place, or leave some out. A cast is left out where the matrix is
@@ -138,11 +138,18 @@ def write_matrix(layer: Layer, leaf: jax.Array, matrix: jax.Array) -> jax.Array:
 @lru_cache(maxsize=32)
 def _find_layers(apply: Callable, leaves: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> tuple[Layer, ...]:
     variables, images = jax.tree.unflatten(structure, leaves)
-    return layers_of(flatten(apply, variables, images), leaf_paths(variables))
+    more = jax.ShapeDtypeStruct((images.shape[0] + 1, *images.shape[1:]), images.dtype)
+    programs = [flatten(apply, variables, batch) for batch in (images, more)]
+    same = signature(programs[0]) == signature(programs[1])
+    return layers_of(programs[0], leaf_paths(variables), programs[1] if same else None)
 
 
-def layers_of(program: ClosedJaxpr, paths: Sequence[str]) -> tuple[Layer, ...]:
-    """The layers of a flat program whose first arguments are the leaves at `paths`."""
+def layers_of(program: ClosedJaxpr, paths: Sequence[str], more: ClosedJaxpr | None = None) -> tuple[Layer, ...]:
+    """The layers of a flat program whose first arguments are the leaves at `paths`.
+
+    `more` is the same program for another number of images; with it, the first of the axes of positions is that of
+    images.
+    """
     jaxpr = program.jaxpr
     leaves = dict(zip(jaxpr.invars, paths, strict=False))
     made = {var: (number, result) for number, eqn in enumerate(jaxpr.eqns) for result, var in enumerate(eqn.outvars)}
@@ -158,6 +165,8 @@ def layers_of(program: ClosedJaxpr, paths: Sequence[str]) -> tuple[Layer, ...]:
             other = equation.invars[1 - side]
             if origin and isinstance(other, Var) and other in fed:
                 layer = form(equation, side, origin[0], number, origin[1])
+                if layer and more and not layer.window:
+                    layer = _images_first(layer, other.aval.shape, more.jaxpr.eqns[number].invars[1 - side].aval.shape)
                 found.extend([layer] if layer else [])
                 break
     return tuple(found)
@@ -226,6 +235,17 @@ def _dot(equation: JaxprEqn, side: int, path: str, number: int, steps: Any) -> L
         kernel=(*contract[side], *free[side]),
         side=side,
     )
+
+
+def _images_first(layer: Layer, shape: Sequence[int], other: Sequence[int]) -> Layer:
+    """A product with the axis of images, whose size changes with their number, in front of the other positions."""
+    image = next((axis for axis, (a, b) in enumerate(zip(shape, other, strict=True)) if a != b), None)
+    count = len(layer.read) - layer.channel_axes[0]
+    if image not in layer.read[:count]:
+        return layer
+    order = sorted(range(count), key=lambda place: layer.read[place] != image)
+    read, written = ((*(axes[i] for i in order), *axes[count:]) for axes in (layer.read, layer.written))
+    return dataclasses.replace(layer, read=read, written=written)
 
 
 def _convolution(equation: JaxprEqn, side: int, path: str, number: int, steps: Any) -> Layer | None:

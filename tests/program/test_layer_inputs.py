@@ -172,6 +172,19 @@ def test_rows_come_image_after_image():
     np.testing.assert_array_equal(rows[0][len(rows[0]) // 2 :], rows[1])
 
 
+def test_rows_come_image_after_image_where_positions_are_in_front():
+    def apply(v, x):
+        x = x.reshape(len(x), -1, 3).transpose(1, 0, 2) @ v["a"].T  # position image channel
+        return x.mean(0) @ v["head"].T
+
+    variables = {"a": np.ones((4, 3), np.float32), "head": np.ones((5, 4), np.float32)}
+    batch = jnp.arange(2.0)[:, None, None, None] * jnp.ones((2, 4, 4, 3))
+    layers = find_layers(apply, variables, batch)
+    rows = input_rows(layers[0], layer_inputs(apply, variables, batch, layers)[0])
+    np.testing.assert_array_equal(rows, np.repeat([0.0, 1.0], 16)[:, None] * np.ones(3))
+    np.testing.assert_array_equal(layer_outputs(apply, variables, batch, layers)[0].shape, (2, 16, 4))
+
+
 def test_the_parts_of_one_leaf_are_layers_that_leave_the_rest_of_it_alone():
     def apply(variables, x):
         query, key = jnp.split(variables["qk"], 2, axis=1)
