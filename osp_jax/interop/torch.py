@@ -132,7 +132,7 @@ def _check_installed() -> None:
     try:
         with _unchanged(torch):
             import torchax.ops.jaten  # noqa: F401 (it fills the registry of operations)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # an operation that this version of PyTorch does not have
         raise InputError(
             f'torchax is not installed or does not fit PyTorch {torch.__version__}; run: pip install "osp_jax[torch]"'
         ) from error
@@ -203,6 +203,8 @@ def _logits(module: Any, images: Any, classes: int, remedy: str) -> Any:
             f"({first_line(error)}); {remedy}"
         ) from error
     _check_output(logits, len(images), classes)
+    if not torch.isfinite(logits).all():
+        raise InputError("the module gives logits that are not finite for random images; check its weights")
     return logits.float()
 
 
@@ -227,7 +229,8 @@ def _check_output(logits: Any, batch: int, classes: int) -> None:
 
 def _check_logits(model: Model, images: np.ndarray, logits: np.ndarray) -> None:
     """Raises `InputError` where the program gives other logits than the module."""
-    found = np.asarray(jax.jit(model.apply)(model.variables, images.transpose(0, 2, 3, 1)))
+    with jax.default_matmul_precision("highest"):
+        found = np.asarray(jax.jit(model.apply)(model.variables, images.transpose(0, 2, 3, 1)))
     error, largest = np.abs(found - logits).max(), np.abs(logits).max()
     if not error <= _TOLERANCE * largest:
         raise InputError(

@@ -63,14 +63,13 @@ def own_copy(module: Any) -> tuple[torch.nn.Module, State]:
         ) from error
     for parent in list(bare.modules()):
         for name, child in parent.named_children():
-            setattr(parent, name, _unwrapped(child))
+            if _unwrapped(child) is not child:
+                setattr(parent, name, _unwrapped(child))
     bare = bare.cpu().float().eval()
-    own = bare.state_dict(keep_vars=True)
-    keys, first, tied = dict(zip(own, entries, strict=True)), {}, {}
-    names = {}
-    for name, tensor in own.items():
+    names, tied, first = {}, {}, {}
+    for (name, tensor), key in zip(bare.state_dict(keep_vars=True).items(), entries, strict=True):
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-            names[name] = tied[keys[name]] = first.setdefault(id(tensor), keys[name])
+            names[name] = tied[key] = first.setdefault(id(tensor), key)
     parameters = frozenset(names[name] for name, _ in bare.named_parameters() if name in names)
     return bare, State(entries, names, tied, parameters)
 

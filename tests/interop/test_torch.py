@@ -3,12 +3,14 @@
 import copy
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 
 import osp_jax
 
 torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
 from tests.torch_networks import DenseNet, MobileNetV3, ResNet, ViT, filled  # noqa: E402
@@ -80,6 +82,78 @@ def images_of(count, seed=0):
 def resnet():
     module = filled(ResNet(1, 8))
     return module, osp_jax.from_torch(module, EXAMPLE, **GIVEN)
+
+
+class Operations(nn.Module):
+    """Many operations side by side, each as people use it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, padding=1)
+        self.convolutions = nn.ModuleList(
+            [
+                nn.Conv2d(8, 8, 3, groups=8, padding="same", dilation=2),
+                nn.Conv2d(8, 4, 3, padding=1, padding_mode="reflect"),
+                nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1, groups=2),
+            ]
+        )
+        self.norms = nn.ModuleList([nn.GroupNorm(2, 8), nn.InstanceNorm2d(8), nn.BatchNorm2d(8, affine=False)])
+        self.head = nn.LazyLinear(10)
+
+    def forward(self, x):
+        x = self.body(x)
+        x[:, 0] = x[:, 1] * 2
+        features = [*(layer(x) for layer in self.convolutions), *(norm(x) for norm in self.norms)]
+        features += [
+            F.max_pool2d(x, 3, 2, 1, ceil_mode=True),
+            F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+            F.avg_pool2d(x, 3, 2, 1),
+            F.adaptive_avg_pool2d(x, 5),
+            F.adaptive_max_pool2d(x, 3),
+            F.interpolate(x, scale_factor=2, mode="bilinear"),
+            F.pixel_shuffle(F.gelu(x, approximate="tanh"), 2),
+            F.pad(torch.roll(x, (1, -2), (2, 3)), (1, 2, 0, 1), value=0.5),
+            torch.cat(x.chunk(2, 1)[::-1], 1) * torch.arange(8, dtype=torch.float64)[:, None, None].float(),
+            torch.einsum("bchw,bdhw->bcd", x, x)[..., None],
+            F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2),
+            F.scaled_dot_product_attention(x, x, x, is_causal=True),
+            x.expand(len(x), -1, -1, -1).std(1, keepdim=True),
+        ]
+        return self.head(torch.cat([feature.mean((2, 3)) for feature in features], 1))
+
+
+class Windows(nn.Module):
+    """Windows of a Swin, put together again by their number."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Conv2d(3, 8, 2, 2), nn.LayerNorm(8), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.norm(self.embed(x).permute(0, 2, 3, 1))
+        b, h, w, c = x.shape
+        windows = x.view(b, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, 16, c)
+        windows = F.softmax(windows @ windows.transpose(1, 2), -1) @ windows
+        b = int(windows.shape[0] / (h * w / 4 / 4))
+        x = windows.view(b, h // 4, w // 4, 4, 4, -1).permute(0, 1, 3, 2, 4, 5).contiguous().view(b, h, w, -1)
+        return self.head(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("kind", [Operations, Windows])
+def test_logits_are_those_of_torch_in_a_program_of_any_batch(kind):
+    module = kind()
+    module(EXAMPLE)
+    module = filled(module)
+    model = osp_jax.from_torch(module, EXAMPLE, **GIVEN)
+    shape = (*jax.export.symbolic_shape("batch"), 16, 16, 3)
+
+    program = jax.export.export(jax.jit(model.apply))(model.variables, jax.ShapeDtypeStruct(shape, np.float32))
+
+    for count in (1, 5):
+        with torch.no_grad():
+            expected = module(images_of(count)).numpy()
+        logits = program.call(model.variables, as_jax(images_of(count)))
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 # Weights, there and back
@@ -191,7 +265,7 @@ def test_training_has_the_gradients_and_running_statistics_of_torch(resnet):
 
     (_, after), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model.variables)
 
-    nn.functional.cross_entropy(module.train()(images), labels).backward()
+    F.cross_entropy(module.train()(images), labels).backward()
     for name, parameter in module.named_parameters():
         scale = parameter.grad.abs().max().item()
         np.testing.assert_allclose(gradients[name], parameter.grad, atol=1e-4 * scale, err_msg=name)
@@ -202,7 +276,7 @@ def test_training_has_the_gradients_and_running_statistics_of_torch(resnet):
 
 
 def test_dropout_follows_the_key_and_keeps_the_mean():
-    module = With(lambda network, images: nn.functional.dropout(images.flatten(1), 0.5, network.training)[:, :10])
+    module = With(lambda network, images: F.dropout(images.flatten(1), 0.5, network.training)[:, :10])
     model = osp_jax.from_torch(module, EXAMPLE, **GIVEN)
     ones = np.ones((400, 16, 16, 3), np.float32)
 
@@ -226,7 +300,7 @@ def test_dropout_follows_the_key_and_keeps_the_mean():
         (lambda network, x: network(x)[:, :, None], "must return logits"),
         (lambda network, x: network(x).view(2, 10), r"batches of 2 only.*x\.shape\[0\]"),
         (lambda network, x: network(x) if x.sum() > 0 else -network(x), r"test_torch\.py:\d+ .*torch\.where"),
-        (lambda network, x: nn.functional.dropout(network(x)), r"random numbers in eval mode.*self\.training"),
+        (lambda network, x: F.dropout(network(x)), r"random numbers in eval mode.*self\.training"),
         (lambda network, x: torch.special.airy_ai(network(x)), r"uses aten.special_airy_ai\.default at test_torch\.py"),
         (lambda network, x: network(x[:, :2]), r"cannot be applied to images of shape \(2, 3, 16, 16\) at"),
     ],
