@@ -228,7 +228,7 @@ def _brought() -> str:
     return markdown(_read(name)) if (_ROOT / name).exists() else "Not measured yet."
 
 
-# Methods of the README's table; what stands beside them is in results/brought/table.md.
+# Methods of the README's table; the others are in results/brought/table.md.
 _IN_SUMMARY = ("osp-fit", "logit-mask", "osp")
 _BROUGHT = {
     "resnet": "ResNet (Flax)",
@@ -244,23 +244,22 @@ def _brought_summary() -> str:
     from osp_jax.report.tables import markdown_table
 
     results = _read("results/brought/results.json")
-    found = [row for row in results["rows"] if row["method"] in _IN_SUMMARY]
-    header = ["Network", "Test accuracy", "Method", "Class: accuracy after", "Others: change", "Refused"]
-    table = [
-        [
-            _BROUGHT.get(network, network),
-            f"{results['networks'][network]['accuracy']:.1%}",
-            method,
-            *([f"{mean}% (worst {worst}%)", f"{change} (worst {lowest})"] if mean != "-" else ["-", "-"]),
-            refused,
-        ]
-        for network, method, mean, worst, change, lowest, refused, *_ in rows(found)
-    ]
+    found = {(network, method): figures for network, method, *figures in rows(results["rows"])}
+    table = []
+    for network, about in results["networks"].items():
+        cells = []
+        for method in _IN_SUMMARY:
+            mean, worst, change, lowest, *_ = found.get((network, method), "----")
+            cells += [f"{mean}% ({worst}%)", f"{change} ({lowest})"] if mean != "-" else ["-", "-"]
+        table.append([_BROUGHT.get(network, network), f"{about['accuracy']:.1%}", *cells])
+    refused = {method: [row["refused"] for row in results["rows"] if row["method"] == method] for method in _IN_SUMMARY}
+    counts = ", ".join(f"{sum(each)} of {len(each)} results of `{method}`" for method, each in refused.items())
+    columns = [f"{method}: {side}" for method in _IN_SUMMARY for side in ("class", "others")]
     return (
-        f"{_data_words(results['dataset'])}, {results['test_images']:,} test images, each class forgotten in turn. The "
-        "table has the accuracy on the class afterwards, and the change of the accuracy on the others in points. "
-        "Refused: results that the harm check did not hand out. `logit-mask` only hides the answer.\n\n"
-        + markdown_table(header, table)
+        f"{_data_words(results['dataset'])}, {results['test_images']:,} test images, each class forgotten in turn: the "
+        "accuracy on the class afterwards, and the change of the accuracy on the others in points, as means with the "
+        f"worst class in brackets. The harm check refused {counts}. `logit-mask` only hides the answer.\n\n"
+        + markdown_table(["Network", "Test accuracy", *columns], table)
     )
 
 

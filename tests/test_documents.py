@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs.default import get_config
+from experiments import tables
+from osp_jax.runtime.workdir import read_json
 from tests.documents import DOCUMENTS, ROOT, anchors, commands, links, messages, texts_in_code, words
 
 MACHINE = re.compile(r"/(?:home|root|tmp|work|Users)/\w")
@@ -67,3 +69,12 @@ def test_every_message_that_a_document_quotes_is_one_of_the_code():
     assert quoted
     pieces = [(message, piece.strip()) for message in quoted for piece in message.split("...")]
     assert [(message, piece) for message, piece in pieces if piece not in code] == []
+
+
+def test_the_summary_of_brought_networks_has_a_row_for_each_and_counts_what_was_refused():
+    results = read_json(ROOT / "results" / "brought" / "results.json")
+    text = tables.PARTS["brought_summary"]()
+    assert text.count("\n| ") == len(results["networks"]) + 2
+    for method in ("osp-fit", "logit-mask", "osp"):
+        rows = [row for row in results["rows"] if row["method"] == method]
+        assert f"{sum(row['refused'] for row in rows)} of {len(rows)} results of `{method}`" in text
