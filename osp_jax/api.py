@@ -349,7 +349,7 @@ def audit(
 
 def _check_model(model: Any, what: str = "model") -> None:
     if not isinstance(model, Model):
-        raise InputError(f"{what} is {shown(model)}; give a Model, as from_linen, from_nnx or from_function return it")
+        raise InputError(f"{what} is {shown(model)}; give a Model, as from_torch, from_linen or from_nnx return it")
 
 
 def _check_models(model: Any, unlearned: Any, reference: Any) -> None:

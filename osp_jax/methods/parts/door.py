@@ -62,7 +62,7 @@ def _check_given(method: Method, model: Model, statistics: Statistics) -> None:
     if not isinstance(method, Method):
         raise InputError(f"method is {shown(method)}; give a method with its settings, such as OspFit(margin=2.0)")
     if not isinstance(model, Model):
-        raise InputError(f"model is {shown(model)}; give a Model, as from_linen, from_nnx or from_function return it")
+        raise InputError(f"model is {shown(model)}; give a Model, as from_torch, from_linen or from_nnx return it")
     if not isinstance(statistics, Statistics):
         raise InputError(f"statistics are {shown(statistics)}; give what collect_statistics returns")
     if statistics.num_classes != model.num_classes:
