@@ -253,7 +253,7 @@ def _brought_summary() -> str:
             cells += [f"{mean}% ({worst}%)", f"{change} ({lowest})"] if mean != "-" else ["-", "-"]
         table.append([_BROUGHT.get(network, network), f"{about['accuracy']:.1%}", *cells])
     refused = {method: [row["refused"] for row in results["rows"] if row["method"] == method] for method in _IN_SUMMARY}
-    counts = ", ".join(f"{sum(each)} of {len(each)} results of `{method}`" for method, each in refused.items())
+    counts = ", ".join(f"{sum(each)} of {len(each)} `{method}` results" for method, each in refused.items())
     columns = [f"{method}: {side}" for method in _IN_SUMMARY for side in ("class", "others")]
     return (
         f"{_data_words(results['dataset'])}, {results['test_images']:,} test images, each class forgotten in turn: the "

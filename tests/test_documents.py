@@ -77,4 +77,4 @@ def test_the_summary_of_brought_networks_has_a_row_for_each_and_counts_what_was_
     assert text.count("\n| ") == len(results["networks"]) + 2
     for method in ("osp-fit", "logit-mask", "osp"):
         rows = [row for row in results["rows"] if row["method"] == method]
-        assert f"{sum(row['refused'] for row in rows)} of {len(rows)} results of `{method}`" in text
+        assert f"{sum(row['refused'] for row in rows)} of {len(rows)} `{method}` results" in text
