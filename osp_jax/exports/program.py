@@ -42,6 +42,9 @@ def program_of(model: Model, image_shape: tuple[int, int, int]) -> Program:
 
     Args:
       image_shape: (height, width, channels).
+
+    Raises:
+      InputError: it cannot be traced for any number of images.
     """
     own = type(getattr(model.apply, "module", None)).__module__.startswith("osp_jax.networks.")
     apply, variables = (with_fields(model, convolution="xla") if own else model).apply, model.variables
@@ -60,11 +63,13 @@ def program_of(model: Model, image_shape: tuple[int, int, int]) -> Program:
 
     if _is_float32(function, variables, shape):
         original = jax.jit(model.apply)
-        return Program(
+        program = Program(
             function, variables, shape, layout, lambda images: original(variables, images.transpose(axes)), ""
         )
-    wanted = partial(jax.jit(in_float32), variables)
-    return Program(in_float32, variables, shape, layout, wanted, "computed in float32")
+    else:
+        wanted = partial(jax.jit(in_float32), variables)
+        program = Program(in_float32, variables, shape, layout, wanted, "computed in float32")
+    return _for_any_batch(program)
 
 
 def _is_float32(function: Callable[..., jax.Array], variables: Any, image_shape: tuple[int, ...]) -> bool:
@@ -76,24 +81,32 @@ def _is_float32(function: Callable[..., jax.Array], variables: Any, image_shape:
 
 
 def any_batch(program: Program) -> jax.ShapeDtypeStruct:
-    """Images of a symbolic batch size.
-
-    Raises:
-      InputError: the program cannot be traced for one, though it can for two images.
-    """
+    """Images of a symbolic batch size."""
     # Slices as wide as the largest integer, which PyTorch writes, then end where the batch does.
     (batch,) = jax.export.symbolic_shape("batch", constraints=("batch <= 2147483647",))
-    two, images = (jax.ShapeDtypeStruct((n, *program.image_shape), jnp.float32) for n in (2, batch))
-    jax.eval_shape(program.function, program.variables, two)
-    try:
-        jax.eval_shape(program.function, program.variables, images)
-    except (jax.errors.InconclusiveDimensionOperation, TypeError, ValueError, AssertionError) as error:
-        reason = one_line(str(error).partition("\n")[0])[:200]
-        raise InputError(
-            f"the network cannot be traced for any number of images ({reason}), so its program cannot be exported; "
-            "let it use images.shape[0] as a size only, or export its weights"
-        ) from error
-    return images
+    return jax.ShapeDtypeStruct((batch, *program.image_shape), jnp.float32)
+
+
+def _for_any_batch(program: Program) -> Program:
+    """The program, or where it needs to know how many images there are, as `len(images)` does, the program of one image
+    mapped over them."""
+
+    def mapped(variables: Any, images: jax.Array) -> jax.Array:
+        return jax.vmap(lambda image: program.function(variables, image[None])[0])(images)
+
+    one = jax.ShapeDtypeStruct((1, *program.image_shape), jnp.float32)
+    jax.eval_shape(program.function, program.variables, one)
+    for function in (program.function, mapped):
+        try:
+            jax.eval_shape(function, program.variables, any_batch(program))
+        except (jax.errors.InconclusiveDimensionOperation, TypeError, ValueError, AssertionError) as error:
+            reason = one_line(str(error).partition("\n")[0])[:200]
+        else:
+            return program._replace(function=function)
+    raise InputError(
+        f"the network cannot be traced for any number of images ({reason}), so its program cannot be exported; "
+        "let it use images.shape[0] as a size only, or export its weights"
+    )
 
 
 def check_logits(exported: Callable[[np.ndarray], Any], program: Program, gone: Sequence[int], what: str) -> float:

@@ -56,9 +56,9 @@ class ViT(nn.Module):
         del train  # nothing differs
         sides = (self.patch, self.patch)
         x = nn.Conv(self.width, sides, sides, dtype=self.dtype, name="patches")(images)
-        x = x.reshape(len(x), -1, self.width)  # b h w c -> b (h w) c
+        x = x.reshape(x.shape[0], -1, self.width)  # b h w c -> b (h w) c
         token = self.param("token", nn.initializers.zeros, (1, 1, self.width))
-        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)).astype(x.dtype), x], axis=1)
+        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype), x], axis=1)
         positions = self.param("positions", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         x = x + positions.astype(x.dtype)
         heads = self.heads or usual_heads(self.width)

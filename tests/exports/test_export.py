@@ -99,12 +99,23 @@ def test_a_logit_out_of_reach_does_not_hide_what_differs(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.stablehlo"]
 
 
-def test_a_program_that_needs_the_number_of_images_is_refused(tmp_path):
+def test_a_network_that_counts_its_images_is_mapped_over_them(tmp_path):
     def apply(variables, images):
         return jnp.stack([images[i].mean() * variables for i in range(len(images))])
 
-    model = osp_jax.from_function(apply, jnp.ones(5), **GIVEN)
-    one_line(lambda: osp_jax.export(model, tmp_path / "a.stablehlo", image_shape=(4, 4, 3)), "any number of images")
+    model = osp_jax.from_function(apply, jnp.arange(5.0), **GIVEN)
+    osp_jax.export(model, tmp_path / "a.stablehlo", image_shape=(4, 4, 3))
+    program = jax.export.deserialize(bytearray((tmp_path / "a.stablehlo").read_bytes()))
+    images = noise((4, 4, 3))
+    np.testing.assert_allclose(program.call(images), apply(model.variables, images), atol=1e-5)
+
+
+def test_a_network_whose_logits_depend_on_the_other_images_is_refused(tmp_path):
+    def apply(variables, images):
+        return (images - images[: len(images)].mean(0)).sum((1, 2)) @ variables
+
+    model = osp_jax.from_function(apply, jnp.ones((3, 5)), **GIVEN)
+    one_line(lambda: osp_jax.export(model, tmp_path / "a.stablehlo", image_shape=(4, 4, 3)), "differs from the network")
     assert not list(tmp_path.iterdir())
 
 
