@@ -1,6 +1,8 @@
 """A PyTorch network becomes a workdir: imported by its keys, made to forget, evaluated, and compared."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from osp_jax.loading import load_workdir
 from tests.digits import trained_digits
-from tests.experiments.conftest import assert_one_line_error, run_command
+from tests.experiments.conftest import ROOT, assert_one_line_error, run_command
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -60,7 +62,7 @@ def state_dict(exclude: tuple[int, ...] = ()) -> dict:
             for name, leaf in leaves.items():
                 array = np.asarray(leaf)
                 array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-                state[f"module.{module}.{NAMES[name]}"] = torch.from_numpy(np.ascontiguousarray(array))
+                state[f"module.{module}.{NAMES[name]}"] = torch.from_numpy(np.array(array, order="C"))
             if "mean" in leaves:
                 state[f"module.{module}.num_batches_tracked"] = torch.tensor(7)
     return state
@@ -145,6 +147,12 @@ def test_it_trains_further_with_its_recipe_but_is_not_started_anew(model, tmp_pa
     assert done.returncode == 0, done.stderr
     done = run_command("experiments.unlearn", *request, "--method=retrain", "--overwrite")
     assert_one_line_error(done.returncode, done.stderr, "retrain", "in its own framework", "--exclude")
+
+
+def test_commands_do_not_import_torch_where_no_network_needs_it():
+    read = "import sys, osp_jax.loading, experiments.unlearn; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", read], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_bad_input_is_one_line(folder, tmp_path):
