@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="osp_jax",
     version="0.1.0",
-    description="Make a trained image classifier forget classes, in milliseconds, and show that it did.",
+    description="Make a trained image classifier forget a class, and report what is left of it.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

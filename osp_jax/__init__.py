@@ -1,4 +1,4 @@
-"""Make a trained image classifier forget classes, and show that it did: docs/architecture.md is the map."""
+"""Make a trained image classifier forget a class, and report what is left of it: docs/architecture.md is the map."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
