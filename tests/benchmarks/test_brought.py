@@ -206,6 +206,8 @@ def test_the_command_judges_each_class_and_keeps_what_it_found(measured, capsys)
         assert 0 <= found["others_after"] <= 1
     assert results["rows"][0]["forgotten_after"] == 0
     assert "logit-mask" in markdown(results)
+    assert "Taken home" not in markdown(results)
+    assert "vit.pt" in markdown(results | {"home": [home_row(0)]}).partition("Taken home")[2]
     assert "logit-mask" in capsys.readouterr().out
 
 
