@@ -264,10 +264,10 @@ def _brought_summary() -> str:
 
 
 def _data_words(variant: str) -> str:
-    """`cifar10 3.0.2 (WEBP, 32x32)` as `CIFAR-10 (stored as WEBP)`."""
+    """`cifar10 3.0.2 (WEBP, 32x32)` as `CIFAR-10`; copies in JPEG, which loses detail, are named."""
     name, encoding = re.fullmatch(r"(\w+) [\d.]+ \((\w+), \w+\)", variant).groups()
     titles = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny ImageNet"}
-    return f"{titles.get(name, name)} (stored as {encoding})"
+    return titles.get(name, name) + (" (JPEG copies)" if encoding == "JPEG" else "")
 
 
 def _audit_summary() -> str:
