@@ -61,6 +61,7 @@ def make_all(template: Path) -> None:
         _must(server.call(module_of(command), arguments, building, limit=300), command, arguments)
     _make_unfinished(building)
     _make_foreign(building)
+    server.ask(_make_given, building, "given")
     server.ask(write_tfds, building, "tfds")
     building.rename(template)
 
@@ -95,6 +96,16 @@ def _make_foreign(folder: Path) -> None:
     (folder / "circle").symlink_to("circle_too")
     (folder / "circle_too").symlink_to("circle")
     (folder / "link").symlink_to("model")
+
+
+def _make_given(folder: str) -> None:
+    """A network that was trained elsewhere: a Python file with its function, and its weights."""
+    import numpy as np
+
+    Path(folder).mkdir()
+    program = "def build():\n    return lambda v, images: images.mean((1, 2)) @ v['kernel'] + v['bias']\n"
+    Path(folder, "net.py").write_text(program, encoding="utf-8")
+    np.savez(Path(folder, "weights.npz"), kernel=np.ones((1, 10), np.float32), bias=np.zeros(10, np.float32))
 
 
 def write_tfds(data_dir: str) -> None:

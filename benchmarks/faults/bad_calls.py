@@ -9,8 +9,17 @@ from benchmarks.faults.malformed import Case
 # A call of each command that would work but for the flag that a case changes; None: its value must be given.
 _CALLS = {
     "train": {"config": "tiny.py", "workdir": "new"},
+    "import_model": {
+        "network": "given/net.py:build",
+        "weights": "given/weights.npz",
+        "data": "digits",
+        "mean": "0",
+        "std": "1",
+        "workdir": "new",
+    },
     "unlearn": {"workdir": "model", "forget": "3", "accept": "true", "out": "new"},
     "eval": {"workdir": "unlearned", "audit": "none"},
+    "export": {"workdir": "model", "out": "new.npz"},
     "sweep": {"workdir": "model", "methods": "logit-mask", "out": "new"},
     "shadows": {"workdir": "model", "forget": "3", "number": "4", "epochs": "1", "out": "new"},
     "audits": {"evaluations": "audits", "out": "new"},
@@ -20,7 +29,9 @@ _CALLS = {
     "tables": {},
 }
 _NEEDS = {
+    "import_model": ("given",),
     "unlearn": ("model",),
+    "export": ("model",),
     "eval": ("model", "unlearned", "retrained", "shadows"),
     "sweep": ("model",),
     "shadows": ("model",),
@@ -38,6 +49,27 @@ _OPTIONS = ("", "amount", "amount=", "unknown=1", "amount=nan", "amount=-1", "am
 
 _FLAGS = {
     "train": {"workdir": _PATHS},
+    "import_model": {
+        "network": (
+            *_READ,
+            "given/net.py",
+            "given/net.py:",
+            "given/net.py:absent",
+            "given/weights.npz:build",
+            ":build",
+        ),
+        "weights": (*_READ, "given/net.py", "given"),
+        "data": ("", "unknown_set", "folder:", "folder:nowhere", "folder:plain", "folder:foreign", "npz:", "npz:plain"),
+        "mean": ("", "x", "nan", "125", "0,0", _LONG),
+        "std": ("", "x", "nan", "0", "-1", "1,1"),
+        "class_names": ("cat", "0,1,2", "0,0,1,2,3,4,5,6,7,8", _LONG),
+        "exclude": tuple(text for text in _CLASSES if text.strip(",")),
+        "image_size": ("-1", "x", "99999999999999999999"),
+        "channels": ("2", "x"),
+        "validation": ("-1", "1", "nan", "x"),
+        "recipe": _READ[1:],
+        "workdir": _PATHS,
+    },
     "unlearn": {
         "workdir": _READ,
         "out": _PATHS,
@@ -56,6 +88,11 @@ _FLAGS = {
         "original": _READ,
         "audit": ("", "half", "full", _LONG),
         "draws": (*_NUMBERS, "0"),
+    },
+    "export": {
+        "workdir": _READ,
+        "out": ("", "plain", "circle", "plain/below", "x" * 5000, "new\udcff", "a\nb", "foreign", _LONG),
+        "format": ("unknown", "torch,npz", _LONG, "\x1b[31m"),
     },
     "sweep": {
         "workdir": _READ,
@@ -123,7 +160,9 @@ def _of_every_command() -> list[Case]:
 
 _REQUIRED = {
     "train": ("config", "workdir"),
+    "import_model": ("network", "weights", "data", "mean", "std", "workdir"),
     "unlearn": ("workdir", "forget", "out"),
+    "export": ("workdir", "out"),
     "eval": ("workdir",),
     "sweep": ("workdir", "out"),
     "shadows": ("workdir", "forget", "out"),

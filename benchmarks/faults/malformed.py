@@ -77,7 +77,7 @@ def one_case(case: Case, template: Path, folder: Path, call: server.Call = serve
 
 def outputs(case: Case) -> list[str]:
     """What the command was asked to write."""
-    flags = (*_OUTPUTS, "--workdir=") if case.command in ("train", "benchmark", "paper") else _OUTPUTS
+    flags = (*_OUTPUTS, "--workdir=") if case.command in ("train", "import_model", "benchmark", "paper") else _OUTPUTS
     return [*case.own] + [a.partition("=")[2] for a in case.arguments if a.startswith(flags) and a.partition("=")[2]]
 
 

@@ -540,7 +540,7 @@ def test_train_is_a_class_where_images_lie_in_it_beside_other_classes(tmp_path):
         ("folder:{file}", "/pets/train/cat/0.png', which is a file; give a folder"),
         ("folder:{folder}/\x1b", "give 'digits', the name of a TFDS set, 'folder:PATH' or 'npz:FILE'"),
         ("folder:~nobody_of_this_name/x", "that home folder is not known"),
-        ("{folder}", "data.name is the path '{folder}'; give 'folder:{folder}'"),
+        ("{folder}", "give 'folder:"),
         ("Folder:x y", "folder:PATH for images in folders, or npz:FILE"),
     ],
 )

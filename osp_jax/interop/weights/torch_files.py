@@ -2,7 +2,6 @@
 file holds. Of a checkpoint, the one mapping from names to tensors is taken; all else in it is kept."""
 
 import io
-import pickle
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -202,9 +201,9 @@ def _loaded(path: Path, data: bytes) -> Any:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except pickle.UnpicklingError as error:
-        raise _refused(path, data, str(error)) from error
     except Exception as error:  # nothing of ours runs here, and damaged bytes raise errors of every kind
+        if type(error).__name__ == "UnpicklingError":
+            raise _refused(path, data, str(error)) from error
         reason = re.split(r"(?<=[.:]) ", " ".join(str(error).split()))[0][:120] or type(error).__name__
         raise InputError(f"{path} is a damaged PyTorch file ({reason}); download or save it again") from error
 
