@@ -195,8 +195,10 @@ def _images(data: Any) -> Any:
     try:
         return load_data(data)
     except InputError as error:
-        settings = r"(?:--)?(?:config\.)?data\.(image_size|channels|class_names|validation|exclude)\b"
-        raise InputError(re.sub(settings, r"--\1", str(error))) from error
+        setting = r"(?:--)?(?:config\.)?data\.\w+(?:=\S+)?"
+        words = re.sub(rf"{setting}(?: and {setting})? \(import_model: ([^)]*)\)", r"\1", str(error))
+        other = r"(?:--)?(?:config\.)?data\.(image_size|channels|class_names|validation|exclude)\b"
+        raise InputError(re.sub(other, r"--\1", words)) from error
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import serialization, traverse_util
+from PIL import Image
 from safetensors.numpy import save_file
 
 from osp_jax.loading import load_workdir
@@ -309,3 +310,11 @@ def test_bad_input_is_one_line(folder, tmp_path):
     refused("recipe=none.py", words=("none.py does not exist",))
     refused("data=no_such_set_of_images", words=("no_such_set_of_images",))
     refused("validation=nan", words=("validation",))
+    for size, name in enumerate("ab", start=8):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(2):
+            image = Image.fromarray(np.zeros((size, size), np.uint8))
+            image.save(tmp_path / "images" / name / f"{number}.png")
+    images = f"data=folder:{tmp_path}/images"
+    refused(images, words=("as in --validation=0.2",))
+    refused(images, "validation=0.5", words=("8x8", "9x9", "set --image_size to"))
