@@ -166,6 +166,7 @@ def test_it_is_compared_with_an_imported_retrained_network(folder, linen, tmp_pa
     assert_one_line_error(done.returncode, done.stderr, "without classes []", "imported with --exclude=3")
 
 
+@pytest.mark.slow  # the sweep of a network of ours runs on every change
 def test_each_class_in_turn(linen, tmp_path):
     done = run_command("experiments.sweep", f"--workdir={linen}", "--methods=logit-mask,osp-fit", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
