@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from osp_jax.interop.weight_files import WeightFile, matched, read_weights, rewrite, write_weights
+from osp_jax.interop.weights.torch_files import array_of
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.replacing import building
@@ -28,7 +29,7 @@ def entries_of(model: Model) -> dict[str, np.ndarray]:
         from osp_jax.interop.torch import to_torch
 
         tensors = {key: value for key, value in to_torch(model).items() if hasattr(value, "detach")}
-        return {key: _array(tensor) for key, tensor in tensors.items()}
+        return {key: array_of(tensor) for key, tensor in tensors.items()}
     return {path: np.asarray(leaf) for path, leaf in leaves_by_path(jax.device_get(model.variables)).items()}
 
 
@@ -95,10 +96,3 @@ def _identical(first: np.ndarray, second: np.ndarray) -> bool:
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     return np.ascontiguousarray(first).tobytes() == np.ascontiguousarray(second).tobytes()
-
-
-def _array(tensor: Any) -> np.ndarray:
-    """A tensor in its own dtype; NumPy has no bfloat16 of its own."""
-    tensor = tensor.detach().cpu()
-    name = str(tensor.dtype).removeprefix("torch.")
-    return tensor.float().numpy().astype(jax.numpy.bfloat16) if name == "bfloat16" else tensor.numpy()

@@ -25,7 +25,7 @@ import optax
 from osp_jax.masks import apply_mask, build_head_mask, build_mask
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector, masked_paths
-from osp_jax.methods.parts.head import feature_channels, head_changes, head_of
+from osp_jax.methods.parts.head import feature_channels, head_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
@@ -85,9 +85,9 @@ class OspFit(Method):
         new, falls = _fitted_product(masked, head, features, labels, vector, **given)
         variables = edited(model.variables, new)
         if falls.any():
-            kernel, bias = head_of(variables, statistics.gates.head)
-            lower = head_changes(variables, statistics.gates.head, kernel, bias - falls)
-            variables = edited(variables, {statistics.gates.head.bias: lower[statistics.gates.head.bias]})
+            path = statistics.gates.head.bias
+            bias = pruned(variables, (path,))[path]
+            variables = edited(variables, {path: (bias - falls.reshape(bias.shape)).astype(bias.dtype)})
         return model.replace(variables=variables)
 
 

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
-from tests.torch_networks import DenseNet, MobileNetV3, ResNet, ViT, filled  # noqa: E402
+from tests import torch_networks  # noqa: E402
+from tests.torch_networks import ResNet, filled  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -21,11 +22,7 @@ GIVEN = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "class_names": tuple("
 EXAMPLE = torch.zeros(1, 3, 16, 16)
 
 NETWORKS = {
-    "ResNet-20": lambda: ResNet(3, 8),
-    "DenseNet": DenseNet,
-    "MobileNetV3": MobileNetV3,
-    "ViT": ViT,
-    "ViT, tokens first": lambda: ViT(norm_first=False, batch_first=False),
+    name: torch_networks.NETWORKS[name] for name in ("ResNet-20", "DenseNet", "MobileNetV3", "ViT", "ViT, tokens first")
 }
 
 

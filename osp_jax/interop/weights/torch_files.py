@@ -255,6 +255,14 @@ def _array(path: Path, key: str, tensor: Any) -> np.ndarray:
     ):
         kind = "without values" if tensor.is_meta else f"{name}, {str(tensor.layout).removeprefix('torch.')}"
         raise InputError(f"{path}: {shown(key)} is a tensor of another kind ({kind}); save it dense, as float32")
+    return array_of(tensor)
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """A copy of the values of a dense tensor on the CPU, in its own dtype, bfloat16 and float8 included."""
+    import torch
+
+    name = str(tensor.dtype).removeprefix("torch.")
     tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
     if DTYPES[name].isbuiltin == 1:
         return tensor.numpy().copy()
