@@ -1,26 +1,19 @@
-r"""ResNet-8 with 16-32-64 channels and a strided stem (78 thousand parameters) on CIFAR-10: small enough to audit.
+r"""ResNet-8 (78 thousand parameters) on CIFAR-10, without a penalty: small enough for shadow models.
 
-    python -m experiments.train --config=configs/cifar10_resnet8.py --workdir=runs/audit/seed0/original \
+    python -m experiments.train --config=configs/cifar10_resnet8.py --workdir=runs/figures/resnet8/seed0/original \
         --config.data.dir=TFDS_DIR
 
-Five epochs, about three minutes on one CPU core. With `experiments.shadows` 64 shadow models of the same recipe take
-about an hour on two. The figures that came of it are in results/audit/.
+12 epochs, 0.15 hours on one CPU core with PyTorch's gradient, 0.4 with JAX's (`--config.training.gradient=jax`).
+Expected test accuracy: 85.5%.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import cifar10_resnet20
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
-    config.data.name = "cifar10"
-    config.data.validation = 0.04
-    config.data.pad = 2
-    config.data.flip = True
-    config.model.stem = "strided"
-    config.model.convolution = "cpu"
-    config.training.epochs = 5
-    config.training.batch_size = 64
-    config.training.learning_rate = 0.1
+    config = cifar10_resnet20.get_config()
+    config.model.name = "resnet8"
+    config.training.epochs = 12
     return config

@@ -14,7 +14,7 @@ import numpy as np
 
 from osp_jax.runtime.distributed import on_cpu
 from osp_jax.training.state import TrainState
-from osp_jax.training.step import Step
+from osp_jax.training.step import Step, is_traceable
 
 RunEpoch = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
@@ -27,7 +27,7 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
     called after each step of the Python loop, and once with the stacked metrics after a scan. The loop ends early
     where `stop()` is true after a step; a scan does not. `scan` overrides the choice by device.
     """
-    if on_cpu() if scan is None else not scan:
+    if not is_traceable(step) or (on_cpu() if scan is None else not scan):
         loop = make_loop(step)
 
         def run(state: TrainState, order: Any, *arguments: Any, **hooks: Callable) -> Any:
@@ -52,7 +52,7 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
 
 def make_loop(step: Step) -> RunEpoch:
     """As `make_epoch` without a scan, over any iterable of what each step is about, which is asked for it in turn."""
-    one_step = jax.jit(step, donate_argnums=0)
+    one_step = jax.jit(step, donate_argnums=0) if is_traceable(step) else step
 
     def run(
         state: TrainState, batches: Iterable[Any], *arguments: Any, on_step: Callable = _ignore, stop: Callable = _never

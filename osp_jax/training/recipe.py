@@ -24,6 +24,7 @@ from osp_jax.training.orthogonality import conv_kernels, penalty
 from osp_jax.training.schedules import learning_rate, piecewise
 from osp_jax.training.state import TrainState, create_optimiser, create_state
 from osp_jax.training.step import Step, gathering, make_batch_step
+from osp_jax.training.torch_gradient import TorchStep
 
 _MOST_FOR_MOMENTS = 10_000  # images that are read from files only to be counted
 
@@ -78,14 +79,18 @@ def make_recipe(
     start = create_state(init_variables(model, image_shape, init_key), optimiser)
     conv_kernels(start.params, orthogonality.layers)  # a filter that matches nothing is told before the start
     jax.eval_shape(partial(penalty, name=orthogonality.penalty), start.params)  # likewise an unknown penalty
-    batch_step = make_batch_step(
-        model,
-        optimiser,
-        preparation=preparation,
-        penalty=partial(penalty, name=orthogonality.penalty, layers=orthogonality.layers),
-        feature_penalty=_feature_penalty(config),
-        label_smoothing=settings.label_smoothing,
-    )
+    common = {
+        "preparation": preparation,
+        "penalty": partial(penalty, name=orthogonality.penalty, layers=orthogonality.layers),
+        "label_smoothing": settings.label_smoothing,
+    }
+    feature_penalty = _feature_penalty(config)
+    if settings.get("gradient", "jax") == "jax":  # workdirs of older versions lack it
+        batch_step = make_batch_step(model, optimiser, feature_penalty=feature_penalty, **common)
+    elif feature_penalty:
+        raise InputError("features.penalty needs training.gradient='jax'; PyTorch's has no penalties on features")
+    else:
+        batch_step = TorchStep(model, optimiser, bfloat16=settings.gradient == "torch-bfloat16", **common)
     return Recipe(rate, gathering(batch_step), batch_step, start, order_key, step_key)
 
 

@@ -52,6 +52,11 @@ def make_batch_step(
     return step
 
 
+def is_traceable(step: Step) -> bool:
+    """Whether JAX can compile the step; one whose gradient PyTorch computes is called as it is."""
+    return not getattr(step, "untraceable", False)
+
+
 def gathering(batch_step: Step) -> Step:
     """The step `(state, batch_indices, images, labels, *others)`, on a batch that it takes from the whole set.
 
@@ -61,4 +66,5 @@ def gathering(batch_step: Step) -> Step:
     def step(state: TrainState, batch_indices: jax.Array, images: jax.Array, labels: jax.Array, *others: Any) -> Any:
         return batch_step(state, (images[batch_indices], labels[batch_indices]), *others)
 
+    step.untraceable = not is_traceable(batch_step)
     return step
