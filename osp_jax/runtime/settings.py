@@ -118,9 +118,7 @@ class Training(Section):
     weight_decay: float = Field(5e-4, ge=0)
     norm_bias_rate: float = Field(1.0, ge=0)
     label_smoothing: Share = 0.0
-    gradient: Literal["jax", "torch", "torch-bfloat16"] = Field(
-        "jax", description="'jax', 'torch' or 'torch-bfloat16'"
-    )
+    gradient: Literal["jax", "torch", "torch-bfloat16"] = Field("jax", description="'jax', 'torch' or 'torch-bfloat16'")
 
 
 class Orthogonality(Section):

@@ -88,7 +88,9 @@ def make_recipe(
     if settings.get("gradient", "jax") == "jax":  # workdirs of older versions lack it
         batch_step = make_batch_step(model, optimiser, feature_penalty=feature_penalty, **common)
     elif feature_penalty:
-        raise InputError("features.penalty needs training.gradient='jax'; PyTorch's has no penalties on features")
+        raise InputError(
+            "PyTorch's gradient has no penalties on features; leave training.gradient ('jax') or the penalty out"
+        )
     else:
         batch_step = TorchStep(model, optimiser, bfloat16=settings.gradient == "torch-bfloat16", **common)
     return Recipe(rate, gathering(batch_step), batch_step, start, order_key, step_key)

@@ -139,8 +139,8 @@ def _network(module: nn.Module) -> Callable[[_Layers, Any], Any]:
     if isinstance(module, CifarNet):
         return _cifarnet
     raise InputError(
-        f"training.gradient: PyTorch can compute that of ResNets and CifarNet, and the network is {type(module).__name__}"
-        "; leave the setting out ('jax')"
+        f"training.gradient: PyTorch computes that of ResNets and CifarNet, not of a {type(module).__name__}; "
+        "leave the setting out ('jax')"
     )
 
 
@@ -179,6 +179,6 @@ def _torch() -> Any:
         import torch
     except ImportError as error:
         raise InputError(
-            'training.gradient needs PyTorch; install it: pip install "osp_jax[torch]", or leave the setting out (\'jax\')'
+            "training.gradient needs PyTorch; run: pip install 'osp_jax[torch]', or leave the setting out ('jax')"
         ) from error
     return torch
