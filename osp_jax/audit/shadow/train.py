@@ -39,6 +39,7 @@ from osp_jax.training.memory import check_memory
 from osp_jax.training.progress import terminal_bar
 from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
 from osp_jax.training.state import TrainState
+from osp_jax.training.step import is_traceable
 
 _SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the same seed
 
@@ -170,7 +171,10 @@ def train_shadows(
             remove_all_leftovers(place)
         return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep), network))
     start = start_shadows(config, pool, num_classes, keep, exclude, network)
-    way = way or choose_way(len(keep))
+    traceable = is_traceable(start.recipe.step)
+    if not traceable and way not in (None, "in turn"):
+        raise InputError(f"with PyTorch's gradient (training.gradient) models train in turn, not {way}")
+    way = way or (choose_way(len(keep)) if traceable else "in turn")
     run_epochs = epochs_of_all(way, start.recipe.step, pool, len(keep))
     check_writable(here, 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(start.states)))
     record = _record(here, config, pool, keep, exclude)
@@ -374,7 +378,12 @@ def _settings(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     fields = json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else config))
     fields["data"].pop("dir", None)  # where the data lie may change; the pool itself is part of the key
     # A setting of before its existence has no place in the key: finished sets keep theirs.
-    later = ("data", "pad_mode", "reflect"), ("training", "last_batch", "drop"), ("training", "optimiser", "sgd")
+    later = (
+        ("data", "pad_mode", "reflect"),
+        ("training", "last_batch", "drop"),
+        ("training", "optimiser", "sgd"),
+        ("training", "gradient", "jax"),
+    )
     for section, name, default in later:
         if fields[section].get(name) == default:
             del fields[section][name]
