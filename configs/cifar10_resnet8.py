@@ -4,7 +4,7 @@ r"""ResNet-8 with 16-32-64 channels and a strided stem (78 thousand parameters) 
         --config.data.dir=TFDS_DIR
 
 Five epochs, about three minutes on one CPU core. With `experiments.shadows` 64 shadow models of the same recipe take
-about an hour on two. The figures that came of it are in results/audit/.
+about an hour on two.
 """
 
 from ml_collections import ConfigDict
