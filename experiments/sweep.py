@@ -1,6 +1,6 @@
 """Forgets each class in turn, by each method, and tabulates what is left: the single-class table of a paper.
 
-python -m experiments.sweep --workdir=runs/cifar10 --methods=osp,osp-fit --out=results/cifar10_resnet10
+python -m experiments.sweep --workdir=runs/cifar10 --methods=osp,osp-fit --out=runs/cifar10_sweep
 
 With --split=validation the images that the training held out are judged instead of the test images: that is the split
 to choose options on. Killed at any moment, the same command goes on behind the last finished class.

@@ -22,6 +22,7 @@ _CHECK = flags.DEFINE_bool("check", False, "write nothing; fail if a part is out
 _ROOT = Path(__file__).parents[1]
 # Files of results/performance; a part of the same name shows each.
 _BENCHMARKS = ("evaluate_all", "throughput", "profile", "statistics_pass", "startup", "scaling", "collectives")
+_MISSING = "Not measured yet."
 _DOCUMENTS = (
     "README.md",
     "docs/architecture.md",
@@ -58,22 +59,6 @@ def fill_in(text: str, parts: dict[str, Callable[[], str]]) -> str:
         return f"<!-- begin {name} -->\n{parts[name]().strip()}\n<!-- end {name} -->"
 
     return re.sub(r"<!-- begin (\w+) -->\n(?:.*?\n)??<!-- end \1 -->", replaced, text, flags=re.DOTALL)
-
-
-def _sweep() -> str:
-    from osp_jax.report.sweep import summary_header, sweep_summary
-    from osp_jax.report.tables import markdown_table
-
-    results = _read("results/cifar10_resnet10/results.json")
-    model, dataset = results["model"], results["dataset"]
-    return (
-        f"{dataset['variant']}, {model['name']} with {model['parameters']:,} parameters, {results['accuracy']:.1%} "
-        f"{results['split']} accuracy before unlearning ({results['num_images']:,} images). Each of the "
-        f"{len(results['classes'])} classes is forgotten in turn, on {results['provenance']['device']}. Retained "
-        "accuracy is the accuracy on the other classes, as a change against the original. "
-        "[table.md](../results/cifar10_resnet10/table.md) has every class and every option.\n\n"
-        + markdown_table(summary_header(results), sweep_summary(results))
-    )
 
 
 def _latency() -> str:
@@ -127,16 +112,15 @@ def _audit() -> str:
     from osp_jax.report.audits import MEANS, means
     from osp_jax.report.tables import markdown_table
 
-    results, other = _read("results/audit/results.json"), _read("results/audit_mean/results.json")
-    ours, rows = "concept-erasure", means(results)
-    (with_mean,) = [[f"{ours}, anchor=mean", *figures] for name, *figures in means(other) if name == ours]
-    rows.insert([name for name, *_ in rows].index(ours) + 1, with_mean)
+    results = _found("results/audit/results.json")
+    if results is None:
+        return _MISSING
     shadows = results["audit"]["settings"]["shadow models"]["number"]
     return (
         f"{results['dataset']['variant']}, {results['model']['name']} with {results['model']['parameters']:,} "
         f"parameters. Means over the classes {', '.join(results['requests'])}; {shadows} shadow models with and "
         f"{shadows} without each class. Changes are in points against the original, gaps in points against the "
-        "model retrained without the class:\n\n" + markdown_table(MEANS, rows)
+        "model retrained without the class:\n\n" + markdown_table(MEANS, means(results))
     )
 
 
@@ -144,29 +128,15 @@ def _orthogonality() -> str:
     from osp_jax.report.orthogonality import HEADER, orthogonality_rows
     from osp_jax.report.tables import markdown_table
 
-    results = _read("results/orthogonality/results.json")
+    results = _found("results/orthogonality/results.json")
+    if results is None:
+        return _MISSING
     first = results["models"][0]
     return (
         f"{results['dataset']['variant']}, {first['model']['name']} with {first['model']['parameters']:,} parameters, "
         "the trade-off on held-out training images, mean over all classes forgotten in turn:\n\n"
         + markdown_table(HEADER, orthogonality_rows(results))
     )
-
-
-def _requests() -> str:
-    from osp_jax.report.comparison_tables import kinds, tables
-    from osp_jax.report.tables import markdown_table
-
-    results = _read("results/requests/results.json")
-    parts = [
-        f"{results['dataset']['variant']}, {results['model']['name']} with {results['model']['parameters']:,} "
-        f"parameters, test images, one original, on {results['provenance']['device']}."
-    ]
-    for kind in kinds(results):
-        (request,) = {cell["request"] for cell in results["cells"] if cell["kind"] == kind}
-        header, *rows = tables(results, kind)[0]
-        parts.append(f"{request.capitalize()}:\n\n{markdown_table(header, rows).rstrip()}")
-    return "\n\n".join(parts)
 
 
 def _paper() -> str:
@@ -176,22 +146,20 @@ def _paper() -> str:
 
     config, folder = get_config(), "results/paper"
     results = {
-        entry: {
-            kind: _read(f"{folder}/{entry}/{kind}/results.json")
-            for kind in ("sweep", "audit")
-            if (_ROOT / folder / entry / kind / "results.json").exists()
-        }
+        entry: {kind: _found(f"{folder}/{entry}/{kind}/results.json") for kind in ("sweep", "audit")}
         for entry in config.entries
     }
-    audited = [
-        f"{entry}: {', '.join(found['audit']['requests'])}" for entry, found in results.items() if "audit" in found
-    ]
+    ran = [entry for entry, found in results.items() if found["sweep"]]
+    missing = ", ".join(f"`{entry}`" for entry in results if entry not in ran)
+    left = f"Not run: {missing}." if missing else ""
+    if not ran:
+        return left
+    audited = [f"{entry}: {', '.join(results[entry]['audit']['requests'])}" for entry in ran if results[entry]["audit"]]
     return (
         "Test images; each class is forgotten in turn. Changes of the accuracy on the other classes are in points "
         "against the original. 'Others, to retrained' and the gaps are means over the audited classes "
         f"({'; '.join(audited) or 'none yet'}), in points against the retrained model; for U-LiRA, a difference "
-        "of areas. `python -m experiments.paper` fills the rows that are not run.\n\n"
-        + markdown_table(HEADER, paper_rows(list(config.entries), results, config.methods))
+        "of areas.\n\n" + markdown_table(HEADER, paper_rows(ran, results, config.methods)) + f"\n{left}"
     )
 
 
@@ -217,15 +185,15 @@ def _cell(value: Any) -> str:
 def _reliability() -> str:
     from benchmarks.faults.summary import markdown
 
-    name = "results/reliability.json"
-    return markdown(_read(name)) if (_ROOT / name).exists() else "Not measured yet."
+    results = _found("results/reliability.json")
+    return _MISSING if results is None else markdown(results)
 
 
 def _brought() -> str:
     from benchmarks.brought.table import markdown
 
-    name = "results/brought/results.json"
-    return markdown(_read(name)) if (_ROOT / name).exists() else "Not measured yet."
+    results = _found("results/brought/results.json")
+    return _MISSING if results is None else markdown(results)
 
 
 # Methods of the README's table; the others are in results/brought/table.md.
@@ -273,7 +241,10 @@ def _data_words(variant: str) -> str:
 def _audit_summary() -> str:
     from osp_jax.report.audits import MEANS, means
 
-    results = _read("results/audit/results.json")
+    title = "- **No audited method erases a class as retraining does.**"
+    results = _found("results/audit/results.json")
+    if results is None:
+        return f"{title} The audit shows what each leaves behind."
     found = [dict(zip(MEANS, row, strict=True)) for row in means(results)]
     retrained = next(row for row in found if row["Model"] == "retrained")
     methods = [row for row in found if row["Model"] not in ("original", "retrained")]
@@ -287,12 +258,11 @@ def _audit_summary() -> str:
     area, probe, head = "U-LiRA, AUC", "Linear probe, gap", "New last layer, gap"
     model, classes = results["model"], ", ".join(results["requests"])
     return (
-        "- **No audited method erases a class as retraining does.** On "
-        f"{_data_words(results['dataset']['variant'])} with {model['name']} ({model['parameters']:,} parameters; "
-        f"{classes}), the attack U-LiRA separates {len(methods)} methods from retrained models with an AUC of "
-        f"{least(area)} to {most(area)} (retrained models among themselves: {retrained[area]}). A linear probe finds "
-        f"{least(probe)} to {most(probe)} points more of the class than in a retrained model, a new last layer "
-        f"{least(head)} to {most(head)}."
+        f"{title} On {_data_words(results['dataset']['variant'])} with {model['name']} "
+        f"({model['parameters']:,} parameters; {classes}), the attack U-LiRA separates {len(methods)} methods from "
+        f"retrained models with an AUC of {least(area)} to {most(area)} (retrained models among themselves: "
+        f"{retrained[area]}). A linear probe finds {least(probe)} to {most(probe)} points more of the class than in a "
+        f"retrained model, a new last layer {least(head)} to {most(head)}."
     )
 
 
@@ -325,22 +295,23 @@ def _read(name: Any) -> Any:
     return read_json(_ROOT / name)
 
 
+def _found(name: str) -> Any:
+    """The results of a file, or None where these have not been measured."""
+    return _read(name) if (_ROOT / name).exists() else None
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "audit": _audit,
     "audit_summary": _audit_summary,
     "brought": _brought,
     "brought_summary": _brought_summary,
-    "cifar10_resnet10": _sweep,
     "latency": _latency,
     "method_names": _method_names,
     "methods": _methods,
-    "selection": partial(_selection, "results/selection"),
     "erasure_digits": partial(_selection, "results/erasure_digits"),
-    "erasure_selection": partial(_selection, "results/erasure_selection"),
     "orthogonality": _orthogonality,
     "paper": _paper,
     "reliability": _reliability,
-    "requests": _requests,
     **{name: partial(_benchmark, name) for name in _BENCHMARKS},
 }
 
