@@ -1,9 +1,12 @@
 """Makes a trained model forget classes, and refuses with exit code 3 where the new model would be harmed.
 
 python -m experiments.unlearn --workdir=runs/digits --forget=3 --method=osp-fit --out=runs/without_3
+
+A request that experiments.prepare prepared, with the same method and settings, is looked up.
 """
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,10 @@ _DROP = flags.DEFINE_float(
 _FORGOTTEN = flags.DEFINE_float(
     "max_forgotten", 1.0, "percent of the images to forget that may still be recognised", 0.0, 100.0
 )
+_PREPARED = flags.DEFINE_bool("prepared", True, "use what experiments.prepare computed, where it fits the request")
+_KEEP = flags.DEFINE_bool(
+    "keep_prepared", False, "keep the prepared requests for these classes in --workdir, which tell the classes apart"
+)
 _SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
 
 
@@ -48,6 +55,7 @@ def main() -> None:
     from osp_jax.loading import (
         check_recipe,
         dataset_of,
+        harm_of_request,
         load_workdir,
         request_data_of,
         request_without_images,
@@ -56,6 +64,9 @@ def main() -> None:
     )
     from osp_jax.methods import parse_options
     from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
+    from osp_jax.prepared.classes import fingerprint, request_settings
+    from osp_jax.prepared.files import discard_prepared, load_prepared
+    from osp_jax.prepared.requests import answer_from, prepared_record
     from osp_jax.runtime.overwriting import check_out
     from osp_jax.runtime.provenance import provenance
     from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json, write_text
@@ -80,18 +91,36 @@ def main() -> None:
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
     budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
-    data = None
-    if method.needs_images(statistics):
-        dataset = dataset or dataset_of(trained, _DATA_DIR.value)
-        data = request_data_of(trained, dataset, forget, budget)
-    elif method.sees:
-        data = request_without_images(trained, forget)
 
-    rng = jax.random.key(_SEED.value)
+    def images() -> Any:
+        nonlocal dataset
+        dataset = dataset or dataset_of(trained, _DATA_DIR.value)
+        return dataset
+
     calls = 100 if _TIME.value else 0
-    outcome = timed_request(method, model, forget, statistics, rng, data=data, warm_calls=calls)
+    start = time.perf_counter()
+    prepared = found = data = None
+    if _PREPARED.value:
+        settings = request_settings(method, budget, _SEED.value)
+        prepared = load_prepared(workdir, method, settings, fingerprint(model), forget, statistics)
+    if prepared:
+        lookup = time.perf_counter() - start
+        found = answer_from(prepared, model, forget, statistics, None if _ACCEPT.value else limits, warm_calls=calls)
+    if found:
+        outcome, harm = found.outcome, found.harm
+        seconds = lookup + (seconds if len(forget) > 1 else 0.0)  # one class needs no statistics
+    else:
+        if method.needs_images(statistics):
+            data = request_data_of(trained, images(), forget, budget)
+        elif method.sees:
+            data = request_without_images(trained, forget)
+        rng = jax.random.key(_SEED.value)
+        outcome = timed_request(method, model, forget, statistics, rng, data=data, warm_calls=calls)
+        harm = None
     variables = outcome.model.variables
-    harm = _harm(trained, outcome.model, forget, statistics, dataset)
+    if harm is None:
+        read = images if dataset or not _ACCEPT.value else _unread
+        harm = harm_of_request(trained, outcome.model, forget, statistics, read, accept=_ACCEPT.value)
     if harm is not None and not _ACCEPT.value:
         check_harm(harm, **limits, suggestions=methods_to_try(model, statistics, _METHOD.value))
     before = read_request(workdir) or {}
@@ -118,7 +147,8 @@ def main() -> None:
             "statistics": {"train": images_seen(statistics)},
         },
         "statistics_stored": stored,
-        **describe_change(model, outcome.model, forget, statistics, method),
+        "prepared": prepared_record(prepared, found, forget) if found else None,
+        **(found.description if found else describe_change(model, outcome.model, forget, statistics, method)),
         "harm": harm_record(harm, **limits, accepted=_ACCEPT.value),
         "provenance": provenance(_SEED.value),
     }
@@ -134,43 +164,38 @@ def main() -> None:
         if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
             statistics_files.save_statistics(folder / "statistics", statistics.without(forgotten))
         write_json(folder / "unlearn.json", record)
+    if not _KEEP.value:
+        _remove_prepared(workdir, forget, discard_prepared)
     times = f"{record['seconds']['cold'] * 1e3:.0f} ms"
     if _TIME.value:
         times = f"cold {times}, warm {outcome.warm_median * 1e3:.2f} ms (median)"
-    print(f"forgot {', '.join(record['forget_names'])} by {_METHOD.value}: {times}; written to {out}")
+    how = f"{_METHOD.value}, {_WAYS[found.way]}" if found else _METHOD.value
+    print(f"forgot {', '.join(record['forget_names'])} by {how}: {times}; written to {out}")
     if harm is None:
         print("accepted without an estimate of what it costs, which does not follow from the statistics")
     elif not harm.within(**limits):
         print(f"accepted: {harm_words(harm, **limits)}")
 
 
-def _harm(trained: Any, after: Any, forget: tuple[int, ...], statistics: Any, dataset: Any) -> Any:
-    """What the request costs, from the statistics if possible; None where that is accepted and cannot be told."""
-    from osp_jax.harm import estimate_harm
-    from osp_jax.loading import dataset_of
+_WAYS = {"alone": "prepared", "composed": "composed of prepared requests"}
+
+
+def _unread() -> Any:
+    """In place of the images of a request that is accepted whatever it costs: they need not be there."""
     from osp_jax.runtime.errors import InputError
 
-    def estimate(**images: Any) -> Any:
-        return estimate_harm(trained.model, after, forget, statistics=statistics, **images)
+    raise InputError("not read")
 
+
+def _remove_prepared(workdir: Path, forget: tuple[int, ...], discard: Any) -> None:
+    """Removes the prepared requests for the forgotten classes, which hold what tells them apart."""
     try:
-        return estimate()
-    except InputError:
-        if dataset is None and _ACCEPT.value:
-            return None
-    try:
-        split = (dataset or dataset_of(trained, _DATA_DIR.value)).train
-    except InputError as error:
-        raise InputError(
-            f"what the request costs does not follow from the statistics, and the images cannot be read ({error}); "
-            "give --data_dir, or --accept whatever it costs"
-        ) from error
-    try:
-        return estimate(images=split.images, labels=split.labels)
-    except InputError:
-        if _ACCEPT.value:
-            return None
-        raise
+        discard(workdir, forget)
+    except OSError as error:
+        print(
+            f"warning: the prepared requests for these classes stay in {workdir} ({error.strerror}); remove them",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

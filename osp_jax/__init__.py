@@ -15,6 +15,7 @@ _PUBLIC = {
     "from_function": "interop.function",
     "load_data": "api",
     "collect_statistics": "api",
+    "prepare": "api",
     "unlearn": "api",
     "export": "exports.export",
     "HarmError": "harm",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from osp_jax.api import audit as audit
     from osp_jax.api import collect_statistics as collect_statistics
     from osp_jax.api import load_data as load_data
+    from osp_jax.api import prepare as prepare
     from osp_jax.api import unlearn as unlearn
     from osp_jax.exports.export import export as export
     from osp_jax.harm import HarmError as HarmError

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from osp_jax.forward import predict_logits
 from osp_jax.harm import (
     MAX_FORGOTTEN,
     MAX_RETAINED_DROP,
+    Harm,
     check_harm,
     check_limits,
     estimate_harm,
@@ -43,6 +45,8 @@ from osp_jax.methods import Method, get_method, method_name
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.methods.parts.request import describe_change, images_seen, timed_request
 from osp_jax.model import Model, parameters_of
+from osp_jax.prepared.classes import Prepared, fingerprint, prepare_class, request_settings
+from osp_jax.prepared.requests import Answer, answer_from, prepared_record
 from osp_jax.report.page import report_html, report_markdown
 from osp_jax.runtime.errors import InputError, shown, unknown
 from osp_jax.runtime.provenance import provenance
@@ -167,11 +171,70 @@ def collect_statistics(
     return statistics_over(model, split, _known(model, split), settings, seed)
 
 
+def prepare(
+    model: Model,
+    classes: Sequence[int | str] | int | str | None = None,
+    method: str | Method = "osp-fit",
+    *,
+    statistics: Statistics | None = None,
+    data: tuple[np.ndarray, np.ndarray] | None = None,
+    retain_per_class: int | None = None,
+    forget_per_class: int | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    pad: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+    pad_mode: PadMode = "reflect",
+    seed: int = 0,
+) -> Prepared:
+    """Computes requests to forget classes before they come, so that each is then a lookup.
+
+        prepared = osp_jax.prepare(model, statistics=statistics)
+        result = osp_jax.unlearn(model, ["cat"], prepared=prepared)
+
+    Kept is what a request changes, and what it costs the other classes. It holds what tells the class apart: drop it
+    with the class. After a request the model is another one, for which the other classes are prepared anew.
+
+    Args:
+      classes: names or numbers; None: all that the model knows.
+      method, statistics, data, retain_per_class, forget_per_class, recipe, pad, flip, cutout, pad_mode, seed: as in
+        `unlearn`, for each of the requests.
+
+    Returns:
+      `prepared.classes` by class number, each with `changes` by the path of the leaf, `harm`, `seconds` and `nbytes`.
+
+    Raises:
+      InputError: as `unlearn`, for the first class that cannot be prepared.
+    """
+    _check_model(model)
+    known = [number for number in range(model.num_classes) if number not in model.forgotten]
+    numbers = known if classes is None else _numbers(classes, model)
+    for chosen in [(number,) for number in numbers] or [()]:
+        check_forget(chosen, model.num_classes, model.forgotten, model.class_names)
+    method = _method_of(method)
+    _check_limits(seed, False, MAX_RETAINED_DROP, MAX_FORGOTTEN, retain_per_class, forget_per_class)
+    preparation = _preparation(model, pad, flip, cutout, pad_mode)
+    split = _split_of_data(model, data)
+    if statistics is None:
+        statistics = _collected(model, split)
+    budget = {"retain_per_class": retain_per_class, "forget_per_class": forget_per_class}
+    for number in numbers:
+        _check_statistics(model, statistics, (number,))
+    statistics, found = statistics.without(model.forgotten), {}
+    for number in numbers:
+        seen = _request_data(model, method, (number,), split, statistics, preparation, recipe, budget)
+        estimate = partial(_estimated, model, forget=(number,), statistics=statistics, split=split, accept=True)
+        given = {"data": seen, "statistics": statistics, "seed": seed, "estimate": estimate}
+        found[number] = prepare_class(method, model, number, **given)
+    return Prepared(method, fingerprint(model), request_settings(method, budget, seed), found, statistics)
+
+
 def unlearn(
     model: Model,
     forget: Sequence[int | str] | int | str,
-    method: str | Method = "osp-fit",
+    method: str | Method | None = None,
     *,
+    prepared: Prepared | None = None,
     statistics: Statistics | None = None,
     data: tuple[np.ndarray, np.ndarray] | None = None,
     retain_per_class: int | None = None,
@@ -191,12 +254,16 @@ def unlearn(
         result = osp_jax.unlearn(model, ["cat"], "osp-fit", statistics=statistics)
         result = osp_jax.unlearn(model, [3], OspFit(margin=2.0), statistics=statistics)
         result = osp_jax.unlearn(model, ["cat"], "scrub", data=(images, labels), flip=True, pad=4)
+        result = osp_jax.unlearn(model, ["cat"], prepared=osp_jax.prepare(model, statistics=statistics))
 
     Args:
       model: stays as it is.
       forget: names or numbers of classes.
-      method: a name of `osp_jax.methods.METHODS`, or a method with its settings.
-      statistics: what `collect_statistics` returns; None collects them from `data`.
+      method: a name of `osp_jax.methods.METHODS`, or a method with its settings; None: that of `prepared`, or osp-fit.
+      prepared: what `prepare` returned for this model, this method and the same settings. A request for one class is
+        then a lookup. One for several is composed of them and repaired, or computed where that would cost more than
+        the limits.
+      statistics: what `collect_statistics` returns; None takes those of `prepared`, or collects them from `data`.
       data: `(images, labels)` of the training, uint8 `(n, h, w, c)` and int `(n,)`, for methods that see images.
       retain_per_class, forget_per_class: how many images of each class the method may see; None: all.
       recipe: the settings of the training, for methods that need them: a mapping like `configs/default.py`.
@@ -210,30 +277,36 @@ def unlearn(
     Raises:
       HarmError: the estimate is above a limit; its `harm` has the figures, its `result` what was not handed back.
       InputError: a class, method or setting that is unknown, data of another type or shape or missing where the method
-        needs them, or a method that cannot act on this network.
+        needs them, a method that cannot act on this network, or requests prepared for another model or otherwise.
     """
     _check_model(model)
     forget = _class_numbers(forget, model)
-    method = get_method(method)() if isinstance(method, str) else method
-    _check_method(method)
+    method = _method_of(_default_method(prepared) if method is None else method)
     _check_limits(seed, accept, max_retained_drop, max_forgotten, retain_per_class, forget_per_class)
     preparation = _preparation(model, pad, flip, cutout, pad_mode)
+    budget = {"retain_per_class": retain_per_class, "forget_per_class": forget_per_class}
+    limits = {"max_retained_drop": max_retained_drop, "max_forgotten": max_forgotten}
+    if prepared is not None:
+        _check_same_request(prepared, request_settings(method, budget, seed))
+        statistics = prepared.statistics if statistics is None else statistics
+        found = answer_from(prepared, model, forget, statistics, None if accept else limits)
+        if found is not None and found.harm is None and not accept:
+            split = _split_of_data(model, data)
+            found = found._replace(harm=_estimated(model, found.outcome.model, forget, statistics, split, accept))
+        if found is not None:
+            return _prepared_result(prepared, model, forget, found, statistics, limits, accept)
     split = _split_of_data(model, data)
     start, stored = time.perf_counter(), statistics is not None
     if statistics is None:
-        if split is None:
-            raise InputError("there are neither statistics nor data; give statistics=collect_statistics(...), or data")
-        statistics = collect_statistics(model, split.images, split.labels)
+        statistics = _collected(model, split)
     _check_statistics(model, statistics, forget)
     statistics = statistics.without(model.forgotten)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
-    budget = {"retain_per_class": retain_per_class, "forget_per_class": forget_per_class}
     seen = _request_data(model, method, forget, split, statistics, preparation, recipe, budget)
 
     outcome = timed_request(method, model, forget, statistics, jax.random.key(seed), data=seen)
     harm = _estimated(model, outcome.model, forget, statistics, split, accept)
-    limits = {"max_retained_drop": max_retained_drop, "max_forgotten": max_forgotten}
     report = {
         "method": method_name(method),
         "options": dataclasses.asdict(method),
@@ -247,15 +320,12 @@ def unlearn(
             "statistics": {"train": images_seen(statistics)},
         },
         "statistics_stored": stored,
+        "prepared": None,
         **describe_change(model, outcome.model, forget, statistics, method),
         "harm": harm_record(harm, **limits, accepted=accept),
         "provenance": provenance(seed),
     }
-    result = Result(outcome.model, report)
-    if harm is not None and not accept:
-        suggestions = methods_to_try(model, statistics, method_name(method))
-        check_harm(harm, **limits, suggestions=suggestions, result=result)
-    return result
+    return _unless_harm(Result(outcome.model, report), harm, limits, accept, model, method, statistics)
 
 
 def audit(
@@ -369,6 +439,28 @@ def _check_method(method: Any) -> None:
         raise InputError(f"method is {shown(method)}; give a name, as 'osp-fit', or a method, as OspFit(margin=2.0)")
 
 
+def _method_of(method: Any) -> Method:
+    method = get_method(method)() if isinstance(method, str) else method
+    _check_method(method)
+    return method
+
+
+def _default_method(prepared: Any) -> Any:
+    return prepared.method if isinstance(prepared, Prepared) else "osp-fit"
+
+
+def _check_same_request(prepared: Any, settings: Mapping[str, Any]) -> None:
+    """Raises `InputError` where requests were prepared with other settings than those of a request."""
+    if not isinstance(prepared, Prepared):
+        raise InputError(f"prepared is {shown(prepared)}; give what osp_jax.prepare returns")
+    for name, value in settings.items():
+        if prepared.settings[name] != value:
+            raise InputError(
+                f"the requests were prepared with {name} {shown(prepared.settings[name])} and this one asks for "
+                f"{shown(value)}; ask for the same, prepare anew, or leave prepared out"
+            )
+
+
 def _check_limits(
     seed: Any, accept: Any, max_retained_drop: Any, max_forgotten: Any, retain_per_class: Any, forget_per_class: Any
 ) -> None:
@@ -409,6 +501,12 @@ def _check_fits(model: Model, split: Split) -> None:
 
 
 def _class_numbers(forget: Any, model: Model) -> tuple[int, ...]:
+    numbers = _numbers(forget, model)
+    check_forget(numbers, model.num_classes, model.forgotten, model.class_names)
+    return tuple(sorted({int(number) for number in numbers}))
+
+
+def _numbers(forget: Any, model: Model) -> list[Any]:
     if isinstance(forget, str | int | np.integer):
         forget = [forget]
     if not isinstance(forget, Sequence | set | frozenset | np.ndarray):
@@ -418,8 +516,7 @@ def _class_numbers(forget: Any, model: Model) -> tuple[int, ...]:
         if isinstance(word, str) and word not in model.class_names:
             raise unknown("class", word, model.class_names)
         numbers.append(model.class_names.index(word) if isinstance(word, str) else word)
-    check_forget(numbers, model.num_classes, model.forgotten, model.class_names)
-    return tuple(sorted({int(number) for number in numbers}))
+    return numbers
 
 
 def _preparation(model: Model, pad: Any, flip: Any, cutout: Any, pad_mode: Any) -> Preparation:
@@ -438,6 +535,60 @@ def _preparation(model: Model, pad: Any, flip: Any, cutout: Any, pad_mode: Any) 
 def _known(model: Model, split: Split) -> np.ndarray:
     """Indices int32 of the images of classes that the model has not forgotten."""
     return np.flatnonzero(~np.isin(split.labels, model.forgotten)).astype(np.int32)
+
+
+def _collected(model: Model, split: Split | None) -> Statistics:
+    if split is None:
+        raise InputError("there are neither statistics nor data; give statistics=collect_statistics(...), or data")
+    return collect_statistics(model, split.images, split.labels)
+
+
+def _prepared_result(
+    prepared: Prepared,
+    model: Model,
+    forget: tuple[int, ...],
+    found: Answer,
+    statistics: Statistics | None,
+    limits: Mapping[str, float],
+    accept: bool,
+) -> Result:
+    settings = prepared.settings
+    report = {
+        "method": settings["method"],
+        "options": settings["options"],
+        "forget": list(forget),
+        "forget_names": [model.class_names[c] for c in forget],
+        "forgotten": list(found.outcome.model.forgotten),
+        "seconds": {"statistics": 0.0, "cold": found.outcome.cold},
+        "budget": settings["budget"],
+        "data_seen": {
+            "request": {"train": {}},
+            "statistics": {"train": images_seen(statistics) if statistics is not None else {}},
+        },
+        "statistics_stored": statistics is not None,
+        "prepared": prepared_record(prepared, found, forget),
+        **found.description,
+        "harm": harm_record(found.harm, **limits, accepted=accept),
+        "provenance": provenance(settings["seed"]),
+    }
+    result = Result(found.outcome.model, report)
+    return _unless_harm(result, found.harm, limits, accept, model, prepared.method, statistics)
+
+
+def _unless_harm(
+    result: Result,
+    harm: Harm | None,
+    limits: Mapping[str, float],
+    accept: bool,
+    model: Model,
+    method: Method,
+    statistics: Statistics | None,
+) -> Result:
+    """The result; raises `HarmError` where it costs more than the limits and is not accepted."""
+    if harm is not None and not accept and not harm.within(**limits):
+        suggestions = methods_to_try(model, statistics, method_name(method)) if statistics is not None else ()
+        check_harm(harm, **limits, suggestions=suggestions, result=result)
+    return result
 
 
 def _split_of_data(model: Model, data: Any) -> Split | None:

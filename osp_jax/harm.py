@@ -93,12 +93,8 @@ def estimate_harm(
     Raises:
       InputError: neither statistics nor images show the change, or they hold no image of one side.
     """
-    changed = differing_paths(before.variables, [after.variables])
-    # Masks keep the statistics of the network as it was before them, whose features are not those of this one.
-    stored = None if before.forgotten else statistics
     for answers in (
-        lambda: _from_features(before, after, changed, stored),
-        lambda: _from_cached_inputs(before, after, changed, stored),
+        lambda: _from_stored(before, after, statistics),
         lambda: _from_images(before, after, forget, images, labels),
     ):
         found = answers()
@@ -219,9 +215,43 @@ def _predicted(logits: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(logits.max(-1)), logits.argmax(-1), -1)
 
 
-def _from_features(
+class StoredFeatures(NamedTuple):
+    """Inputs of the head `(n, f)` of both models, float32, labels `(n,)`, and where they come from."""
+
+    before: np.ndarray
+    after: np.ndarray
+    labels: np.ndarray
+    source: str
+
+
+def stored_features(before: Model, after: Model, statistics: Statistics | None) -> StoredFeatures | None:
+    """What the head reads of stored images, in both models; None where what is stored does not show the change."""
+    changed = differing_paths(before.variables, [after.variables])
+    # Masks keep the statistics of the network as it was before them, whose features are not those of this one.
+    stored = None if before.forgotten else statistics
+    return _kept_features(before, after, changed, stored) or _features_of_inputs(before, after, changed, stored)
+
+
+def harm_of_features(
+    before: Model, after: Model, forget: Sequence[int], found: StoredFeatures, head: Head
+) -> Harm | None:
+    """What a request costs, from inputs of the head in both models; None where the images of one side are missing."""
+    return _compared(_answers_of(before, after, found, head), forget, before.forgotten)
+
+
+def _from_stored(before: Model, after: Model, statistics: Statistics | None) -> _Answers | None:
+    found = stored_features(before, after, statistics)
+    return found and _answers_of(before, after, found, statistics.gates.head)
+
+
+def _answers_of(before: Model, after: Model, found: StoredFeatures, head: Head) -> _Answers:
+    both = (_logits(model, head, features) for model, features in ((before, found.before), (after, found.after)))
+    return _Answers(*both, found.labels, found.source)
+
+
+def _kept_features(
     before: Model, after: Model, changed: Collection[str], statistics: Statistics | None
-) -> _Answers | None:
+) -> StoredFeatures | None:
     """From stored features; None where the change is neither the head's nor a gain on the features."""
     if statistics is None or not len(statistics.labels):
         return None
@@ -231,13 +261,12 @@ def _from_features(
     if gains is None:
         return None
     features = np.asarray(statistics.features, np.float32)
-    both = (_logits(model, head, scaled) for model, scaled in ((before, features), (after, features * gains)))
-    return _Answers(*both, np.asarray(statistics.labels), "features")
+    return StoredFeatures(features, features * gains, np.asarray(statistics.labels), "features")
 
 
-def _from_cached_inputs(
+def _features_of_inputs(
     before: Model, after: Model, changed: Collection[str], statistics: Statistics | None
-) -> _Answers | None:
+) -> StoredFeatures | None:
     """From the stored inputs of the last kernels; None where the change reaches further, or nothing is stored."""
     if statistics is None or not statistics.tail or not statistics.image_shape:
         return None
@@ -248,11 +277,11 @@ def _from_cached_inputs(
         return None
     rows = np.arange(-(-count // batch) * batch).reshape(-1, batch) % count  # the last batch is filled up
 
-    def logits(model: Model) -> np.ndarray:
+    def features(model: Model) -> np.ndarray:
         parts = [late(model.variables, [values[chosen] for values in statistics.tail]) for chosen in rows]
-        return _logits(model, head, np.concatenate(parts)[:count])
+        return np.concatenate(parts)[:count]
 
-    return _Answers(logits(before), logits(after), np.asarray(statistics.labels[:count]), "cached inputs")
+    return StoredFeatures(features(before), features(after), np.asarray(statistics.labels[:count]), "cached inputs")
 
 
 def _from_images(

@@ -1,6 +1,6 @@
 """A workdir and the data that belong to it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.data.paths import own_place
 from osp_jax.data.sources import Dataset, Split, load_data
 from osp_jax.data.splits import parse_classes
+from osp_jax.harm import Harm, estimate_harm
 from osp_jax.interop.linen import from_linen
 from osp_jax.interop.stored_network import stored_network
 from osp_jax.methods.parts.data import RequestData, request_data
@@ -144,6 +145,50 @@ def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> Re
     recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
     nothing = Split(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
     return request_data(nothing, np.zeros(0, np.int32), forget, trained.preparation, recipe)
+
+
+def harm_of_request(
+    trained: TrainedModel,
+    after: Model,
+    forget: tuple[int, ...],
+    statistics: Statistics,
+    dataset: Callable[[], Dataset],
+    *,
+    accept: bool = False,
+) -> Harm | None:
+    """What a request to a workdir's model costs, from the statistics if possible; None where it is accepted and cannot
+    be told.
+
+    Args:
+      dataset: reads the images; called where the statistics do not show what the request costs.
+      accept: the request is accepted whatever it costs.
+
+    Raises:
+      InputError: the images are needed and cannot be read.
+    """
+
+    def estimate(**images: Any) -> Harm:
+        return estimate_harm(trained.model, after, forget, statistics=statistics, **images)
+
+    try:
+        return estimate()
+    except InputError:
+        pass
+    try:
+        split = dataset().train
+    except InputError as error:
+        if accept:
+            return None
+        raise InputError(
+            f"what the request costs does not follow from the statistics, and the images cannot be read ({error}); "
+            "give --data_dir, or --accept whatever it costs"
+        ) from error
+    try:
+        return estimate(images=split.images, labels=split.labels)
+    except InputError:
+        if accept:
+            return None
+        raise
 
 
 def subject_of(trained: TrainedModel) -> Subject:

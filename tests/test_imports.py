@@ -20,6 +20,7 @@ ORDER = (
     ("methods.parts",),
     ("methods",),
     ("harm",),
+    ("prepared",),
     ("audit",),
     ("exports",),
     ("loading",),

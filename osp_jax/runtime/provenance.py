@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def _command() -> str:
     return " ".join([start, *sys.argv[1:]])
 
 
+@lru_cache(maxsize=1)
 def _commit() -> str:
     """The commit of the source tree this package runs from, `+` if it was changed since; 'unknown' outside one."""
     root = Path(__file__).parents[2]
@@ -55,6 +57,7 @@ def _commit() -> str:
         return "unknown"
 
 
+@lru_cache(maxsize=64)
 def version(package: str) -> str:
     """The version of an installed package, or 'not installed'."""
     try:

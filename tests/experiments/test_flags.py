@@ -10,6 +10,7 @@ from tests.experiments.conftest import ROOT, assert_one_line_error, run_cases
 FOLDERS = {
     "train": ["workdir"],
     "import_model": ["workdir"],
+    "prepare": ["workdir"],
     "unlearn": ["workdir", "out"],
     "eval": ["workdir", "reference", "original", "shadows"],
     "sweep": ["workdir", "out"],
@@ -22,6 +23,7 @@ FOLDERS = {
 }
 NUMBERS = {
     "import_model": ["image_size"],
+    "prepare": ["seed", "retain_per_class", "forget_per_class"],
     "unlearn": ["seed", "retain_per_class", "forget_per_class"],
     "eval": ["draws"],
     "sweep": ["seed"],

@@ -3,7 +3,7 @@
 import math
 import statistics as stats
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -51,13 +51,22 @@ def timed_request(
       limit: seconds of the first call, above which there are no others.
     """
 
+    jax.block_until_ready((model.variables, statistics))
+    request = partial(answer, method, model, forget, data=data, statistics=statistics, rng=rng)
+    return timed(request, warm_calls=warm_calls, warm_seconds=warm_seconds, limit=limit)
+
+
+def timed(
+    request: Callable[[], Model], *, warm_calls: int = 0, warm_seconds: float = 3.0, limit: float = math.inf
+) -> Outcome:
+    """Calls `request` once, and times it until the new variables are there; the other arguments as `timed_request`."""
+
     def call() -> tuple[Model, float]:
         start = time.perf_counter()
-        new = answer(method, model, forget, data=data, statistics=statistics, rng=rng)
+        new = request()
         jax.block_until_ready(new.variables)
         return new, time.perf_counter() - start
 
-    jax.block_until_ready((model.variables, statistics))
     new, cold = call()
     if not said_by_first(warm_calls if cold <= limit else 0):
         return Outcome(new, cold)
