@@ -38,7 +38,7 @@ def main() -> None:
     if _DATA_DIR.value:
         os.environ["TFDS_DATA_DIR"] = _DATA_DIR.value  # of the commands that follow
     config, workdir = validated(get_config(), Study, "configs/paper/default.py"), Path(_WORKDIR.value)
-    names = _ENTRIES.value or [name for name in config.entries if not name.endswith("cifarnet")]
+    names = _ENTRIES.value or list(config.entries)
     for name in names:
         if name not in config.entries:
             raise unknown("entry", name, list(config.entries))

@@ -25,10 +25,11 @@ def steps_of(entry: Any, methods: Sequence[str], folder: Path) -> list[Step]:
     probes = ("--probes",) if entry.probes else ()
     out = f"--out={folder / 'results' / 'sweep'}"
     sweep = (f"--workdir={original}", f"--methods={','.join(methods)}", out, "--overwrite", *probes)
-    steps = [*_training(entry.configs, folder, "original"), Step("sweep", sweep)]
+    config = f"--config={entry.config}"
+    steps = [Step("train", (config, f"--workdir={original}")), Step("sweep", sweep)]
     for number in classes:
         retrained, unlearned = folder / "retrained" / number, folder / "unlearned" / number
-        steps += _training(entry.configs, folder, f"retrained/{number}", f"--config.data.exclude={number}")
+        steps.append(Step("train", (config, f"--workdir={retrained}", f"--config.data.exclude={number}")))
         request = (f"--workdir={original}", f"--forget={number}")
         for method in methods:
             answer = (
@@ -48,16 +49,6 @@ def steps_of(entry: Any, methods: Sequence[str], folder: Path) -> list[Step]:
         steps.append(Step("eval", (*asked, "--draws=1"), resumes=False))
     audits = (f"--evaluations={folder / 'unlearned'}", f"--out={folder / 'results' / 'audit'}", "--overwrite")
     return [*steps, Step("audits", audits, resumes=False)]
-
-
-def _training(configs: Sequence[str], folder: Path, name: str, *changes: str) -> list[Step]:
-    """The network `folder / name`, trained by one config after another, each from where the one before ended."""
-    workdirs = [*(folder / f"cycle{number}" / name for number in range(1, len(configs))), folder / name]
-    steps, start = [], ()
-    for config, workdir in zip(configs, workdirs, strict=True):
-        steps.append(Step("train", (f"--config={config}", f"--workdir={workdir}", *start, *changes)))
-        start = (f"--config.training.start_from={workdir}",)
-    return steps
 
 
 def finished(done: Path, step: Step) -> bool:

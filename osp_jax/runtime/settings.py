@@ -191,7 +191,7 @@ class Comparison(Section):
 
 
 class Entry(Section):
-    configs: Names = Field(description="config files, as in ('configs/cifar10_resnet18.py',)")
+    config: Source
     audited: Text
     probes: bool
     shadows: int = Field(ge=0, le=4096)
