@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
 
     config.training = ConfigDict()
     config.training.start_from = ""  # a workdir whose variables to start from; empty: random ones
+    config.training.head = "trained"  # or "ridge": only a linear head on start_from is fitted, in closed form
     config.training.epochs = 15
     config.training.batch_size = 64
     config.training.last_batch = "drop"  # or "keep": an epoch ends in a smaller batch of the images left over
@@ -63,6 +64,14 @@ def get_config() -> ConfigDict:
     config.features = ConfigDict()
     config.features.penalty = "none"  # none, decorrelation, class-means, ownership: of the last features
     config.features.weight = 0.0
+
+    config.head = ConfigDict()  # of training.head = "ridge": docs/exact.md
+    config.head.stages = 6  # of the network that it stands on, the last ones: means and maxima of their channels
+    config.head.flip = True  # features are averaged over an image and its mirror image
+    config.head.random_features = 0  # ReLU features of random directions, beside those of the stages
+    config.head.ridge = 1.0  # on the squares of the weights, against the sum over all images
+    config.head.scale = 10.0  # of the logits: targets are this for the class of an image and 0 for others
+    config.head.keep_features = True  # of each training image, so that single images can be forgotten
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 1  # epochs

@@ -88,7 +88,7 @@ def main() -> None:
         results["logit_masked"] = [(without_logits(logits, forget), labels) for logits, labels in results["original"]]
     reports = {name: accuracy_report(*splits, forget) for name, splits in results.items()}
     audited, record = (
-        _audit(models, dataset, train, forget, shadows, results) if unlearn and _AUDIT.value != "none" else ({}, None)
+        _audit(models, dataset, train, forget, shadows, results) if forget and _AUDIT.value != "none" else ({}, None)
     )
     evaluations = {}
     for name, folder, request in zip(names, folders, requests, strict=True):

@@ -25,6 +25,13 @@ def main() -> None:
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
     dataset = load_data(config.data)
+    if config.training.head == "ridge":
+        from osp_jax.fitting import fit_workdir
+
+        if note := fit_workdir(config, dataset, workdir):
+            print(f"warning: {note}", file=sys.stderr)
+        print(f"trained: {workdir}")
+        return
     train(config, dataset, workdir)
     if (workdir / "statistics").exists():
         stored_statistics(load_workdir(workdir), workdir)  # raises where they are damaged

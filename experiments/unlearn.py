@@ -16,7 +16,13 @@ from absl import flags
 from experiments import cli
 
 _WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
-_FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
+_FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog")
+_IMAGES = cli.path_flag("images", "a text file of numbers of training images, for exact-head, in place of --forget")
+flags.register_multi_flags_validator(
+    ["forget", "images"],
+    lambda given: (given["forget"] is None) != (given["images"] is None),
+    "give --forget, the classes to forget, or --images",
+)
 _METHOD = flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; an unknown one lists them")
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again")
 _OUT = cli.folder_flag("out", "where the new model is written", required=True)
@@ -57,6 +63,7 @@ def main() -> None:
         dataset_of,
         harm_of_request,
         load_workdir,
+        network_to_keep,
         request_data_of,
         request_without_images,
         statistics_of,
@@ -67,6 +74,7 @@ def main() -> None:
     from osp_jax.prepared.classes import fingerprint, request_settings
     from osp_jax.prepared.files import discard_prepared, load_prepared
     from osp_jax.prepared.requests import answer_from, prepared_record
+    from osp_jax.ridge.files import FOLDER, save_moments
     from osp_jax.runtime.overwriting import check_out
     from osp_jax.runtime.provenance import provenance
     from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json, write_text
@@ -78,6 +86,9 @@ def main() -> None:
     check_limits(**limits)
     check_out(out, workdir, _OVERWRITE.value)
     trained = load_workdir(workdir)
+    if _IMAGES.value is not None:
+        _forget_images(trained, workdir, out, method)
+        return
     model, names = trained.model, trained.model.class_names
     forget = parse_classes(_FORGET.value, names)
     check_forget(forget, len(names), model.forgotten, names)
@@ -159,10 +170,12 @@ def main() -> None:
         if (workdir / "metrics.jsonl").exists():
             write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))
         checkpoint.save_variables(folder, variables)
-        if trained.record.get("network"):
+        if network_to_keep(trained.record):
             keep_stored_weights(workdir, folder)
         if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones
             statistics_files.save_statistics(folder / "statistics", statistics.without(forgotten))
+        if statistics.head is not None:
+            save_moments(folder / FOLDER, statistics.head.without(forgotten).with_prepared())
         write_json(folder / "unlearn.json", record)
     if not _KEEP.value:
         _remove_prepared(workdir, forget, discard_prepared)
@@ -175,6 +188,17 @@ def main() -> None:
         print("accepted without an estimate of what it costs, which does not follow from the statistics")
     elif not harm.within(**limits):
         print(f"accepted: {harm_words(harm, **limits)}")
+
+
+def _forget_images(trained: Any, workdir: Path, out: Path, method: Any) -> None:
+    from experiments import image_request
+    from osp_jax.runtime.errors import InputError
+
+    if _METHOD.value != "exact-head":
+        raise InputError(f"{_METHOD.value} forgets whole classes; give --forget, or --images with --method=exact-head")
+    numbers = image_request.read_numbers(Path(_IMAGES.value))
+    seconds = image_request.forget(trained, workdir, out, numbers, dataclasses.asdict(method))
+    print(f"forgot {len(numbers):,} images by exact-head: {seconds * 1e3:.0f} ms; written to {out}")
 
 
 _WAYS = {"alone": "prepared", "composed": "composed of prepared requests"}

@@ -23,6 +23,8 @@ from osp_jax.methods.parts.method import Method
 from osp_jax.model import Model, parameters_of
 from osp_jax.networks import build_model, variable_shapes
 from osp_jax.program.gates import gates_of, noise_images
+from osp_jax.ridge.files import FOLDER, load_moments
+from osp_jax.ridge.network import random_features_of, with_ridge_head
 from osp_jax.runtime import records
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.workdir import read_json, read_record
@@ -64,6 +66,10 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
     names, shape = about["class_names"], tuple(about["image_shape"])
     forgotten = {*record.get("forgotten", ()), *parse_classes(record["config"]["data"]["exclude"], names)}
     given = {"mean": about["mean"], "std": about["std"], "class_names": names, "forgotten": forgotten}
+    if record.get("backbone"):
+        model = _with_ridge_head(workdir, record, forgotten)
+        shapes = jax.eval_shape(lambda variables: variables, model.variables)
+        return TrainedModel(model.replace(variables=load_variables(workdir, shapes)), record)
     if record.get("network"):
         model = stored_network(workdir, record["network"], shape, **given)
         shapes = jax.eval_shape(lambda variables: variables, model.variables)
@@ -72,6 +78,37 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
     check_finished(workdir, record)
     variables = load_variables(workdir, variable_shapes(module, shape))
     return TrainedModel(from_linen(module, variables, **given), record)
+
+
+def with_backbone(record: Mapping[str, Any], backbone: Model) -> Model:
+    """The network of a workdir whose head is fitted in closed form, with a head of zeros.
+
+    Args:
+      record: the content of its `config.json`.
+      backbone: the network that it stands on; its variables may be shapes.
+    """
+    head, about = record["config"]["head"], record["dataset"]
+    options = {name: head[name] for name in ("stages", "flip", "random_features")}
+    names, seed = about["class_names"], record["config"]["seed"]
+    model = with_ridge_head(backbone, about["image_shape"], names, seed=seed, **options)
+    return model.replace(mean=tuple(about["mean"]), std=tuple(about["std"]))
+
+
+def _with_ridge_head(workdir: Path, record: Mapping[str, Any], forgotten: Collection[int]) -> Model:
+    about, found = record["dataset"], record["backbone"]
+    shape, given = tuple(about["image_shape"]), {"mean": about["mean"], "std": about["std"]}
+    given |= {"class_names": found["class_names"], "forgotten": ()}
+    if found.get("network"):
+        backbone = stored_network(workdir, found["network"], shape, **given)
+    else:
+        module = build_model(ConfigDict({"model": found["model"]}), len(found["class_names"]), shape)
+        backbone = from_linen(module, variable_shapes(module, shape), **given)
+    return with_backbone(record, backbone).replace(forgotten=tuple(sorted(forgotten)))
+
+
+def network_to_keep(record: Mapping[str, Any]) -> bool:
+    """Whether a workdir keeps weights that came from elsewhere, of its network or of the one that its head is on."""
+    return bool(record.get("network") or (record.get("backbone") or {}).get("network"))
 
 
 def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
@@ -101,9 +138,10 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
 
 
 def indices_of(trained: TrainedModel, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) indices of a workdir's training run, without the classes that the model has forgotten."""
+    """(train, validation) indices of a workdir's training run, without what the model has forgotten."""
     train, validation = training_indices(ConfigDict(trained.record["config"]), dataset)
     known = ~np.isin(dataset.train.labels, trained.model.forgotten)
+    known[trained.record.get("forgotten_images", [])] = False
     return train[known[train]], validation[known[validation]]
 
 
@@ -121,7 +159,11 @@ def stored_statistics(trained: TrainedModel, workdir: Path) -> Statistics:
     """
     model, shape = trained.model, tuple(trained.record["dataset"]["image_shape"])
     find_gates = partial(gates_of, model.apply, model.variables, noise_images(shape))
-    return load_statistics(workdir / "statistics", find_gates)
+    statistics = load_statistics(workdir / "statistics", find_gates)
+    if not trained.record.get("backbone"):
+        return statistics
+    head, random = trained.record["config"]["head"], random_features_of(model.variables)
+    return statistics.replace(head=load_moments(workdir / FOLDER, head, random, model.num_classes))
 
 
 def request_data_of(
@@ -233,6 +275,11 @@ def shadowed_network(trained: TrainedModel) -> Network | None:
     Raises:
       InputError: it was trained elsewhere, and its recipe is not known or cannot train it.
     """
+    if trained.record.get("backbone"):
+        raise InputError(
+            "shadow models are trained, and this head was fitted in closed form on a frozen network; use "
+            "--audit=quick, or python -m benchmarks.exact_head, which fits shadow heads"
+        )
     network = trained.record.get("network")
     if not network:
         return None
@@ -254,6 +301,10 @@ def shadowed_network(trained: TrainedModel) -> Network | None:
 
 def same_network(one: TrainedModel, other: TrainedModel) -> bool:
     """Whether two workdirs are of one network, whatever it was trained on."""
+    mine, its = one.record.get("backbone"), other.record.get("backbone")
+    if mine or its:
+        alike = bool(mine and its) and one.record["config"]["head"] == other.record["config"]["head"]
+        return alike and [mine[key] for key in ("model", "network")] == [its[key] for key in ("model", "network")]
     mine, its = one.record.get("network"), other.record.get("network")
     if mine and its:
         return [mine[key] for key in _NETWORK] == [its[key] for key in _NETWORK]
@@ -270,4 +321,6 @@ def record_for_report(trained: TrainedModel) -> dict[str, Any]:
     name, network = trained.record["config"]["model"]["name"], trained.record.get("network")
     if network:
         name = network["function"].rpartition(":")[2]
+    if trained.record.get("backbone"):
+        name = f"ridge head on {name.rpartition(':')[2]}"
     return {"dataset": dataset, "model": {"name": name, "parameters": parameters_of(trained.model)}}

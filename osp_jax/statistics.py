@@ -21,6 +21,7 @@ from osp_jax.data.splits import per_class_sample
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates, capture, gates_of
 from osp_jax.program.tail import tail_of
+from osp_jax.ridge.moments import HeadMoments
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.runtime.errors import InputError
 
@@ -74,6 +75,8 @@ class Statistics:
     `features` float32 `(n, features)` and `labels` int32 `(n,)`: the head's input for a sample of the images (spatial
     mean, where the head reads a map); n may be 0. `gates` tell which leaves gate which channel.
 
+    `head`: what the head was fitted from, where it was fitted in closed form.
+
     `tail`: the first of the sample, as far as the last kernels (`tail.Tail.early`): arrays with a row an image; empty
     where they were not asked for. `image_shape`: `(h, w, c)`; () in statistics that an older version stored.
     """
@@ -83,6 +86,7 @@ class Statistics:
     labels: jax.Array
     gates: Gates = struct.field(pytree_node=False)
     tail: tuple[jax.Array, ...] = ()
+    head: HeadMoments | None = struct.field(pytree_node=False, default=None)
     image_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
     @property
@@ -103,7 +107,9 @@ class Statistics:
         layers = jax.tree.map(lambda sums: sums * kept.reshape(-1, *[1] * (sums.ndim - 1)), self.layers)
         rows = np.flatnonzero(~np.isin(np.asarray(self.labels), classes))
         tail = tuple(values[rows[rows < len(values)]] for values in self.tail)
-        return self.replace(layers=layers, features=self.features[rows], labels=self.labels[rows], tail=tail)
+        head = self.head and self.head.without(classes)
+        rest = {"features": self.features[rows], "labels": self.labels[rows], "tail": tail, "head": head}
+        return self.replace(layers=layers, **rest)
 
 
 def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int) -> ClassStatistics:

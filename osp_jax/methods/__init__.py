@@ -22,6 +22,7 @@ from osp_jax.methods.concept_erasure import ConceptErasure
 from osp_jax.methods.conv_transpose import ConvTranspose
 from osp_jax.methods.esc import Esc
 from osp_jax.methods.euk import Euk
+from osp_jax.methods.exact_head import ExactHead
 from osp_jax.methods.finetune import Finetune
 from osp_jax.methods.fisher import Fisher
 from osp_jax.methods.gradient_ascent import GradientAscent
@@ -53,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
     "osp": Osp,
     "osp-fit": OspFit,
     "concept-erasure": ConceptErasure,
+    "exact-head": ExactHead,
     "finetune": Finetune,
     "l1-sparse": L1Sparse,
     "gradient-ascent": GradientAscent,

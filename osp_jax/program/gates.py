@@ -11,6 +11,7 @@ blocks too. The value that the head reads always is one.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,7 +28,19 @@ from osp_jax.program.scaling import Program
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import leaf_paths
 
-__all__ = ["Factor", "Gate", "Gates", "Head", "capture", "find_gates", "gates_of", "noise_images", "spread"]
+__all__ = [
+    "Factor",
+    "Gate",
+    "Gates",
+    "Head",
+    "arranged",
+    "capture",
+    "find_gates",
+    "gates_of",
+    "noise_images",
+    "spread",
+    "traced",
+]
 
 
 def find_gates(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, images: jax.Array) -> Gates:
@@ -64,16 +77,22 @@ def find_gates(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, ima
 def gates_of(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, images: Any) -> Gates:
     """`find_gates`, once for a function and the shapes of its variables and images: the proof takes seconds.
 
+    A function that knows which of its channels may be gated says so by `own_gates(variables, image_shape)`.
+
     Raises:
       InputError: as `find_gates`.
     """
+    if hasattr(apply, "own_gates"):
+        found = partial(apply.own_gates, variables, np.shape(images)[1:])
+    else:
+        found = partial(find_gates, apply, variables, jnp.asarray(images))
     leaves, structure = jax.tree.flatten(variables)
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves)
     key = (apply, structure, shapes, np.shape(images)[1:])
     if key not in _FOUND:
         while len(_FOUND) >= _MOST_FOUND:
             _FOUND.pop(next(iter(_FOUND)))
-        _FOUND[key] = find_gates(apply, variables, jnp.asarray(images))
+        _FOUND[key] = found()
     return _FOUND[key]
 
 
@@ -109,8 +128,8 @@ def capture(
     *read, axis, batch_axis = gates.read
     keep = [tuple(read), *[group.value for group in gates.groups]]
     (logits,), kept = evaluate(program, [*jax.tree.leaves(variables), images], keep=keep)
-    values = {group.name: _arranged(kept[group.value], group.axis, group.batch_axis, images) for group in gates.groups}
-    head_input = _arranged(kept[tuple(read)], axis, batch_axis, images)
+    values = {group.name: arranged(kept[group.value], group.axis, group.batch_axis, images) for group in gates.groups}
+    head_input = arranged(kept[tuple(read)], axis, batch_axis, images)
     return logits[:batch], {name: value[:batch] for name, value in values.items()}, head_input[:batch]
 
 
@@ -132,7 +151,7 @@ def traced(apply: Callable[..., jax.Array], variables: Any, image_shape: tuple[i
     return Program(flat, leaf_paths(variables), other)
 
 
-def _arranged(value: jax.Array, axis: int, batch_axis: int, images: jax.Array) -> jax.Array:
+def arranged(value: jax.Array, axis: int, batch_axis: int, images: jax.Array) -> jax.Array:
     """To (batch, ..., channels); an axis on which positions follow images is split."""
     value = jnp.moveaxis(value, axis, -1)
     value = jnp.moveaxis(value, batch_axis - (batch_axis > axis), 0)

@@ -76,6 +76,15 @@ class Network(Record):
     recipe: bool = Field(description="whether the settings of its training are known")
 
 
+class Backbone(Record):
+    """The frozen network that a head was fitted on in closed form."""
+
+    workdir: str = Field(max_length=4096)
+    model: dict[str, Any] = Field(description="the settings of a model")
+    class_names: list[str] = Field(min_length=2, description="the names of two classes or more")
+    network: Network | None = Field(None, description="where a network comes from that was trained elsewhere")
+
+
 class Trained(Record):
     """`config.json` of a model; `network` of one that was trained elsewhere."""
 
@@ -83,6 +92,8 @@ class Trained(Record):
     dataset: Dataset
     forgotten: Classes = Field([], description="numbers of classes")
     network: Network | None = Field(None, description="where a network comes from that was trained elsewhere")
+    backbone: Backbone | None = Field(None, description="the frozen network that a head was fitted on")
+    forgotten_images: Classes = Field([], description="numbers of training images")
 
 
 class Claim(Record):
@@ -108,7 +119,7 @@ class Earlier(Record):
 
     method: str = Field(max_length=200)
     options: dict[str, int | float | str | bool] = Field(description="the options of the method")
-    forget: Classes = Field(min_length=1, description="numbers of classes")
+    forget: Classes = Field(description="numbers of classes, none of a request for single images")
     budget: Budget = Budget()
 
 

@@ -107,6 +107,7 @@ class Model(Section):
 
 class Training(Section):
     start_from: Place = ""
+    head: Literal["trained", "ridge"] = Field("trained", description="'trained' or 'ridge'")
     epochs: int = Field(15, ge=1, le=10**6)
     batch_size: int = Field(64, ge=1, le=10**6)
     last_batch: Literal["drop", "keep"] = Field("drop", description="'drop' or 'keep'")
@@ -133,6 +134,15 @@ class Features(Section):
     weight: float = Field(0.0, ge=0)
 
 
+class Head(Section):
+    stages: int = Field(6, ge=1, le=10**4)
+    flip: bool = True
+    random_features: int = Field(0, ge=0, le=10**5)
+    ridge: float = Field(1.0, gt=0)
+    scale: float = Field(10.0, gt=0)
+    keep_features: bool = True
+
+
 class Checkpoint(Section):
     every: int = Field(1, ge=1, le=10**9)
     keep: int = Field(2, ge=1, le=10**6)
@@ -153,6 +163,7 @@ class Experiment(Section):
     training: Training = Training()
     orthogonality: Orthogonality = Orthogonality()
     features: Features = Features()
+    head: Head = Head()
     checkpoint: Checkpoint = Checkpoint()
     statistics: Statistics = Statistics()
 

@@ -170,6 +170,8 @@ def command_of(workdir: Path) -> str:
     """The command that wrote a workdir: 'experiments.unlearn', 'experiments.import_model' or 'experiments.train'."""
     if (workdir / "unlearn.json").exists():
         return "experiments.unlearn"
+    if (workdir / "head").exists():
+        return "experiments.train"
     return "experiments.import_model" if (workdir / records.IMPORTED).exists() else "experiments.train"
 
 

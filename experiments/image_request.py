@@ -1,0 +1,78 @@
+"""`experiments.unlearn --images=FILE`: single training images leave a head that was fitted in closed form."""
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read_numbers(path: Path) -> list[int]:
+    """The numbers of images in a text file, separated by white space or commas.
+
+    Raises:
+      InputError: the file cannot be read, or holds something else.
+    """
+    from osp_jax.runtime.errors import InputError, shown
+
+    try:
+        words = re.split(r"[\s,]+", path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"--images={path} cannot be read ({reason}); give a text file of image numbers") from error
+    if wrong := [word for word in words if not word.isdecimal() or len(word) > 12]:
+        raise InputError(f"{path} holds {shown(wrong[0])}; give numbers of training images, from 0, one a line")
+    return [int(word) for word in words]
+
+
+def forget(trained: Any, workdir: Path, out: Path, numbers: Sequence[int], options: dict[str, Any]) -> float:
+    """Writes to `out` the model of `workdir` as a fit without the images `numbers` gives it; returns the seconds."""
+    from osp_jax.fitting import forget_images
+    from osp_jax.interop.stored_network import keep_stored_weights
+    from osp_jax.loading import network_to_keep, stored_statistics
+    from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen
+    from osp_jax.ridge.files import FOLDER, save_moments
+    from osp_jax.ridge.network import check_ridge_head
+    from osp_jax.runtime.provenance import provenance
+    from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json
+    from osp_jax.statistics_files import save_statistics
+    from osp_jax.training.checkpoints import save_variables
+
+    check_ridge_head(trained.model)
+    start = time.perf_counter()
+    statistics = stored_statistics(trained, workdir)
+    read = time.perf_counter() - start
+    new, kept = forget_images(trained.model, statistics, numbers)
+    seconds = time.perf_counter() - start
+    before, record = read_request(workdir) or {}, trained.record
+    digest = hashlib.sha256(" ".join(map(str, sorted(numbers))).encode()).hexdigest()
+    request = {
+        "method": "exact-head",
+        "options": options,
+        "forget": [],
+        "forget_names": [],
+        "images": {"count": len(numbers), "sha256": digest},
+        "forgotten": sorted(record.get("forgotten", ())),
+        "original": str(workdir),
+        "trained": before.get("trained") or before.get("original") or str(workdir),
+        "earlier": earlier_requests(before),
+        "seconds": {"statistics": read, "cold": seconds},
+        "budget": {"retain_per_class": None, "forget_per_class": None},
+        "data_seen": {"request": {"train": {}}, "statistics": {"train": images_seen(statistics)}},
+        "statistics_stored": True,
+        **describe_change(trained.model, new, (), statistics),
+        "harm": None,
+        "provenance": provenance(0),
+    }
+    gone = sorted({*record.get("forgotten_images", ()), *numbers})
+    check_writable(out.resolve().parent, sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file()))
+    with replacing(out) as folder:
+        write_json(folder / "config.json", {**record, "forgotten_images": gone})
+        save_variables(folder, new.variables)
+        save_statistics(folder / "statistics", kept)
+        save_moments(folder / FOLDER, kept.head)
+        if network_to_keep(record):
+            keep_stored_weights(workdir, folder)
+        write_json(folder / "unlearn.json", request)
+    return seconds

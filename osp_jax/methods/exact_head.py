@@ -1,0 +1,49 @@
+"""Exact head: the head of a frozen network is solved for anew, from the second moments of the classes that stay.
+
+For models whose head was fitted in closed form (`config.training.head = "ridge"`, `ridge/moments.py`). The result is
+what a fit without the class gives, up to the rounding of float64: ridge regression depends on the images only through
+sums over classes, and the sums of a class that leaves are left out. Cauwenberghs and Poggio (NeurIPS 2000) and Guo et
+al. (ICML 2020, arXiv 1911.03030) remove single images from linear models; here whole classes leave at once.
+
+It is exact for the head alone. What the frozen network learnt from the images stays in it: docs/exact.md.
+"""
+
+import dataclasses
+
+import jax
+
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.method import Method
+from osp_jax.model import Model
+from osp_jax.program.gates import Gates
+from osp_jax.ridge.network import check_ridge_head, with_head
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactHead(Method):
+    """The head that a fit without the forgotten classes gives."""
+
+    prepared: bool = True  # take the head that was solved for before the request, where there is one
+
+    def check(self, model: Model, gates: Gates) -> None:
+        """Raises `InputError` for a model whose head was not fitted in closed form."""
+        del gates
+        check_ridge_head(model)
+
+    def unlearn(
+        self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
+    ) -> Model:
+        """The model with the head of the other classes."""
+        del data, rng
+        check_ridge_head(model)
+        moments = statistics.head
+        if moments is None:
+            raise InputError(
+                "the statistics hold no moments of the head; take those that were fitted with it, or fit it again"
+            )
+        if missing := [number for number in forget if number not in moments.classes]:
+            raise InputError(f"the head was fitted to no image of class {missing[0]}; name classes that it knows")
+        kept = [number for number in moments.classes if number not in forget]
+        return with_head(model, moments.head_without(forget, self.prepared), kept)

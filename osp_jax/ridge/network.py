@@ -1,0 +1,154 @@
+"""A frozen network with a linear head on the features of its stages, as a `Model`.
+
+The features are the means and maxima of the channels of the last stages (`program/stages`), averaged over an image and
+its mirror image, and random ReLU features of them (Rahimi and Recht, NeurIPS 2007; Huang et al., Neurocomputing 2006).
+Nothing about the features follows from the images that the head is fitted to: no standardisation, no selection.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osp_jax.model import Model
+from osp_jax.program.flat import signature
+from osp_jax.program.gates import Factor, Gate, Gates, traced
+from osp_jax.program.head import find_head
+from osp_jax.program.stages import Stages, feature_widths, find_stages, stage_features
+from osp_jax.ridge.moments import RandomFeatures
+from osp_jax.runtime.errors import InputError
+
+KERNEL, BIAS = "head/kernel", "head/bias"
+"""The leaves of the head."""
+
+OUT_OF_REACH = -1e9
+"""The bias of a class that no image was of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadApply:
+    """`apply` of a model with a ridge head; `variables` are `{'backbone', 'random', 'head'}`."""
+
+    backbone: Callable[[Any, jax.Array], jax.Array]
+    stages: Stages
+    flip: bool
+
+    def features(self, variables: Any, images: jax.Array) -> jax.Array:
+        """What the frozen network gives of normalised images, float32 `(batch, f)`."""
+        found = self._of(variables, images)
+        return (found + self._of(variables, images[:, :, ::-1])) / 2 if self.flip else found
+
+    def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
+        features, random, head = self.features(variables, images), variables["random"], variables["head"]
+        if random["bias"].size:
+            drawn = jax.nn.relu(features @ random["kernel"] + random["bias"])
+            features = jnp.concatenate([features, drawn], axis=-1)
+        return features @ head["kernel"] + head["bias"]
+
+    def own_gates(self, variables: Any, image_shape: tuple[int, ...]) -> Gates:
+        """The one group of channels that can be gated: the head's features. All else stays as it is."""
+        program = traced(self, variables, image_shape, jnp.float32)
+        number, head = find_head(program)
+        operand = program.read_operand(number)
+        width = operand.aval.shape[1]
+        rows = Factor(KERNEL, (width, 1), tuple(range(width)))
+        group = Gate("head/input", width, program.made[operand][0], 1, (), (rows,), ())
+        read = (number, 1 - program.kernels[number], 1, 0)
+        return Gates((group,), (), head, group.name, read, signature(program.closed))
+
+    def _of(self, variables: Any, images: jax.Array) -> jax.Array:
+        found = stage_features(self.backbone, self.stages, variables["backbone"], images)
+        return jax.lax.stop_gradient(jnp.concatenate(found, axis=-1))
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadTrainApply:
+    """`train_apply`: the network in eval mode; only the head is a parameter."""
+
+    apply: HeadApply
+
+    def __call__(self, variables: Any, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
+        del rng
+        return self.apply(variables, images), variables
+
+
+def in_head(path: str) -> bool:
+    """Whether a leaf is the head's."""
+    return path.startswith("head/")
+
+
+def with_ridge_head(
+    backbone: Model,
+    image_shape: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    stages: int,
+    flip: bool,
+    random_features: int,
+    seed: int,
+) -> Model:
+    """The frozen `backbone` with a head of zeros; `backbone.variables` may be shapes, and then all variables are.
+
+    Args:
+      stages: how many of the last stages the features are of.
+      random_features: of random features beside them.
+      seed: of these.
+
+    Raises:
+      InputError: the network has fewer stages.
+    """
+    shape = tuple(image_shape)
+    apply = HeadApply(backbone.apply, find_stages(backbone.apply, backbone.variables, shape).last(stages), flip)
+    width = sum(feature_widths(apply.stages))
+    random = draw_random_features(width, random_features, seed)
+    variables = {
+        "backbone": backbone.variables,
+        "random": {"kernel": jnp.asarray(random.kernel), "bias": jnp.asarray(random.bias)},
+        "head": {
+            "kernel": jnp.zeros((width + random_features, len(class_names))),
+            "bias": jnp.zeros(len(class_names)),
+        },
+    }
+    return Model(
+        apply,
+        variables,
+        backbone.mean,
+        backbone.std,
+        tuple(class_names),
+        train_apply=HeadTrainApply(apply),
+        is_parameter=in_head,
+    )
+
+
+def draw_random_features(width: int, count: int, seed: int) -> RandomFeatures:
+    """Directions of normal noise for features of size about 1, and biases uniform in -1..1."""
+    rng = np.random.default_rng([seed, 7])
+    kernel = rng.normal(size=(width, count)) / np.sqrt(max(width, 1))
+    return RandomFeatures(kernel.astype(np.float32), rng.uniform(-1, 1, count).astype(np.float32))
+
+
+def random_features_of(variables: Mapping[str, Any]) -> RandomFeatures:
+    """The random features of a model's variables, on the host."""
+    return RandomFeatures(*(np.asarray(variables["random"][name]) for name in ("kernel", "bias")))
+
+
+def with_head(model: Model, head: np.ndarray, classes: Sequence[int]) -> Model:
+    """The model with `head` `(m, classes)`, kernel and bias, for `classes`; the logit of others is out of reach."""
+    known = np.isin(np.arange(model.num_classes), list(classes))
+    kernel = np.where(known, head[:-1], 0).astype(np.float32)
+    bias = np.where(known, head[-1], OUT_OF_REACH).astype(np.float32)
+    new = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    return model.replace(variables={**model.variables, "head": new})
+
+
+def check_ridge_head(model: Model) -> None:
+    """Raises `InputError` for a model without one."""
+    if not isinstance(model.apply, HeadApply):
+        raise InputError(
+            "exact-head needs a head that was fitted in closed form on a frozen network; fit one with "
+            "experiments.train --config.training.head=ridge --config.training.start_from=WORKDIR, or take another "
+            "method, as osp-fit"
+        )

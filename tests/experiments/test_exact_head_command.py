@@ -1,0 +1,105 @@
+"""A head fitted in closed form: trained, made to forget, evaluated and exported by the commands, exactly."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from osp_jax.loading import load_workdir
+from osp_jax.ridge.files import FOLDER
+from tests.experiments.conftest import assert_one_line_error, run_command
+
+RIDGE = [
+    "--config=configs/digits.py",
+    "--config.training.head=ridge",
+    "--config.head.stages=2",
+    "--config.head.random_features=16",
+    "--config.head.ridge=0.1",
+    "--config.statistics.features=200",
+]
+
+
+def fit(backbone, workdir, *options):
+    return run_command(
+        "experiments.train", *RIDGE, f"--config.training.start_from={backbone}", f"--workdir={workdir}", *options
+    )
+
+
+def unlearn(workdir, out, *options):
+    return run_command("experiments.unlearn", f"--workdir={workdir}", f"--out={out}", "--method=exact-head", *options)
+
+
+def assert_refused(done, *words):
+    assert_one_line_error(done.returncode, done.stderr, *words)
+
+
+def head(workdir):
+    model = load_workdir(workdir).model
+    return np.concatenate([model.variables["head"]["kernel"], model.variables["head"]["bias"][None]])
+
+
+@pytest.fixture(scope="module")
+def fitted(trained, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("ridge") / "model"
+    done = fit(trained, workdir)
+    assert done.returncode == 0, done.stderr
+    assert "what the network learnt of it stays" in done.stderr
+    return workdir
+
+
+def test_two_requests_equal_a_fit_without_both_classes(trained, fitted, tmp_path):
+    for name, source, forget in (("first", fitted, 3), ("second", tmp_path / "first", 7)):
+        done = unlearn(source, tmp_path / name, f"--forget={forget}")
+        assert done.returncode == 0, done.stderr
+    assert fit(trained, tmp_path / "refit", "--config.data.exclude=3,7").returncode == 0
+    np.testing.assert_allclose(head(tmp_path / "second"), head(tmp_path / "refit"), rtol=1e-6, atol=1e-6)
+    left = {path.stem for path in (tmp_path / "second" / FOLDER / "moments").iterdir()}
+    assert left == set("01245689")
+
+
+def test_images_leave_as_if_they_had_never_been_there(fitted, tmp_path):
+    (tmp_path / "numbers.txt").write_text("5\n17\n40, 200\n")
+    done = unlearn(fitted, tmp_path / "out", f"--images={tmp_path / 'numbers.txt'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["forgotten_images"] == [5, 17, 40, 200]
+    assert not {5, 17, 40, 200} & set(np.load(tmp_path / "out" / FOLDER / "numbers.npy").tolist())
+    again = unlearn(tmp_path / "out", tmp_path / "again", f"--images={tmp_path / 'numbers.txt'}")
+    assert_refused(again, "image 5", "was forgotten before")
+    evaluated = run_command("experiments.eval", f"--workdir={tmp_path / 'out'}")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert unlearn(tmp_path / "out", tmp_path / "class", "--forget=3").returncode == 0
+
+
+def test_what_came_out_is_evaluated_beside_a_refit_and_exported(trained, fitted, tmp_path):
+    assert unlearn(fitted, tmp_path / "out", "--forget=3", "--time").returncode == 0
+    assert fit(trained, tmp_path / "refit", "--config.data.exclude=3").returncode == 0
+    done = run_command("experiments.eval", f"--workdir={tmp_path / 'out'}", f"--reference={tmp_path / 'refit'}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert report["unlearned"]["test_forget_accuracy"] == 0
+    assert report["unlearned"]["test_retain_accuracy"] == report["retrained"]["test_retain_accuracy"]
+    assert (
+        run_command(
+            "experiments.export", f"--workdir={tmp_path / 'out'}", f"--out={tmp_path / 'w.safetensors'}"
+        ).returncode
+        == 0
+    )
+    np.testing.assert_array_equal(load_file(tmp_path / "w.safetensors")["head/kernel"], head(tmp_path / "out")[:-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--forget=3", "--images=n.txt"], ["--forget", "--images"]),
+        (["--images=absent.txt"], ["absent.txt", "cannot be read"]),
+    ],
+)
+def test_a_request_that_cannot_be_answered_gets_one_line(fitted, tmp_path, options, words):
+    assert_refused(unlearn(fitted, tmp_path / "out", *options), *words)
+
+
+def test_a_network_without_such_a_head_says_how_to_fit_one(trained, tmp_path):
+    assert_refused(unlearn(trained, tmp_path / "out", "--forget=3"), "closed form", "--config.training.head")
+    assert_refused(fit("", tmp_path / "out"), "training.start_from")
+    assert_refused(fit(trained, tmp_path / "out", "--config.head.stages=99"), "head.stages is 99")
