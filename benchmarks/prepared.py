@@ -1,0 +1,296 @@
+"""What prepared requests take and keep, and how far a set composed of them is from the joint request.
+
+python -m benchmarks.prepared --network=resnet20 --models=DIR --data_dir=DIR --json=results/prepared/resnet20.json
+
+--network is one of `benchmarks.brought` (its weights are in --models) or a workdir. Statistics are collected of
+--images_per_class training images, with the inputs of the last kernels of --cached_inputs of them.
+
+A time is that from the request to new parameters that are ready: for a prepared request from the class number, with the
+changes in memory. Warm times are medians of calls that take turns over the classes; cold is the first call in the
+process, and for a prepared request what reading the changes and compiling take. Sets of two and three classes are drawn
+by a seed. Their results are judged on the test images.
+"""
+
+import statistics as stats
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import osp_jax
+from benchmarks import cli
+from benchmarks.brought import imports
+from benchmarks.brought.networks import MEAN, NETWORKS, STD, load
+from benchmarks.evaluating import accuracies, evaluate_all
+from osp_jax.data.sources import Dataset, load_dataset
+from osp_jax.data.splits import per_class_sample
+from osp_jax.harm import stored_features
+from osp_jax.loading import dataset_of, load_workdir
+from osp_jax.methods import get_method
+from osp_jax.model import Model
+from osp_jax.prepared.changes import applied, new_leaves
+from osp_jax.prepared.classes import Prepared, answer_prepared, fingerprint
+from osp_jax.prepared.files import folder_of, load_prepared, save_prepared
+from osp_jax.prepared.sets import answer_set, composed
+from osp_jax.runtime.arguments import path, several, whole
+from osp_jax.runtime.errors import InputError, unknown
+from osp_jax.runtime.provenance import provenance
+from osp_jax.runtime.workdir import read_json, write_json
+from osp_jax.statistics import Statistics
+from osp_jax.trees import leaves_by_path
+
+METHODS = ("osp-fit", "logit-mask", "concept-erasure")
+
+
+def main() -> None:
+    arguments = cli.parser(__doc__)
+    arguments.add_argument("--network", required=True, help="of benchmarks.brought, or a workdir")
+    arguments.add_argument("--models", type=path("folder"), default=None, help="the folder of the weights")
+    arguments.add_argument("--data_dir", default="", help="the TFDS folder with the data set")
+    arguments.add_argument("--methods", type=several(_method), default=list(METHODS))
+    arguments.add_argument("--images_per_class", type=whole(1, 10**6), default=500)
+    arguments.add_argument("--cached_inputs", type=whole(0, 10**6), default=3000)
+    arguments.add_argument("--classes", type=whole(3, 10**6), default=10**6, help="classes to prepare, the first ones")
+    arguments.add_argument("--sets", type=whole(0, 10**4), default=10, help="of two classes, and as many of three")
+    arguments.add_argument("--calls", type=whole(1, 10**6), default=300, help="of a prepared request")
+    arguments.add_argument("--direct_calls", type=whole(1, 10**6), default=10, help="of one that is computed")
+    arguments.add_argument(
+        "--scratch", type=path("folder"), default=Path("runs/brought"), help="where PyTorch networks are imported"
+    )
+    flags = arguments.parse_args()
+    model, dataset = _brought(flags)
+    rows = per_class_sample(dataset.train.labels, np.arange(len(dataset.train.labels)), 10**9, seed=0)
+    rows = np.concatenate([rows[dataset.train.labels[rows] == c][: flags.images_per_class] for c in _known(model)])
+    given = dataset.train.images[rows], dataset.train.labels[rows]
+    collected = _statistics(model, given, flags.cached_inputs)
+    everything = np.arange(len(dataset.test.labels))
+    before = evaluate_all(model, [model], dataset.test, everything)[0]
+    results = {
+        "network": Path(flags.network).name,
+        "dataset": dataset.variant,
+        "accuracy": float(np.trace(before) / before.sum()),
+        "test_images": len(everything),
+        "images_per_class": flags.images_per_class,
+        "cached_inputs": len(collected.tail[0]) if collected.tail else 0,
+        "parameters_bytes": sum(leaf.nbytes for leaf in leaves_by_path(model.variables).values()),
+        "rows": [],
+        "sets": [],
+    }
+    for name in flags.methods:
+        try:
+            row, prepared = _measured(name, model, collected, given, flags)
+        except InputError as error:
+            results["rows"].append({"method": name, "error": str(error)})
+            print(f"{name}: {error}", flush=True)
+            continue
+        sets = _sets(prepared, model, collected, given, dataset, before, flags.sets)
+        results["rows"].append(row)
+        results["sets"] += [{"method": name, **found} for found in sets]
+        print(row, *sets, sep="\n", flush=True)
+        if flags.json:
+            flags.json.parent.mkdir(parents=True, exist_ok=True)
+            old = read_json(flags.json) if flags.json.exists() else {"rows": [], "sets": []}
+            kept = {
+                key: [found for found in old[key] if found["method"] not in flags.methods] for key in ("rows", "sets")
+            }
+            merged = {key: kept[key] + results[key] for key in kept}
+            write_json(flags.json, {**results, **merged, "provenance": provenance(seed=0)})
+
+
+# What is measured
+
+
+def _measured(
+    name: str, model: Model, collected: Statistics, given: Any, flags: Any
+) -> tuple[dict[str, Any], Prepared]:
+    """(a row, the prepared requests) of a method."""
+    method, classes = get_method(name)(), _known(model)[: flags.classes]
+    unlearn = partial(osp_jax.unlearn, model, method=method, statistics=collected, data=given, accept=True)
+    first = unlearn([classes[0]])
+    start = time.perf_counter()
+    prepared = osp_jax.prepare(model, classes, method, statistics=collected, data=given)
+    total = time.perf_counter() - start
+    made = list(prepared.classes.values())
+    turns = [classes[i % len(classes)] for i in range(flags.calls)]
+    direct = [unlearn([number]).report["seconds"]["cold"] for number in turns[: flags.direct_calls]]
+    found = answer_prepared(prepared, model, classes[0]).variables
+    pairs = zip(*map(jax.tree.leaves, (first.model.variables, found)), strict=True)
+    equal = all(np.array_equal(*pair) for pair in pairs)
+    with tempfile.TemporaryDirectory() as scratch:
+        cold_prepared, stored = _cold(prepared, model, classes[0], Path(scratch))
+    warm = _times([partial(_prepared_request, prepared, model, number) for number in turns])
+    whole_call = _times([partial(osp_jax.unlearn, model, [number], prepared=prepared, accept=True) for number in turns])
+    kinds = sorted({change.kind for each in made for change in each.changes.values()})
+    return {
+        "method": name,
+        "classes": len(classes),
+        "prepare_seconds": stats.median(each.seconds for each in made),
+        "prepare_seconds_first": made[0].seconds,
+        "prepare_seconds_all": total,
+        "bytes_a_class": stats.mean(each.nbytes for each in made),
+        "bytes_on_disk": stored,
+        "leaves": len(made[0].changes),
+        "forms": kinds,
+        "bit_identical": bool(equal),
+        "warm_seconds_prepared": stats.median(warm),
+        "warm_seconds_prepared_p99": float(np.percentile(warm, 99)),
+        "warm_seconds_prepared_donated": _donated(prepared, model, turns),
+        "warm_seconds_prepared_with_report": stats.median(whole_call),
+        "cold_seconds_prepared": cold_prepared,
+        "warm_seconds": stats.median(direct),
+        "cold_seconds": first.report["seconds"]["cold"],
+        "images_at_request": sum(first.data_seen["request"]["train"].values()),
+        "command": provenance(seed=0)["command"],
+    }, prepared
+
+
+def _prepared_request(prepared: Prepared, model: Model, number: int) -> Any:
+    return answer_prepared(prepared, model, number).variables
+
+
+def _times(calls: Sequence[Callable[[], Any]]) -> list[float]:
+    """Seconds of each call, until its result is ready, after each was made once."""
+    for call in calls[:100]:
+        jax.block_until_ready(_arrays(call()))
+    times = []
+    for call in calls:
+        start = time.perf_counter()
+        jax.block_until_ready(_arrays(call()))
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _arrays(result: Any) -> Any:
+    return result.model.variables if isinstance(result, osp_jax.api.Result) else result
+
+
+def _donated(prepared: Prepared, model: Model, turns: Sequence[int]) -> float:
+    """Median seconds where the new leaves may take the memory of the old ones, of which there is a copy for each."""
+    times = []
+    for number in turns:
+        variables = jax.block_until_ready(jax.tree.map(lambda leaf: leaf + 0, model.variables))
+        start = time.perf_counter()
+        jax.block_until_ready(applied(variables, prepared.changes_of(number), donate=True))
+        times.append(time.perf_counter() - start)
+    return stats.median(times)
+
+
+def _cold(prepared: Prepared, model: Model, number: int, workdir: Path) -> tuple[float, int]:
+    """(seconds to read the changes of a class and apply them with a program that is compiled anew, bytes on disk)."""
+    save_prepared(folder_of(workdir, prepared.settings), number, "", prepared)
+    stored = sum(file.stat().st_size for file in workdir.rglob("*") if file.is_file())
+    new_leaves.clear_cache()
+    start = time.perf_counter()
+    settings = (prepared.method, prepared.settings, fingerprint(model))
+    found = load_prepared(workdir, *settings, [number])
+    jax.block_until_ready(answer_prepared(found, model, number).variables)
+    return time.perf_counter() - start, stored
+
+
+def _sets(
+    prepared: Prepared,
+    model: Model,
+    collected: Statistics,
+    given: Any,
+    dataset: Dataset,
+    before: np.ndarray,
+    number: int,
+) -> list[dict[str, Any]]:
+    """A row for each set: the joint request, the composed changes, and these repaired."""
+    draw, known = np.random.default_rng(0), sorted(prepared.classes)
+    forgets = [
+        tuple(sorted(draw.choice(known, size, replace=False).tolist())) for size in (2, 3) for _ in range(number)
+    ]
+    found, models = [], []
+    for forget in forgets:
+        direct = partial(osp_jax.unlearn, model, forget, prepared.method, statistics=collected, data=given, accept=True)
+        joint = direct()
+        bare, compose_seconds = _timed(partial(composed, prepared, model, forget))
+        answer, seconds = _timed(partial(answer_set, prepared, model, forget, collected))
+        shown = stored_features(model, bare, collected)
+        variants = {"joint": joint.model, "composed": bare, **({"repaired": answer[0]} if answer else {})}
+        models += variants.values()
+        row = {
+            "forget": list(forget),
+            "joint_seconds": joint.report["seconds"]["cold"],
+            "compose_seconds": compose_seconds,
+            "repair_seconds": seconds if answer else None,
+            "shown_by": shown.source if shown else None,
+            "variants": list(variants),
+        }
+        for name, variant in variants.items():
+            if name != "joint":
+                row[f"{name}_difference"] = _difference(variant, joint.model, model)
+        found.append(row)
+    counts = iter(evaluate_all(model, models, dataset.test, np.arange(len(dataset.test.labels))) if models else ())
+    for row in found:
+        forget = [tuple(row["forget"])]
+        was = accuracies(before[None], forget)[0]["retain_accuracy"]
+        for name in row.pop("variants"):
+            now = accuracies(next(counts)[None], forget)[0]
+            row[f"{name}_forgotten"] = now["forget_accuracy"]
+            row[f"{name}_others_change"] = now["retain_accuracy"] - was
+    return found
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """(the result, seconds of a second call)."""
+    call()
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def _difference(one: Model, other: Model, original: Model) -> float:
+    """The distance of two sets of parameters over that of the second to the original's, 0 for the same."""
+    leaves = [leaves_by_path(model.variables) for model in (one, other, original)]
+    paths = [path for path in leaves[0] if original.is_parameter(path)]
+    first, second, start = ([np.asarray(each[path], np.float64) for path in paths] for each in leaves)
+    apart = sum(((a - b) ** 2).sum() for a, b in zip(first, second, strict=True))
+    moved = sum(((a - b) ** 2).sum() for a, b in zip(second, start, strict=True))
+    return float(np.sqrt(apart / moved)) if apart else 0.0
+
+
+# What is given
+
+
+def _brought(flags: Any) -> tuple[Model, Dataset]:
+    name = flags.network
+    if name in NETWORKS:
+        dataset = load_dataset("cifar10", flags.data_dir)
+        moments = {"mean": MEAN, "std": STD, "class_names": dataset.class_names}
+        return osp_jax.from_linen(*load(name, flags.models), **moments), dataset
+    workdir = Path(name)
+    if name in imports.IMPORTED:
+        workdir = imports.import_model(name, flags.models, flags.data_dir, flags.scratch)
+    elif not (workdir / "config.json").exists():
+        raise unknown("network", name, [*NETWORKS, *imports.IMPORTED, "or a workdir"])
+    trained = load_workdir(workdir)
+    return trained.model, dataset_of(trained, flags.data_dir)
+
+
+def _statistics(model: Model, given: Any, cached_inputs: int) -> Statistics:
+    """With inputs of the last kernels, where the network has such."""
+    try:
+        return osp_jax.collect_statistics(model, *given, cached_inputs=cached_inputs)
+    except InputError as error:
+        print(f"no cached inputs: {error}", flush=True)
+        return osp_jax.collect_statistics(model, *given)
+
+
+def _known(model: Model) -> list[int]:
+    return [number for number in range(model.num_classes) if number not in model.forgotten]
+
+
+def _method(name: str) -> str:
+    get_method(name)
+    return name
+
+
+if __name__ == "__main__":
+    cli.run(main)
