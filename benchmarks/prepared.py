@@ -24,12 +24,15 @@ import numpy as np
 
 import osp_jax
 from benchmarks import cli
-from benchmarks.brought import imports
+from benchmarks.brought.imports import IMPORTED, Imported
 from benchmarks.brought.networks import MEAN, NETWORKS, STD, load
 from benchmarks.evaluating import accuracies, evaluate_all
 from osp_jax.data.sources import Dataset, load_dataset
 from osp_jax.data.splits import per_class_sample
 from osp_jax.harm import stored_features
+from osp_jax.interop.imported import import_network
+from osp_jax.interop.network_source import find_source, network_of
+from osp_jax.interop.weight_files import read_weights
 from osp_jax.loading import dataset_of, load_workdir
 from osp_jax.methods import get_method
 from osp_jax.model import Model
@@ -59,9 +62,6 @@ def main() -> None:
     arguments.add_argument("--sets", type=whole(0, 10**4), default=10, help="of two classes, and as many of three")
     arguments.add_argument("--calls", type=whole(1, 10**6), default=300, help="of a prepared request")
     arguments.add_argument("--direct_calls", type=whole(1, 10**6), default=10, help="of one that is computed")
-    arguments.add_argument(
-        "--scratch", type=path("folder"), default=Path("runs/brought"), help="where PyTorch networks are imported"
-    )
     flags = arguments.parse_args()
     model, dataset = _brought(flags)
     rows = per_class_sample(dataset.train.labels, np.arange(len(dataset.train.labels)), 10**9, seed=0)
@@ -265,13 +265,24 @@ def _brought(flags: Any) -> tuple[Model, Dataset]:
         dataset = load_dataset("cifar10", flags.data_dir)
         moments = {"mean": MEAN, "std": STD, "class_names": dataset.class_names}
         return osp_jax.from_linen(*load(name, flags.models), **moments), dataset
+    if name in IMPORTED:
+        return _imported(IMPORTED[name], name, flags)
     workdir = Path(name)
-    if name in imports.IMPORTED:
-        workdir = imports.import_model(name, flags.models, flags.data_dir, flags.scratch)
-    elif not (workdir / "config.json").exists():
-        raise unknown("network", name, [*NETWORKS, *imports.IMPORTED, "or a workdir"])
+    if not (workdir / "config.json").exists():
+        raise unknown("network", name, [*NETWORKS, *IMPORTED, "or a workdir"])
     trained = load_workdir(workdir)
     return trained.model, dataset_of(trained, flags.data_dir)
+
+
+def _imported(about: Imported, name: str, flags: Any) -> tuple[Model, Dataset]:
+    """A network of PyTorch as `experiments.import_model` reads it, without the pass over all training images."""
+    dataset, file = load_dataset(about.dataset, flags.data_dir), flags.models / about.file
+    network = network_of(find_source(f"benchmarks.brought.torch_networks:{name}"))
+    moments = {key: tuple(map(float, getattr(about, key).split(","))) for key in ("mean", "std")}
+    moments = {key: value * (3 // len(value)) for key, value in moments.items()}
+    given = {**moments, "class_names": dataset.class_names, "forgotten": ()}
+    model, _ = import_network(network, read_weights(file), dataset.image_shape, where=str(file), **given)
+    return model, dataset
 
 
 def _statistics(model: Model, given: Any, cached_inputs: int) -> Statistics:
