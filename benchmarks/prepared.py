@@ -27,7 +27,7 @@ from benchmarks import cli
 from benchmarks.brought.imports import IMPORTED, Imported
 from benchmarks.brought.networks import MEAN, NETWORKS, STD, load
 from benchmarks.evaluating import accuracies, evaluate_all
-from osp_jax.data.sources import Dataset, load_dataset
+from osp_jax.data.sources import Dataset, Split, load_dataset
 from osp_jax.data.splits import per_class_sample
 from osp_jax.harm import stored_features
 from osp_jax.interop.imported import import_network
@@ -58,23 +58,27 @@ def main() -> None:
     arguments.add_argument("--methods", type=several(_method), default=list(METHODS))
     arguments.add_argument("--images_per_class", type=whole(1, 10**6), default=500)
     arguments.add_argument("--cached_inputs", type=whole(0, 10**6), default=3000)
-    arguments.add_argument("--classes", type=whole(3, 10**6), default=10**6, help="classes to prepare, the first ones")
+    arguments.add_argument("--test_images", type=whole(1, 10**6), default=10000, help="the same of each class")
+    arguments.add_argument(
+        "--few", type=whole(3, 10**6), default=4, help="classes to prepare by a method that sees images"
+    )
     arguments.add_argument("--sets", type=whole(0, 10**4), default=10, help="of two classes, and as many of three")
     arguments.add_argument("--calls", type=whole(1, 10**6), default=300, help="of a prepared request")
     arguments.add_argument("--direct_calls", type=whole(1, 10**6), default=10, help="of one that is computed")
     flags = arguments.parse_args()
     model, dataset = _brought(flags)
-    rows = per_class_sample(dataset.train.labels, np.arange(len(dataset.train.labels)), 10**9, seed=0)
-    rows = np.concatenate([rows[dataset.train.labels[rows] == c][: flags.images_per_class] for c in _known(model)])
-    given = dataset.train.images[rows], dataset.train.labels[rows]
+    labels, known = dataset.train.labels, _known(model)
+    rows = per_class_sample(labels, np.flatnonzero(np.isin(labels, known)), flags.images_per_class * len(known), seed=0)
+    given = dataset.train.images[rows], labels[rows]
     collected = _statistics(model, given, flags.cached_inputs)
     everything = np.arange(len(dataset.test.labels))
-    before = evaluate_all(model, [model], dataset.test, everything)[0]
+    judged = per_class_sample(dataset.test.labels, everything, flags.test_images, seed=0)
+    before = evaluate_all(model, [model], dataset.test, judged)[0]
     results = {
         "network": Path(flags.network).name,
         "dataset": dataset.variant,
         "accuracy": float(np.trace(before) / before.sum()),
-        "test_images": len(everything),
+        "test_images": len(judged),
         "images_per_class": flags.images_per_class,
         "cached_inputs": len(collected.tail[0]) if collected.tail else 0,
         "parameters_bytes": sum(leaf.nbytes for leaf in leaves_by_path(model.variables).values()),
@@ -88,7 +92,8 @@ def main() -> None:
             results["rows"].append({"method": name, "error": str(error)})
             print(f"{name}: {error}", flush=True)
             continue
-        sets = _sets(prepared, model, collected, given, dataset, before, flags.sets)
+        number = 2 if prepared.method.sees else flags.sets
+        sets = _sets(prepared, model, collected, given, (dataset.test, judged), before, number)
         results["rows"].append(row)
         results["sets"] += [{"method": name, **found} for found in sets]
         print(row, *sets, sep="\n", flush=True)
@@ -109,7 +114,10 @@ def _measured(
     name: str, model: Model, collected: Statistics, given: Any, flags: Any
 ) -> tuple[dict[str, Any], Prepared]:
     """(a row, the prepared requests) of a method."""
-    method, classes = get_method(name)(), _known(model)[: flags.classes]
+    method, classes = get_method(name)(), _known(model)
+    calls = flags.direct_calls
+    if method.sees:
+        classes, calls = classes[: flags.few], min(calls, 2)
     unlearn = partial(osp_jax.unlearn, model, method=method, statistics=collected, data=given, accept=True)
     first = unlearn([classes[0]])
     start = time.perf_counter()
@@ -117,7 +125,7 @@ def _measured(
     total = time.perf_counter() - start
     made = list(prepared.classes.values())
     turns = [classes[i % len(classes)] for i in range(flags.calls)]
-    direct = [unlearn([number]).report["seconds"]["cold"] for number in turns[: flags.direct_calls]]
+    direct = [unlearn([number]).report["seconds"]["cold"] for number in turns[:calls]]
     found = answer_prepared(prepared, model, classes[0]).variables
     pairs = zip(*map(jax.tree.leaves, (first.model.variables, found)), strict=True)
     equal = all(np.array_equal(*pair) for pair in pairs)
@@ -197,7 +205,7 @@ def _sets(
     model: Model,
     collected: Statistics,
     given: Any,
-    dataset: Dataset,
+    judged: tuple[Split, np.ndarray],
     before: np.ndarray,
     number: int,
 ) -> list[dict[str, Any]]:
@@ -227,7 +235,7 @@ def _sets(
             if name != "joint":
                 row[f"{name}_difference"] = _difference(variant, joint.model, model)
         found.append(row)
-    counts = iter(evaluate_all(model, models, dataset.test, np.arange(len(dataset.test.labels))) if models else ())
+    counts = iter(evaluate_all(model, models, *judged) if models else ())
     for row in found:
         forget = [tuple(row["forget"])]
         was = accuracies(before[None], forget)[0]["retain_accuracy"]

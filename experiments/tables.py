@@ -196,6 +196,13 @@ def _brought() -> str:
     return _MISSING if results is None else markdown(results)
 
 
+def _prepared() -> str:
+    from benchmarks.prepared_table import markdown
+
+    found = [_read(path) for path in sorted((_ROOT / "results/prepared").glob("*.json"))]
+    return markdown(found) if found else _MISSING
+
+
 # Methods of the README's table; the others are in results/brought/table.md.
 _IN_SUMMARY = ("osp-fit", "logit-mask", "osp")
 _BROUGHT = {
@@ -311,6 +318,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "erasure_digits": partial(_selection, "results/erasure_digits"),
     "orthogonality": _orthogonality,
     "paper": _paper,
+    "prepared": _prepared,
     "reliability": _reliability,
     **{name: partial(_benchmark, name) for name in _BENCHMARKS},
 }
