@@ -43,7 +43,7 @@ def main() -> None:
     )
     from osp_jax.methods import parse_options
     from osp_jax.prepared.classes import Prepared, fingerprint, prepare_class, request_settings
-    from osp_jax.prepared.files import discard_stale, folder_of, prepared_classes, save_prepared
+    from osp_jax.prepared.files import discard_stale, folder_of, list_prepared, prepared_classes, save_prepared
     from osp_jax.runtime.workdir import check_writable
 
     workdir = Path(_WORKDIR.value)
@@ -64,6 +64,7 @@ def main() -> None:
     folder = folder_of(workdir, settings)
     if stale := discard_stale(workdir, network, known):
         print(f"removed {stale} prepared requests of other weights, or for classes that are forgotten")
+    list_prepared(workdir)
     missing = [number for number in classes if number not in prepared_classes(folder)]
     if len(missing) < len(classes):
         print(f"{len(classes) - len(missing)} of {len(classes)} classes are prepared already")

@@ -20,9 +20,9 @@ from osp_jax.methods import Method
 from osp_jax.prepared.changes import KINDS, Change, Changes
 from osp_jax.prepared.classes import Prepared, PreparedClass
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.integrity import SUMS, check_sums, write_sums
+from osp_jax.runtime.integrity import SUMS, check_sums, read_sums, write_sums
 from osp_jax.runtime.provenance import provenance
-from osp_jax.runtime.replacing import building, discard
+from osp_jax.runtime.replacing import building, discard, remove_leftovers
 from osp_jax.runtime.system_errors import system_errors
 from osp_jax.runtime.workdir import read_json, write_json
 from osp_jax.statistics import Statistics
@@ -123,14 +123,28 @@ def discard_stale(workdir: Path, network: str, known: Collection[int]) -> int:
 
 
 def discard_prepared(workdir: Path, classes: Iterable[int]) -> int:
-    """Removes the prepared requests of classes, of all methods; returns how many there were.
+    """Removes the prepared requests of classes, of all methods, and what a killed command left of them.
+
+    Returns how many there were.
 
     Raises:
       OSError: the workdir cannot be written to.
     """
-    places = [place for number in classes for place in sorted(workdir.glob(f"{FOLDER}/*/{number}")) if place.is_dir()]
-    _discard(workdir, places)
-    return len(places)
+    places = [folder / str(number) for folder in sorted(workdir.glob(f"{FOLDER}/*")) for number in classes]
+    for place in places:
+        remove_leftovers(place)
+    found = [place for place in places if place.is_dir()]
+    _discard(workdir, found)
+    return len(found)
+
+
+def list_prepared(workdir: Path) -> None:
+    """Adds to `SHA256SUMS` of a workdir what a command wrote that was killed before it could."""
+    if (workdir / SUMS).exists():
+        listed = read_sums(workdir, "restore it") or {}
+        names = [str(path.relative_to(workdir)) for path in sorted(workdir.glob(f"{FOLDER}/*/*/{SUMS}"))]
+        if unlisted := [name for name in names if name not in listed]:
+            write_sums(workdir, unlisted)
 
 
 def _discard(workdir: Path, places: Sequence[Path]) -> None:

@@ -129,6 +129,20 @@ def test_what_was_prepared_for_other_weights_is_refused_and_replaced(copy, tmp_p
     assert unlearn(copy, tmp_path / "again", "--forget=3").returncode == 0
 
 
+def test_what_a_killed_command_left_is_listed_and_goes_with_the_class(copy, tmp_path):
+    sums = (copy / SUMS).read_text().splitlines(keepends=True)
+    (copy / SUMS).write_text("".join(line for line in sums if not line.endswith(f"/5/{SUMS}\n")))
+    folder = places(copy)[0].parent
+    left = folder / ".3.0123abcd.osp_jax"
+    (left / "content").mkdir(parents=True)
+    (left / "written_by_osp_jax").write_text("3")
+
+    assert run("prepare", copy, "--classes=3,5").returncode == 0
+    assert (copy / SUMS).read_text() == "".join(sums)
+    assert unlearn(copy, tmp_path / "out", "--forget=3").returncode == 0
+    assert [path.name for path in folder.iterdir()] == ["5"]
+
+
 def test_a_damaged_preparation_is_named(copy, tmp_path):
     file = places(copy)[0] / "changes.npz"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
