@@ -72,6 +72,7 @@ def main() -> None:
     from osp_jax.methods import parse_options
     from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
     from osp_jax.prepared.classes import fingerprint, request_settings
+    from osp_jax.prepared.files import FOLDER as PREPARED
     from osp_jax.prepared.files import discard_prepared, load_prepared
     from osp_jax.prepared.requests import answer_from, prepared_record
     from osp_jax.ridge.files import FOLDER, save_moments
@@ -184,6 +185,8 @@ def main() -> None:
         times = f"cold {times}, warm {outcome.warm_median * 1e3:.2f} ms (median)"
     how = f"{_METHOD.value}, {_WAYS[found.way]}" if found else _METHOD.value
     print(f"forgot {', '.join(record['forget_names'])} by {how}: {times}; written to {out}")
+    if found and (workdir / PREPARED).is_dir():
+        print(f"prepare the other classes anew, for the new model: python -m experiments.prepare --workdir={out}")
     if harm is None:
         print("accepted without an estimate of what it costs, which does not follow from the statistics")
     elif not harm.within(**limits):

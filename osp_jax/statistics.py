@@ -86,8 +86,8 @@ class Statistics:
     labels: jax.Array
     gates: Gates = struct.field(pytree_node=False)
     tail: tuple[jax.Array, ...] = ()
-    head: HeadMoments | None = struct.field(pytree_node=False, default=None)
     image_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
+    head: HeadMoments | None = struct.field(pytree_node=False, default=None)
 
     @property
     def num_classes(self) -> int:

@@ -1,6 +1,7 @@
 """A PyTorch network becomes a workdir: imported by its keys, made to forget, evaluated, and compared."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from osp_jax.loading import load_workdir
+from osp_jax.trees import differing_paths
 from tests.digits import trained_digits
 from tests.experiments.conftest import ROOT, assert_one_line_error, run_command
 
@@ -119,6 +121,17 @@ def test_the_model_is_that_of_flax(model):
     np.testing.assert_allclose(
         found.apply(found.variables, images), original.apply(original.variables, images), atol=1e-4
     )
+
+
+def test_a_prepared_request_gives_the_same_entries(folder, model, unlearned):
+    workdir = shutil.copytree(model, folder / "prepared")
+    done = run_command("experiments.prepare", f"--workdir={workdir}", "--classes=3")
+    assert done.returncode == 0, done.stderr
+    out = folder / "looked_up"
+    done = run_command("experiments.unlearn", f"--workdir={workdir}", "--forget=3", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "prepared" in done.stdout
+    assert not differing_paths(load_workdir(unlearned).model.variables, [load_workdir(out).model.variables])
 
 
 def test_it_is_compared_with_an_imported_retrained_network(folder, unlearned):

@@ -52,6 +52,13 @@ def test_leaves_that_stay_are_not_kept_and_not_copied():
     assert before["bias"][4] == 4
 
 
+def test_the_memory_of_the_original_may_be_given_away():
+    changes = ready(find_changes({"kernel": KERNEL}, {"kernel": NEW["slices"]}))
+    new = applied({"kernel": jnp.array(KERNEL)}, changes, donate=True)
+
+    np.testing.assert_array_equal(new["kernel"], NEW["slices"])
+
+
 @pytest.mark.parametrize("value", [np.float32(-0.0), np.float32(np.nan), np.float32(1e-30)])
 def test_values_that_no_difference_gives_back_come_back(value):
     old = np.ones((4, 4), np.float32)
