@@ -80,7 +80,7 @@ def torch_step(name: str, dtype: str, images: np.ndarray, labels: np.ndarray) ->
     import torch
 
     device = "cpu" if on_cpu() else "cuda"
-    settings = MODELS[name].keywords
+    settings = getattr(MODELS[name], "keywords", {})
     if not name.startswith("resnet") or "block" in settings:
         raise SystemExit(f"{name} is not written in PyTorch here; take a residual network of basic blocks")
     network = torch_resnet(settings["stage_sizes"], settings["width"]).to(device, memory_format=torch.channels_last)

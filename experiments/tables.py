@@ -21,7 +21,16 @@ from experiments import cli
 _CHECK = flags.DEFINE_bool("check", False, "write nothing; fail if a part is out of date")
 _ROOT = Path(__file__).parents[1]
 # Files of results/performance; a part of the same name shows each.
-_BENCHMARKS = ("evaluate_all", "throughput", "profile", "statistics_pass", "startup", "scaling", "collectives")
+_BENCHMARKS = (
+    "evaluate_all",
+    "throughput",
+    "gradients",
+    "profile",
+    "statistics_pass",
+    "startup",
+    "scaling",
+    "collectives",
+)
 _MISSING = "Not measured yet."
 _DOCUMENTS = (
     "README.md",
