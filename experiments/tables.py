@@ -176,7 +176,9 @@ def _benchmark(name: str) -> str:
     """The rows of a benchmark as they are, with what they were measured on."""
     from osp_jax.report.tables import markdown_table
 
-    results = _read(f"results/performance/{name}.json")
+    results = _found(f"results/performance/{name}.json")
+    if results is None:
+        return _MISSING
     header = list(results["rows"][0])
     rows = [[_cell(row[column]) for column in header] for row in results["rows"]]
     made = results["provenance"]
