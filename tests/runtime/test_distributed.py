@@ -150,7 +150,9 @@ def test_statistics_and_predictions_count_every_image_once_whatever_the_last_bat
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, all_)
 
 
-@pytest.mark.parametrize("name", ["osp-fit", "neggrad+", "ssd", "concept-erasure"])
+@pytest.mark.parametrize(
+    "name", ["osp-fit", "neggrad+", "ssd", pytest.param("concept-erasure", marks=pytest.mark.slow)]
+)
 def test_methods_forget_on_all_devices_what_they_forget_on_one(name, network, images):
     everything, method = np.arange(80, dtype=np.int32), get_method(name)()
 

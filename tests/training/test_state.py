@@ -72,6 +72,7 @@ def test_an_unknown_optimiser_is_an_input_error_that_lists_the_choices():
         create_optimiser(RATE, 0.9, 0.0, name="lion")
 
 
+@pytest.mark.slow
 def test_a_run_of_adamw_that_was_stopped_goes_on_to_the_same_end(config, dataset, tmp_path, monkeypatch):
     def stop(*given):
         raise Stopped("after an epoch")
