@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.original = digits.get_config()  # how the originals are trained, and retrained without the class
     config.original.data.validation = 0.15  # share of the training images that settings are chosen on
 
-    config.methods = ()  # none given: every registered method
+    config.methods = ()  # none given: every registered method that can act on the network
     config.options = ()  # settings other than the defaults, as in ("osp:amount=0.2",)
     config.forget = ("each",)  # 'each': every class by itself; '3,5': a set; '3 then 5': one request after another
 

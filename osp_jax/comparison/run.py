@@ -39,8 +39,17 @@ from osp_jax.training.loop import check_settings, train
 RETRAIN = "retrain"
 
 
-def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str, Method]) -> None:
-    """Raises `InputError` for what would fail after the originals were trained."""
+def check_comparison(
+    config: ConfigDict, dataset: Dataset, methods: Mapping[str, Method], *, named: bool = True
+) -> dict[str, Method]:
+    """The methods that can act on the network.
+
+    Args:
+      named: whether these methods were asked for. If not, those that cannot act on the network are left out.
+
+    Raises:
+      InputError: what would fail after the originals were trained.
+    """
     validated(config, Comparison)
     if config.original.data.exclude or not config.original.data.validation:
         raise InputError(
@@ -66,10 +75,18 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
     variables = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
     model = from_linen(module, variables, **moments, class_names=dataset.class_names)
     gates = gates_of(model.apply, variables, noise_images(shape))
+    fitting = {}
     for name, method in methods.items():
         if name != RETRAIN:
             check_budget(method, _budget(config))
-        method.check(model, gates)
+        try:
+            method.check(model, gates)
+        except InputError:
+            if named:
+                raise
+        else:
+            fitting[name] = method
+    return fitting
 
 
 def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) -> Original:

@@ -9,6 +9,7 @@ DEVIATIONS = {
     "osp": "The text was not available: score and strength are a public reimplementation's, the layers ours.",
     "osp-fit": "Ours.",
     "concept-erasure": "Ours.",
+    "exact-head": "Ours; for networks whose head was fitted in closed form.",
     "finetune": "Authors' code; weight decay on kernels only.",
     "l1-sparse": "Authors' code; the weight never stays constant, and nothing is cut off.",
     "gradient-ascent": "As in the code of l1-sparse.",

@@ -170,6 +170,13 @@ def test_data_without_test_images_of_their_own_are_refused(config, dataset, meth
         check_comparison(config, held_out, methods)
 
 
+def test_a_method_that_cannot_act_on_the_network_is_refused_by_name_and_left_out_of_all(config, dataset):
+    methods = parse_methods(["osp", "exact-head"], [])
+    with pytest.raises(InputError, match="ridge"):
+        check_comparison(config, dataset, methods)
+    assert list(check_comparison(config, dataset, methods, named=False)) == ["osp"]
+
+
 def test_trials_of_options_that_were_renamed_since_are_refused(tmp_path):
     old = {"gap" if name == "margin" else name: value for name, value in dataclasses.asdict(OspFit()).items()}
     write_piece(tmp_path / "osp-fit.json", [{"options": old, "score": 0.5}])
