@@ -37,7 +37,10 @@ def main() -> None:
     seeds = _seeds() or config.seeds
     dataset = load_data(config.original.data)
     requests = parse_requests(_FORGET.value or config.forget, dataset.class_names)
-    check_comparison(config, dataset, methods)
+    fitting = check_comparison(config, dataset, methods, named=bool(_METHODS.value or config.methods))
+    if left_out := ", ".join(name for name in methods if name not in fitting):
+        print(f"left out, since they cannot act on this network: {left_out}", file=sys.stderr)
+    methods = fitting
     names = "results.json", "table.md", "table.tex", "report.html"
     check_results(workdir, names)
     check_writable(workdir, 10**8)

@@ -117,11 +117,17 @@ def _selection(folder: str) -> str:
     )
 
 
+def _audit_with_shadows() -> str:
+    """The audit of many methods, or that of the few of the study."""
+    name = "results/audit/results.json"
+    return name if (_ROOT / name).exists() else "results/paper/cifar10_resnet8/audit/results.json"
+
+
 def _audit() -> str:
     from osp_jax.report.audits import MEANS, means
     from osp_jax.report.tables import markdown_table
 
-    results = _found("results/audit/results.json")
+    results = _found(_audit_with_shadows())
     if results is None:
         return _MISSING
     shadows = results["audit"]["settings"]["shadow models"]["number"]
@@ -131,6 +137,110 @@ def _audit() -> str:
         f"{shadows} without each class. Changes are in points against the original, gaps in points against the "
         "model retrained without the class:\n\n" + markdown_table(MEANS, means(results))
     )
+
+
+_COMPARISON = "results/benchmark/cifar10_resnet20/results.json"
+_PREPARED = "results/prepared/cifar10_resnet20.json"
+_BEST = 10
+_IN_README = ("Method", "Forgotten", "Others", "Linear probe", "New head", "Relearning", "Average gap", "Warm")
+_RANKED = (
+    "Forgotten: test accuracy on the class. Others: change of the accuracy on the other classes in points. Both are "
+    "means, with the worst request in brackets. Gaps to the retrained network in points; relearning as a share of its "
+    "steps."
+)
+
+
+def _comparison_summary() -> str:
+    """The README's rows of the comparison."""
+    from osp_jax.report.ranking import HEADER, ranked_rows
+    from osp_jax.report.tables import markdown_table
+
+    results = _found(_COMPARISON)
+    if results is None:
+        return _MISSING
+    at = [HEADER.index(name) for name in _IN_README]
+    rows = [[row[i] for i in at] for row in ranked_rows(results, _prepared(), most=_BEST)]
+    number = len({cell["method"] for cell in results["cells"]} - {"original", "retrain"})
+    return (
+        f"{_compared(results)} These {_BEST} of {number} methods come nearest to the retrained network. "
+        f"{_RANKED}\n\n{markdown_table(_IN_README, rows)}"
+    )
+
+
+def _comparison() -> str:
+    from osp_jax.report.comparison_tables import failures
+    from osp_jax.report.ranking import DIFFERS, HEADER, ranked_rows
+    from osp_jax.report.tables import markdown_table
+
+    results = _found(_COMPARISON)
+    if results is None:
+        return _MISSING
+    rows = ranked_rows(results, _prepared(), differences=True)
+    left = "".join(f"\n{sentence}\n" for sentence in failures(results, "single"))
+    return f"{_compared(results)} {_RANKED}\n\n{markdown_table([*HEADER, DIFFERS], rows)}{left}"
+
+
+def _compared(results: Any) -> str:
+    """What a comparison is of, in a sentence."""
+    config, model = results["config"], results["model"]
+    classes = ", ".join(dict.fromkeys(cell["request"] for cell in results["cells"]))
+    seeds, data = {cell["seed"] for cell in results["cells"]}, _data_words(results["dataset"]["variant"])
+    return (
+        f"{data}, {model['name']} ({model['parameters']:,} parameters); {classes}; {len(seeds)} seeds. A request may "
+        f"see {config['budget']['retain']} training images of each class. Up to {config['tuning']['trials']} settings "
+        "a method, chosen on held-out images."
+    )
+
+
+def _prepared() -> dict[str, float]:
+    from osp_jax.report.targets import prepared_seconds
+
+    return prepared_seconds(_found(_PREPARED))
+
+
+def _networks() -> dict[str, Any]:
+    from osp_jax.report.targets import Network
+
+    return {
+        "ResNet-20, CIFAR-10": Network(
+            sweep="results/paper/cifar10_resnet20/sweep/results.json",
+            comparison=_COMPARISON,
+            audit="results/paper/cifar10_resnet20/audit/results.json",
+            lira=_audit_with_shadows(),
+            exact="results/exact/cifar10.json",
+            prepared=_PREPARED,
+            to_retrained=-0.5,
+            readable=2.0,
+            seconds=2.0,
+        ),
+        "CIFAR-100": Network(
+            sweep="results/paper/cifar100_cifarnet/sweep/results.json",
+            comparison="results/benchmark/cifar100_cifarnet/results.json",
+            audit="results/paper/cifar100_cifarnet/audit/results.json",
+            lira="",
+            exact="results/exact/cifar100.json",
+            prepared="results/prepared/cifar100_cifarnet.json",
+            to_retrained=-1.0,
+            readable=3.0,
+            seconds=5.0,
+        ),
+    }
+
+
+_RECOMMENDED = "concept-erasure"
+
+
+def _targets() -> str:
+    from osp_jax.report.tables import markdown_table
+    from osp_jax.report.targets import HEADER, target_rows
+
+    parts = [f"Targets of `{_RECOMMENDED}`, and of exact heads:"]
+    for name, network in _networks().items():
+        files = [file for file in network[:6] if file]
+        results = {file: found for file in files if (found := _found(file)) is not None}
+        rows = target_rows(network, results, _RECOMMENDED)
+        parts.append(f"**{name}**\n\n{markdown_table(HEADER, rows).rstrip()}")
+    return "\n\n".join(parts)
 
 
 def _orthogonality() -> str:
@@ -145,6 +255,7 @@ def _orthogonality() -> str:
         f"{results['dataset']['variant']}, {first['model']['name']} with {first['model']['parameters']:,} parameters, "
         "the trade-off on held-out training images, mean over all classes forgotten in turn:\n\n"
         + markdown_table(HEADER, orthogonality_rows(results))
+        + "\n![trade-off](../results/orthogonality/tradeoff.svg)\n"
     )
 
 
@@ -260,7 +371,7 @@ def _audit_summary() -> str:
     from osp_jax.report.audits import MEANS, means
 
     title = "- **No audited method erases a class as retraining does.**"
-    results = _found("results/audit/results.json")
+    results = _found(_audit_with_shadows())
     if results is None:
         return f"{title} The audit shows what each leaves behind."
     found = [dict(zip(MEANS, row, strict=True)) for row in means(results)]
@@ -323,6 +434,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "audit_summary": _audit_summary,
     "brought": _brought,
     "brought_summary": _brought_summary,
+    "comparison": _comparison,
+    "comparison_summary": _comparison_summary,
+    "targets": _targets,
     "latency": _latency,
     "method_names": _method_names,
     "methods": _methods,

@@ -42,12 +42,19 @@ class Settings(NamedTuple):
 
 
 def relearning(
-    subject: Subject, images: Images, original_accuracy: float, settings: Settings, seed: int = 0
+    subject: Subject,
+    images: Images,
+    original_accuracy: float,
+    settings: Settings,
+    seed: int = 0,
+    *,
+    until: float = max(TARGETS.values()),
 ) -> tuple[dict[str, Measure], dict[str, dict[str, list[float]]]]:
     """Steps to each target by layers and count, the fewest images that do, and the curves of the first draw.
 
     Args:
       original_accuracy: of the original on the forgotten test images; the targets are shares of it.
+      until: the share of it at which a run ends; targets above it are not reached.
     """
     measures, curves = {}, {}
     for layers in settings.layers:
@@ -56,7 +63,7 @@ def relearning(
             runs = []
             for draw in range(settings.draws):
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), count)
-                goal = max(TARGETS.values()) * original_accuracy
+                goal = until * original_accuracy
                 runs.append(list(_until(_accuracies(subject, images, layers, count, settings, key), goal)))
             name = f"{count}_image{'s' if count > 1 else ''}"
             steps, accuracy = zip(*runs[0], strict=True)

@@ -84,7 +84,7 @@ def recognised(model: Model, images: Images) -> np.ndarray:
     """Whether a model knows each forgotten test image, bool `(n,)`; no, where it answers something that is not
     finite."""
     test, asked = images.dataset.test, images.parts["test_forget"]
-    logits = predict_logits(model, test, asked)
+    logits = predict_logits(model, test, asked, batch_size=min(500, len(asked)))
     return np.isfinite(logits).all(-1) & (logits.argmax(-1) == test.labels[asked])
 
 

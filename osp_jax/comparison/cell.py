@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from osp_jax.audit.accuracy import accuracy, accuracy_report
+from osp_jax.audit.accuracy import accuracy
+from osp_jax.audit.subject import Subject
 from osp_jax.comparison.plan import Request
+from osp_jax.comparison.questions import accuracies, images_asked, looks_of, measures
 from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset
-from osp_jax.data.splits import per_class_sample
 from osp_jax.forward import predict_logits
 from osp_jax.harm import recorded_harm
 from osp_jax.methods.parts import door
@@ -96,15 +97,31 @@ def timed_answer(
     return first, {"cold": cold, "warm": stats.median(warm) if warm else None, "calls": len(warm)}
 
 
-def audit(original: Original, model: Model, forget: tuple[int, ...], train_images: int) -> dict[str, Any]:
-    """`accuracy_report` on about `train_images` training images and all test images, without the confusion matrix."""
-    test, labels = original.dataset.test, original.dataset.train.labels
-    sample = per_class_sample(labels, original.train, train_images, seed=0)
-    splits = ((original.dataset.train, sample), (test, np.arange(len(test.labels))))
-    logits = [(predict_logits(model, split, at), split.labels[at]) for split, at in splits]
-    report = accuracy_report(*logits, forget)
-    del report["confusion"]
-    return report
+def audit(
+    original: Original, model: Model, forget: tuple[int, ...], settings: Any, *, original_accuracy: float | None
+) -> dict[str, Any]:
+    """`accuracy` of a model, as `accuracy_report` without the confusion matrix, and where the settings ask for them
+    `measures` of what it still knows of the class (`questions.py`).
+
+    Args:
+      settings: `config.audit` of a comparison.
+      original_accuracy: of the original on the forgotten test images; None: the model is the original.
+    """
+    images = images_asked(
+        original.dataset,
+        original.train,
+        forget,
+        test_images=settings.test_images,
+        train_images=settings.train_images,
+    )
+    moments = {"mean": tuple(map(float, model.mean)), "std": tuple(map(float, model.std))}
+    subject = Subject(model, original.preparation._replace(**moments))
+    looks = looks_of(subject, images)
+    found = {"accuracy": accuracies(looks, forget)}
+    if settings.questions:
+        goal = found["accuracy"]["test_forget_accuracy"] if original_accuracy is None else original_accuracy
+        found["measures"] = measures(subject, looks, images, original_accuracy=goal, steps=settings.relearning_steps)
+    return found
 
 
 def harm(original: Original, model: Model, forget: tuple[int, ...]) -> dict[str, Any] | None:

@@ -63,7 +63,8 @@ def parse_methods(names: Sequence[str], assignments: Sequence[str]) -> dict[str,
     Raises:
       InputError: an unknown method, option or value, or a text that is for none of the methods.
     """
-    given: dict[str, list[str]] = {name: [] for name in names or METHODS}
+    every = [name for name, kind in METHODS.items() if not kind.only_for]
+    given: dict[str, list[str]] = {name: [] for name in names or every}
     for name in given:
         get_method(name)
     for text in assignments:

@@ -12,12 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from osp_jax import statistics_files
-from osp_jax.comparison.cell import Original, attempt, audit, harm, timed_answer, validation_score
+from osp_jax.comparison.cell import Answer, Original, attempt, audit, harm, timed_answer, validation_score
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
 from osp_jax.data.sources import Dataset
+from osp_jax.data.splits import per_class_sample
 from osp_jax.interop.linen import from_linen
 from osp_jax.loading import indices_of, load_workdir, record_for_report, statistics_of, stored_statistics
 from osp_jax.methods import METHODS, method_name
@@ -37,8 +39,17 @@ from osp_jax.training.loop import check_settings, train
 RETRAIN = "retrain"
 
 
-def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str, Method]) -> None:
-    """Raises `InputError` for what would fail after the originals were trained."""
+def check_comparison(
+    config: ConfigDict, dataset: Dataset, methods: Mapping[str, Method], *, named: bool = True
+) -> dict[str, Method]:
+    """The methods that can act on the network.
+
+    Args:
+      named: whether these methods were asked for. If not, those that cannot act on the network are left out.
+
+    Raises:
+      InputError: what would fail after the originals were trained.
+    """
     validated(config, Comparison)
     if config.original.data.exclude or not config.original.data.validation:
         raise InputError(
@@ -64,14 +75,25 @@ def check_comparison(config: ConfigDict, dataset: Dataset, methods: Mapping[str,
     variables = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
     model = from_linen(module, variables, **moments, class_names=dataset.class_names)
     gates = gates_of(model.apply, variables, noise_images(shape))
+    fitting = {}
     for name, method in methods.items():
         if name != RETRAIN:
             check_budget(method, _budget(config))
-        method.check(model, gates)
+        try:
+            method.check(model, gates)
+        except InputError:
+            if named:
+                raise
+        else:
+            fitting[name] = method
+    return fitting
 
 
 def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) -> Original:
-    """Trains the original of a seed in `workdir`, or goes on, or reads it where it is done."""
+    """Trains the original of a seed in `workdir`, or goes on, or reads it where it is done.
+
+    A finished workdir of `experiments.train` with the same settings, or a link to one, is read as it is.
+    """
     settings = ConfigDict(config.original.to_dict())
     settings.seed = seed
     train(settings, dataset, workdir)
@@ -80,6 +102,8 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
         statistics_files.save_statistics(workdir / "statistics", statistics_of(trained, dataset))
         close_training(workdir)
     indices, validation = indices_of(trained, dataset)
+    if config.tuning.images:
+        validation = per_class_sample(dataset.train.labels, validation, config.tuning.images, seed=0)
     return Original(
         model=trained.model,
         statistics=stored_statistics(trained, workdir),
@@ -140,25 +164,35 @@ def run_cell(
     config: ConfigDict,
     folder: Path,
     log: Path,
+    original_accuracy: float,
 ) -> dict[str, Any]:
     """A method's settings, accuracies, harm, times and images seen, or its error, whose traceback goes to `log`.
 
-    A retrained network is kept in `folder`; it is trained once, whatever `config.timing` says.
+    A retrained network is kept in `folder`; it is trained once, whatever `config.timing` says, and not at all where
+    `folder` has it already.
+
+    Args:
+      original_accuracy: of the original on the forgotten test images.
     """
     retrains = method_name(method) == RETRAIN
     if retrains:  # the yardstick has all retained images, whatever the budget of the others
         original = original._replace(budget=dict.fromkeys(original.budget))
 
-    limit = 0.0 if retrains else config.timing.limit
+    def answered() -> tuple[Answer, dict[str, Any]]:
+        if not retrains:
+            return timed_answer(original, method, request, rng, config.timing.limit)
+        if kept := _kept(original, folder, request):
+            return kept
+        result, seconds = timed_answer(original, method, request, rng, 0.0)
+        _keep(folder, request, result.model.variables)
+        return result, seconds
 
     def work() -> dict[str, Any]:
-        result, seconds = timed_answer(original, method, request, rng, limit)
-        if retrains:
-            _keep(folder, request, result.model.variables)
-        accuracies = audit(original, result.model, request.forget, config.audit.train_images)
+        result, seconds = answered()
+        found = audit(original, result.model, request.forget, config.audit, original_accuracy=original_accuracy)
         return {
-            "accuracy": accuracies,
-            "harm": harm(original, result.model, request.forget),
+            **found,
+            "harm": harm(original, result.model, request.forget) if config.audit.harm else None,
             "seconds": seconds,
             "seen": result.seen,
             "peak_bytes": result.peak_bytes,
@@ -195,15 +229,17 @@ def compare(
             cells = folder / "cells" / slug(request)
             cells.mkdir(parents=True, exist_ok=True)
             about = {"seed": seed, "request": request.name, "kind": request.kind, "forget": list(request.forget)}
-            if not (cells / "original.json").exists():
-                accuracies = audit(original, original.model, request.forget, config.audit.train_images)
-                write_piece(cells / "original.json", {**about, "method": "original", "accuracy": accuracies})
+            first = cells / "original.json"
+            if not first.exists():
+                found = audit(original, original.model, request.forget, config.audit, original_accuracy=None)
+                write_piece(first, {**about, "method": "original", **found})
+            before = records.cell(read_piece(first), first)["accuracy"]["test_forget_accuracy"]
             for name, method in chosen.items():
                 on_work(f"{name}: {request.name}")
                 path = cells / f"{name}.json"
                 if not path.exists():
                     log, key = path.with_suffix(".log"), jax.random.key(seed)
-                    result = run_cell(original, method, request, key, config, folder, log)
+                    result = run_cell(original, method, request, key, config, folder, log, before)
                     write_piece(path, {**about, "method": name, **result, "commit": commit})
 
 
@@ -218,6 +254,32 @@ def collect(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "tuning": {path.stem: records.trials(read_piece(path), path) for path in sorted(workdir.glob("tuning/*.json"))},
         "provenance": provenance(config.seed),
     }
+
+
+def _kept(original: Original, folder: Path, request: Request) -> tuple[Answer, dict[str, Any]] | None:
+    """The retrained network of `folder`, which a comparison kept or `experiments.train` made; None where there is none.
+
+    It may have another seed than the original.
+
+    Raises:
+      InputError: it was trained by another recipe, or with or without other classes.
+    """
+    workdir = folder / "retrained" / slug(request)
+    if not (workdir / "config.json").exists():
+        return None
+    trained, dataset = load_workdir(workdir), original.dataset
+    mine, its = (traverse_util.flatten_dict(one, sep=".") for one in (original.recipe, trained.record["config"]))
+    free = {"data.exclude", "data.dir", "seed"}
+    differing = [name for name in its if name not in free and json.dumps(mine.get(name)) != json.dumps(its[name])]
+    if differing or trained.model.forgotten != request.forget:
+        what = ", ".join(differing) or f"it never saw the classes {shown(trained.model.forgotten)}"
+        raise InputError(f"{workdir} is not the original's recipe without {request.name} ({what}); delete it")
+    labels = dataset.train.labels[indices_of(trained, dataset)[0]]
+    seen = {str(c): int(n) for c, n in zip(*np.unique(labels, return_counts=True), strict=True)}
+    log = workdir / "metrics.jsonl"
+    epochs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    seconds = sum(epoch["seconds"] for epoch in epochs) if epochs else None
+    return Answer(trained.model, 0.0, False, seen, None), {"cold": seconds, "warm": None, "calls": 0}
 
 
 def _keep(folder: Path, request: Request, variables: Any) -> None:

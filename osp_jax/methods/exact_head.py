@@ -9,11 +9,13 @@ It is exact for the head alone. What the frozen network learnt from the images s
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
+from osp_jax.methods.parts.options import check_options
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.ridge.network import check_ridge_head, with_head
@@ -25,7 +27,12 @@ from osp_jax.statistics import Statistics
 class ExactHead(Method):
     """The head that a fit without the forgotten classes gives."""
 
+    only_for: ClassVar[str] = "a head that was fitted in closed form"
+
     prepared: bool = True  # take the head that was solved for before the request, where there is one
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a model whose head was not fitted in closed form."""

@@ -4,7 +4,16 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from osp_jax.report.comparison_tables import TIME_UNIT, Figure, failures, kinds, settings, summarise, tables
+from osp_jax.report.comparison_tables import (
+    TIME_UNIT,
+    Figure,
+    asked_inside,
+    failures,
+    kinds,
+    settings,
+    summarise,
+    tables,
+)
 from osp_jax.report.formats import NOTHING, commit, duration, markdown_table, markdown_text
 from osp_jax.report.page import html_table
 from osp_jax.report.skeleton import PAGE
@@ -19,6 +28,14 @@ _MEANING = (
     "compiled, with its default settings where settings were tuned; warm are calls that did not compile. Extra memory "
     "is what the process needed at its peak above the start of a call."
 )
+_INSIDE = (
+    "Membership: area under the ROC curve of a classifier that tells forgotten training images from unseen images of "
+    "the class. Probe: balanced accuracy of a linear classifier of the last features. New head: accuracy on the class "
+    "of a head that is fitted anew to all classes. Their gaps are in points to the retrained network. Relearning: "
+    "steps, of 32 images each from 50 of each class, until half of the original's accuracy on the class is back; the "
+    "median, and the mean share of the retrained network's steps, 1 at most. The average gap is the mean size of the "
+    "gaps of both accuracies, membership, probe and new head."
+)
 
 
 def comparison_markdown(results: dict[str, Any]) -> str:
@@ -26,6 +43,7 @@ def comparison_markdown(results: dict[str, Any]) -> str:
     parts = [f"# {_title(results)}", markdown_text(_setup(results)), markdown_text(_MEANING)]
     for kind in kinds(results):
         parts.append(f"## {_heading(results, kind)}")
+        parts += [markdown_text(_INSIDE)] if asked_inside(results) else []
         parts += [markdown_table(rows[0], rows[1:]).rstrip() for rows in tables(results, kind)]
         parts += map(markdown_text, failures(results, kind))
     rows = settings(results)
@@ -60,6 +78,7 @@ def comparison_html(results: dict[str, Any]) -> str:
     body = [f"<header>\n<h1>{title}</h1>\n<p class=lead>{escape(_setup(results))}</p>\n</header>"]
     for number, kind in enumerate(kinds(results)):
         body.append(f"<section>\n<h2>{escape(_heading(results, kind))}</h2>\n<p>{escape(_MEANING)}</p>")
+        body += [f"<p>{escape(_INSIDE)}</p>"] if asked_inside(results) else []
         drawn = "".join(f"<div>{figure}</div>\n" for figure in _figures(results, kind, number))
         body += [f"<figure>\n<div class=panels>\n{drawn}</div>\n</figure>", *map(html_table, tables(results, kind))]
         body += [f"<p>{escape(sentence)}</p>" for sentence in failures(results, kind)] + ["</section>"]
@@ -113,8 +132,13 @@ def _setup(results: dict[str, Any]) -> str:
     original = results["config"]["original"]
     return (
         f"{results['model']['parameters']:,} parameters, trained for {original['training']['epochs']} epochs; "
-        f"{results['dataset']['num_test']:,} test images; {results['provenance']['device']}."
+        f"test images: {_test_images(results)}; {results['provenance']['device']}."
     )
+
+
+def _test_images(results: dict[str, Any]) -> str:
+    some = results["config"]["audit"].get("test_images")
+    return f"all of the forgotten class, {some} of each other class" if some else f"{results['dataset']['num_test']:,}"
 
 
 def _tuning(results: dict[str, Any]) -> str:
@@ -122,7 +146,8 @@ def _tuning(results: dict[str, Any]) -> str:
     return (
         f"Up to {tuning['trials']} settings were tried for each method, its defaults first, on the first "
         f"{tuning['requests']} request(s) and the first seed. The score is retained accuracy times one minus forget "
-        f"accuracy on the {validation:.0%} of the training images that no training saw; test images had no part in it."
+        f"accuracy on {tuning.get('images') or 'all'} of the {validation:.0%} of the training images that no training "
+        "saw; test images had no part in it."
     )
 
 

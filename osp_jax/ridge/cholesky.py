@@ -42,9 +42,8 @@ def downdated(lower: np.ndarray, rows: np.ndarray) -> np.ndarray:
         one = scipy.linalg.cholesky(np.eye(len(square)) - inner @ inner.T, lower=True, check_finite=False)
         two = scipy.linalg.cholesky(np.eye(count) - inner.T @ inner, lower=True, check_finite=False)
         columns, left = lower[below, block], rest[below]
-        lower[block, block] = square @ one
-        lower[below, block] = _behind(columns - left @ inner.T, one)
-        rest[below] = _behind(left - columns @ inner, two)
+        columns, left = _behind(columns - left @ inner.T, one), _behind(left - columns @ inner, two)
+        lower[block, block], lower[below, block], rest[below] = square @ one, columns, left
     return lower
 
 

@@ -150,5 +150,5 @@ def check_ridge_head(model: Model) -> None:
         raise InputError(
             "exact-head needs a head that was fitted in closed form on a frozen network; fit one with "
             "experiments.train --config.training.head=ridge --config.training.start_from=WORKDIR, or take another "
-            "method, as osp-fit"
+            "method"
         )

@@ -264,6 +264,7 @@ class Cell(Record):
     seconds: dict[str, float | None] = Field({}, description="seconds by what took them")
     seen: dict[str, Count] = Field({}, description="numbers of images by class")
     peak_bytes: float | None = None
+    measures: dict[str, Any] = Field({}, description="the measures of the audit")
     harm: Harm | None = Field(None, description="what the request costs, or null")
 
 

@@ -176,10 +176,15 @@ class Budget(Section):
 class Tuning(Section):
     trials: int = Field(3, ge=1, le=10**6)
     requests: int = Field(1, ge=1, le=10**6)
+    images: int = Field(0, ge=0, le=10**9)
 
 
 class Audit(Section):
     train_images: int = Field(10_000, ge=1, le=10**9)
+    test_images: int = Field(0, ge=0, le=10**9)
+    questions: bool = False
+    relearning_steps: int = Field(25, ge=1, le=10**6)
+    harm: bool = True
 
 
 class Timing(Section):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
+from ml_collections import ConfigDict
 
 from configs.benchmark import default
 from osp_jax.comparison.cell import attempt
@@ -22,6 +23,7 @@ from osp_jax.report.comparison import comparison_html, comparison_markdown, comp
 from osp_jax.report.comparison_tables import summarise
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.integrity import read_piece, write_piece
+from osp_jax.training.loop import train
 from osp_jax.trees import edited
 
 
@@ -168,6 +170,13 @@ def test_data_without_test_images_of_their_own_are_refused(config, dataset, meth
         check_comparison(config, held_out, methods)
 
 
+def test_a_method_that_cannot_act_on_the_network_is_refused_by_name_and_left_out_of_all(config, dataset):
+    methods = parse_methods(["osp", "exact-head"], [])
+    with pytest.raises(InputError, match="ridge"):
+        check_comparison(config, dataset, methods)
+    assert list(check_comparison(config, dataset, methods, named=False)) == ["osp"]
+
+
 def test_trials_of_options_that_were_renamed_since_are_refused(tmp_path):
     old = {"gap" if name == "margin" else name: value for name, value in dataclasses.asdict(OspFit()).items()}
     write_piece(tmp_path / "osp-fit.json", [{"options": old, "score": 0.5}])
@@ -197,6 +206,44 @@ def test_retraining_as_a_method_is_kept_and_never_saw_the_class(config, dataset,
     assert jax.tree.structure(kept.model.variables) == jax.tree.structure(original.model.variables)
     assert kept.model.forgotten == (3,)
     assert kept.record["config"]["data"]["exclude"] == "3"
+
+
+def test_a_retrained_network_that_is_there_is_read_and_one_of_another_recipe_is_refused(
+    config, dataset, methods, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(METHODS["retrain"], "unlearn", lambda *a, **k: pytest.fail("trained again"))
+    only, folder = {"retrain": methods["retrain"]}, tmp_path / "comparison" / "seed0"
+    recipe, elsewhere = ConfigDict(config.original.to_dict()), tmp_path / "elsewhere"
+    train(recipe, dataset, elsewhere / "original")
+    recipe.data.exclude, recipe.seed = "3", 5
+    train(recipe, dataset, elsewhere / "without_3")
+    (folder / "retrained").mkdir(parents=True)
+    (folder / "original").symlink_to(elsewhere / "original")
+    (folder / "retrained" / "3").symlink_to(elsewhere / "without_3")
+    (folder / "retrained" / "4").symlink_to(elsewhere / "without_3")
+    _, results = run(config, dataset, tmp_path / "comparison", only, ["3", "4"])
+    read, refused = (c for c in results["cells"] if c["method"] == "retrain")
+    assert read["accuracy"]["test_forget_accuracy"] == 0
+    assert read["seconds"]["cold"] > 0
+    assert "3" not in read["seen"]
+    assert "never saw the classes" in refused["error"]
+
+
+def test_models_are_asked_what_they_still_know_where_the_config_says_so(config, dataset, methods, tmp_path):
+    config.audit.update(questions=True, train_images=60, test_images=10, relearning_steps=4, harm=False)
+    config.tuning.images = 50
+    only = {name: methods[name] for name in ("logit-mask", "shrink-head")}
+    _, results = run(config, dataset, tmp_path, only, ["3"])
+    cells = {c["method"]: c for c in results["cells"]}
+    assert cells["logit-mask"]["harm"] is None
+    probes = {name: cell["measures"]["inside"]["linear_probe"] for name, cell in cells.items()}
+    assert probes["logit-mask"]["value"] == probes["original"]["value"]  # it hides the answer alone
+    assert probes["original"]["n"] == sum(dataset.test.labels == 3) + 9 * 10
+    assert cells["original"]["measures"]["relearning"]["steps_to_half"]["value"] == 0
+    assert cells["logit-mask"]["measures"]["relearning"]["steps_to_half"]["never"] == 4
+    assert "logistic_auc" in cells["original"]["measures"]["membership"]
+    assert "New head" in comparison_markdown(results)
+    assert "New head" in comparison_html(results)
 
 
 def test_the_summary_is_over_requests_and_seeds_of_a_kind():

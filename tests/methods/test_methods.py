@@ -19,7 +19,7 @@ from osp_jax.runtime.errors import InputError
 from osp_jax.trees import changed_paths
 from tests.methods.conftest import request_of
 
-WITHOUT_IMAGES = [name for name in METHODS if not get_method(name).sees]
+WITHOUT_IMAGES = [name for name in METHODS if not (get_method(name).sees or get_method(name).only_for)]
 
 
 @pytest.mark.parametrize("name", WITHOUT_IMAGES)

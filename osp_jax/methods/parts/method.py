@@ -24,6 +24,7 @@ class Method:
       sees: which training images it needs, of 'retain' and 'forget'.
       search: by the name of a setting, the values that a comparison may try for it.
       trains: whether it needs `model.train_apply`.
+      only_for: the kind of model that it needs; a comparison of all methods leaves it out.
       starts_over: whether it needs `model.init`.
     """
 
@@ -31,6 +32,7 @@ class Method:
     search: ClassVar[Mapping[str, Sequence[Any]]] = {}
     trains: ClassVar[bool] = False
     starts_over: ClassVar[bool] = False
+    only_for: ClassVar[str] = ""
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` where the method cannot act on the network; `model.variables` may hold shapes."""

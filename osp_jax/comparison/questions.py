@@ -1,0 +1,108 @@
+"""What a comparison asks of every model: its accuracies, and whether it still knows the class inside.
+
+The questions are those of `osp_jax.audit`, on fewer images and with fewer steps, so that hundreds of models can be
+asked. An answer means something only beside that of the retrained model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from osp_jax.audit.accuracy import accuracy_report
+from osp_jax.audit.measure import PARTS, Measure, no_value
+from osp_jax.audit.membership import NOT_FINITE, membership, usable
+from osp_jax.audit.probes import new_head, probes
+from osp_jax.audit.relearn import Settings, relearning
+from osp_jax.audit.subject import Images, Look, Subject, look_at, stages_of
+from osp_jax.data.sources import Dataset
+from osp_jax.data.splits import per_class_sample
+
+# Names of measures by question.
+ATTACK = "logistic_auc"
+PROBE = "linear_probe"
+HEAD = "new_head_forget_accuracy"
+STEPS = "steps_to_half"
+
+_COUNT = 50  # training images of each class that the class is learnt again from
+_BATCH = 32
+_WATCHED = 150  # forgotten test images on which relearning is watched
+_HALF = 0.5
+
+
+def images_asked(
+    dataset: Dataset, train: np.ndarray, forget: tuple[int, ...], *, test_images: int, train_images: int
+) -> Images:
+    """The images that every model is asked about.
+
+    Args:
+      train: indices int32 `(n,)` of the images that the original was trained on.
+      forget: class numbers; all their test images are asked about.
+      test_images: of each other class; 0: all.
+      train_images: of either side, about; the same number of each class.
+    """
+    parts = {}
+    for name, split, indices in (
+        ("train", dataset.train, train),
+        ("test", dataset.test, np.arange(len(dataset.test.labels), dtype=np.int32)),
+    ):
+        gone = np.isin(split.labels[indices], list(forget))
+        for side, chosen in (("forget", indices[gone]), ("retain", indices[~gone])):
+            most = train_images if name == "train" else test_images * len(np.unique(split.labels[chosen]))
+            whole = name == "test" and (side == "forget" or not test_images)
+            parts[f"{name}_{side}"] = chosen if whole else per_class_sample(split.labels, chosen, most, seed=0)
+    return Images(dataset, forget, train, parts)
+
+
+def looks_of(subject: Subject, images: Images) -> dict[str, Look]:
+    """What a model makes of each part of `images`; the parts of a split are looked at together."""
+    looks = {}
+    for name, split in (("train", images.dataset.train), ("test", images.dataset.test)):
+        sides = [f"{name}_{side}" for side in ("forget", "retain")]
+        found = look_at(subject, split, np.concatenate([images.parts[side] for side in sides]))
+        first = len(images.parts[sides[0]])
+        for side, rows in zip(sides, (slice(first), slice(first, None)), strict=True):
+            features = {stage: values[rows] for stage, values in found.features.items()}
+            looks[side] = Look(found.logits[rows], found.labels[rows], features)
+    return looks
+
+
+def accuracies(looks: Mapping[str, Look], forget: tuple[int, ...]) -> dict[str, Any]:
+    """`accuracy_report` of the looked at images, without the confusion matrix."""
+    splits = []
+    for name in ("train", "test"):
+        sides = [looks[f"{name}_{side}"] for side in ("forget", "retain")]
+        splits.append(tuple(np.concatenate([getattr(side, what) for side in sides]) for what in ("logits", "labels")))
+    report = accuracy_report(*splits, forget)
+    del report["confusion"], report["measures"]
+    return report
+
+
+def measures(
+    subject: Subject, looks: Mapping[str, Look], images: Images, *, original_accuracy: float, steps: int
+) -> dict[str, dict[str, Measure]]:
+    """Membership, probe, new head and relearning of one model, by question and name, JSON-ready.
+
+    Args:
+      original_accuracy: of the original on the forgotten test images; half of it is the goal of relearning.
+      steps: of relearning, at most.
+    """
+    last = stages_of(subject.model, images.dataset.image_shape).features
+    finite = all(usable(look.logits).all() and np.isfinite(look.features[last]).all() for look in looks.values())
+    answers = {part: (look.logits, look.labels) for part, look in looks.items()}
+    attacks, _ = membership(answers)
+    if finite:
+        inside = {PROBE: probes(looks, [last])[f"linear_{last}"], **new_head(looks, last)}
+    else:
+        inside = {name: no_value(NOT_FINITE, leak="high") for name in (PROBE, HEAD)}
+    watched = images._replace(parts={"test_forget": images.parts["test_forget"][:_WATCHED]})
+    settings = Settings(counts=(_COUNT,), layers=("all_layers",), steps=steps, batch_size=_BATCH)
+    again, curves = relearning(subject, watched, original_accuracy, settings, until=_HALF)
+    name = f"all_layers_{_COUNT}_images"
+    found = {
+        "membership": attacks,
+        "inside": inside,
+        "relearning": {STEPS: again[f"{name}_to_50_percent"]},
+    }
+    kept = {q: {n: {k: v for k, v in m.items() if k != PARTS} for n, m in named.items()} for q, named in found.items()}
+    return {**kept, "curve": curves[name]}
