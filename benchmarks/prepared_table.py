@@ -47,6 +47,7 @@ def set_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
         keys = dict.fromkeys((row["method"], len(row["forget"])) for row in results["sets"])
         for method, size in keys:
             sets = [row for row in results["sets"] if (row["method"], len(row["forget"])) == (method, size)]
+            sets = list({tuple(row["forget"]): row for row in sets}.values())
             table += [
                 [results["network"], method, f"{len(sets)} of {size}", words, *_figures(sets, request)]
                 for request, words in _REQUESTS.items()
@@ -65,7 +66,7 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     commands = dict.fromkeys(row["command"] for results in found for row in results["rows"] if "command" in row)
     devices = " and ".join(dict.fromkeys(results["provenance"]["device"] for results in found))
     return (
-        f"On {devices}, which trained networks at the same time. {about}. "
+        f"On {devices}. {about}. "
         f"By {', '.join(f'`{command}`' for command in commands)}.\n\n"
         f"{markdown_table(HEADER, rows(found))}\n\n"
         "Sets of two and three classes, drawn by a seed, on the test images; changes in points against the original. "
