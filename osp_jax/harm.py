@@ -224,12 +224,18 @@ class StoredFeatures(NamedTuple):
     source: str
 
 
-def stored_features(before: Model, after: Model, statistics: Statistics | None) -> StoredFeatures | None:
-    """What the head reads of stored images, in both models; None where what is stored does not show the change."""
+def stored_features(
+    before: Model, after: Model, statistics: Statistics | None, most: int | None = None
+) -> StoredFeatures | None:
+    """What the head reads of stored images, in both models; None where what is stored does not show the change.
+
+    Args:
+      most: of how many images that are stored up to the last kernels, a random draw; None: of all.
+    """
     changed = differing_paths(before.variables, [after.variables])
     # Masks keep the statistics of the network as it was before them, whose features are not those of this one.
     stored = None if before.forgotten else statistics
-    return _kept_features(before, after, changed, stored) or _features_of_inputs(before, after, changed, stored)
+    return _kept_features(before, after, changed, stored) or _features_of_inputs(before, after, changed, stored, most)
 
 
 def harm_of_features(
@@ -265,12 +271,13 @@ def _kept_features(
 
 
 def _features_of_inputs(
-    before: Model, after: Model, changed: Collection[str], statistics: Statistics | None
+    before: Model, after: Model, changed: Collection[str], statistics: Statistics | None, most: int | None
 ) -> StoredFeatures | None:
     """From the stored inputs of the last kernels; None where the change reaches further, or nothing is stored."""
     if statistics is None or not statistics.tail or not statistics.image_shape:
         return None
-    count, head = len(statistics.tail[0]), statistics.gates.head
+    # The sample is in random order.
+    count, head = min(len(statistics.tail[0]), most or len(statistics.tail[0])), statistics.gates.head
     batch = min(_BATCH, count)
     late, reached = _late(before, batch, statistics.image_shape)
     if not set(changed) <= {*head_leaves(head), *reached}:
@@ -281,7 +288,8 @@ def _features_of_inputs(
         parts = [late(model.variables, [values[chosen] for values in statistics.tail]) for chosen in rows]
         return np.concatenate(parts)[:count]
 
-    return StoredFeatures(features(before), features(after), np.asarray(statistics.labels[:count]), "cached inputs")
+    old = np.asarray(statistics.features[:count], np.float32)  # of the first of the sample there are inputs, too
+    return StoredFeatures(old, features(after), np.asarray(statistics.labels[:count]), "cached inputs")
 
 
 def _from_images(

@@ -27,6 +27,7 @@ from osp_jax.trees import edited, leaves_by_path
 # Against a change of the head, over the sum of the squares of a feature. Chosen from 0.001 to 1 on a held-out half of
 # stored features: the largest leaves least of the classes, and the head nearest to that of the joint request.
 _RIDGE = 1.0
+_MOST = 1500  # images whose last kernels are computed anew, where these change
 
 
 def answer_set(
@@ -43,7 +44,7 @@ def answer_set(
     """
     check_prepared(prepared, model, forget)
     after = composed(prepared, model, forget)
-    found = stored_features(model, after, statistics)
+    found = stored_features(model, after, statistics, _MOST)
     if found is None:
         return None
     new = repaired(model, after, forget, found, statistics.gates.head)
