@@ -124,10 +124,13 @@ def with_ridge_head(
 
 
 def draw_random_features(width: int, count: int, seed: int) -> RandomFeatures:
-    """Directions of normal noise for features of size about 1, and biases uniform in -1..1."""
-    rng = np.random.default_rng([seed, 7])
-    kernel = rng.normal(size=(width, count)) / np.sqrt(max(width, 1))
-    return RandomFeatures(kernel.astype(np.float32), rng.uniform(-1, 1, count).astype(np.float32))
+    """Directions of normal noise for features of size about 1, and biases uniform in -1..1.
+
+    The first of many are those of a smaller `count`.
+    """
+    directions, shifts = (np.random.default_rng([seed, purpose]) for purpose in (7, 8))
+    kernel = directions.normal(size=(count, width)).T / np.sqrt(max(width, 1))
+    return RandomFeatures(kernel.astype(np.float32), shifts.uniform(-1, 1, count).astype(np.float32))
 
 
 def random_features_of(variables: Mapping[str, Any]) -> RandomFeatures:
