@@ -95,6 +95,7 @@ def main() -> None:
         start = time.perf_counter()
         result[name] = part()
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+        result |= summary(result)
         if flags.json is not None:
             flags.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(flags.json, result)
@@ -528,6 +529,28 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
 def _solved(moments: HeadMoments, packed: np.ndarray, targets: np.ndarray) -> np.ndarray:
     lower, _ = scipy.linalg.lapack.dtpttr(len(targets), packed, uplo="L")
     return cholesky.solved(cholesky.factor(lower, moments.ridge), targets)
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """What other tables read: `gaps` by class and measure, the U-LiRA that strays most from 0.5, seconds, accuracies."""
+    found: dict[str, Any] = {}
+    if "audit" in result:
+        found["gaps"] = {
+            f"class {audit['class']}, {gap['measure']}": {
+                "value": gap["gap"],
+                "ci95": gap["gap_ci95"] or [gap["gap"]] * 2,
+            }
+            for audit in result["audit"]
+            for gap in audit["gaps"]
+            if gap["gap"] is not None
+        }
+    if "u_lira" in result:
+        areas = [request["u_lira_auc"] for request in result["u_lira"]]
+        found["u_lira_auc"] = max(areas, key=lambda area: abs(area["value"] - 0.5))
+    if "seconds" in result:
+        found["warm_seconds"] = result["seconds"]["class"]["wall"]
+        found["warm_seconds_prepared"] = result["seconds"]["class_prepared"]["wall"]
+    return found
 
 
 def show(result: dict[str, Any]) -> None:

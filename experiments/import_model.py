@@ -46,6 +46,9 @@ _VALIDATION = flags.DEFINE_float(
 )
 _EXCLUDE = flags.DEFINE_string("exclude", "", "classes that the network was not trained on, by number or name")
 _RECIPE = flags.DEFINE_string("recipe", None, "a config file with the settings of the training, for methods that train")
+_BACKBONE = flags.DEFINE_bool(
+    "backbone", False, "only fit heads on it (config.training.start_from): any network, and no statistics"
+)
 _WORKDIR = cli.folder_flag("workdir", "where the model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace an imported model in --workdir")
 
@@ -66,6 +69,7 @@ def main() -> None:
     from osp_jax.interop.weight_files import read_weights
     from osp_jax.loading import TrainedModel, indices_of, statistics_of
     from osp_jax.program.gates import gates_of, noise_images
+    from osp_jax.program.stages import find_stages
     from osp_jax.runtime.overwriting import check_import
     from osp_jax.runtime.provenance import provenance
     from osp_jax.runtime.workdir import check_writable, replacing, write_json
@@ -87,7 +91,10 @@ def main() -> None:
     check_settings(config, shape)
     given = {"mean": mean, "std": std, "class_names": names, "forgotten": parse_classes(_EXCLUDE.value, names)}
     model, keys = import_network(network, weights, shape, where=str(path), **given)
-    gates_of(model.apply, model.variables, noise_images(shape))  # a network that nothing can act on is told now
+    if _BACKBONE.value:
+        find_stages(model.apply, model.variables, shape)
+    else:
+        gates_of(model.apply, model.variables, noise_images(shape))  # a network that nothing can act on is told now
 
     record = {
         "config": config.to_dict(),
@@ -100,16 +107,19 @@ def main() -> None:
     found = first_look(model, dataset.test, np.flatnonzero(~np.isin(dataset.test.labels, model.forgotten)))
     if found.warning:
         print(f"warning: test accuracy is {found.accuracy:.1%}; {found.warning}", file=sys.stderr)
-    start = time.perf_counter()
-    statistics = jax.block_until_ready(statistics_of(trained, dataset))
-    print(f"class statistics of {len(train):,} images in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    statistics = None
+    if not _BACKBONE.value:
+        start = time.perf_counter()
+        statistics = jax.block_until_ready(statistics_of(trained, dataset))
+        print(f"class statistics of {len(train):,} images in {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((model.variables, statistics)))
     check_writable(workdir.resolve().parent, 2 * size + sum(array.nbytes for array in weights.arrays.values()))
     with replacing(workdir, before=lambda: check_import(workdir, (path, source.file), _OVERWRITE.value)) as folder:
         write_json(folder / "config.json", record)
         save_variables(folder, model.variables)
-        save_statistics(folder / "statistics", statistics)
+        if statistics is not None:
+            save_statistics(folder / "statistics", statistics)
         keep_weights(path, folder)
     print(f"imported: {workdir}; test accuracy {found.accuracy:.2%} of {found.images:,} images")
 

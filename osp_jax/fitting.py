@@ -1,7 +1,7 @@
 """Fits a head in closed form on the network of another workdir, which stays as it is, and writes a workdir of it."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +13,20 @@ from ml_collections import ConfigDict
 from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
 from osp_jax.data.dataset import Dataset, describe_dataset
+from osp_jax.data.given import split_of
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
+from osp_jax.interop.checks import checked_classes
 from osp_jax.interop.stored_network import keep_stored_weights
 from osp_jax.loading import TrainedModel, load_workdir, with_backbone
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates, gates_of, noise_images
 from osp_jax.ridge.files import FOLDER, save_moments
 from osp_jax.ridge.moments import Features, HeadMoments, class_moments
-from osp_jax.ridge.network import check_ridge_head, random_features_of, with_head
-from osp_jax.runtime.errors import InputError
+from osp_jax.ridge.network import check_ridge_head, random_features_of, with_head, with_ridge_head
+from osp_jax.runtime.errors import InputError, shown
 from osp_jax.runtime.provenance import provenance
-from osp_jax.runtime.settings import validated
+from osp_jax.runtime.settings import Experiment, check, validated
 from osp_jax.runtime.workdir import check_writable, read_json, replacing, write_json
 from osp_jax.statistics import ClassStatistics, Statistics, increment, layer_statistics, no_images
 from osp_jax.statistics_files import save_statistics
@@ -86,6 +88,57 @@ def fit_workdir(config: ConfigDict, dataset: Dataset, workdir: Path) -> str:
         if backbone.record.get("network"):
             keep_stored_weights(start, folder)
     return note
+
+
+def fit_head(
+    backbone: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    stages: int = 6,
+    flip: bool = True,
+    random_features: int = 0,
+    ridge: float = 1.0,
+    scale: float = 10.0,
+    keep_features: bool = True,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Fitted:
+    """Fits a linear head in closed form on the features of a network, which stays as it is.
+
+        fitted = osp_jax.fit_head(backbone, images, labels, class_names=names)
+        result = osp_jax.unlearn(fitted.model, ["cat"], "exact-head", statistics=fitted.statistics)
+
+    Args:
+      backbone: any `Model`, of any classes; images are normalised by its `mean` and `std`.
+      images: uint8 `(n, h, w, c)`. labels: int `(n,)`.
+      class_names: of the head, by class number.
+      stages: the features are the means and maxima of the channels of so many last stages.
+      flip: they are averaged over an image and its mirror image.
+      random_features: random ReLU features beside them, drawn by `seed`.
+      ridge: on the squares of the weights, against the sum over all images.
+      scale: of the logits; targets are this for the class of an image and 0 for others.
+      keep_features: of each image, so that `forget_images` can forget it.
+      batch_size: images that go through the network together.
+
+    Raises:
+      InputError: images, labels or settings of another type, shape or range, or a network with fewer stages.
+    """
+    if not isinstance(backbone, Model):
+        raise InputError(
+            f"backbone is {shown(backbone)}; give a Model, as from_torch, from_linen or from_nnx return it"
+        )
+    given = {"stages": stages, "flip": flip, "random_features": random_features, "ridge": ridge, "scale": scale}
+    given |= {"keep_features": keep_features}
+    check({"head": given, "seed": seed, "statistics": {"batch_size": batch_size}}, Experiment, "")
+    names = checked_classes(class_names)
+    split = split_of(images, labels, len(names))
+    shape, indices = split.images.shape[1:], np.arange(len(split.labels))
+    options = {name: given[name] for name in ("stages", "flip", "random_features")}
+    model = with_ridge_head(backbone, shape, names, seed=seed, **options)
+    values = network_features(model, split, indices, batch_size)
+    return fit_features(model, values, split.labels, indices, shape, given, seed=seed)
 
 
 def network_features(model: Model, split: Split, indices: np.ndarray, batch_size: int) -> np.ndarray:
