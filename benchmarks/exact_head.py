@@ -532,7 +532,7 @@ def _solved(moments: HeadMoments, packed: np.ndarray, targets: np.ndarray) -> np
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What other tables read: `gaps` by class and measure, the U-LiRA that strays most from 0.5, seconds, accuracies."""
+    """What other tables read: `gaps` by class and measure, the U-LiRA that strays most from 0.5, and seconds."""
     found: dict[str, Any] = {}
     if "audit" in result:
         found["gaps"] = {

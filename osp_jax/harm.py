@@ -234,7 +234,9 @@ def stored_features(
     """
     changed = differing_paths(before.variables, [after.variables])
     # Masks keep the statistics of the network as it was before them, whose features are not those of this one.
-    stored = None if before.forgotten else statistics
+    # A head on a frozen network has the same features whatever was forgotten.
+    frozen = statistics is not None and statistics.head is not None
+    stored = None if before.forgotten and not frozen else statistics
     return _kept_features(before, after, changed, stored) or _features_of_inputs(before, after, changed, stored, most)
 
 
