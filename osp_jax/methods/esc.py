@@ -39,7 +39,7 @@ class Esc(Method):
     """Projects the main directions of the forgotten images' features out in front of the head."""
 
     sees: ClassVar[tuple[str, ...]] = ("forget",)
-    search: ClassVar[Mapping[str, Sequence[Any]]] = {"percent": (0.2, 0.5, 1.5, 3.0, 6.0, 12.0)}
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {"percent": (0.2, 0.5, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)}
 
     percent: float = 1.5  # unlearn.py: --p, of the features, rounded down; here at least one direction (ours)
     augment: bool = True  # unlearn.py: the loader of the training images, with its transforms

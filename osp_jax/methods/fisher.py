@@ -43,7 +43,7 @@ class Fisher(Method):
     """Noise on every parameter, the larger the less the retained images need it."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain",)
-    search: ClassVar[Mapping[str, Any]] = {"alpha": (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)}
+    search: ClassVar[Mapping[str, Any]] = {"alpha": (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)}
 
     # authors' Forgetting.ipynb (it tries 1e-8 to 1e-5); the 0.2 that Unlearn-Sparse has as default leaves only noise
     alpha: float = 1e-6
