@@ -14,7 +14,7 @@ The halves are sums of chunks of images, so that all shadow heads together cost 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ from osp_jax.ridge.network import draw_random_features, with_ridge_head
 from osp_jax.runtime.arguments import path, whole
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.provenance import provenance
-from osp_jax.runtime.workdir import write_json
+from osp_jax.runtime.workdir import read_json, write_json
 
 STAGES = (4, 8, 12)
 RANDOM = (0, 1024)
@@ -77,29 +77,40 @@ def main() -> None:
     dataset = load_dataset(flags.data, flags.data_dir)
     bare = backbone(flags.network, flags.models, dataset)
     seen = pooled(bare, dataset, flags.features / f"{flags.network}_on_{flags.data}", flags.batch_size)
-    result: dict[str, Any] = {"network": flags.network, "dataset": dataset.variant, "provenance": provenance(0)}
+    keep = partial(_keep, flags.json)
+    result: dict[str, Any] = {"network": flags.network, "dataset": dataset.variant}
     result |= {"train_images": len(seen.train), "test_images": len(seen.test)}
-    chosen, result["selection"] = select(seen)
-    result["settings"] = chosen | {"scale": SCALE, "flip": True}
-    print(result["settings"], flush=True)
+    result |= _kept(flags.json, result) | {"provenance": provenance(0)}
+    if "selection" not in result:
+        keep(result, selection=select(seen))
+    chosen = choice(result["selection"])
     head = fitted(bare, dataset, seen, chosen)
-    result |= about(head, seen)
-    print({name: result[name] for name in ("features", "test_accuracy", "bytes_a_class")}, flush=True)
-    for name, part in (
-        ("classes", partial(each_class, head, seen)),
-        ("seconds", partial(timed, head, seen)),
-        ("removals", partial(hundred_removals, head, seen)),
-        ("audit", partial(audited, head, seen)),
-        ("u_lira", partial(shadowed, head, seen, flags.shadows)),
-    ):
-        start = time.perf_counter()
-        result[name] = part()
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        result |= summary(result)
-        if flags.json is not None:
-            flags.json.parent.mkdir(parents=True, exist_ok=True)
-            write_json(flags.json, result)
+    keep(result, settings=chosen | {"scale": SCALE, "flip": True}, **about(head, seen))
+    print({name: result[name] for name in ("settings", "features", "test_accuracy", "bytes_a_class")}, flush=True)
+    parts = {"classes": each_class, "seconds": timed, "removals": hundred_removals, "audit": audited}
+    for name, part in parts.items():
+        if name not in result:
+            start = time.perf_counter()
+            keep(result, **{name: part(head, seen)})
+            print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    for row in shadowed(head, seen, flags.shadows, [row["request"] for row in result.get("u_lira", ())]):
+        print(row, flush=True)
+        keep(result, u_lira=[*result.get("u_lira", ()), row])
     show(result)
+
+
+def _kept(file: Path | None, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What an interrupted measurement of the same network and images has finished."""
+    found = read_json(file) if file is not None and file.exists() else {}
+    return found if all(found.get(name) == value for name, value in wanted.items()) else {}
+
+
+def _keep(file: Path | None, result: dict[str, Any], **found: Any) -> None:
+    result |= found
+    result |= summary(result)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, result)
 
 
 # Features
@@ -180,11 +191,8 @@ def _all_stages(bare: Model, dataset: Dataset) -> Sequence[Any]:
 # Selection and fit
 
 
-def select(seen: Seen) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(the settings with the fewest features within `NEAR` of the best accuracy on held-out images, figures of all).
-
-    Both sides are training images.
-    """
+def select(seen: Seen) -> list[dict[str, Any]]:
+    """The accuracies of heads on held-out images, by settings. Both sides are training images."""
     fit, held = hold_out(seen.train_labels, 0.1, seed=0)
     fit, tried = np.random.default_rng(0).permutation(fit)[:SELECTED_ON], []
     for stages in sorted({min(number, len(seen.widths)) for number in STAGES}):
@@ -203,10 +211,15 @@ def select(seen: Seen) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 tried.append({"stages": stages, "random_features": count, "ridge": ridge, "features": len(chosen) - 1})
                 tried[-1]["accuracy"] = right
                 print(tried[-1], flush=True)
+    return tried
+
+
+def choice(tried: list[dict[str, Any]]) -> dict[str, Any]:
+    """The settings with the fewest features within `NEAR` of the best accuracy."""
     best = max(one["accuracy"] for one in tried)
     near = [one for one in tried if one["accuracy"] >= best - NEAR]
     least = min(near, key=lambda one: (one["features"], -one["accuracy"]))
-    return {name: least[name] for name in ("stages", "random_features", "ridge")}, tried
+    return {name: least[name] for name in ("stages", "random_features", "ridge")}
 
 
 def fitted(bare: Model, dataset: Dataset, seen: Seen, chosen: dict[str, Any]) -> Fitted:
@@ -428,26 +441,39 @@ def relearned(moments: HeadMoments, weights: np.ndarray, parts: dict[str, Any], 
 # Shadow heads
 
 
-def shadowed(head: Fitted, seen: Seen, number: int) -> list[dict[str, Any]]:
-    """U-LiRA over heads on random halves of the images, for requests of a class and of a set of images."""
+class Halves(NamedTuple):
+    """Shadow heads: chunks of images, which of them each head sees `(heads, chunks)`, and the heads `(heads, m, k)`."""
+
+    chunks: list[np.ndarray]
+    seen: np.ndarray
+    packed: np.ndarray
+    targets: np.ndarray
+    heads: np.ndarray
+
+
+def shadowed(head: Fitted, seen: Seen, number: int, done: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """U-LiRA over heads on random halves of the images, for requests of a class and of a set of images.
+
+    Args:
+      done: requests to leave out.
+    """
     moments = head.statistics.head
     of = seen.last_of(moments)
     draw = np.random.default_rng(2)
     chunks = np.array_split(draw.permutation(len(of.train)), CHUNKS)
-    halves = np.array([draw.permutation(CHUNKS) < CHUNKS // 2 for _ in range(number)])
-    whole_moments = _halves(_chunk_moments(moments, of, chunks), halves)
-    requests = [(f"class {gone}", of.train_labels == gone, gone) for gone in _asked(moments)]
+    sides = np.array([draw.permutation(CHUNKS) < CHUNKS // 2 for _ in range(number)])
     images = np.zeros(len(of.train), bool)
     images[draw.permutation(len(of.train))[: len(of.train) // 50]] = True
-    requests.append((f"{images.sum()} images", images, None))
-    found = []
-    for name, gone, number in requests:
-        found.append(
-            {"request": name, "shadows": len(halves)}
-            | _u_lira(moments, of, chunks, halves, whole_moments, gone, number)
-        )
-        print(found[-1], flush=True)
-    return found
+    requests = [(f"class {gone}", of.train_labels == gone, gone) for gone in _asked(moments)]
+    requests = [(f"{images.sum()} images", images, None), *requests]
+    requests = [request for request in requests if request[0] not in done]
+    if not requests:
+        return
+    sums = _halves(_chunk_moments(moments, of, chunks), sides)
+    heads = np.stack([_solved(moments, *both) for both in zip(*sums, strict=True)])
+    halves = Halves(chunks, sides, *sums, heads)
+    for name, gone, label in requests:
+        yield {"request": name, "shadows": number} | _u_lira(moments, of, halves, gone, label)
 
 
 def _chunk_moments(
@@ -475,9 +501,7 @@ def _halves(found: tuple[np.ndarray, np.ndarray], halves: np.ndarray) -> tuple[n
 def _u_lira(
     moments: HeadMoments,
     seen: Seen,
-    chunks: Sequence[np.ndarray],
-    halves: np.ndarray,
-    everything: tuple[np.ndarray, np.ndarray],
+    halves: Halves,
     gone: np.ndarray,
     number: int | None,
 ) -> dict[str, Any]:
@@ -485,25 +509,21 @@ def _u_lira(
 
     `u_lira_auc_hidden` is that of heads which forgot nothing: of a class, its logit alone is left out.
     """
-    learnt = _halves(_chunk_moments(moments, seen, chunks, gone), halves)
-    never = _halves(_chunk_moments(moments, seen, chunks, ~gone), halves)
+    learnt = _halves(_chunk_moments(moments, seen, halves.chunks, gone), halves.seen)
+    never = _halves(_chunk_moments(moments, seen, halves.chunks, ~gone), halves.seen)
     asked = np.flatnonzero(gone)[:PART]
     of_chunk = np.empty(len(seen.train), int)
-    for place, chunk in enumerate(chunks):
+    for place, chunk in enumerate(halves.chunks):
         of_chunk[chunk] = place
-    keep, inputs = halves[:, of_chunk[asked]], moments.expanded(seen.train[asked])
+    keep, inputs = halves.seen[:, of_chunk[asked]], moments.expanded(seen.train[asked])
     known = np.arange(moments.num_classes) != number
     answers: dict[str, list[np.ndarray]] = {"hidden": [], "unlearned": [], "retrained": []}
     differences = []
-    for half in range(len(halves)):
-        sums = {
-            "hidden": (everything[0][half], everything[1][half]),
-            "unlearned": tuple(every[half] - gone[half] for every, gone in zip(everything, learnt, strict=True)),
-            "retrained": (never[0][half], never[1][half]),
-        }
-        heads = {name: _solved(moments, *sum_) for name, sum_ in sums.items()}
+    for half, before in enumerate(halves.heads):
+        left = halves.packed[half] - learnt[0][half], halves.targets[half] - learnt[1][half]
+        heads = {"unlearned": _solved(moments, *left), "retrained": _solved(moments, never[0][half], never[1][half])}
         differences.append(relative(heads["unlearned"][:, known], heads["retrained"][:, known]))
-        for name, weights in heads.items():
+        for name, weights in (heads | {"hidden": before}).items():
             logits = inputs @ weights
             logits[:, ~known] = -1e9
             answers[name].append(logits)
