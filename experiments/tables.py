@@ -35,6 +35,7 @@ _MISSING = "Not measured yet."
 _DOCUMENTS = (
     "README.md",
     "docs/architecture.md",
+    "docs/exact.md",
     "docs/findings.md",
     "docs/methods.md",
     "docs/performance.md",
@@ -325,6 +326,13 @@ def _prepared() -> str:
     return markdown(found) if found else _MISSING
 
 
+def _exact() -> str:
+    from benchmarks.exact_table import markdown
+
+    found = [_read(path) for path in sorted((_ROOT / "results/exact").glob("*.json"))]
+    return markdown(found) if found else _MISSING
+
+
 # Methods of the README's table; the others are in results/brought/table.md.
 _IN_SUMMARY = ("osp-fit", "logit-mask", "osp")
 _BROUGHT = {
@@ -436,6 +444,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "brought_summary": _brought_summary,
     "comparison": _comparison,
     "comparison_summary": _comparison_summary,
+    "exact": _exact,
     "targets": _targets,
     "latency": _latency,
     "method_names": _method_names,
