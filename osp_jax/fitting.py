@@ -1,5 +1,6 @@
 """Fits a head in closed form on the network of another workdir, which stays as it is, and writes a workdir of it."""
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from osp_jax.loading import TrainedModel, load_workdir, with_backbone
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates, gates_of, noise_images
 from osp_jax.ridge.files import FOLDER, save_moments
-from osp_jax.ridge.moments import Features, HeadMoments, class_moments
+from osp_jax.ridge.moments import HeadMoments, class_moments, features_of
 from osp_jax.ridge.network import check_ridge_head, random_features_of, with_head, with_ridge_head
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.runtime.provenance import provenance
@@ -176,8 +177,8 @@ def fit_features(
       sample: of images whose features the statistics keep, drawn by `seed`.
       prepare: also solve for the head without each class.
     """
-    random, order = random_features_of(model.variables), np.argsort(numbers)
-    kept = Features(numbers[order], labels[order], values[order]) if settings["keep_features"] else None
+    random = random_features_of(model.variables)
+    kept = features_of(numbers, labels, values) if settings["keep_features"] else None
     classes = class_moments(values, labels, random)
     moments = HeadMoments(classes, model.num_classes, settings["ridge"], settings["scale"], random, features=kept)
     moments = moments.with_prepared() if prepare else moments
@@ -279,7 +280,8 @@ def forget_images(model: Model, statistics: Statistics, numbers: Collection[int]
     check_ridge_head(model)
     if statistics.head is None:
         raise InputError("the statistics hold no moments of the head; take those that were fitted with it")
-    moments = statistics.head.without_images(numbers).with_prepared()
+    moments = statistics.head.without_images(numbers)
+    moments = dataclasses.replace(moments, features=moments.features.compact()).with_prepared()
     new = with_head(model, moments.head(), list(moments.classes))
     kept, sample = moments.features, len(statistics.labels)
     found = _statistics(statistics.gates, model.num_classes, kept.values, kept.labels, moments, sample, seed=0)

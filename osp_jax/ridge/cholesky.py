@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.linalg
 
-_BLOCK = 128  # columns that are changed together
+_BLOCKS = 32, 128  # columns that are changed together, for few rows and for many
 
 
 def factor(matrix: np.ndarray, ridge: float) -> np.ndarray:
@@ -35,8 +35,9 @@ def downdated(lower: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """
     lower, rest = np.array(lower, np.float64, order="F"), np.array(rows, np.float64).T
     size, count = rest.shape
-    for start in range(0, size, _BLOCK):
-        block, below = slice(start, min(start + _BLOCK, size)), slice(min(start + _BLOCK, size), size)
+    width = _BLOCKS[count > _BLOCKS[0]]
+    for start in range(0, size, width):
+        block, below = slice(start, min(start + width, size)), slice(min(start + width, size), size)
         square = lower[block, block]
         inner = scipy.linalg.solve_triangular(square, rest[block], lower=True, check_finite=False)
         one = scipy.linalg.cholesky(np.eye(len(square)) - inner @ inner.T, lower=True, check_finite=False)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
-from osp_jax.ridge.moments import Features, HeadMoments, RandomFeatures
+from osp_jax.ridge.moments import HeadMoments, RandomFeatures, features_of
 from osp_jax.runtime.distributed import is_first
 from osp_jax.runtime.errors import InputError
 
@@ -51,7 +51,7 @@ def load_moments(folder: Path, settings: Mapping[str, Any], random: RandomFeatur
     prepared = {number: _read(path, (size, num_classes)) for number, path in _numbered(folder / "prepared")}
     features = None
     if (folder / "values.npy").exists():
-        features = Features(*(_read(folder / f"{name}.npy") for name in ("numbers", "labels", "values")))
+        features = features_of(*(_read(folder / f"{name}.npy") for name in ("numbers", "labels", "values")))
     return HeadMoments(classes, num_classes, settings["ridge"], settings["scale"], random, prepared, features)
 
 

@@ -11,6 +11,7 @@ without them computes, up to the rounding of float64.
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
@@ -28,15 +29,33 @@ class Features:
     Attributes:
       numbers: of the images in the training split, int `(k,)`, increasing.
       labels: int `(k,)`.
-      values: float32 `(k, f)`, of the network alone.
+      table: float32 `(n, f)`, of the network alone, also of images that were left out since `compact`.
+      places: of the images in `table`, int `(k,)`.
     """
 
     numbers: np.ndarray
     labels: np.ndarray
-    values: np.ndarray
+    table: np.ndarray
+    places: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """float32 `(k, f)`."""
+        return self.table[self.places]
 
     def keep(self, rows: np.ndarray) -> "Features":
-        return Features(self.numbers[rows], self.labels[rows], self.values[rows])
+        """Those of the images `rows`, an index array or bool; nothing is copied."""
+        return Features(self.numbers[rows], self.labels[rows], self.table, self.places[rows])
+
+    def compact(self) -> "Features":
+        """Without the rows of images that were left out."""
+        return features_of(self.numbers, self.labels, self.values)
+
+
+def features_of(numbers: np.ndarray, labels: np.ndarray, values: np.ndarray) -> Features:
+    """`Features` of images in any order."""
+    order = np.argsort(numbers)
+    return Features(numbers[order], labels[order], values, order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +125,13 @@ class HeadMoments:
         if not gone:
             return self
         kept = {number: matrix for number, matrix in self.classes.items() if number not in gone}
-        features = self.features and self.features.keep(~np.isin(self.features.labels, sorted(gone)))
+        features = self.features and self.features.keep(~np.isin(self.features.labels, sorted(gone))).compact()
         return dataclasses.replace(self, classes=kept, features=features, prepared={})
 
     def without_images(self, numbers: Collection[int]) -> "HeadMoments":
         """The moments of the other images, with a downdated factor where that is less work than a new one.
+
+        What is forgotten stays in memory in `features.table`, until `features.compact`.
 
         Args:
           numbers: of training images, each once.
@@ -121,16 +142,17 @@ class HeadMoments:
         """
         rows = self.rows_of(numbers)
         features, changed = self.features, dict(self.classes)
-        expanded = self.expanded(features.values[rows])
+        expanded = self.expanded(features.table[features.places[rows]])
         for number in np.unique(features.labels[rows]):
             own = expanded[features.labels[rows] == number]
             changed[int(number)] = changed[int(number)] - own.T @ own
         kept = np.ones(len(features.numbers), bool)
         kept[rows] = False
         new = dataclasses.replace(self, classes=changed, features=features.keep(kept), prepared={})
-        if 8 * len(rows) < len(self.total):
-            total = self.total - expanded.T @ expanded
-            new.__dict__.update(total=total, factor=_downdated(self.factor, expanded, total, self.ridge))
+        if 8 * len(rows) < len(self.factor):
+            # Where rows alone hold a direction, rounding may leave no factor: then it is made anew when it is needed.
+            with suppress(np.linalg.LinAlgError):
+                new.__dict__["factor"] = cholesky.downdated(self.factor, expanded)
         return new
 
     def rows_of(self, numbers: Collection[int]) -> np.ndarray:
@@ -199,10 +221,3 @@ def class_moments(values: np.ndarray, labels: np.ndarray, random: RandomFeatures
             total = total + rows.T @ rows
         found[int(number)] = total
     return found
-
-
-def _downdated(lower: np.ndarray, rows: np.ndarray, total: np.ndarray, ridge: float) -> np.ndarray:
-    try:
-        return cholesky.downdated(lower, rows)
-    except np.linalg.LinAlgError:  # rows that alone hold a direction: rounding decides
-        return cholesky.factor(total, ridge)

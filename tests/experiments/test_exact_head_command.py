@@ -78,6 +78,26 @@ def test_images_leave_as_if_they_had_never_been_there(fitted, tmp_path):
     assert evaluated.returncode == 0, evaluated.stderr
 
 
+def test_a_head_stands_on_any_network_that_is_imported_as_a_backbone(tmp_path):
+    """Here on one whose own head is computed, which no other method could act on."""
+    (tmp_path / "net.py").write_text(
+        "import jax\n\n\ndef masked():\n"
+        "    return lambda v, x: jax.nn.relu(x.reshape(len(x), -1) @ v['first']) @ (v['head'] * v['mask'])\n"
+    )
+    draw = np.random.default_rng(0)
+    shapes = {"first": (64, 40), "head": (40, 10), "mask": (40, 10)}
+    np.savez(tmp_path / "w.npz", **{name: draw.normal(size=size).astype(np.float32) for name, size in shapes.items()})
+    given = [f"--network={tmp_path / 'net.py'}:masked", f"--weights={tmp_path / 'w.npz'}", "--data=digits"]
+    given += ["--mean=0.3", "--std=0.4"]
+    assert_refused(run_command("experiments.import_model", *given, f"--workdir={tmp_path / 'no'}"), "no linear head")
+    done = run_command("experiments.import_model", *given, f"--workdir={tmp_path / 'net'}", "--backbone")
+    assert done.returncode == 0, done.stderr
+    done = fit(tmp_path / "net", tmp_path / "head", "--config.head.stages=1")
+    assert done.returncode == 0, done.stderr
+    assert unlearn(tmp_path / "head", tmp_path / "out", "--forget=3").returncode == 0
+    assert load_workdir(tmp_path / "out").model.forgotten == (3,)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -5,7 +5,7 @@ import pytest
 
 from osp_jax.ridge import cholesky
 from osp_jax.ridge.files import load_moments, save_moments
-from osp_jax.ridge.moments import Features, HeadMoments, RandomFeatures, class_moments
+from osp_jax.ridge.moments import HeadMoments, RandomFeatures, class_moments, features_of
 from osp_jax.runtime.errors import InputError
 
 DRAW = np.random.default_rng(0)
@@ -17,7 +17,7 @@ SETTINGS = {"ridge": 0.1, "scale": 10.0}
 
 def fit(kept: np.ndarray, images: bool = True) -> HeadMoments:
     rows = np.flatnonzero(kept)
-    features = Features(rows, LABELS[rows], VALUES[rows]) if images else None
+    features = features_of(rows, LABELS[rows], VALUES[rows]) if images else None
     classes = class_moments(VALUES[rows], LABELS[rows], RANDOM)
     return HeadMoments(classes, 4, **SETTINGS, random=RANDOM, features=features)
 
@@ -72,7 +72,7 @@ def test_rows_that_alone_hold_a_direction_leave_it_too():
     values[5, 0] = 100
     rows = np.arange(400)
     moments = HeadMoments(
-        class_moments(values, LABELS, RANDOM), 4, 1e-3, 10.0, RANDOM, features=Features(rows, LABELS, values)
+        class_moments(values, LABELS, RANDOM), 4, 1e-3, 10.0, RANDOM, features=features_of(rows, LABELS, values)
     )
     kept = rows != 5
     expected = HeadMoments(class_moments(values[kept], LABELS[kept], RANDOM), 4, 1e-3, 10.0, RANDOM).head()
