@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from osp_jax.runtime.distributed import place
 from osp_jax.trees import changed_paths, edited, pruned
 
 KINDS = ("values", "slices", "entries", "factor", "low rank")
@@ -144,7 +145,7 @@ def _padded(change: Change) -> Change:
         axis = change.axis if change.kind == "slices" else 0
         fill = np.zeros((1 << max(len(index) - 1, 0).bit_length()) - len(index), np.int32)
         arrays = np.append(index, index[fill]), np.concatenate([values, np.take(values, fill, axis)], axis)
-    return change.replace(arrays=tuple(map(jnp.asarray, arrays)))
+    return change.replace(arrays=place(arrays))
 
 
 # The forms

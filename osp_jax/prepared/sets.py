@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.harm import Harm, StoredFeatures, harm_of_features, stored_features
@@ -21,6 +20,7 @@ from osp_jax.model import Model
 from osp_jax.prepared.changes import changed_leaves
 from osp_jax.prepared.classes import Prepared, check_prepared
 from osp_jax.program.gates import Head
+from osp_jax.runtime.distributed import place
 from osp_jax.statistics import Statistics
 from osp_jax.trees import edited, leaves_by_path
 
@@ -113,4 +113,4 @@ def _host_head(variables: Any, head: Head) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _on_device(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, jax.Array]:
-    return {path: jnp.asarray(leaf, old[path].dtype) for path, leaf in new.items()}
+    return place({path: np.asarray(leaf, old[path].dtype) for path, leaf in new.items()})
