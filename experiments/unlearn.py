@@ -194,7 +194,7 @@ def main() -> None:
 
 
 def _forget_images(trained: Any, workdir: Path, out: Path, method: Any) -> None:
-    from experiments import image_request
+    from osp_jax import image_request
     from osp_jax.runtime.errors import InputError
 
     if _METHOD.value != "exact-head":

@@ -24,7 +24,7 @@ ORDER = (
     ("prepared",),
     ("audit",),
     ("exports",),
-    ("loading", "fitting"),
+    ("loading", "fitting", "image_request"),
     ("exports.workdirs",),
     ("comparison",),
     ("report",),

@@ -132,6 +132,13 @@ class Harm(Record):
     source: str | None = Field(None, max_length=200)
 
 
+class Images(Record):
+    """Single images that were forgotten: how many, and a checksum of their numbers."""
+
+    count: int = Field(ge=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="a checksum of 64 hexadecimal digits")
+
+
 class Request(Earlier):
     """`unlearn.json`."""
 
@@ -139,6 +146,7 @@ class Request(Earlier):
     forgotten: Classes | None = Field(None, description="numbers of classes")
     trained: str | None = Field(None, min_length=1, max_length=4096)
     earlier: list[Earlier] = Field([], description="the requests before this one")
+    images: Images | None = Field(None, description="which images were forgotten")
     channels: dict[str, Change] = Field(description="what changed, by layer")
     forget_names: list[str] = Field([], description="names of classes")
     masked_channels: dict[str, Count] = Field({}, description="numbers of channels by layer")
@@ -337,6 +345,8 @@ def config_of(fields: dict[str, Any], path: Path) -> dict[str, Any]:
 def request(content: Any, path: Path, classes: int) -> dict[str, Any]:
     """`unlearn.json` of a model of so many classes."""
     record = checked(content, Request, path, "was it written by experiments.unlearn?")
+    if not record["forget"] and not record.get("images"):
+        _refuse(path, "forget names no class, and there are no images")
     for name in ("forget", "forgotten"):
         check_classes(record.get(name) or [], classes, path, name)
     return record

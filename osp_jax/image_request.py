@@ -7,6 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from osp_jax.fitting import forget_images
+from osp_jax.interop.stored_network import keep_stored_weights
+from osp_jax.loading import network_to_keep, stored_statistics
+from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen
+from osp_jax.ridge.files import FOLDER, save_moments
+from osp_jax.ridge.network import check_ridge_head
+from osp_jax.runtime.errors import InputError, shown
+from osp_jax.runtime.provenance import provenance
+from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json
+from osp_jax.statistics_files import save_statistics
+from osp_jax.training.checkpoints import save_variables
+
 
 def read_numbers(path: Path) -> list[int]:
     """The numbers of images in a text file, separated by white space or commas.
@@ -14,8 +26,6 @@ def read_numbers(path: Path) -> list[int]:
     Raises:
       InputError: the file cannot be read, or holds something else.
     """
-    from osp_jax.runtime.errors import InputError, shown
-
     try:
         words = re.split(r"[\s,]+", path.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -28,17 +38,6 @@ def read_numbers(path: Path) -> list[int]:
 
 def forget(trained: Any, workdir: Path, out: Path, numbers: Sequence[int], options: dict[str, Any]) -> float:
     """Writes to `out` the model of `workdir` as a fit without the images `numbers` gives it; returns the seconds."""
-    from osp_jax.fitting import forget_images
-    from osp_jax.interop.stored_network import keep_stored_weights
-    from osp_jax.loading import network_to_keep, stored_statistics
-    from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen
-    from osp_jax.ridge.files import FOLDER, save_moments
-    from osp_jax.ridge.network import check_ridge_head
-    from osp_jax.runtime.provenance import provenance
-    from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json
-    from osp_jax.statistics_files import save_statistics
-    from osp_jax.training.checkpoints import save_variables
-
     check_ridge_head(trained.model)
     start = time.perf_counter()
     statistics = stored_statistics(trained, workdir)
