@@ -30,7 +30,7 @@ OUT_OF_REACH = -1e9
 
 @dataclasses.dataclass(frozen=True)
 class HeadApply:
-    """`apply` of a model with a ridge head; `variables` are `{'backbone', 'random', 'head'}`."""
+    """`apply` of a model with a ridge head; `variables` are `{'backbone', 'head'}`, and 'random' of random features."""
 
     backbone: Callable[[Any, jax.Array], jax.Array]
     stages: Stages
@@ -42,8 +42,8 @@ class HeadApply:
         return (found + self._of(variables, images[:, :, ::-1])) / 2 if self.flip else found
 
     def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
-        features, random, head = self.features(variables, images), variables["random"], variables["head"]
-        if random["bias"].size:
+        features, random, head = self.features(variables, images), variables.get("random"), variables["head"]
+        if random is not None:
             drawn = jax.nn.relu(features @ random["kernel"] + random["bias"])
             features = jnp.concatenate([features, drawn], axis=-1)
         return features @ head["kernel"] + head["bias"]
@@ -103,15 +103,16 @@ def with_ridge_head(
     shape = tuple(image_shape)
     apply = HeadApply(backbone.apply, find_stages(backbone.apply, backbone.variables, shape).last(stages), flip)
     width = sum(feature_widths(apply.stages))
-    random = draw_random_features(width, random_features, seed)
     variables = {
         "backbone": backbone.variables,
-        "random": {"kernel": jnp.asarray(random.kernel), "bias": jnp.asarray(random.bias)},
         "head": {
             "kernel": jnp.zeros((width + random_features, len(class_names))),
             "bias": jnp.zeros(len(class_names)),
         },
     }
+    if random_features:
+        random = draw_random_features(width, random_features, seed)
+        variables["random"] = {"kernel": jnp.asarray(random.kernel), "bias": jnp.asarray(random.bias)}
     return Model(
         apply,
         variables,
@@ -135,6 +136,8 @@ def draw_random_features(width: int, count: int, seed: int) -> RandomFeatures:
 
 def random_features_of(variables: Mapping[str, Any]) -> RandomFeatures:
     """The random features of a model's variables, on the host."""
+    if "random" not in variables:
+        return RandomFeatures(np.zeros((len(variables["head"]["kernel"]), 0), np.float32), np.zeros(0, np.float32))
     return RandomFeatures(*(np.asarray(variables["random"][name]) for name in ("kernel", "bias")))
 
 

@@ -92,7 +92,7 @@ def test_a_head_stands_on_any_network_that_is_imported_as_a_backbone(tmp_path):
     assert_refused(run_command("experiments.import_model", *given, f"--workdir={tmp_path / 'no'}"), "no linear head")
     done = run_command("experiments.import_model", *given, f"--workdir={tmp_path / 'net'}", "--backbone")
     assert done.returncode == 0, done.stderr
-    done = fit(tmp_path / "net", tmp_path / "head", "--config.head.stages=1")
+    done = fit(tmp_path / "net", tmp_path / "head", "--config.head.stages=1", "--config.head.random_features=0")
     assert done.returncode == 0, done.stderr
     assert unlearn(tmp_path / "head", tmp_path / "out", "--forget=3").returncode == 0
     assert load_workdir(tmp_path / "out").model.forgotten == (3,)
