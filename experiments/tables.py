@@ -162,14 +162,13 @@ def _comparison_summary() -> str:
     at = [HEADER.index(name) for name in _IN_README]
     rows = [[row[i] for i in at] for row in ranked_rows(results, _prepared(), most=_BEST)]
     number = len({cell["method"] for cell in results["cells"]} - {"original", "retrain"})
-    return (
-        f"{_compared(results)} These {_BEST} of {number} methods come nearest to the retrained network. "
-        f"{_RANKED}\n\n{markdown_table(_IN_README, rows)}"
-    )
+    best = f"These {_BEST} of {number} methods come nearest to the retrained network. " if number > _BEST else ""
+    return f"{_compared(results)} {best}{_RANKED}\n\n{markdown_table(_IN_README, rows)}"
 
 
 def _comparison() -> str:
     from osp_jax.report.comparison_tables import failures
+    from osp_jax.report.deviations import DEVIATIONS
     from osp_jax.report.ranking import DIFFERS, HEADER, ranked_rows
     from osp_jax.report.tables import markdown_table
 
@@ -177,7 +176,10 @@ def _comparison() -> str:
     if results is None:
         return _MISSING
     rows = ranked_rows(results, _prepared(), differences=True)
-    left = "".join(f"\n{sentence}\n" for sentence in failures(results, "single"))
+    sentences = failures(results, "single")
+    if missing := [f"`{name}`" for name in DEVIATIONS if name not in {cell["method"] for cell in results["cells"]}]:
+        sentences.append(f"Not compared: {', '.join(missing)}.")
+    left = "".join(f"\n{sentence}\n" for sentence in sentences)
     return f"{_compared(results)} {_RANKED}\n\n{markdown_table([*HEADER, DIFFERS], rows)}{left}"
 
 
@@ -187,7 +189,7 @@ def _compared(results: Any) -> str:
     classes = ", ".join(dict.fromkeys(cell["request"] for cell in results["cells"]))
     seeds, data = {cell["seed"] for cell in results["cells"]}, _data_words(results["dataset"]["variant"])
     return (
-        f"{data}, {model['name']} ({model['parameters']:,} parameters); {classes}; {len(seeds)} seeds. A request may "
+        f"{data}, {model['name']} ({model['parameters']:,} parameters); {classes}; {len(seeds)} seed{'s' if len(seeds) > 1 else ''}. A request may "
         f"see {config['budget']['retain']} training images of each class. Up to {config['tuning']['trials']} settings "
         "a method, chosen on held-out images."
     )
