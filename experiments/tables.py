@@ -188,8 +188,9 @@ def _compared(results: Any) -> str:
     config, model = results["config"], results["model"]
     classes = ", ".join(dict.fromkeys(cell["request"] for cell in results["cells"]))
     seeds, data = {cell["seed"] for cell in results["cells"]}, _data_words(results["dataset"]["variant"])
+    number = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     return (
-        f"{data}, {model['name']} ({model['parameters']:,} parameters); {classes}; {len(seeds)} seed{'s' if len(seeds) > 1 else ''}. A request may "
+        f"{data}, {model['name']} ({model['parameters']:,} parameters); {classes}; {number}. A request may "
         f"see {config['budget']['retain']} training images of each class. Up to {config['tuning']['trials']} settings "
         "a method, chosen on held-out images."
     )
