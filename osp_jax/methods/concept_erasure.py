@@ -1,20 +1,24 @@
-"""Concept erasure: the layer that writes the last features is refitted so that these no longer tell the class.
+"""Concept erasure: the kernels that write the last features are refitted so that these no longer tell the class.
 
 Ours. Masks and projections in front of the head leave the features as they are: a new head reads the class from them.
-Here the features themselves are asked to be, on retained images, what they were, and on forgotten images
+Here the features themselves are asked to lose, on all images, the direction that tells the class apart (least-squares
+concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819):
 
-    anchor + keep * (f - mean - d w.(f - mean)),    d the class's own mean less mean, w = S^-1 d / (d.S^-1 d),
+    f - share * d w.(f - mean),    d the class's own mean less mean, w = S^-1 d / (d.S^-1 d),
 
-mean that of the retained side and S the covariance: what is left of the image's own features is without the direction
-that tells the class apart (least-squares concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819). The anchor
-mixes the means of the retained classes by what the network takes the image for when its own class is left out: a model
-that never saw the class takes it for one of the others, with some confidence.
+mean that of the retained side and S the covariance. To ask it of the retained images, too, costs them little, since the
+direction is of no use once the class is gone, and makes the targets nearly linear in what the kernels read. On
+forgotten images the mean is replaced by an anchor as well: the means of the retained classes, mixed by what the network
+takes the image for when its own class is left out. A model that never saw the class takes it for one of the others.
 
-The kernels and the bias that write the head's input, and nothing that they read, are refitted to these targets
-(`program/tail`, `kernel_refit`). No gradient step is taken.
+The kernels and the bias that write the head's input are refitted to these targets (`program/tail`, `kernel_refit`).
+With a `depth`, kernels in front of them are refitted first, each so that what it gives loses its own such direction,
+from the front backwards, and the kernels behind are repaired on retained images (`front_refit`). No gradient step is
+taken.
 
-The head's column of a forgotten class becomes that of a class without images (`unsupported_column`);
-without a recipe its level is measured on the retained images.
+The head's columns are refitted to give retained images the logits that they had (`head_refit`). That of a forgotten
+class becomes the column of a class without images (`unsupported_column`); without a recipe its level is measured on
+the retained images.
 """
 
 import dataclasses
@@ -27,8 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.methods.parts.data import RequestData, of_each_class
+from osp_jax.methods.parts.front_refit import Sample, refit_front
 from osp_jax.methods.parts.groups import forget_vector
 from osp_jax.methods.parts.head import head_logits
+from osp_jax.methods.parts.head_refit import refit_head
 from osp_jax.methods.parts.importance import filled_batches
 from osp_jax.methods.parts.kernel_refit import refit
 from osp_jax.methods.parts.method import Method
@@ -55,18 +61,22 @@ class ConceptErasure(Method):
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Sequence[Any]]] = {
-        "keep": (0.0, 0.5, 1.0),
+        "share": (0.5, 0.8, 1.0),
+        "depth": (0, 1),
         "forget_weight": (1.0, 3.0),
         "anchor": ANCHORS,
     }
+
+    share: float = 1.0  # of the class's direction that retained images lose, too
+    depth: int = 0  # up to how many kernels in front of the last ones are refitted, too
 
     keep: float = 1.0  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
     anchor: str = "classes"  # the means of those that the image is taken for without its own, or the 'mean' of all
     forget_weight: float = 3.0  # of the forgotten images, against a weight of 1 for the retained
     image_weight: float = 10.0  # of a forgotten image against a retained one, at most
-    images: int = 3000  # of all classes together, the same of each retained one
-    forget_images: int = 1000  # of each class to forget
-    directions: int = 256  # principal directions of what a kernel reads, in which it may change; 0: all
+    images: int = 1500  # of all classes together, the same of each retained one
+    forget_images: int = 500  # of each class to forget
+    directions: int = 128  # principal directions of what a kernel reads, in which it may change; 0: all
     ridge: float = 1e-3  # against a change, over the mean square of what is read
     rounds: int = 2
     level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: by the recipe, or measured
@@ -74,13 +84,13 @@ class ConceptErasure(Method):
 
     def __post_init__(self) -> None:
         check_choices(self, anchor=ANCHORS)
-        check_options(self, keep=(0, 1), directions=(0, None), level=(0, None))
+        check_options(self, share=(0, 1), depth=(0, None), keep=(0, 1), directions=(0, None), level=(0, None))
         check_options(self, forget_weight=(1e-6, None), image_weight=(1e-6, None), ridge=(1e-9, None))
         check_options(self, images=(2, None), forget_images=(1, None), rounds=(1, None), batch_size=(1, None))
 
     def answers_from(self, statistics: Statistics) -> bool:
         """Whether the statistics hold all that a request needs, so that it sees no image."""
-        return bool(statistics.tail)
+        return bool(statistics.tail) and not self.depth
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
@@ -90,15 +100,20 @@ class ConceptErasure(Method):
         tail, kept, labels, real = _sample(model, forget, data, statistics, self, rng)
         variables = model.variables
         features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
-        retained, anchors = real * (1 - vector[labels]), None
-        if self.anchor == "classes":
-            logits = head_logits(variables, tail.head, inputs) + jnp.where(vector > 0, -jnp.inf, 0)
-            anchors = mixtures(logits, features, retained, labels)
+        retained, logits = real * (1 - vector[labels]), head_logits(variables, tail.head, inputs)
+        mixture = jax.nn.softmax(logits + jnp.where(vector > 0, -jnp.inf, 0))
+        anchors = mixtures(mixture, features, retained, labels) if self.anchor == "classes" else None
         weight = forgotten_weight(real.sum() - retained.sum(), retained.sum(), self)
-        targets, weights = erasure_targets(features, real, labels, vector, self.keep, weight, anchors)
+        given = features, real, labels, vector, self.keep, weight, anchors
+        targets, weights = erasure_targets(*given, share=self.share)
+        new = variables
+        if self.depth:
+            sides = jnp.where(retained > 0, weights, 0), jnp.where(retained > 0, 0, weights)
+            new = refit_front(new, tail, Sample(kept, *sides, labels, mixture), ridge=self.ridge)
         fit = partial(refit, directions=self.directions, ridge=self.ridge, rounds=self.rounds)
-        new = fit(variables, tail, kept, real, targets, weights)
+        new = fit(new, tail, kept, real, targets, weights)
         inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
+        new = edited(new, refit_head(new, tail.head, inputs, logits, retained))
         level = self.level
         if not level and data.recipe is not None:
             level = recipe_level(data.recipe_for("ConceptErasure"), statistics, inputs, retained)
@@ -134,7 +149,7 @@ def _sample(
         labels = data.labels
         chosen = np.concatenate([data.retain(each, keys[0]), data.forget(settings.forget_images, keys[1])])
     batches = filled_batches(chosen, min(settings.batch_size, len(chosen)))
-    tail = tail_of(model, batches["indices"].shape[1], data.images.shape[1:])
+    tail = tail_of(model, batches["indices"].shape[1], data.images.shape[1:], settings.depth)
     if stored:
         kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
     else:
@@ -159,6 +174,8 @@ def erasure_targets(
     keep: float,
     forget_weight: jax.Array | float,
     anchors: jax.Array | None = None,
+    *,
+    share: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
     """(targets like `features`, weights `(...,)` that sum to 1 over the retained and to `forget_weight` over the rest).
 
@@ -166,7 +183,9 @@ def erasure_targets(
       features: `(..., channels)`.
       real: 0/1 `(...,)`; rows that are not real have weight 0. labels: int `(...,)`.
       vector: 0/1 `(classes,)`, 1 for a class to forget.
+      keep: of what the erasure leaves of a forgotten image's own features.
       anchors: like `features`; None: the mean over the retained.
+      share: of the forgotten classes' directions that retained images, and anchors, lose.
     """
     forgotten = vector[labels]
     retained, gone = real * (1 - forgotten), real * forgotten
@@ -180,20 +199,26 @@ def erasure_targets(
     of_class = jax.nn.one_hot(labels, len(vector)) * gone[..., None]
     sums = jnp.einsum("...k,...c->kc", of_class, features - mean)
     difference = sums / jnp.maximum(of_class.reshape(-1, len(vector)).sum(0), 1)[:, None]  # classes channels
-    detector = jax.scipy.linalg.solve(covariance, difference.T, assume_a="pos").T
-    size = jnp.maximum(jnp.sum(difference * detector, -1), 1e-12)
-    along = jnp.sum((features - mean) * detector[labels], -1) / size[labels]
-    erased = features - along[..., None] * difference[labels]
-    erased = keep * (erased - mean) + (mean if anchors is None else anchors)
-    return jnp.where(forgotten[..., None] > 0, erased, features), shares[0] + forget_weight * shares[1]
+    solved = jax.scipy.linalg.solve(covariance, difference.T, assume_a="pos")  # channels classes
+    sizes = matmul(difference, solved)
+    sizes += jnp.diag(jnp.where(jnp.diag(sizes) > 0, 1e-6 * jnp.diag(sizes), 1))  # 1 for a class that stays
+
+    def along(values: jax.Array) -> jax.Array:
+        return jnp.linalg.solve(sizes, ((values - mean) @ solved).reshape(-1, len(vector)).T).T @ difference
+
+    own = features - along(features).reshape(features.shape)
+    kept = features - share * (features - own)
+    anchor = mean if anchors is None else anchors - share * along(anchors).reshape(features.shape)
+    targets = jnp.where(forgotten[..., None] > 0, keep * (own - mean) + anchor, kept)
+    return targets, shares[0] + forget_weight * shares[1]
 
 
-def mixtures(logits: jax.Array, features: jax.Array, retained: jax.Array, labels: jax.Array) -> jax.Array:
-    """Means of the retained features of each class, mixed by the softmax of `logits`; like `features`."""
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1]) * retained[..., None]
+def mixtures(mixture: jax.Array, features: jax.Array, retained: jax.Array, labels: jax.Array) -> jax.Array:
+    """Means of the retained features of each class, mixed by the probabilities `mixture`; like `features`."""
+    one_hot = jax.nn.one_hot(labels, mixture.shape[-1]) * retained[..., None]
     sums = jnp.einsum("bnk,bnc->kc", one_hot, features)
     means = sums / jnp.maximum(one_hot.sum((0, 1)), 1)[:, None]
-    return jax.nn.softmax(logits) @ means
+    return mixture @ means
 
 
 @partial(jax.jit, static_argnames="tail")

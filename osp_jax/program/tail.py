@@ -5,6 +5,8 @@ kernel, less those whose output another of them goes on to read. In a residual s
 writes, since the last block reads what earlier ones wrote. Between kernel and head each channel must stay by itself
 (scales, shifts, activations, pooling, reshaping); a norm over channels may stand there too, whose statistics then count
 as constants.
+
+The tail may begin earlier, by the kernels in `front`: those that the last ones read, those that these read, and so on.
 """
 
 import dataclasses
@@ -65,12 +67,23 @@ class Writer:
         return slice(self.start, self.start + self.layer.outputs)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inner:
+    """A kernel in front of the last ones: its `layer`, the `image_axis` of the layer's result as `outputs_of` arranges
+    it, and its `level`: 1 where only last kernels read what it gives, 2 where one of level 1 does, and so on."""
+
+    layer: Layer
+    image_axis: int
+    level: int
+
+
 class Ends(NamedTuple):
     """What the end of a network gives for a batch.
 
     `features` float32 `(batch, channels)`: means over the positions that the head reads. `inputs` float32 `(batch,
     n)`: the head's input, a map's mean. By writer: what it `reads` and its result, `outputs`, as they stand in the
-    program, and the last value that is affine in it, `streams` `(..., channels)`.
+    program, and the last value that is affine in it, `streams` `(..., channels)`. `front_reads` and `front_outputs` are
+    the same of the kernels in front.
     """
 
     features: jax.Array
@@ -78,6 +91,8 @@ class Ends(NamedTuple):
     reads: list[jax.Array]
     outputs: list[jax.Array]
     streams: list[jax.Array]
+    front_reads: list[jax.Array]
+    front_outputs: list[jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +104,7 @@ class Tail:
         that differ in the kernels, their biases and the head alone.
       late: `((variables, shifts), these)` to `Ends`; `shifts`, one a writer, are added to its result.
       writers: in program order.
+      front: kernels that the tail begins with, in program order.
       shifts: shapes of the writers' results.
       normalised: whether a norm over channels stands between the kernels and the head.
       head: of the network.
@@ -97,6 +113,7 @@ class Tail:
     early: Callable[..., list[jax.Array]]
     late: Callable[..., Ends]
     writers: tuple[Writer, ...]
+    front: tuple[Inner, ...]
     shifts: tuple[jax.ShapeDtypeStruct, ...]
     normalised: bool
     head: Head
@@ -106,23 +123,27 @@ class Tail:
         return [jnp.zeros(shift.shape, shift.dtype) for shift in self.shifts]
 
 
-def tail_of(model: Model, batch: int, image_shape: tuple[int, ...]) -> Tail:
+def tail_of(model: Model, batch: int, image_shape: tuple[int, ...], depth: int = 0) -> Tail:
     """What follows from the last kernels, the biases behind them and the head; for batches of one size.
 
+    Args:
+      depth: up to which level kernels in front of the last ones are in the tail, too.
+
     Raises:
-      InputError: there are no such kernels, or they write a part of the head's input only.
+      InputError: there are no such kernels, or they write a part of the head's input only; or there is no kernel in
+        front of them of one of the levels, or only grouped or shared ones.
     """
     leaves, structure = jax.tree.flatten(model.variables)
     shapes = tuple(jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    return _tail_of(model.apply, model.is_parameter, shapes, structure, batch, tuple(image_shape))
+    return _tail_of(model.apply, model.is_parameter, shapes, structure, batch, tuple(image_shape), depth)
 
 
-def by_image(writer: Writer, values: jax.Array, batch: int) -> jax.Array:
+def by_image(writer: Writer | Inner, values: jax.Array, batch: int) -> jax.Array:
     """A writer's result, or the rows that make it in the same axes, `(..., n)`, as `(batch, positions, n)`."""
     return jnp.moveaxis(values, writer.image_axis, 0).reshape(batch, -1, values.shape[-1])
 
 
-def rows_of(writer: Writer, read: jax.Array, output: Any, batch: int) -> jax.Array:
+def rows_of(writer: Writer | Inner, read: jax.Array, output: Any, batch: int) -> jax.Array:
     """The rows that a writer's kernel matrix multiplies, float32 `(batch, positions, inputs)`; `output`: its result."""
     layer = writer.layer
     rows = input_rows(layer, inputs_of(layer, read)).astype(jnp.float32)
@@ -138,6 +159,7 @@ def _tail_of(
     structure: Any,
     batch: int,
     image_shape: tuple[int, ...],
+    depth: int,
 ) -> Tail:
     variables = jax.tree.unflatten(structure, leaves)
     paths, floats = leaf_paths(variables), partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
@@ -146,7 +168,9 @@ def _tail_of(
     if signature(closed) != digest:
         raise InputError("the network does other operations for one image; refit it on batches of two or more")
     program = Program(closed, paths)
-    writers, segments, statistics = _writers(program, more, layers_of(closed, paths), head, read, is_parameter)
+    layers = layers_of(closed, paths)
+    writers, segments, statistics = _writers(program, more, layers, head, read, is_parameter)
+    front = _front(program, more, layers, writers, depth)
     numbers, total = [writer.layer.number for writer in writers], max(writer.features.stop for writer in writers)
     shifts = tuple(closed.jaxpr.eqns[number].outvars[0].aval for number in numbers)
     shifts = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in shifts)
@@ -160,9 +184,13 @@ def _tail_of(
         reads = [_read(closed, writer.layer, known) for writer in writers]
         streams = [_stream(writer, known[closed.jaxpr.eqns[writer.stream].outvars[0]]) for writer in writers]
         inputs = _arranged(known[closed.jaxpr.eqns[read[0]].outvars[0]], read, batch)
-        return Ends(_means(inputs, segments, total), inputs, reads, outputs, streams)
+        front_outputs = [known[closed.jaxpr.eqns[inner.layer.number].outvars[0]] for inner in front]
+        front_reads = [_read(closed, inner.layer, known) for inner in front]
+        return Ends(_means(inputs, segments, total), inputs, reads, outputs, streams, front_reads, front_outputs)
 
-    changing = {writer.layer.path for writer in writers} | {path for writer in writers for path in writer.biases}
+    changing = {kernel.layer.path for kernel in (*writers, *front)} | {
+        path for writer in writers for path in writer.biases
+    }
     changing |= {head.kernel, head.bias} - {None}
     changing = {f"0/{path}" for path in changing} | {f"1/{number}" for number in range(len(shifts))}
     moments = floats(image_shape[-1:])
@@ -172,7 +200,7 @@ def _tail_of(
     def early(variables: Any, images: Any) -> list[jax.Array]:
         return halves.early((variables, [jnp.zeros(shift.shape, shift.dtype) for shift in shifts]), images)
 
-    return Tail(jax.jit(early), halves.late, writers, shifts, bool(statistics), head)
+    return Tail(jax.jit(early), halves.late, writers, front, shifts, bool(statistics), head)
 
 
 def _head_of(program: Program) -> tuple[Head, tuple[int, int, int], str]:
@@ -251,9 +279,7 @@ def _writers(
 
 
 def _writer(program: Program, more: Any, layer: Layer, way: _Way, start: int, biases: tuple[str, ...]) -> Writer:
-    outputs = [outputs.jaxpr.eqns[layer.number].outvars[0].aval for outputs in (program.closed, more)]
-    pairs = zip(*(jax.eval_shape(partial(outputs_of, layer), aval).shape for aval in outputs), strict=True)
-    image_axis = next(axis for axis, (few, many) in enumerate(pairs) if few != many)
+    image_axis = _image_axis(program, more, layer)
     varying = labels.varying(way.stream_index)
     axes = (*[axis for axis in range(way.stream_index.ndim) if axis not in varying], *varying)
     index = way.stream_index.transpose(axes).reshape(-1)
@@ -262,27 +288,59 @@ def _writer(program: Program, more: Any, layer: Layer, way: _Way, start: int, bi
     return Writer(layer, image_axis, way.stream, axes, len(axes) - len(varying), places, start, biases)
 
 
+def _image_axis(program: Program, more: Any, layer: Layer) -> int:
+    """Where the images are in a layer's result as `outputs_of` arranges it."""
+    outputs = [outputs.jaxpr.eqns[layer.number].outvars[0].aval for outputs in (program.closed, more)]
+    pairs = zip(*(jax.eval_shape(partial(outputs_of, layer), aval).shape for aval in outputs), strict=True)
+    return next(axis for axis, (few, many) in enumerate(pairs) if few != many)
+
+
+def _front(
+    program: Program, more: Any, layers: Sequence[Layer], writers: Sequence[Writer], depth: int
+) -> tuple[Inner, ...]:
+    """The kernels of levels 1 to `depth`, in program order; those that are grouped, shared or computed are left out."""
+    by_number = {layer.number: layer for layer in layers}
+    shared = [layer.path for layer in layers]
+    levels = {writer.layer.number: 0 for writer in writers}
+    for number in range(max(levels), -1, -1):
+        if depth and number in levels:
+            for read in _products_behind(program, program.equations[number].invars, stop=True):
+                levels[read] = max(levels.get(read, 0), levels[number] + 1)
+    found = [
+        Inner(by_number[number], _image_axis(program, more, by_number[number]), level)
+        for number, level in sorted(levels.items())
+        if 0 < level <= depth and number in by_number and shared.count(by_number[number].path) == 1
+    ]
+    missing = set(range(1, depth + 1)) - {inner.level for inner in found}
+    if missing:
+        raise InputError(
+            f"no kernel that can be refitted stands {min(missing)} before the last one; choose a smaller depth"
+        )
+    return tuple(found)
+
+
 def _last_products(program: Program, target: int) -> set[int]:
     """Products with kernels whose result reaches a value through no other, and feeds none of the others."""
 
-    def behind(atoms: Sequence[Any], stop: bool) -> set[int]:
-        """Products that a value depends on; with `stop`, those through no other."""
-        found, seen, waiting = set(), set(), [atom for atom in atoms if isinstance(atom, Var)]
-        while waiting:
-            var = waiting.pop()
-            if var in seen or var not in program.made:
-                continue
-            seen.add(var)
-            number = program.made[var][0]
-            if number in program.kernels:
-                found.add(number)
-            if not (stop and number in program.kernels):
-                waiting.extend(atom for atom in program.equations[number].invars if isinstance(atom, Var))
-        return found
+    candidates = _products_behind(program, program.equations[target].outvars[:1], stop=True)
+    read = (_products_behind(program, program.equations[number].invars, stop=False) for number in candidates)
+    return candidates - set().union(*read)
 
-    candidates = behind(program.equations[target].outvars[:1], stop=True)
-    read = set().union(*(behind(program.equations[number].invars, stop=False) for number in candidates))
-    return candidates - read
+
+def _products_behind(program: Program, atoms: Sequence[Any], stop: bool) -> set[int]:
+    """Products with kernels that values depend on; with `stop`, those through no other."""
+    found, seen, waiting = set(), set(), [atom for atom in atoms if isinstance(atom, Var)]
+    while waiting:
+        var = waiting.pop()
+        if var in seen or var not in program.made:
+            continue
+        seen.add(var)
+        number = program.made[var][0]
+        if number in program.kernels:
+            found.add(number)
+        if not (stop and number in program.kernels):
+            waiting.extend(atom for atom in program.equations[number].invars if isinstance(atom, Var))
+    return found
 
 
 def _follow(program: Program, layer: Layer, target: int, axis: int) -> _Way:

@@ -20,13 +20,17 @@ from osp_jax.interop.linen import from_linen
 from osp_jax.methods import unlearn_classes
 from osp_jax.methods.concept_erasure import ConceptErasure, erasure_targets, forgotten_weight, mixtures
 from osp_jax.methods.parts.data import request_data
+from osp_jax.methods.parts.head import head_logits
+from osp_jax.methods.parts.head_refit import refit_head
 from osp_jax.methods.parts.unsupported_column import measured_level, recipe_level, unsupported_columns
 from osp_jax.networks import create_model, init_variables
 from osp_jax.program.gates import Head
-from osp_jax.program.tail import tail_of
+from osp_jax.program.layer_inputs import outputs_of
+from osp_jax.program.tail import by_image, tail_of
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics
 from osp_jax.training.schedules import learning_rate
+from osp_jax.trees import edited
 from tests.small_networks import case
 
 PREPARATION = Preparation((0.4,) * 3, (0.2,) * 3)
@@ -55,7 +59,7 @@ def test_retained_images_keep_their_features_and_the_forgotten_get_the_mean_of_t
     features, real, forgotten = two_sides(key)
     gone, mean = np.asarray(forgotten, bool), np.asarray(features)[np.asarray(forgotten) == 0].mean(0)
     for keep in (0.0, 0.5, 1.0):
-        targets, _ = erasure_targets(features, real, forgotten, SECOND, keep, 1.0)
+        targets, _ = erasure_targets(features, real, forgotten, SECOND, keep, 1.0, share=0.0)
         np.testing.assert_array_equal(np.asarray(targets)[~gone], np.asarray(features)[~gone])
         np.testing.assert_allclose(np.asarray(targets)[gone].mean(0), mean, rtol=1e-3, atol=1e-3)
     spread = [
@@ -64,6 +68,24 @@ def test_retained_images_keep_their_features_and_the_forgotten_get_the_mean_of_t
     ]
     assert spread[0] < 1e-6
     np.testing.assert_allclose(spread[1], spread[2] / 2, rtol=1e-4)
+
+
+def test_retained_images_lose_their_share_of_the_direction_that_tells_the_class(key):
+    features, real, forgotten = two_sides(key)
+    gone, flat = np.asarray(forgotten, bool), np.asarray(features).reshape(-1, features.shape[-1])
+
+    def found(share):
+        targets, _ = erasure_targets(features, real, forgotten, SECOND, 1.0, 1.0, share=share)
+        return np.asarray(targets)
+
+    truth = gone.ravel() - gone.mean()
+    before = Ridge(alpha=1e-6).fit(flat, truth).score(flat, truth)
+    whole = found(1.0)
+    after = Ridge(alpha=1e-6).fit(whole.reshape(flat.shape), truth).score(whole.reshape(flat.shape), truth)
+    assert before > 0.5
+    assert after < 0.01
+    np.testing.assert_allclose(found(0.5)[~gone], (features[~gone] + whole[~gone]) / 2, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(whole[~gone].mean(0), np.asarray(features)[~gone].mean(0), rtol=1e-3, atol=1e-3)
 
 
 def test_each_of_several_classes_loses_its_own_direction(key):
@@ -96,9 +118,9 @@ def test_an_anchor_of_classes_is_the_mean_of_the_class_that_the_network_takes_th
     features = jnp.asarray([[[1.0, 0], [3, 0], [0, 2], [9, 9]]])
     labels, retained = jnp.asarray([[0, 0, 1, 2]]), jnp.asarray([[1.0, 1, 1, 0]])
     logits = jnp.asarray([[[9.0, -99, -99], [-99, 9, -99], [0, 0, -jnp.inf], [0, 0, -jnp.inf]]])
-    found = mixtures(logits, features, retained, labels)
+    found = mixtures(jax.nn.softmax(logits), features, retained, labels)
     np.testing.assert_allclose(found[0], [[2, 0], [0, 2], [1, 1], [1, 1]], atol=1e-6)
-    targets, _ = erasure_targets(features, jnp.ones((1, 4)), labels, jnp.eye(3)[2], 0.0, 1.0, found)
+    targets, _ = erasure_targets(features, jnp.ones((1, 4)), labels, jnp.eye(3)[2], 0.0, 1.0, found, share=0.0)
     np.testing.assert_allclose(targets[0, 3], [1, 1], atol=1e-6)
 
 
@@ -157,7 +179,51 @@ def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images
         method.unlearn(model, (missing,), **{**given, "statistics": few})
 
 
+@pytest.mark.parametrize("name", ["resnet8", "vgg11"])
+def test_with_a_depth_kernels_in_front_change_too_and_what_they_give_tells_the_class_less(name, key):
+    model = random_model(name, (32, 32, 3), key)
+    rng = np.random.default_rng(0)
+    labels = (np.arange(48) % 4).astype(np.int32)
+    images = rng.integers(0, 150, (48, 32, 32, 3)) + 25 * (labels == 2)[:, None, None, None] * np.asarray([1, 0, 0])
+    split, everything = Split(images.astype(np.uint8), labels), np.arange(48, dtype=np.int32)
+    data = request_data(split, everything, (2,), PREPARATION, get_config())
+    statistics = collect_statistics(model, index_batches(split, everything, 16), keep_features=48, keep_tails=48)
+    method = ConceptErasure(depth=1, batch_size=16)
+    assert method.needs_images(statistics)
+    after = unlearn_classes(method, model, (2,), data=data, statistics=statistics, rng=key)
+    tail = tail_of(model, 48, (32, 32, 3), 1)
+    old, new = (traverse_util.flatten_dict(m.variables["params"], sep="/") for m in (model, after))
+    changed = {path for path in old if not np.array_equal(old[path], new[path])}
+    front = {inner.layer.path.removeprefix("params/") for inner in tail.front}
+    assert front <= changed
+    moments = PREPARATION.moments()
+    (inner,) = tail.front[:1]
+    given = tail.early(model.variables, (jnp.asarray(split.images), *moments))
+
+    def distance(variables):
+        value = tail.late((variables, tail.no_shifts()), given).front_outputs[0]
+        pooled = np.asarray(by_image(inner, outputs_of(inner.layer, value), 48).mean(1))
+        gone = labels == 2
+        return np.abs(pooled[gone].mean(0) - pooled[~gone].mean(0)).sum() / np.abs(pooled[~gone]).mean()
+
+    assert distance(after.variables) < 0.3 * distance(model.variables)
+
+
+def test_a_depth_that_the_network_does_not_have_is_refused(key):
+    model = random_model("resnet8", (16, 16, 3), key)
+    with pytest.raises(InputError, match="smaller depth"):
+        tail_of(model, 4, (16, 16, 3), 99)
+
+
 # The head.
+
+
+def test_a_refitted_head_gives_the_logits_that_it_is_asked_for(key):
+    _, variables, _, gates = case("resnet8")
+    inputs = jax.random.uniform(key, (2, 40, 16))
+    wanted = inputs @ jax.random.normal(key, (16, 5)) + 1
+    new = edited(variables, refit_head(variables, gates.head, inputs, wanted, jnp.ones((2, 40)), ridge=1e-8))
+    np.testing.assert_allclose(head_logits(new, gates.head, inputs), wanted, atol=1e-2)
 
 
 def test_the_new_column_lies_the_level_below_the_others_and_leaves_them_alone(key):
@@ -259,6 +325,8 @@ def test_the_digits_forget_a_class_keep_the_others_and_a_new_head_reads_it_less(
     "options",
     [
         {"keep": 1.5},
+        {"share": 1.5},
+        {"depth": -1},
         {"anchor": "x"},
         {"forget_weight": 0.0},
         {"image_weight": 0.0},

@@ -65,10 +65,11 @@ def refit(
     responses = measured(variables, tail, kept[0])
     chosen = tuple(response.positions for response in responses)
     factors = [response.factor for response in responses]
-    by_batch = zip(kept, real, strict=True)
-    moments, slopes = _total(_moments(variables, factors, *b, tail=tail, positions=chosen) for b in by_batch)
-    bases = [principal_directions(moment / real.sum(), directions) for moment in moments]
-    scale = jnp.sqrt(slopes / real.sum()) if tail.normalised else jnp.ones_like(slopes)
+    of_some = _enough(tail, list(zip(kept, real, strict=True)), chosen)
+    moments, slopes = _total(_moments(variables, factors, *b, tail=tail, positions=chosen) for b in of_some)
+    number = sum(weights.sum() for _, weights in of_some)
+    bases = [principal_directions(moment / number, directions) for moment in moments]
+    scale = jnp.sqrt(slopes / number) if tail.normalised else jnp.ones_like(slopes)
     scale = jnp.where(scale > 0, scale, 1)
     groups = _groups(tail.writers)
     biased = tuple(any(responses[w].bias for w in group) for group in groups)
@@ -262,6 +263,16 @@ def _system(
             (jnp.einsum("cnr,cns->crs", regressors, regressors), jnp.einsum("cnr,nc->cr", regressors, wanted))
         )
     return everywhere(systems)
+
+
+def _enough(
+    tail: Tail, batches: list[tuple[list[jax.Array], jax.Array]], positions: Sequence[Sequence[int]]
+) -> list[tuple[list[jax.Array], jax.Array]]:
+    """The first and the last batch (the forgotten may come last), where these have ten rows for each input; or all."""
+    images = sum(int(real.sum()) for _, real in (batches[0], batches[-1]))
+    pairs = zip(tail.writers, positions, strict=True)
+    enough = all(images * len(where) >= 10 * writer.layer.inputs for writer, where in pairs)
+    return [batches[0], batches[-1]] if enough and len(batches) > 2 else batches
 
 
 def _rows(ends: Ends, tail: Tail, w: int, where: tuple[int, ...]) -> jax.Array:
