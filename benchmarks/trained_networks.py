@@ -1,0 +1,20 @@
+r"""The networks whose weights are in results/networks, for `experiments.import_model`; they were trained by our configs.
+
+    python -m experiments.import_model --network=benchmarks/trained_networks.py:cifar10_resnet20 \
+        --weights=results/networks/cifar10_resnet20_seed0_original.safetensors --recipe=configs/cifar10_resnet20.py \
+        --data=cifar10 --data_dir=TFDS_DIR --mean=MEAN --std=STD --workdir=runs/original
+
+MEAN and STD are in the metadata of the weights file. The workdir answers every command as the one that was trained does.
+"""
+
+from flax import linen as nn
+
+from osp_jax.networks import create_model
+
+
+def cifar10_resnet20() -> nn.Module:
+    return create_model("resnet20", 10, (32, 32, 3))
+
+
+def cifar10_resnet8() -> nn.Module:
+    return create_model("resnet8", 10, (32, 32, 3))
