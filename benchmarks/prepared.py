@@ -290,7 +290,21 @@ def _imported(about: Imported, name: str, flags: Any) -> tuple[Model, Dataset]:
     moments = {key: value * (3 // len(value)) for key, value in moments.items()}
     given = {**moments, "class_names": dataset.class_names, "forgotten": ()}
     model, _ = import_network(network, read_weights(file), dataset.image_shape, where=str(file), **given)
-    return model, dataset
+    has_masks = any(path.endswith(".mask") for path in model.variables)
+    return (_with_pruned_weights(model, name) if has_masks else model), dataset
+
+
+def _with_pruned_weights(model: Model, name: str) -> Model:
+    """A network whose weights are products with their masks: a head that is a product is none that can be changed."""
+    from benchmarks.brought import torch_networks
+
+    network = torch_networks.without_masks(getattr(torch_networks, name)())
+    moments = {"mean": model.mean, "std": model.std, "class_names": model.class_names}
+    bare = osp_jax.from_torch(network, torch_networks.torch.zeros(2, 3, 32, 32), **moments)
+    masks = {
+        path.removesuffix("mask") + "weight": leaf for path, leaf in model.variables.items() if path.endswith(".mask")
+    }
+    return bare.replace(variables={path: model.variables[path] * masks.get(path, 1) for path in bare.variables})
 
 
 def _statistics(model: Model, given: Any, cached_inputs: int) -> Statistics:

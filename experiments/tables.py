@@ -322,7 +322,7 @@ def _brought() -> str:
     return _MISSING if results is None else markdown(results)
 
 
-def _prepared() -> str:
+def _prepared_requests() -> str:
     from benchmarks.prepared_table import markdown
 
     found = [_read(path) for path in sorted((_ROOT / "results/prepared").glob("*.json"))]
@@ -455,7 +455,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "erasure_digits": partial(_selection, "results/erasure_digits"),
     "orthogonality": _orthogonality,
     "paper": _paper,
-    "prepared": _prepared,
+    "prepared": _prepared_requests,
     "reliability": _reliability,
     **{name: partial(_benchmark, name) for name in _BENCHMARKS},
 }

@@ -173,7 +173,7 @@ class MaskedConv2d(nn.Conv2d):
         self.register_buffer("mask", torch.ones_like(self.weight))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(x, self.weight * self.mask, self.bias)
+        return self._conv_forward(x, _masked(self), self.bias)
 
 
 class MaskedLinear(nn.Linear):
@@ -184,7 +184,19 @@ class MaskedLinear(nn.Linear):
         self.register_buffer("mask", torch.ones_like(self.weight))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight * self.mask, self.bias)
+        return functional.linear(x, _masked(self), self.bias)
+
+
+def _masked(layer: MaskedConv2d | MaskedLinear) -> torch.Tensor:
+    return layer.weight if layer.mask is None else layer.weight * layer.mask
+
+
+def without_masks(network: nn.Module) -> nn.Module:
+    """The network whose layers read their weights as they are, which are then to be products with the masks."""
+    for layer in network.modules():
+        if isinstance(layer, MaskedConv2d | MaskedLinear):
+            layer.mask = None
+    return network
 
 
 class InvertedResidual(nn.Module):
