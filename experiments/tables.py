@@ -287,6 +287,30 @@ def _paper() -> str:
     )
 
 
+def _trainings() -> str:
+    from osp_jax.report.tables import markdown_table
+
+    results = _found("results/trainings.json")
+    if results is None:
+        return _MISSING
+    header = ("Config", "Training", "Epochs", "Hours", "expected", "Held-out accuracy", "Test accuracy", "expected")
+    rows = [
+        (
+            row["config"],
+            row["training"],
+            str(row["epochs"]),
+            f"{row['hours']:.2f}",
+            f"{row['hours expected']:.2f}",
+            f"{row['held-out accuracy']:.1%}",
+            f"{row['test accuracy']:.2%}",
+            # What a config expects is that of all classes.
+            "–" if row["without"] != "nothing" else f"{row['test accuracy expected']:.1%}",
+        )
+        for row in results["rows"]
+    ]
+    return markdown_table(header, rows)
+
+
 def _benchmark(name: str) -> str:
     """The rows of a benchmark as they are, with what they were measured on."""
     from osp_jax.report.tables import markdown_table
@@ -457,6 +481,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "paper": _paper,
     "prepared": _prepared_requests,
     "reliability": _reliability,
+    "trainings": _trainings,
     **{name: partial(_benchmark, name) for name in _BENCHMARKS},
 }
 
