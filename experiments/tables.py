@@ -436,6 +436,13 @@ def _read(name: Any) -> Any:
     return read_json(_ROOT / name)
 
 
+def _depth() -> str:
+    from benchmarks.depth_table import markdown
+
+    found = [_read(path) for path in sorted((_ROOT / "results/depth").glob("*.json"))]
+    return markdown(found) if found else _MISSING
+
+
 def _found(name: str) -> Any:
     """The results of a file, or None where these have not been measured."""
     return _read(name) if (_ROOT / name).exists() else None
@@ -448,6 +455,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "brought_summary": _brought_summary,
     "comparison": _comparison,
     "comparison_summary": _comparison_summary,
+    "depth": _depth,
     "exact": _exact,
     "targets": _targets,
     "latency": _latency,
