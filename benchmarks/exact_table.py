@@ -14,11 +14,11 @@ HEADER = [
     "Test accuracy",
     "Forgotten, worst class",
     "Others, mean change",
-    "Class, prepared",
+    "Class, prepared, CPU / wall ms",
     "Class, not prepared",
     "One image",
     "100 images",
-    "All prepared",
+    "Preparing all, wall s",
     "Bytes a class",
 ]
 LEFT_HEADER = [
@@ -35,7 +35,7 @@ def row(results: dict[str, Any]) -> list[str]:
     """The row of one network, under `HEADER`."""
     classes, seconds = results["classes"], results["seconds"]
     changes = [each["others_after"] - each["others_before"] for each in classes]
-    timed = [seconds[name]["wall"] for name in ("class_prepared", "class", "images_1", "images_100")]
+    timed = [seconds[name] for name in ("class_prepared", "class", "images_1", "images_100")]
     return [
         results["network"],
         results["dataset"],
@@ -43,8 +43,8 @@ def row(results: dict[str, Any]) -> list[str]:
         f"{results['test_accuracy']['value']:.2%}",
         f"{max(each['forgotten_after'] for each in classes):.2%}",
         f"{100 * mean(changes):+.2f} points",
-        *(f"{1e3 * taken:.3g} ms" for taken in timed),
-        f"{seconds['prepare_all']:.3g} s",
+        *(f"{_milliseconds(taken['cpu'])} / {_milliseconds(taken['wall'])}" for taken in timed),
+        f"{seconds['prepare_all']:.1f}",
         f"{sum(results['bytes_a_class'].values()) / 1e6:.1f} MB",
     ]
 
@@ -82,6 +82,10 @@ def _settings(results: dict[str, Any]) -> str:
     chosen = results["settings"]
     words = f"{chosen['stages']} stages, {chosen['random_features']} random features, ridge {chosen['ridge']:g}"
     return f"{results['network']} {words}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 0.01 else f"{1e3 * seconds:.2f}"
 
 
 def _holds_zero(interval: Sequence[float] | None) -> bool:

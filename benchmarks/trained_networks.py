@@ -1,10 +1,10 @@
-r"""The networks whose weights are in results/networks, as our configs trained them, for `experiments.import_model`.
+r"""The networks whose weights are in results/networks, for `experiments.import_model`; our configs trained them.
 
     python -m experiments.import_model --network=benchmarks/trained_networks.py:cifar10_resnet20 \
         --weights=results/networks/cifar10_resnet20_seed0_original.safetensors --recipe=configs/cifar10_resnet20.py \
         --data=cifar10 --data_dir=TFDS_DIR --mean=MEAN --std=STD --workdir=runs/original
 
-MEAN and STD are in the metadata of the weights file. The workdir answers commands as the one that was trained does.
+MEAN and STD are in the metadata of the weights file. The workdir answers every command as the trained one does.
 """
 
 from flax import linen as nn

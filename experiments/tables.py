@@ -304,7 +304,7 @@ def _trainings() -> str:
             f"{row['held-out accuracy']:.1%}",
             f"{row['test accuracy']:.2%}",
             # What a config expects is that of all classes.
-            "–" if row["without"] != "nothing" else f"{row['test accuracy expected']:.1%}",
+            "-" if row["without"] != "nothing" else f"{row['test accuracy expected']:.1%}",
         )
         for row in results["rows"]
     ]
@@ -357,6 +357,7 @@ def _exact() -> str:
     from benchmarks.exact_table import markdown
 
     found = [_read(path) for path in sorted((_ROOT / "results/exact").glob("*.json"))]
+    found = [results for results in found if "seconds" in results]  # others are not measured yet
     return markdown(found) if found else _MISSING
 
 
@@ -459,6 +460,13 @@ def _read(name: Any) -> Any:
     return read_json(_ROOT / name)
 
 
+def _depth() -> str:
+    from benchmarks.depth_table import markdown
+
+    found = [_read(path) for path in sorted((_ROOT / "results/depth").glob("*.json"))]
+    return markdown(found) if found else _MISSING
+
+
 def _found(name: str) -> Any:
     """The results of a file, or None where these have not been measured."""
     return _read(name) if (_ROOT / name).exists() else None
@@ -471,6 +479,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "brought_summary": _brought_summary,
     "comparison": _comparison,
     "comparison_summary": _comparison_summary,
+    "depth": _depth,
     "exact": _exact,
     "targets": _targets,
     "latency": _latency,

@@ -6,7 +6,7 @@ AREA = {"value": 0.5, "ci95": [0.49, 0.51], "n": 9}
 
 
 def results() -> dict:
-    seconds = {key: {"wall": 0.002} for key in ("class_prepared", "class", "images_1", "images_100")}
+    seconds = {key: {"wall": 0.02, "cpu": 0.002} for key in ("class_prepared", "class", "images_1", "images_100")}
     gaps = [
         {"gap": 0.0, "gap_ci95": None},
         {"gap": 0.1, "gap_ci95": [-0.1, 0.2]},
@@ -40,5 +40,13 @@ def test_gaps_are_counted_and_requests_without_an_audit_or_an_attack_have_a_dash
 
 def test_the_text_has_both_tables_and_the_settings():
     text = markdown([results()])
-    for words in (*HEADER, "net 3 stages, 0 random features, ridge 1", "90.00%", "+1.00 points", "1.1 MB", "3.0e-13"):
+    for words in (
+        *HEADER,
+        "net 3 stages, 0 random features, ridge 1",
+        "90.00%",
+        "+1.00 points",
+        "1.1 MB",
+        "2.00 / 20",
+        "3.0e-13",
+    ):
         assert words in text
