@@ -33,7 +33,7 @@ def main() -> None:
     from osp_jax.training.progress import terminal_bar
 
     config, workdir = cli.config_of(_CONFIG, "comparison"), Path(_WORKDIR.value)
-    methods = parse_methods(_METHODS.value or config.methods, config.options)
+    methods = parse_methods(config.methods, config.options, only=_METHODS.value or ())
     seeds = _seeds() or config.seeds
     dataset = load_data(config.original.data)
     requests = parse_requests(_FORGET.value or config.forget, dataset.class_names)

@@ -57,8 +57,10 @@ def parse_requests(texts: Sequence[str], class_names: Sequence[str]) -> list[Req
     return list(requests.values())
 
 
-def parse_methods(names: Sequence[str], assignments: Sequence[str]) -> dict[str, Method]:
+def parse_methods(names: Sequence[str], assignments: Sequence[str], *, only: Sequence[str] = ()) -> dict[str, Method]:
     """Methods by name, their options from 'method:name=value' texts; no names: every registered method.
+
+    `only`: these of them, in this order, and others with their defaults; none given: all.
 
     Raises:
       InputError: an unknown method, option or value, or a text that is for none of the methods.
@@ -72,7 +74,8 @@ def parse_methods(names: Sequence[str], assignments: Sequence[str]) -> dict[str,
         if name not in given:
             raise InputError(f"option {text!r} is for none of the methods; write it as method:name=value")
         given[name].append(assignment)
-    return {name: parse_options(name, options) for name, options in given.items()}
+    methods = {name: parse_options(name, options) for name, options in given.items()}
+    return {name: methods.get(name) or get_method(name)() for name in only} if only else methods
 
 
 def trials(method: Method, number: int) -> list[Method]:

@@ -5,6 +5,7 @@ Each finished piece is a file of its own in the workdir, so a run that is killed
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,15 @@ def check_comparison(
     moments = {"mean": (0.0,) * shape[-1], "std": (1.0,) * shape[-1]}
     draw = np.random.default_rng(0)  # what a network's gates are does not depend on its values
     shapes = variable_shapes(module, shape)
-    variables = jax.tree.map(lambda leaf: draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
+
+    def value(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        """Of a size that values of a deep network keep."""
+        if len(leaf.shape) < 2:
+            return draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype)
+        fan_in = math.prod(leaf.shape[:-1])
+        return (draw.standard_normal(leaf.shape) * math.sqrt(2 / fan_in)).astype(leaf.dtype)
+
+    variables = jax.tree.map(value, shapes)
     model = from_linen(module, variables, **moments, class_names=dataset.class_names)
     gates = gates_of(model.apply, variables, noise_images(shape))
     fitting = {}

@@ -61,6 +61,12 @@ def test_options_go_to_the_method_they_name():
         parse_methods(["osp"], ["osp-fit:margin=2"])
 
 
+def test_of_all_methods_some_can_be_run_alone_with_the_options_they_have():
+    methods = parse_methods([], ["osp:amount=0.5", "osp-fit:margin=2"], only=["osp", "logit-mask"])
+    assert list(methods) == ["osp", "logit-mask"]
+    assert methods["osp"] == Osp(amount=0.5)
+
+
 @dataclasses.dataclass(frozen=True)
 class Some(Method):
     sees: ClassVar = ("retain",)

@@ -170,6 +170,11 @@ def test_data_without_test_images_of_their_own_are_refused(config, dataset, meth
         check_comparison(config, held_out, methods)
 
 
+def test_a_deep_network_is_checked_before_it_is_trained(config, dataset):
+    config.original.model.name = "resnet20"
+    check_comparison(config, dataset, parse_methods(["osp"], []))
+
+
 def test_a_method_that_cannot_act_on_the_network_is_refused_by_name_and_left_out_of_all(config, dataset):
     methods = parse_methods(["osp", "exact-head"], [])
     with pytest.raises(InputError, match="ridge"):
