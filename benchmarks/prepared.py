@@ -66,7 +66,7 @@ def main() -> None:
     arguments.add_argument("--calls", type=whole(1, 10**6), default=300, help="of a prepared request")
     arguments.add_argument("--direct_calls", type=whole(1, 10**6), default=10, help="of one that is computed")
     flags = arguments.parse_args()
-    model, dataset = _brought(flags)
+    name, model, dataset = _brought(flags)
     labels, known = dataset.train.labels, _known(model)
     rows = per_class_sample(labels, np.flatnonzero(np.isin(labels, known)), flags.images_per_class * len(known), seed=0)
     given = dataset.train.images[rows], labels[rows]
@@ -75,7 +75,7 @@ def main() -> None:
     judged = per_class_sample(dataset.test.labels, everything, flags.test_images, seed=0)
     before = evaluate_all(model, [model], dataset.test, judged)[0]
     results = {
-        "network": Path(flags.network).name,
+        "network": name,
         "dataset": dataset.variant,
         "accuracy": float(np.trace(before) / before.sum()),
         "test_images": len(judged),
@@ -267,19 +267,21 @@ def _difference(one: Model, other: Model, original: Model) -> float:
 # What is given
 
 
-def _brought(flags: Any) -> tuple[Model, Dataset]:
+def _brought(flags: Any) -> tuple[str, Model, Dataset]:
+    """(what the network is called, the network, what it was trained on)."""
     name = flags.network
     if name in NETWORKS:
         dataset = load_dataset("cifar10", flags.data_dir)
         moments = {"mean": MEAN, "std": STD, "class_names": dataset.class_names}
-        return osp_jax.from_linen(*load(name, flags.models), **moments), dataset
+        return name, osp_jax.from_linen(*load(name, flags.models), **moments), dataset
     if name in IMPORTED:
-        return _imported(IMPORTED[name], name, flags)
+        return name, *_imported(IMPORTED[name], name, flags)
     workdir = Path(name)
     if not (workdir / "config.json").exists():
         raise unknown("network", name, [*NETWORKS, *IMPORTED, "or a workdir"])
     trained = load_workdir(workdir)
-    return trained.model, dataset_of(trained, flags.data_dir)
+    called = f"{trained.record['config']['model']['name']}, trained here"
+    return called, trained.model, dataset_of(trained, flags.data_dir)
 
 
 def _imported(about: Imported, name: str, flags: Any) -> tuple[Model, Dataset]:
