@@ -9,6 +9,7 @@ second is warm. With --relearn, the steps that 50 images of each class take to b
 every class is forgotten in turn by each of --settings, and all test images are asked.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.evaluating import accuracies, evaluate_all
 from osp_jax.audit.probes import new_head, probes
 from osp_jax.audit.relearn import Settings, relearning
 from osp_jax.audit.subject import Images, Subject, images_of, look, recognised, stages_of
+from osp_jax.data.sources import Split
 from osp_jax.data.splits import parse_classes
 from osp_jax.loading import dataset_of, indices_of, load_workdir, request_data_of, stored_statistics, subject_of
 from osp_jax.methods.concept_erasure import ConceptErasure
@@ -42,13 +44,21 @@ def main() -> None:
     arguments.add_argument("--data_dir", default="", help="the TFDS folder")
     arguments.add_argument("--settings", default=SETTINGS, help="of concept-erasure, NAME=VALUE,...;NAME=VALUE,...")
     arguments.add_argument("--images", type=whole(10, 10**6), default=1000, help="of a part, that are probed")
+    arguments.add_argument(
+        "--held_out", action="store_true", help="images that training held out, in place of the test's"
+    )
     arguments.add_argument("--relearn", action="store_true", help="with the steps of relearning")
     arguments.add_argument("--each_class", action="store_true", help="every class in turn, accuracies only")
     flags = arguments.parse_args()
     trained = load_workdir(flags.workdir)
     dataset, statistics = dataset_of(trained, flags.data_dir), stored_statistics(trained, flags.workdir)
+    if flags.held_out:
+        _, held_out = indices_of(trained, dataset)
+        test = Split(dataset.train.images[held_out], dataset.train.labels[held_out])
+        dataset = dataclasses.replace(dataset, test=test)
     settings = [_settings(text) for text in flags.settings.split(";")]
     about = {"network": trained.record["config"]["model"]["name"], "dataset": dataset.variant}
+    about |= {"images": "held-out training images" if flags.held_out else "test images"}
     keep = _Keeper(flags.json, about)
 
     def answer(given: dict[str, Any], forget: tuple[int, ...], calls: int) -> tuple[Model, list[float]]:

@@ -32,11 +32,11 @@ def _network(results: Mapping[str, Any]) -> str:
         steps, seconds = row.get("relearn_95"), row.get("warm_seconds")
         cells += ["-" if steps is None else f"{steps:.0f}", "-" if seconds is None else f"{seconds:.1f} s"]
         rows.append(cells)
+    named, asked = ", ".join(f"`{stage}`" for stage in stages), results.get("images", "test images")
     text = (
-        f"{results['network']} on {results['dataset']}; settings of `concept-erasure`. Stages are the last of each "
-        f"width: {', '.join(f'`{stage}`' for stage in stages)}. Gaps are in points against the network trained without "
-        "the class, whose row has its own figures. Measured on "
-        f"{results['provenance']['device']}.\n\n{markdown_table(header, rows)}"
+        f"{results['network']} on {results['dataset']}, {asked}; settings of `concept-erasure`. Stages are the last of "
+        f"each width: {named}. Gaps are in points against the network trained without the class, whose row has its own "
+        f"figures. Measured on {results['provenance']['device']}.\n\n{markdown_table(header, rows)}"
     )
     if results["each_class"]:
         columns = ["Every class in turn", "Forgotten, mean", "worst", "Others, change", "worst"]
