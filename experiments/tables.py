@@ -183,14 +183,19 @@ def _comparison() -> str:
     return f"{_compared(results)} {_RANKED}\n\n{markdown_table([*HEADER, DIFFERS], rows)}{left}"
 
 
+def _requests_of(results: Any) -> str:
+    """As `cat, dog; 2 seeds`."""
+    classes = ", ".join(dict.fromkeys(cell["request"] for cell in results["cells"]))
+    seeds = len({cell["seed"] for cell in results["cells"]})
+    return f"{classes}; {seeds} seed{'s' if seeds > 1 else ''}"
+
+
 def _compared(results: Any) -> str:
     """What a comparison is of, in a sentence."""
     config, model = results["config"], results["model"]
-    classes = ", ".join(dict.fromkeys(cell["request"] for cell in results["cells"]))
-    seeds, data = {cell["seed"] for cell in results["cells"]}, _data_words(results["dataset"]["variant"])
-    number = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    data, requests = _data_words(results["dataset"]["variant"]), _requests_of(results)
     return (
-        f"{data}, {model['name']} ({model['parameters']:,} parameters); {classes}; {number}. A request may "
+        f"{data}, {model['name']} ({model['parameters']:,} parameters); {requests}. A request may "
         f"see {config['budget']['retain']} training images of each class. Up to {config['tuning']['trials']} settings "
         "a method, chosen on held-out images."
     )
@@ -243,7 +248,9 @@ def _targets() -> str:
         files = [file for file in network[:6] if file]
         results = {file: found for file in files if (found := _found(file)) is not None}
         rows = target_rows(network, results, _RECOMMENDED)
-        parts.append(f"**{name}**\n\n{markdown_table(HEADER, rows).rstrip()}")
+        compared = results.get(network.comparison)
+        over = f" (gaps to retrained are means over {_requests_of(compared)})" if compared else ""
+        parts.append(f"**{name}**{over}\n\n{markdown_table(HEADER, rows).rstrip()}")
     return "\n\n".join(parts)
 
 
