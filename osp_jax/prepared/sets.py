@@ -4,8 +4,8 @@ The changes of two classes were computed without each other. Composed, an entry 
 gets its new value. Where several do, factors from 0 to 1 multiply, as masks do, and other changes add up.
 
 The repair solves for the head, by ridge regression on stored inputs of the head: on retained images the logits of the
-retained classes shall be what they were before the request. Then the bias of each class to forget falls until no stored
-image of these classes is given its own.
+retained classes shall be what they were before the request. Then the bias of each class to forget falls until its logit
+is below the best retained one, by a margin, on every stored image of these classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from osp_jax.trees import edited, leaves_by_path
 # Against a change of the head, over the sum of the squares of a feature. Chosen from 0.001 to 1 on a held-out half of
 # stored features: the largest leaves least of the classes, and the head nearest to that of the joint request.
 _RIDGE = 1.0
+_MARGIN = 1.0  # logits, as in osp-fit; without it new images of a class pass that no stored one shows
 _MOST = 1500  # images whose last kernels are computed anew, where these change
 
 
@@ -86,7 +87,7 @@ def repaired(before: Model, after: Model, forget: Sequence[int], found: StoredFe
         bias[others] += change[-1]
     if head.bias is not None:
         logits = read[1][np.isin(found.labels, list(forget))] @ kernel + bias
-        over = logits[:, list(forget)] - logits[:, others].max(1, keepdims=True)
+        over = _MARGIN + logits[:, list(forget)] - logits[:, others].max(1, keepdims=True)
         bias[list(forget)] -= np.maximum(over.max(0, initial=0), 0)
     old = leaves_by_path(after.variables)
     new = head_changes(after.variables, head, kernel.astype(np.float32), bias.astype(np.float32))
