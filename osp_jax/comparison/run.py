@@ -46,7 +46,8 @@ def check_comparison(
     """The methods that can act on the network.
 
     Args:
-      named: whether these methods were asked for. If not, those that cannot act on the network are left out.
+      named: whether these methods were asked for. If not, those that cannot act on the network with
+        their default options are left out.
 
     Raises:
       InputError: what would fail after the originals were trained.
@@ -91,7 +92,7 @@ def check_comparison(
         try:
             method.check(model, gates)
         except InputError:
-            if named:
+            if named or method != type(method)():  # its options were given
                 raise
         else:
             fitting[name] = method
