@@ -126,6 +126,10 @@ def test_every_method_works_or_says_in_one_line_what_it_lacks(method):
         with pytest.raises(InputError, match=r"^\w+ needs fresh variables and the model has no init; give it, or .*$"):
             osp_jax.unlearn(given.model, FORGET, get_method(method)(**options), **request)
         return
+    if get_method(method).only_for:
+        with pytest.raises(InputError, match=r"^[^\n]+, or take another method$"):
+            osp_jax.unlearn(given.model, FORGET, get_method(method)(**options), **request)
+        return
     model = osp_jax.unlearn(given.model, FORGET, get_method(method)(**options), **request).model
     assert model.forgotten == (1,)
     assert model.variables.keys() == given.model.variables.keys()
