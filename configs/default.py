@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     config.training.weight_decay = 5e-4  # on kernels only: not on biases, nor on batch norm
     config.training.norm_bias_rate = 1.0  # factor on the learning rate of the biases of norms
     config.training.label_smoothing = 0.0
-    config.training.gradient = "jax"  # or "torch", "torch-bfloat16": PyTorch computes it, on CPUs 3 times faster
+    config.training.gradient = "jax"  # or "torch", "torch-bfloat16": PyTorch computes it, on CPUs 2 to 3 times faster
 
     config.orthogonality = ConfigDict()
     config.orthogonality.penalty = "so"  # none, so, dso, srip, ocnn

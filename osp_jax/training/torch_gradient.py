@@ -1,4 +1,4 @@
-"""Training steps whose gradient PyTorch computes, in bfloat16 or float32: on CPUs about three times faster than XLA.
+"""Training steps whose gradient PyTorch computes, in bfloat16 or float32: on CPUs two to three times faster than XLA.
 
 Everything else of a step stays as it is: the same initial parameters, batches, augmentation, penalty and optimiser, in
 JAX. PyTorch computes the cross-entropy, its gradient and the statistics of batch norms. With bfloat16 its convolutions
