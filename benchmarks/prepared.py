@@ -37,7 +37,7 @@ from osp_jax.loading import dataset_of, load_workdir
 from osp_jax.methods import get_method
 from osp_jax.model import Model
 from osp_jax.prepared.changes import applied, new_leaves
-from osp_jax.prepared.classes import Prepared, answer_prepared, fingerprint
+from osp_jax.prepared.classes import Prepared, answer_prepared
 from osp_jax.prepared.files import folder_of, load_prepared, save_prepared
 from osp_jax.prepared.sets import answer_set, composed
 from osp_jax.runtime.arguments import path, several, whole
@@ -194,8 +194,7 @@ def _cold(prepared: Prepared, model: Model, number: int, workdir: Path) -> tuple
     stored = sum(file.stat().st_size for file in workdir.rglob("*") if file.is_file())
     new_leaves.clear_cache()
     start = time.perf_counter()
-    settings = (prepared.method, prepared.settings, fingerprint(model))
-    found = load_prepared(workdir, *settings, [number])
+    found = load_prepared(workdir, prepared.method, prepared.settings, model, [number])
     jax.block_until_ready(answer_prepared(found, model, number).variables)
     return time.perf_counter() - start, stored
 

@@ -36,8 +36,7 @@ def main() -> None:
         dataset_of,
         harm_of_request,
         load_workdir,
-        request_data_of,
-        request_without_images,
+        request_input,
         statistics_of,
         stored_statistics,
     )
@@ -82,11 +81,8 @@ def main() -> None:
         return dataset
 
     for number in missing:
-        start, data, forget = time.perf_counter(), None, (number,)
-        if method.needs_images(statistics):
-            data = request_data_of(trained, images(), forget, budget)
-        elif method.sees:
-            data = request_without_images(trained, forget)
+        start, forget = time.perf_counter(), (number,)
+        data = request_input(trained, method, forget, statistics, images, budget)
 
         def estimate(after: Any, forget: tuple[int, ...] = forget) -> Any:
             return harm_of_request(trained, after, forget, statistics, images, accept=True)

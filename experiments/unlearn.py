@@ -64,16 +64,15 @@ def main() -> None:
         harm_of_request,
         load_workdir,
         network_to_keep,
-        request_data_of,
-        request_without_images,
+        request_input,
         statistics_of,
         stored_statistics,
     )
     from osp_jax.methods import parse_options
     from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
-    from osp_jax.prepared.classes import fingerprint, request_settings
+    from osp_jax.prepared.classes import request_settings
     from osp_jax.prepared.files import FOLDER as PREPARED
-    from osp_jax.prepared.files import discard_prepared, load_prepared
+    from osp_jax.prepared.files import load_prepared
     from osp_jax.prepared.requests import answer_from, prepared_record
     from osp_jax.ridge.files import FOLDER, save_moments
     from osp_jax.runtime.overwriting import check_out
@@ -114,7 +113,7 @@ def main() -> None:
     prepared = found = data = None
     if _PREPARED.value:
         settings = request_settings(method, budget, _SEED.value)
-        prepared = load_prepared(workdir, method, settings, fingerprint(model), forget, statistics)
+        prepared = load_prepared(workdir, method, settings, model, forget, statistics)
     if prepared:
         lookup = time.perf_counter() - start
         found = answer_from(prepared, model, forget, statistics, None if _ACCEPT.value else limits, warm_calls=calls)
@@ -122,16 +121,13 @@ def main() -> None:
         outcome, harm = found.outcome, found.harm
         seconds = lookup + (seconds if len(forget) > 1 else 0.0)  # one class needs no statistics
     else:
-        if method.needs_images(statistics):
-            data = request_data_of(trained, images(), forget, budget)
-        elif method.sees:
-            data = request_without_images(trained, forget)
+        data = request_input(trained, method, forget, statistics, images, budget)
         rng = jax.random.key(_SEED.value)
         outcome = timed_request(method, model, forget, statistics, rng, data=data, warm_calls=calls)
         harm = None
     variables = outcome.model.variables
     if harm is None:
-        read = images if dataset or not _ACCEPT.value else _unread
+        read = images if dataset or not _ACCEPT.value else None  # the images need not be there
         harm = harm_of_request(trained, outcome.model, forget, statistics, read, accept=_ACCEPT.value)
     if harm is not None and not _ACCEPT.value:
         check_harm(harm, **limits, suggestions=methods_to_try(model, statistics, _METHOD.value))
@@ -179,7 +175,7 @@ def main() -> None:
             save_moments(folder / FOLDER, statistics.head.without(forgotten).with_prepared())
         write_json(folder / "unlearn.json", record)
     if not _KEEP.value:
-        _remove_prepared(workdir, forget, discard_prepared)
+        _remove_prepared(workdir, forget)
     times = f"{record['seconds']['cold'] * 1e3:.0f} ms"
     if _TIME.value:
         times = f"cold {times}, warm {outcome.warm_median * 1e3:.2f} ms (median)"
@@ -207,17 +203,12 @@ def _forget_images(trained: Any, workdir: Path, out: Path, method: Any) -> None:
 _WAYS = {"alone": "prepared", "composed": "composed of prepared requests"}
 
 
-def _unread() -> Any:
-    """In place of the images of a request that is accepted whatever it costs: they need not be there."""
-    from osp_jax.runtime.errors import InputError
-
-    raise InputError("not read")
-
-
-def _remove_prepared(workdir: Path, forget: tuple[int, ...], discard: Any) -> None:
+def _remove_prepared(workdir: Path, forget: tuple[int, ...]) -> None:
     """Removes the prepared requests for the forgotten classes, which hold what tells them apart."""
+    from osp_jax.prepared.files import discard_prepared
+
     try:
-        discard(workdir, forget)
+        discard_prepared(workdir, forget)
     except OSError as error:
         print(
             f"warning: the prepared requests for these classes stay in {workdir} ({error.strerror}); remove them",

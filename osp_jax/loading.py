@@ -182,6 +182,20 @@ def request_data_of(
     )
 
 
+def request_input(
+    trained: TrainedModel,
+    method: Method,
+    forget: tuple[int, ...],
+    statistics: Statistics,
+    dataset: Callable[[], Dataset],
+    budget: Mapping[str, int | None],
+) -> RequestData | None:
+    """What a request of a method may see; `dataset` reads the images, and is called where the method needs them."""
+    if method.needs_images(statistics):
+        return request_data_of(trained, dataset(), forget, budget)
+    return request_without_images(trained, forget) if method.sees else None
+
+
 def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> RequestData:
     """For a request that is answered from statistics: the recipe and the shape of the images, but none of them."""
     recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
@@ -194,7 +208,7 @@ def harm_of_request(
     after: Model,
     forget: tuple[int, ...],
     statistics: Statistics,
-    dataset: Callable[[], Dataset],
+    dataset: Callable[[], Dataset] | None,
     *,
     accept: bool = False,
 ) -> Harm | None:
@@ -202,7 +216,8 @@ def harm_of_request(
     be told.
 
     Args:
-      dataset: reads the images; called where the statistics do not show what the request costs.
+      dataset: reads the images; called where the statistics do not show what the request costs. None, for a request
+        that is accepted: they are not read.
       accept: the request is accepted whatever it costs.
 
     Raises:
@@ -215,7 +230,8 @@ def harm_of_request(
     try:
         return estimate()
     except InputError:
-        pass
+        if dataset is None:
+            return None
     try:
         split = dataset().train
     except InputError as error:

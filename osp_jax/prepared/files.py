@@ -17,8 +17,9 @@ import numpy as np
 
 from osp_jax.harm import Harm
 from osp_jax.methods import Method
+from osp_jax.model import Model
 from osp_jax.prepared.changes import KINDS, Change, Changes
-from osp_jax.prepared.classes import Prepared, PreparedClass
+from osp_jax.prepared.classes import Prepared, PreparedClass, fingerprint
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.integrity import SUMS, check_sums, read_sums, write_sums
 from osp_jax.runtime.provenance import provenance
@@ -88,7 +89,7 @@ def load_prepared(
     workdir: Path,
     method: Method,
     settings: Mapping[str, Any],
-    network: str,
+    model: Model,
     classes: Iterable[int],
     statistics: Statistics | None = None,
 ) -> Prepared | None:
@@ -96,7 +97,7 @@ def load_prepared(
 
     Args:
       settings: `request_settings` of the request.
-      network: the fingerprint of the workdir's model.
+      model: of the workdir.
 
     Raises:
       InputError: a file is damaged, or of another version or network.
@@ -104,6 +105,7 @@ def load_prepared(
     folder, classes = folder_of(workdir, settings), list(classes)
     if not set(classes) <= set(prepared_classes(folder)):
         return None
+    network = fingerprint(model)
     found = {number: _load_class(folder / str(number), network) for number in classes}
     return Prepared(method, network, settings, found, statistics)
 
