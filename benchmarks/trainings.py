@@ -20,11 +20,10 @@ from osp_jax.forward import predict_logits
 from osp_jax.loading import dataset_of, load_workdir
 from osp_jax.runtime.arguments import path
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.settings import validated
+from osp_jax.runtime.settings import differing, validated
 from osp_jax.runtime.workdir import read_json
 
 _PROMISE = re.compile(r"(\d+) epochs, ([\d.]+) hours .*?Expected test accuracy: ([\d.]+)%", re.DOTALL)
-_FREE = ("data.dir", "data.exclude")  # settings that the trainings of one config may differ in
 
 
 def main() -> None:
@@ -77,7 +76,7 @@ def row_of(
     """
     trained = load_workdir(workdir)
     settings = trained.record["config"]
-    for name in differing(config, settings):
+    for name in differing(settings, config):
         raise InputError(f"{workdir} has another {name} than the config; leave it out of --runs")
     epochs = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     dataset = dataset_of(trained, data_dir)
@@ -97,18 +96,6 @@ def row_of(
         "test accuracy expected": promise["accuracy"] / 100,
         "commit": trained.record["provenance"]["commit"],
     }
-
-
-def differing(config: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """The settings in which a training differs from a config, but for the seed and those of `_FREE`."""
-    one, other = (json.loads(json.dumps(values)) for values in (config, settings))  # tuples become lists
-    return [
-        f"{section}.{name}"
-        for section, values in one.items()
-        if isinstance(values, dict)
-        for name, value in values.items()
-        if f"{section}.{name}" not in _FREE and other[section].get(name, value) != value
-    ]
 
 
 if __name__ == "__main__":

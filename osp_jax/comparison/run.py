@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 from ml_collections import ConfigDict
 
 from osp_jax import statistics_files
@@ -32,7 +31,7 @@ from osp_jax.runtime.distributed import place
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.runtime.integrity import read_piece, write_piece
 from osp_jax.runtime.provenance import provenance
-from osp_jax.runtime.settings import Comparison, validated
+from osp_jax.runtime.settings import Comparison, differing, validated
 from osp_jax.runtime.workdir import close_training, read_record, replacing, write_json
 from osp_jax.training import checkpoints as checkpoint
 from osp_jax.training.loop import check_settings, train
@@ -278,11 +277,9 @@ def _kept(original: Original, folder: Path, request: Request) -> tuple[Answer, d
     if not (workdir / "config.json").exists():
         return None
     trained, dataset = load_workdir(workdir), original.dataset
-    mine, its = (traverse_util.flatten_dict(one, sep=".") for one in (original.recipe, trained.record["config"]))
-    free = {"data.exclude", "data.dir", "seed"}
-    differing = [name for name in its if name not in free and json.dumps(mine.get(name)) != json.dumps(its[name])]
-    if differing or trained.model.forgotten != request.forget:
-        what = ", ".join(differing) or f"it never saw the classes {shown(trained.model.forgotten)}"
+    others = differing(trained.record["config"], original.recipe)
+    if others or trained.model.forgotten != request.forget:
+        what = ", ".join(others) or f"it never saw the classes {shown(trained.model.forgotten)}"
         raise InputError(f"{workdir} is not the original's recipe without {request.name} ({what}); delete it")
     labels = dataset.train.labels[indices_of(trained, dataset)[0]]
     seen = {str(c): int(n) for c, n in zip(*np.unique(labels, return_counts=True), strict=True)}

@@ -5,6 +5,7 @@ A setting that is added has a default here that does what was done before it exi
 are completed with it.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -220,6 +221,8 @@ class Study(Section):
     entries: dict[Name, Entry]
 
 
+_FREE = ("data.dir", "data.exclude")  # settings that trainings of one recipe may differ in
+
 KINDS: dict[str, type[Section]] = {"training": Experiment, "comparison": Comparison, "study": Study}
 
 
@@ -241,6 +244,21 @@ def validated(config: Any, kind: type[Section] = Experiment, where: str = "confi
     made = ConfigDict(whole)
     made.lock()
     return made
+
+
+def differing(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """The settings of a training that `recipe` has otherwise, as 'data.flip'; both are complete.
+
+    The seed, the excluded classes and where the data lie may differ.
+    """
+    one, other = (json.loads(json.dumps(fields)) for fields in (settings, recipe))  # tuples become lists
+    return [
+        f"{section}.{name}"
+        for section, values in one.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if f"{section}.{name}" not in _FREE and other[section].get(name) != value
+    ]
 
 
 def plain(config: Any, where: str = "config") -> dict[str, Any]:
