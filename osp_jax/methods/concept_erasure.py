@@ -38,7 +38,7 @@ from osp_jax.methods.parts.head_refit import refit_head
 from osp_jax.methods.parts.importance import filled_batches
 from osp_jax.methods.parts.kernel_refit import refit
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.moments import matmul
+from osp_jax.methods.parts.moments import class_means, matmul
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.methods.parts.unsupported_column import (
     measured_level,
@@ -215,10 +215,7 @@ def erasure_targets(
 
 def mixtures(mixture: jax.Array, features: jax.Array, retained: jax.Array, labels: jax.Array) -> jax.Array:
     """Means of the retained features of each class, mixed by the probabilities `mixture`; like `features`."""
-    one_hot = jax.nn.one_hot(labels, mixture.shape[-1]) * retained[..., None]
-    sums = jnp.einsum("bnk,bnc->kc", one_hot, features)
-    means = sums / jnp.maximum(one_hot.sum((0, 1)), 1)[:, None]
-    return mixture @ means
+    return mixture @ class_means(features, labels, retained, mixture.shape[-1])
 
 
 @partial(jax.jit, static_argnames="tail")

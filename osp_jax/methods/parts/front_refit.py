@@ -10,14 +10,14 @@ The direction is that of least-squares concept erasure (Belrose et al., NeurIPS 
 that leave the mean of the retained where it is: then no bias has to change.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from osp_jax.methods.parts.moments import matmul
+from osp_jax.methods.parts.moments import class_means, matmul, tree_sum
 from osp_jax.program.layer_inputs import kernel_matrix, outputs_of, write_matrix
 from osp_jax.program.tail import Ends, Inner, Tail, Writer, by_image, rows_of
 from osp_jax.runtime.distributed import everywhere
@@ -63,7 +63,7 @@ def erasure(before: jax.Array, now: jax.Array, sample: Sample) -> Erasure:
     taken for; means over positions `(batches, batch, channels)`, before any change and now."""
     classes, gone = sample.mixture.shape[-1], (sample.forgotten > 0).astype(jnp.float32)
     kept = (sample.retained > 0).astype(jnp.float32)
-    mean, own = _mean(now, kept), _class_means(now, sample.labels, gone, classes)
+    mean, own = _mean(now, kept), class_means(now, sample.labels, gone, classes)
     present = jnp.any(jax.nn.one_hot(sample.labels, classes) * gone[..., None] > 0, (0, 1))
     directions = jnp.where(present[:, None], own - mean, 0)
     rows = ((now - _mean(now, kept + gone)) * (kept + gone)[..., None]).reshape(-1, now.shape[-1])
@@ -74,19 +74,13 @@ def erasure(before: jax.Array, now: jax.Array, sample: Sample) -> Erasure:
     inner = held @ solved + jnp.diag(jnp.append(1.0 - present, 0))
     inner += jnp.diag(1e-6 * jnp.diag(inner) + 1e-20)
     detectors = jnp.linalg.solve(inner.T, solved.T).T[:, :-1] * present
-    means = _class_means(before, sample.labels, kept, classes)
+    means = class_means(before, sample.labels, kept, classes)
     shifts = (sample.mixture @ means - _mean(before, kept)) * gone[..., None]
     return Erasure(detectors, directions, shifts)
 
 
 def _mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("bnc,bn->c", values, weights) / jnp.maximum(weights.sum(), 1)
-
-
-def _class_means(values: jax.Array, labels: jax.Array, weights: jax.Array, classes: int) -> jax.Array:
-    """`(classes, channels)`, 0 for classes without images."""
-    one_hot = jax.nn.one_hot(labels, classes) * weights[..., None]
-    return jnp.einsum("bnk,bnc->kc", one_hot, values) / jnp.maximum(one_hot.sum((0, 1)), 1)[:, None]
 
 
 def _refitted(
@@ -99,7 +93,7 @@ def _refitted(
     for number, (kept, *weights) in enumerate(zip(sample.kept, sample.retained, sample.forgotten, strict=True)):
         shifts = None if wanted is None else wanted.shifts[number]
         sums.append(system(old, new, kept, *weights, nothing, shifts))
-    gram, product = _total(sums)
+    gram, product = tree_sum(sums)
     spread = jnp.maximum(jnp.diag(gram), 1e-3 * jnp.diag(gram).max())
     change = jnp.linalg.solve(gram + ridge * jnp.diag(spread), product)
     leaf = leaves_by_path(new)[layer.path]
@@ -166,7 +160,3 @@ def _some(values: jax.Array) -> jax.Array:
     start = jnp.arange(batch)[:, None] * 3  # 3 shares no factor with the sides of most maps
     where = (start + jnp.arange(count) * (positions // count)) % positions
     return jnp.take_along_axis(values, where[..., None], 1)
-
-
-def _total(terms: Iterable[Any]) -> Any:
-    return reduce(partial(jax.tree.map, jnp.add), terms)

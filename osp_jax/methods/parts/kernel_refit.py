@@ -8,15 +8,15 @@ features are linear in the kernels, and one round is all.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial, reduce
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from osp_jax.methods.parts.moments import matmul
+from osp_jax.methods.parts.moments import matmul, tree_sum
 from osp_jax.program.layer_inputs import kernel_matrix, outputs_of, write_matrix
 from osp_jax.program.tail import Ends, Tail, Writer, by_image, rows_of
 from osp_jax.runtime.distributed import everywhere
@@ -66,7 +66,7 @@ def refit(
     chosen = tuple(response.positions for response in responses)
     factors = [response.factor for response in responses]
     of_some = _enough(tail, list(zip(kept, real, strict=True)), chosen)
-    moments, slopes = _total(_moments(variables, factors, *b, tail=tail, positions=chosen) for b in of_some)
+    moments, slopes = tree_sum(_moments(variables, factors, *b, tail=tail, positions=chosen) for b in of_some)
     number = sum(weights.sum() for _, weights in of_some)
     bases = [principal_directions(moment / number, directions) for moment in moments]
     scale = jnp.sqrt(slopes / number) if tail.normalised else jnp.ones_like(slopes)
@@ -79,7 +79,7 @@ def refit(
     system = partial(_system, tail=tail, positions=chosen, biased=biased)
     for _ in range(1 if tail.normalised else rounds):
         by_batch = zip(kept, weights, targets, strict=True)
-        sums = _total(system(new, factors, [b for b, _ in bases], changes, scale, *given) for given in by_batch)
+        sums = tree_sum(system(new, factors, [b for b, _ in bases], changes, scale, *given) for given in by_batch)
         changes = [solve_ridge(*pair, spread, ridge) for pair, spread in zip(sums, spreads, strict=True)]
         new = edited(variables, changed_leaves(variables, tail.writers, responses, bases, changes))
     return new
@@ -295,7 +295,3 @@ def _divided(values: jax.Array, factor: jax.Array) -> jax.Array:
 def _largest(values: jax.Array) -> jax.Array:
     """By column the entry of the largest magnitude."""
     return jnp.take_along_axis(values, jnp.abs(values).argmax(0)[None], 0)[0]
-
-
-def _total(terms: Iterable[Any]) -> Any:
-    return reduce(partial(jax.tree.map, jnp.add), terms)

@@ -1,6 +1,7 @@
 """Second moments of what layers read, R R^T for a matrix R of inputs in columns, summed over batches of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -25,6 +26,21 @@ def sum_over_batches(
         value = function(*batch, jax.random.fold_in(rng, i))
         total = value if total is None else jax.tree.map(jnp.add, total, value)
     return everywhere(total)
+
+
+def tree_sum(terms: Iterable[Any]) -> Any:
+    """The sum of pytrees of one structure."""
+    return reduce(partial(jax.tree.map, jnp.add), terms)
+
+
+def class_means(values: jax.Array, labels: jax.Array, weights: jax.Array, classes: int) -> jax.Array:
+    """Means by class, `(classes, channels)`, 0 for classes without images.
+
+    Args:
+      values: `(batches, batch, channels)`. labels: int `(batches, batch)`. weights: 0/1 likewise.
+    """
+    one_hot = jax.nn.one_hot(labels, classes) * weights[..., None]
+    return jnp.einsum("bnk,bnc->kc", one_hot, values) / jnp.maximum(one_hot.sum((0, 1)), 1)[:, None]
 
 
 def second_moment(rows: jax.Array) -> jax.Array:
