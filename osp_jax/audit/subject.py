@@ -1,6 +1,6 @@
 """A model under audit, and what it makes of images: logits, and the features of every stage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -48,15 +48,23 @@ class Look(NamedTuple):
 def images_of(dataset: Dataset, train: np.ndarray, forget: Sequence[int], most: int, seed: int) -> Images:
     """Up to about `most` images a part, the same number of each class."""
     parts = {}
+    for part, labels, chosen in whole_parts(dataset, train, forget):
+        sample = per_class_sample(labels, chosen, most, seed) if len(chosen) else chosen
+        parts[part] = sample[:most]
+    return Images(dataset, tuple(forget), train, parts)
+
+
+def whole_parts(
+    dataset: Dataset, train: np.ndarray, forget: Sequence[int]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(name, labels of the split, indices of all its images) of each part of `Images`."""
     for name, split, indices in (
         ("train", dataset.train, train),
         ("test", dataset.test, np.arange(len(dataset.test.labels), dtype=np.int32)),
     ):
         gone = np.isin(split.labels[indices], list(forget))
-        for side, chosen in (("forget", indices[gone]), ("retain", indices[~gone])):
-            sample = per_class_sample(split.labels, chosen, most, seed) if len(chosen) else chosen
-            parts[f"{name}_{side}"] = sample[:most]
-    return Images(dataset, tuple(forget), train, parts)
+        yield f"{name}_forget", split.labels, indices[gone]
+        yield f"{name}_retain", split.labels, indices[~gone]
 
 
 def look(subject: Subject, images: Images, part: str) -> Look:

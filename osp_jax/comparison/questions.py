@@ -14,7 +14,7 @@ from osp_jax.audit.measure import PARTS, Measure, no_value
 from osp_jax.audit.membership import NOT_FINITE, membership, usable
 from osp_jax.audit.probes import new_head, probes
 from osp_jax.audit.relearn import Settings, relearning
-from osp_jax.audit.subject import Images, Look, Subject, look_at, stages_of
+from osp_jax.audit.subject import Images, Look, Subject, look_at, stages_of, whole_parts
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import per_class_sample
 
@@ -42,15 +42,10 @@ def images_asked(
       train_images: of either side, about; the same number of each class.
     """
     parts = {}
-    for name, split, indices in (
-        ("train", dataset.train, train),
-        ("test", dataset.test, np.arange(len(dataset.test.labels), dtype=np.int32)),
-    ):
-        gone = np.isin(split.labels[indices], list(forget))
-        for side, chosen in (("forget", indices[gone]), ("retain", indices[~gone])):
-            most = train_images if name == "train" else test_images * len(np.unique(split.labels[chosen]))
-            whole = name == "test" and (side == "forget" or not test_images)
-            parts[f"{name}_{side}"] = chosen if whole else per_class_sample(split.labels, chosen, most, seed=0)
+    for part, labels, chosen in whole_parts(dataset, train, forget):
+        most = train_images if part.startswith("train") else test_images * len(np.unique(labels[chosen]))
+        whole = part == "test_forget" or (part == "test_retain" and not test_images)
+        parts[part] = chosen if whole else per_class_sample(labels, chosen, most, seed=0)
     return Images(dataset, forget, train, parts)
 
 
