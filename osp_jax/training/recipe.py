@@ -24,7 +24,7 @@ from osp_jax.training.orthogonality import conv_kernels, penalty
 from osp_jax.training.schedules import learning_rate, piecewise
 from osp_jax.training.state import TrainState, create_optimiser, create_state
 from osp_jax.training.step import Step, gathering, make_batch_step
-from osp_jax.training.torch_gradient import TorchStep
+from osp_jax.training.torch_gradient import make_torch_step
 
 _MOST_FOR_MOMENTS = 10_000  # images that are read from files only to be counted
 
@@ -92,7 +92,7 @@ def make_recipe(
             "PyTorch's gradient has no penalties on features; leave training.gradient ('jax') or the penalty out"
         )
     else:
-        batch_step = TorchStep(model, optimiser, bfloat16=settings.gradient == "torch-bfloat16", **common)
+        batch_step = make_torch_step(model, optimiser, bfloat16=settings.gradient == "torch-bfloat16", **common)
     return Recipe(rate, gathering(batch_step), batch_step, start, order_key, step_key)
 
 

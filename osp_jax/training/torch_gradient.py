@@ -24,82 +24,84 @@ from osp_jax.networks.cifarnet import CifarNet
 from osp_jax.networks.resnet import STEMS, BasicBlock, ResNet
 from osp_jax.runtime.errors import InputError
 from osp_jax.training.state import TrainState
+from osp_jax.training.step import Step
 
 GRADIENTS = ("jax", "torch", "torch-bfloat16")  # who computes it; PyTorch's are float32 or bfloat16
 
 _MOMENTUM, _EPSILON = 0.9, 1e-5  # of the batch norms of `networks`
 
 
-class TorchStep:
-    """A step `(state, (images, labels), key, penalty_weight) -> (state, metrics)` as `training.step` makes them.
+def make_torch_step(
+    module: nn.Module,
+    optimiser: optax.GradientTransformation,
+    *,
+    preparation: Preparation,
+    penalty: Callable[[Any], jax.Array],
+    label_smoothing: float,
+    bfloat16: bool,
+) -> Step:
+    """A step `(state, (images, labels), key, penalty_weight) -> (state, metrics)`, as `step.make_batch_step` makes it.
 
-    It cannot be traced by JAX: `training.epoch` calls it as it is.
+    JAX cannot trace it: `training.epoch` calls it as it is.
+
+    Raises:
+      InputError: PyTorch is not installed, or the network is none of those above.
     """
+    torch, network = _torch(), _network(module)
+    gradient = partial(_gradient, torch, network, label_smoothing=label_smoothing, bfloat16=bfloat16)
 
-    untraceable = True
+    @jax.jit
+    def augmented(images: jax.Array, key: jax.Array, step: jax.Array) -> jax.Array:
+        return preparation.augmented(images, jax.random.fold_in(key, step))
 
-    def __init__(
-        self,
-        module: nn.Module,
-        optimiser: optax.GradientTransformation,
-        *,
-        preparation: Preparation,
-        penalty: Callable[[Any], jax.Array],
-        label_smoothing: float,
-        bfloat16: bool,
-    ):
-        """Raises `InputError`: PyTorch is not installed, or the network is none of those above."""
-        self.torch = _torch()
-        self.network = _network(module)
-        self.label_smoothing, self.bfloat16 = label_smoothing, bfloat16
+    @partial(jax.jit, donate_argnums=0)
+    def updated(state: TrainState, gradients: Any, seen: Any, weight: jax.Array) -> tuple[TrainState, jax.Array]:
+        orthogonality, more = jax.value_and_grad(penalty)(state.params)
+        gradients = jax.tree.map(lambda a, b: a + weight * b, gradients, more)
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        batch_stats = jax.tree.map(lambda old, new: _MOMENTUM * old + (1 - _MOMENTUM) * new, state.batch_stats, seen)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), orthogonality
 
-        @jax.jit
-        def prepared(images: jax.Array, key: jax.Array, step: jax.Array) -> jax.Array:
-            return preparation.augmented(images, jax.random.fold_in(key, step))
-
-        @partial(jax.jit, donate_argnums=0)
-        def updated(state: TrainState, gradients: Any, seen: Any, weight: jax.Array) -> tuple[TrainState, jax.Array]:
-            orthogonality, more = jax.value_and_grad(penalty)(state.params)
-            gradients = jax.tree.map(lambda a, b: a + weight * b, gradients, more)
-            updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-            batch_stats = jax.tree.map(
-                lambda old, new: _MOMENTUM * old + (1 - _MOMENTUM) * new, state.batch_stats, seen
-            )
-            params = optax.apply_updates(state.params, updates)
-            return TrainState(state.step + 1, params, batch_stats, opt_state), orthogonality
-
-        self.prepared, self.updated = prepared, updated
-
-    def __call__(
-        self, state: TrainState, batch: tuple[jax.Array, jax.Array], key: jax.Array, penalty_weight: jax.Array
+    def step(
+        state: TrainState, batch: tuple[jax.Array, jax.Array], key: jax.Array, penalty_weight: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         images, labels = batch
-        images = self.prepared(images, key, state.step)
-        loss, accuracy, gradients, seen = self.gradient(state.params, images, labels)
-        state, orthogonality = self.updated(state, gradients, seen, penalty_weight)
+        loss, accuracy, gradients, seen = gradient(state.params, augmented(images, key, state.step), labels)
+        state, orthogonality = updated(state, gradients, seen, penalty_weight)
         metrics = {"loss": loss + penalty_weight * orthogonality, "accuracy": accuracy, "penalty": orthogonality}
         return state, metrics
 
-    def gradient(self, params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, Any, Any]:
-        """(cross-entropy, accuracy, its gradient for `params`, mean and variance that each norm saw).
+    step.untraceable = True
+    return step
 
-        `images` are normalised float32 `(batch, h, w, c)`, `labels` `(batch,)`.
-        """
-        torch = self.torch
-        leaves = {
-            path: torch.from_numpy(np.array(leaf)).requires_grad_() for path, leaf in flatten_dict(params).items()
-        }
-        x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)  # of NHWC memory: what PyTorch calls channels last
-        target = torch.from_numpy(np.array(labels)).long()
-        seen: dict[tuple[str, ...], Any] = {}
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            logits = self.network(_Layers(torch, leaves, seen), x)
-        loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        loss.backward()
-        accuracy = (logits.argmax(-1) == target).float().mean()
-        as_jax = partial(jax.tree.map, lambda tensor: jnp.asarray(tensor.detach().numpy()))
-        gradients = {path: leaf.grad for path, leaf in leaves.items()}
-        return *as_jax((loss, accuracy)), unflatten_dict(as_jax(gradients)), unflatten_dict(as_jax(seen))
+
+def _gradient(
+    torch: Any,
+    network: Callable[["_Layers", Any], Any],
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    label_smoothing: float,
+    bfloat16: bool,
+) -> tuple[jax.Array, jax.Array, Any, Any]:
+    """(cross-entropy, accuracy, its gradient for `params`, mean and variance that each norm saw).
+
+    `images` are normalised float32 `(batch, h, w, c)`, `labels` `(batch,)`.
+    """
+    leaves = {path: torch.from_numpy(np.array(leaf)).requires_grad_() for path, leaf in flatten_dict(params).items()}
+    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)  # of NHWC memory: what PyTorch calls channels last
+    target = torch.from_numpy(np.array(labels)).long()
+    seen: dict[tuple[str, ...], Any] = {}
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        logits = network(_Layers(torch, leaves, seen), x)
+    loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=label_smoothing)
+    loss.backward()
+    accuracy = (logits.argmax(-1) == target).float().mean()
+    as_jax = partial(jax.tree.map, lambda tensor: jnp.asarray(tensor.detach().numpy()))
+    gradients = {path: leaf.grad for path, leaf in leaves.items()}
+    return *as_jax((loss, accuracy)), unflatten_dict(as_jax(gradients)), unflatten_dict(as_jax(seen))
 
 
 class _Layers:

@@ -16,7 +16,7 @@ from osp_jax.training.loop import train
 from osp_jax.training.recipe import make_recipe
 from osp_jax.training.state import create_optimiser, create_state
 from osp_jax.training.step import make_batch_step
-from osp_jax.training.torch_gradient import TorchStep
+from osp_jax.training.torch_gradient import make_torch_step
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -48,7 +48,7 @@ def both(request):
 
     given = batch, jax.random.key(1), jnp.float32(0.3)
     expected = jax.jit(make_batch_step(module, optimiser, **options))(start(), *given)
-    found = {name: TorchStep(module, optimiser, bfloat16=name == "bfloat16", **options)(start(), *given)
+    found = {name: make_torch_step(module, optimiser, bfloat16=name == "bfloat16", **options)(start(), *given)
              for name in ("float32", "bfloat16")}  # fmt: skip
     return start(), expected, found
 
