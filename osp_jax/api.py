@@ -43,7 +43,7 @@ from osp_jax.harm import (
 from osp_jax.interop.checks import check_logits
 from osp_jax.methods import Method, get_method, method_name
 from osp_jax.methods.parts.data import RequestData, request_data
-from osp_jax.methods.parts.request import describe_change, images_seen, timed_request
+from osp_jax.methods.parts.request import Outcome, describe_change, images_seen, timed_request
 from osp_jax.model import Model, parameters_of
 from osp_jax.prepared.classes import Prepared, fingerprint, prepare_class, request_settings
 from osp_jax.prepared.requests import Answer, answer_from, prepared_record
@@ -286,8 +286,9 @@ def unlearn(
     preparation = _preparation(model, pad, flip, cutout, pad_mode)
     budget = {"retain_per_class": retain_per_class, "forget_per_class": forget_per_class}
     limits = {"max_retained_drop": max_retained_drop, "max_forgotten": max_forgotten}
+    settings = request_settings(method, budget, seed)
     if prepared is not None:
-        _check_same_request(prepared, request_settings(method, budget, seed))
+        _check_same_request(prepared, settings)
         statistics = prepared.statistics if statistics is None else statistics
         found = answer_from(prepared, model, forget, statistics, None if accept else limits)
         if found is not None and found.harm is None and not accept:
@@ -308,18 +309,9 @@ def unlearn(
     outcome = timed_request(method, model, forget, statistics, jax.random.key(seed), data=seen)
     harm = _estimated(model, outcome.model, forget, statistics, split, accept)
     report = {
-        "method": method_name(method),
-        "options": dataclasses.asdict(method),
-        "forget": list(forget),
-        "forget_names": [model.class_names[c] for c in forget],
-        "forgotten": list(outcome.model.forgotten),
+        **_about_request(model, forget, outcome, settings, stored=stored),
         "seconds": {"statistics": seconds, "cold": seconds + outcome.cold},
-        "budget": budget,
-        "data_seen": {
-            "request": {"train": seen.seen() if seen else {}},
-            "statistics": {"train": images_seen(statistics)},
-        },
-        "statistics_stored": stored,
+        "data_seen": _seen(seen, statistics),
         "prepared": None,
         **describe_change(model, outcome.model, forget, statistics, method),
         "harm": harm_record(harm, **limits, accepted=accept),
@@ -552,27 +544,40 @@ def _prepared_result(
     limits: Mapping[str, float],
     accept: bool,
 ) -> Result:
-    settings = prepared.settings
     report = {
-        "method": settings["method"],
-        "options": settings["options"],
-        "forget": list(forget),
-        "forget_names": [model.class_names[c] for c in forget],
-        "forgotten": list(found.outcome.model.forgotten),
+        **_about_request(model, forget, found.outcome, prepared.settings, stored=statistics is not None),
         "seconds": {"statistics": 0.0, "cold": found.outcome.cold},
-        "budget": settings["budget"],
-        "data_seen": {
-            "request": {"train": {}},
-            "statistics": {"train": images_seen(statistics) if statistics is not None else {}},
-        },
-        "statistics_stored": statistics is not None,
+        "data_seen": _seen(None, statistics),
         "prepared": prepared_record(prepared, found, forget),
         **found.description,
         "harm": harm_record(found.harm, **limits, accepted=accept),
-        "provenance": provenance(settings["seed"]),
+        "provenance": provenance(prepared.settings["seed"]),
     }
     result = Result(found.outcome.model, report)
     return _unless_harm(result, found.harm, limits, accept, model, prepared.method, statistics)
+
+
+def _about_request(
+    model: Model, forget: tuple[int, ...], outcome: Outcome, settings: Mapping[str, Any], *, stored: bool
+) -> dict[str, Any]:
+    """What a report says of a request, however it was answered; `settings` as `request_settings` gives them."""
+    return {
+        "method": settings["method"],
+        "options": settings["options"],
+        "budget": settings["budget"],
+        "forget": list(forget),
+        "forget_names": [model.class_names[c] for c in forget],
+        "forgotten": list(outcome.model.forgotten),
+        "statistics_stored": stored,
+    }
+
+
+def _seen(data: RequestData | None, statistics: Statistics | None) -> dict[str, Any]:
+    """The numbers of training images that a request and its statistics saw."""
+    return {
+        "request": {"train": data.seen() if data else {}},
+        "statistics": {"train": images_seen(statistics) if statistics is not None else {}},
+    }
 
 
 def _unless_harm(
