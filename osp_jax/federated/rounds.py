@@ -17,7 +17,7 @@ import numpy as np
 from osp_jax.federated.client import ClientData, LocalTraining
 from osp_jax.federated.server import mean_of, size_of
 from osp_jax.federated.simulator import local_updates
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import check_choices
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 
@@ -63,8 +63,8 @@ class Schedule:
     the first exchange.
     """
 
+    local: LocalTraining
     rounds: int = 20
-    local: LocalTraining = LocalTraining()
     fusion: LocalTraining | None = None
     fusion_start: str = "reference"
     rate: str = "constant"  # or 'cosine', from round to round

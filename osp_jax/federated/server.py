@@ -1,4 +1,4 @@
-"""What a server computes from the answers of clients: the weighted mean of their models, and the total of their sums."""
+"""What a server computes from answers of clients: the weighted mean of their models, and the total of their sums."""
 
 from collections.abc import Sequence
 from functools import reduce
