@@ -27,6 +27,7 @@ ORDER = (
     ("loading", "fitting", "image_request"),
     ("exports.workdirs",),
     ("comparison",),
+    ("federated",),
     ("report",),
     ("api",),
     ("",),

@@ -23,6 +23,7 @@ from osp_jax.model import Model
 from osp_jax.runtime.distributed import everywhere, place
 from osp_jax.training.epoch import RunEpoch, make_epoch
 from osp_jax.training.state import TrainState, is_kernel
+from osp_jax.training.step import Step
 from osp_jax.trees import combine, leaves_by_path, partition
 
 Loss = Callable[..., tuple[jax.Array, Any]]
@@ -150,8 +151,8 @@ def _trajectory(
     for stop in stops:
         piece = {name: values[done:stop] for name, values in order.items()}
         if stop > done:
-            state = state or _start(optimiser)(params, rest)
-            state, _ = _epoch(loss, optimiser)(state, piece, rng, mask, arguments)
+            state = state or start_of(optimiser)(params, rest)
+            state, _ = epoch_of(loss, optimiser)(state, piece, rng, mask, arguments)
         yield stop, (state.params, state.batch_stats) if state else (params, rest)
         done = stop
 
@@ -195,8 +196,9 @@ def _transform(optimiser: Optimiser) -> optax.GradientTransformation:
 
 
 @lru_cache(maxsize=16)
-def _start(optimiser: Optimiser) -> Callable[[Any, Any], TrainState]:
-    """Makes a state with memory of its own, which a step may take; `rest` is in the place of the running statistics."""
+def start_of(optimiser: Optimiser) -> Callable[[Any, Any], TrainState]:
+    """`(params, rest) -> state`, with memory of its own, which a step may take; `rest` is in the place of the running
+    statistics. Jitted."""
 
     def start(params: Any, rest: Any) -> TrainState:
         params, rest = jax.tree.map(jnp.copy, (params, rest))
@@ -206,7 +208,16 @@ def _start(optimiser: Optimiser) -> Callable[[Any, Any], TrainState]:
 
 
 @lru_cache(maxsize=256)
-def _epoch(loss: Loss, optimiser: Optimiser) -> RunEpoch:
+def epoch_of(loss: Loss, optimiser: Optimiser) -> RunEpoch:
+    """The steps of `gradient_step`, as `make_epoch` runs them."""
+    return make_epoch(gradient_step(loss, optimiser))
+
+
+def gradient_step(loss: Loss, optimiser: Optimiser) -> Step:
+    """The pure step `(state, batch, rng, mask, arguments) -> (state, {'loss'})`, with the arguments of `descend`.
+
+    `batch` has, beside the entries of `batches`, the learning rate as `rate`.
+    """
     transform = _transform(optimiser)
 
     def step(state: TrainState, batch: Any, rng: jax.Array, mask: Any, arguments: Any) -> tuple[TrainState, dict]:
@@ -219,4 +230,4 @@ def _epoch(loss: Loss, optimiser: Optimiser) -> RunEpoch:
         params = jax.tree.map(lambda p, d: p - batch["rate"] * d, state.params, directions)
         return everywhere((TrainState(state.step + 1, params, rest, opt_state), {"loss": value}))
 
-    return make_epoch(step)
+    return step
