@@ -134,20 +134,21 @@ def run_round(
     ids = taking_part(key, number, able, schedule.clients, schedule.dropout)
     if not ids:
         raise InputError(f"no client answered in round {number}; lower the dropout, or ask more clients")
-    factor = _factor(schedule, number, schedule.rounds if of is None else of)
     size, sent, variables, last = size_of(model.variables), Traffic(), model.variables, None
-    given = {"mask": mask, "engine": engine}
-    if schedule.local.trains:
-        last = _exchange(model, clients, ids, key, (number, 0), _slower(schedule.local, factor), **given)
-        variables = mean_of(last.updates, last.counts)
-        sent = sent.plus(Traffic(size * len(ids), size * len(ids)))
-    if schedule.fusion is not None:
+    for exchange, settings in exchanges_of(schedule, number, of):
         starts = last.updates if last is not None and schedule.fusion_start == "local" else None
-        fusion, at = _slower(schedule.fusion, factor), (number, 1)
-        last = _exchange(model.replace(variables=variables), clients, ids, key, at, fusion, starts=starts, **given)
+        given = {"starts": starts, "mask": mask, "engine": engine}
+        last = _exchange(model.replace(variables=variables), clients, ids, key, (number, exchange), settings, **given)
         variables = mean_of(last.updates, last.counts)
         sent = sent.plus(Traffic(size * len(ids), size * len(ids)))
     return Trained(variables, last, sent)
+
+
+def exchanges_of(schedule: Schedule, number: int, of: int | None = None) -> tuple[tuple[int, LocalTraining], ...]:
+    """The exchanges of round `number`, 0 or 1 each, and their settings; `of` as `run_round`."""
+    settings = ((0, schedule.local if schedule.local.trains else None), (1, schedule.fusion))
+    factor = _factor(schedule, number, schedule.rounds if of is None else of)
+    return tuple((exchange, _slower(one, factor)) for exchange, one in settings if one is not None)
 
 
 def train(
