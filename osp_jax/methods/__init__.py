@@ -43,7 +43,7 @@ from osp_jax.methods.subspace import Subspace
 from osp_jax.methods.unsir import Unsir
 from osp_jax.runtime.errors import InputError, shown, unknown
 
-__all__ = ["METHODS", "Method", "get_method", "method_name", "parse_options", "unlearn_classes"]
+__all__ = ["METHODS", "Method", "get_method", "method_name", "options_from", "parse_options", "unlearn_classes"]
 
 _KINDS = {bool: "bool (True or False)", int: "int", float: "finite float", str: "text"}
 _LARGEST = {bool: 1, int: 2**31 - 1, float: 1e30}  # what JAX's integers and floats of 32 bits hold
@@ -98,7 +98,15 @@ def parse_options(name: str, assignments: Sequence[str]) -> Method:
     Raises:
       InputError: an unknown name, or a value of the wrong type.
     """
-    kind = get_method(name)
+    return options_from(get_method(name), assignments)
+
+
+def options_from(kind: type[Any], assignments: Sequence[str]) -> Any:
+    """A dataclass of settings, all with defaults, from 'setting=value' texts.
+
+    Raises:
+      InputError: an unknown setting, or a value of the wrong type.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
     for assignment in assignments:

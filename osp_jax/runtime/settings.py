@@ -221,9 +221,103 @@ class Study(Section):
     entries: dict[Name, Entry]
 
 
+class Division(Section):
+    clients: int = Field(10, ge=2, le=10**5)
+    alpha: float = Field(0.5, gt=0, le=10**6)
+    classes: int = Field(2, ge=1, le=10**5)
+    least: int = Field(2, ge=1, le=10**9)
+
+
+class Rounds(Section):
+    rounds: int = Field(20, ge=1, le=10**6)
+    clients: int = Field(0, ge=0, le=10**5)
+    dropout: Share = 0.0
+    rate: Literal["constant", "cosine"] = Field("constant", description="'constant' or 'cosine'")
+    optimiser: Literal["sgd", "adam"] = Field("sgd", description="'sgd' or 'adam'")
+    learning_rate: float = Field(0.05, ge=0)
+    momentum: Share = 0.9
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(32, ge=1, le=10**6)
+    epochs: int = Field(1, ge=0, le=10**6)
+    steps: int = Field(0, ge=0, le=10**9)
+
+
+class Fcot(Section):
+    epochs: int = Field(1, ge=0, le=10**6)
+    steps: int = Field(0, ge=0, le=10**9)
+    fusion_epochs: int = Field(1, ge=0, le=10**6)
+    fusion_steps: int = Field(0, ge=0, le=10**9)
+    fusion_start: Literal["reference", "local"] = Field("reference", description="'reference' or 'local'")
+    penalty: Name = "so"
+    penalty_weight: float = Field(1e-3, ge=0)
+    penalty_layers: Text = ""
+    align: float = Field(1e-4, ge=0)
+
+
+Clients = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=10**5)], ...], BeforeValidator(tuples), AfterValidator(_distinct)
+]
+_CLIENTS = "different numbers of clients, as in (0, 1)"
+
+
+class Departures(Section):
+    classes: Text = "3"
+    clients: Clients = Field((0,), description=_CLIENTS)
+    sample_clients: Clients = Field((0, 1, 2), description=_CLIENTS)
+    sample_share: float = Field(0.2, gt=0, le=1)
+
+
+class Attacks(Section):
+    malicious: Clients = Field((0, 1, 2), description=_CLIENTS)
+    flip_share: float = Field(0.1, gt=0, le=1)
+    flip_classes: Text = ""
+    backdoor_share: float = Field(0.1, gt=0, le=1)
+    target: int = Field(0, ge=0, le=10**6)
+    side: int = Field(3, ge=1, le=MOST_PIXELS)
+
+
+class FederatedMethods(Section):
+    of_class: Names = Field((), description="different methods, as in ('fedortho:layers=last', 'fu-cdp')")
+    of_client: Names = Field((), description="different methods, as in ('fedortho:score=matched',)")
+    of_sample: Names = Field((), description="different methods, as in ('fedortho:score=matched',)")
+    of_attack: Names = Field((), description="different methods, as in ('fedup', 'fedup:rank=random')")
+
+
+class Recovery(Section):
+    rounds: int = Field(3, ge=0, le=10**6)
+    learning_rate: float = Field(0.0, ge=0)
+
+
+class Federated(Section):
+    """`configs/federated/default.py`: federated training, requests and attacks, and methods beside retraining."""
+
+    seed: Seed = 0
+    seeds: Seeds = Field((0,), description="different integers from 0 to 2147483647, as in (0, 1)")
+    data: Data = Data()
+    model: Model = Model()
+    splits: Names = Field(("iid", "dirichlet"), description="of 'iid', 'dirichlet' and 'classes'")
+    division: Division = Division()
+    training: Rounds = Rounds()
+    fcot: Fcot = Fcot()
+    scenarios: Names = Field(
+        ("class", "client", "sample", "label-flip", "backdoor"),
+        description="of 'class', 'client', 'sample', 'label-flip' and 'backdoor'",
+    )
+    departures: Departures = Departures()
+    attack: Attacks = Attacks()
+    methods: FederatedMethods = FederatedMethods()
+    recovery: Recovery = Recovery()
+    save_every: int = Field(10, ge=1, le=10**6)
+
+
 _FREE = ("data.dir", "data.exclude")  # settings that trainings of one recipe may differ in
 
-KINDS: dict[str, type[Section]] = {"training": Experiment, "comparison": Comparison, "study": Study}
+KINDS: dict[str, type[Section]] = {
+    "training": Experiment,
+    "comparison": Comparison,
+    "study": Study,
+    "federated": Federated,
+}
 
 
 def validated(config: Any, kind: type[Section] = Experiment, where: str = "config") -> ConfigDict:

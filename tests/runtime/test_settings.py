@@ -14,7 +14,7 @@ from configs import default
 from configs.benchmark import default as comparison
 from configs.paper import default as study
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.settings import Comparison, Experiment, Study, completed, of_any_version, validated
+from osp_jax.runtime.settings import Comparison, Experiment, Federated, Study, completed, of_any_version, validated
 
 ROOT = Path(__file__).parents[2]
 FIELDS = flatten_dict(completed({}), sep=".")
@@ -57,7 +57,7 @@ def test_every_config_file_is_valid(file):
     if file.name == "__init__.py":
         return
     config = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts)).get_config()
-    kinds = {"benchmark": Comparison, "paper": Study}
+    kinds = {"benchmark": Comparison, "paper": Study, "federated": Federated}
     assert validated(config, kinds.get(file.parent.name, Experiment)) is config
 
 

@@ -1,0 +1,106 @@
+"""What a federated model still does with what was to be forgotten, and how far it is from one trained without it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import log_softmax
+
+from osp_jax.audit.accuracy import predictions_of
+from osp_jax.data.dataset import Dataset, Split
+from osp_jax.federated.attacks import Attack, swapped, triggered
+from osp_jax.federated.client import ClientData
+from osp_jax.federated.requests import Request
+from osp_jax.forward import predict_logits
+from osp_jax.model import Model
+
+
+class Asked(NamedTuple):
+    """The images that a model is asked about, with the labels that count as right.
+
+    Attributes:
+      forgotten: what the request wants forgotten: test images of a class; training images of a client or of samples;
+        of an attack the poisoned training images with the labels that the attackers gave them.
+      others: test images, without those of a forgotten class.
+      attack: of an attack, test images that it is aimed at, with the labels that it wants; else None.
+      compared: training images on which the output is compared with the retrained model's.
+    """
+
+    forgotten: Split
+    others: Split
+    attack: Split | None
+    compared: Split
+
+
+def asked_of(
+    dataset: Dataset, clients: ClientData, request: Request, attack: Attack | None = None, poisoned: Any = None
+) -> Asked:
+    """The images for a request; `poisoned`, bool `(clients, n)`, are those of an attack in the stacked `clients`."""
+    test = dataset.test
+    forgotten = _of(clients, request.forget & clients.present)
+    if attack is not None:
+        bad = _of(clients, poisoned & clients.present)
+        return Asked(bad, test, _aimed_at(test, attack), bad)
+    if request.level == "class":
+        gone = np.isin(test.labels, request.classes)
+        return Asked(_part(test, gone), _part(test, ~gone), None, forgotten)
+    return Asked(forgotten, test, None, forgotten)
+
+
+def answers_of(model: Model, asked: Asked) -> dict[str, np.ndarray | None]:
+    """Logits float32 `(n, classes)` of a model by what it is asked."""
+    given = asked._asdict()
+    return {
+        name: None if split is None else predict_logits(model, split, np.arange(len(split.labels)))
+        for name, split in given.items()
+    }
+
+
+def figures(
+    answers: dict[str, np.ndarray | None], asked: Asked, retrained: dict[str, np.ndarray | None]
+) -> dict[str, float | None]:
+    """JSON-ready: accuracies on the images of `asked`, and mean Jensen-Shannon divergences from the retrained model.
+
+    `distance` is over the images of `compared`, `distance_others` over the other test images, in bits, 0 to 1.
+    """
+    found: dict[str, float | None] = {}
+    for name in ("forgotten", "others", "attack"):
+        split = getattr(asked, name)
+        right = None if split is None else predictions_of(answers[name]) == split.labels
+        found[name] = None if right is None or not len(right) else float(right.mean())
+    for name, images in (("distance", "compared"), ("distance_others", "others")):
+        found[name] = mean_divergence(answers[images], retrained[images])
+    return found
+
+
+def mean_divergence(first: np.ndarray, second: np.ndarray) -> float:
+    """The mean over images of the Jensen-Shannon divergence of two models' outputs, in bits; logits `(n, classes)`."""
+    p, q = (log_softmax(np.asarray(logits, np.float64), axis=-1) for logits in (first, second))
+    middle = np.logaddexp(p, q) - np.log(2)
+    each = [0.5 * np.sum(np.exp(one) * (one - middle), axis=-1) for one in (p, q)]
+    return float(np.maximum(sum(each), 0).mean() / np.log(2))
+
+
+def soft_confusion(model: Model, split: Split, indices: np.ndarray) -> np.ndarray:
+    """Sums of output probabilities `(classes, classes)`, float64, rows are true classes: where a model that makes no
+    error on these images is least sure."""
+    probabilities = np.exp(log_softmax(np.asarray(predict_logits(model, split, indices), np.float64), axis=-1))
+    found = np.zeros((model.num_classes, model.num_classes))
+    np.add.at(found, split.labels[indices], probabilities)
+    return found
+
+
+def _aimed_at(test: Split, attack: Attack) -> Split:
+    if attack.kind == "label-flip":
+        pair = _part(test, np.isin(test.labels, (attack.first, attack.second)))
+        return Split(pair.images, swapped(pair.labels, attack).astype(np.int32))
+    other = _part(test, test.labels != attack.target)
+    return Split(triggered(other.images, attack.side), np.full(len(other.labels), attack.target, np.int32))
+
+
+def _of(clients: ClientData, chosen: np.ndarray) -> Split:
+    """The chosen images of all stacked clients."""
+    return Split(np.asarray(clients.images)[chosen], np.asarray(clients.labels)[chosen])
+
+
+def _part(split: Split, chosen: np.ndarray) -> Split:
+    return Split(split.images[np.flatnonzero(chosen)], split.labels[chosen])

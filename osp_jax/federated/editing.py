@@ -1,0 +1,56 @@
+"""What a federated unlearning method is: one edit of the model by the server, which rounds of training may follow."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+
+from osp_jax.federated.client import ClientData
+from osp_jax.federated.requests import Request
+from osp_jax.federated.rounds import Exchange, Traffic
+from osp_jax.model import Model
+
+
+class Situation(NamedTuple):
+    """What a server has when a request comes.
+
+    Attributes:
+      model: with the global variables.
+      clients: stacked, with all images; a method reads them only through `client_query`.
+      last: the last exchange of the training.
+      key: for what a method draws.
+    """
+
+    model: Model
+    clients: ClientData
+    last: Exchange
+    key: jax.Array
+
+
+class Edit(NamedTuple):
+    """The edited variables; `mask` the factors on every later change of the parameters, None: all change; `traffic`
+    what the clients were asked for; `about` what the method found out, JSON-ready."""
+
+    variables: Any
+    mask: Any = None
+    traffic: Traffic = Traffic()
+    about: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+
+@dataclasses.dataclass(frozen=True)
+class FederatedMethod:
+    """A federated unlearning method; its fields are its settings, each with a default.
+
+    Class attributes:
+      levels: of the requests that it answers.
+      recovers: whether rounds of training without the forgotten images follow.
+      note: what a table says of it.
+    """
+
+    levels: ClassVar[tuple[str, ...]] = ()
+    recovers: ClassVar[bool] = True
+    note: ClassVar[str] = ""
+
+    def edit(self, situation: Situation, request: Request) -> Edit:
+        """The model after the server's edit. Raises `InputError` for a request that it cannot answer."""
+        raise NotImplementedError

@@ -1,0 +1,124 @@
+"""FedOrtho's erasure: one-shot soft pruning from sums and counts, for a class, for whole clients or single images.
+
+Gong et al., CVPR 2026 Findings, arXiv 2506.19891 v2; rebuilt from secondary formulas, since its text could not be had.
+Each client divides its images into those to forget, F, and the others, R, and sends sums of channel activations and
+counts. The server scores channel j of a layer by
+
+    s_j = (sum over F of A_j) / N_F - (sum over R of A_j) / N_R
+
+and scales the top channels of each layer once (`masks.channel_gains`). At client and sample level this score mostly
+measures which classes F has more of. `score='matched'` leaves that out, a choice of ours: for the share p_c of class c
+in F, s_j = sum_c p_c (mean over F of class c - mean over R of class c), over the classes that both have.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from osp_jax.federated.client import ClientData, Query, Sums, client_query, units_of
+from osp_jax.federated.editing import Edit, FederatedMethod, Situation
+from osp_jax.federated.requests import Request
+from osp_jax.federated.rounds import Traffic
+from osp_jax.federated.server import size_of, total
+from osp_jax.federated.simulator import client_of
+from osp_jax.masks import SELECTIONS, STRENGTHS, apply_mask, build_kernel_mask, build_mask, channel_gains
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.model import Model
+from osp_jax.program.gates import Gates
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import REDUCTIONS
+
+SCORES = ("raw", "matched")
+PLACES = ("gate", "kernel")
+
+
+@dataclasses.dataclass(frozen=True)
+class FedOrtho(FederatedMethod):
+    """Soft pruning of the channels that the images to forget use most; no training follows.
+
+    "Reimplementation" is the one known, from the paper's formulas.
+    """
+
+    levels = ("class", "client", "sample")
+    note = "rebuilt from secondary formulas"
+    recovers = False
+
+    score: str = "raw"  # reimplementation
+    reduction: str = "max"  # reimplementation: of a map, per image
+    layers: str = "all"  # 'all', 'last', or a regular expression on group names; not known of the paper
+    select: str = "fraction"
+    amount: float = 0.25  # reimplementation: of each layer's channels
+    strength: str = "rank"  # reimplementation: max(0.5, 1 - r / k)
+    constant: float = 0.5
+    place: str = "gate"  # of the factor; 'kernel', literally, gates nothing in front of a batch norm
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a setting out of range."""
+        check_choices(self, score=SCORES, reduction=REDUCTIONS, select=SELECTIONS, strength=STRENGTHS, place=PLACES)
+        check_options(self, amount=(None, None), constant=(0, 1))
+
+    @property
+    def query(self) -> Query:
+        """What the server asks: two groups, or two for each class (`groups_of`)."""
+        return Query("gates", self.reduction, self.layers, 2)
+
+    def edit(self, situation: Situation, request: Request) -> Edit:
+        """Asks every client, and prunes the model once."""
+        model, clients, query = situation.model, situation.clients, self.query_for(situation.model)
+        answers = []
+        for number in range(len(clients.present)):
+            data = client_of(clients, number)
+            answers.append(client_query(model, data, groups_of(data, request.forget[number], self.score), query))
+        sums = total(answers)
+        units = units_of(model, clients.images.shape[2:], query)
+        sent = Traffic(len(answers) * size_of(model.variables), sum(map(size_of, answers)))
+        return Edit(erased(model, units, sums, self), traffic=sent)
+
+    def query_for(self, model: Model) -> Query:
+        """`query`, with the groups that `groups_of` makes of a network's classes."""
+        return self.query._replace(groups=2 * model.num_classes if self.score == "matched" else 2)
+
+
+def groups_of(data: ClientData, forget: np.ndarray, score: str) -> np.ndarray:
+    """The group of each image of a client, int `(n,)`: 1 to forget, 0 others; of 'matched' 2 * class + that."""
+    flag = np.asarray(forget, np.int64)
+    return 2 * np.asarray(data.labels, np.int64) + flag if score == "matched" else flag
+
+
+def scores_of(sums: Sums, score: str) -> dict[str, np.ndarray]:
+    """The score of each channel by layer, float64 `(channels,)`; `sums` are in the groups of `groups_of`.
+
+    Raises:
+      InputError: there is no image to forget or none to retain; of 'matched', or none of the same class.
+    """
+    count = np.asarray(sums.count, np.float64)
+    if score == "raw":
+        if not count.all():
+            raise InputError("the clients that answered have no image to forget, or no other; ask those that have")
+        return {name: values[1] / count[1] - values[0] / count[0] for name, values in _float64(sums)}
+    retained, forgotten = count[0::2], count[1::2]
+    both = (retained > 0) & (forgotten > 0)
+    if not both.any():
+        raise InputError(
+            "score=matched compares images of one class, and no class has images both to forget and to retain; "
+            "use score=raw, as for a whole class"
+        )
+    share = forgotten[both] / forgotten[both].sum()
+    return {
+        name: share @ (values[1::2][both] / forgotten[both, None] - values[0::2][both] / retained[both, None])
+        for name, values in _float64(sums)
+    }
+
+
+def erased(model: Model, units: Gates, sums: Sums, settings: FedOrtho) -> dict:
+    """The variables of `model` with the top channels of each layer of `units` scaled."""
+    rules = {rule: getattr(settings, rule) for rule in ("select", "amount", "strength", "constant")}
+    scores = scores_of(sums, settings.score)
+    gains = {name: channel_gains(jnp.asarray(score, jnp.float32), **rules) for name, score in scores.items()}
+    build = build_mask if settings.place == "gate" else build_kernel_mask
+    return apply_mask(model.variables, build(gains, units))
+
+
+def _float64(sums: Sums) -> list[tuple[str, np.ndarray]]:
+    return [(name, np.asarray(values, np.float64)) for name, values in sums.sums.items()]

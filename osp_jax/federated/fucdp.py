@@ -1,0 +1,124 @@
+"""FU-CDP: class-discriminative pruning from maps that the clients compute, then rounds without the class.
+
+Wang, Guo, Xie and Qi, "Federated Unlearning via Class-Discriminative Pruning", WWW 2022, arXiv 2110.11794, known from
+notes of its equations. Each client sends, layer by layer, the rectified and spatially averaged outputs of its images by
+class. The server scores the channels by TF-IDF (`methods.cdp`, whose options these are) and removes those that tell the
+class from the others, once and for all: rounds on the other images follow, in which they stay removed. Several classes
+are pruned one after another.
+
+The paper averages the clients' means (`average='plain'`); a client that lacks a class has none, and here it is then
+left out of that class's mean. Sums and counts are exact for any division of the images.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osp_jax.federated.client import ClientData, Query, Sums, client_query, units_of
+from osp_jax.federated.editing import Edit, FederatedMethod, Situation
+from osp_jax.federated.requests import Request
+from osp_jax.federated.rounds import Traffic
+from osp_jax.federated.server import size_of, total
+from osp_jax.federated.simulator import client_of
+from osp_jax.masks import Mask, apply_mask, build_mask
+from osp_jax.methods.cdp import Cdp, prune
+from osp_jax.methods.parts.filters import SCOPES
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.model import Model
+from osp_jax.program.gates import Gates
+from osp_jax.statistics import ClassStatistics, Moments
+from osp_jax.training.descent import split_variables
+
+AVERAGES = ("counts", "plain")
+_SOURCES = {"conv": "filters", "gate": "gates"}
+
+
+@dataclasses.dataclass(frozen=True)
+class FuCdp(FederatedMethod):
+    """Removes the channels that tell the class from the others, and keeps them removed.
+
+    "Code" is the authors', github.com/wangjunxiao/unlearning, which is not federated.
+    """
+
+    levels = ("class",)
+    note = "client maps by its protocol; settings of its code"
+
+    direction: str = "highest"  # paper; the code removes the 'lowest'
+    sparsity: float = 0.05  # code: ResNet-20 on CIFAR-10
+    scope: str = "global"  # code: over all layers; or each 'layer'
+    variant: str = "paper"  # of the IDF, or as 'released'
+    balance: float = 0.0  # code, `coe`
+    average: str = "counts"  # exact; or 'plain', paper
+    source: str = "conv"  # code: outputs in front of the norm; or 'gate', behind it
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a setting out of range."""
+        choices = {"direction": ("highest", "lowest"), "scope": SCOPES, "variant": ("paper", "released")}
+        check_choices(self, **choices, average=AVERAGES, source=tuple(_SOURCES))
+        check_options(self, sparsity=(0, 1), balance=(0, None))
+
+    @property
+    def rule(self) -> Cdp:
+        """The scores and the choice of channels, as `methods.cdp.prune` takes them."""
+        names = ("direction", "sparsity", "scope", "variant", "balance")
+        return Cdp(**{name: getattr(self, name) for name in names})
+
+    def query_for(self, model: Model) -> Query:
+        """What the server asks: a group for each class."""
+        return Query(_SOURCES[self.source], "mean", "all", model.num_classes)
+
+    def edit(self, situation: Situation, request: Request) -> Edit:
+        """Asks every client once for each class, and prunes the model."""
+        clients, query, sent = situation.clients, self.query_for(situation.model), Traffic()
+        units = units_of(situation.model, clients.images.shape[2:], query)
+        gains = {unit.name: np.ones(unit.channels, np.float32) for unit in units.groups}
+        model = situation.model
+        for number in request.classes:
+            answers = [class_map(model, client_of(clients, n), query) for n in range(len(clients.present))]
+            gains = prune(class_means(answers, self.average), gains, number, self.rule)
+            model = model.replace(variables=apply_mask(situation.model.variables, removal(gains, units)))
+            sent = sent.plus(Traffic(len(answers) * size_of(model.variables), sum(map(size_of, answers))))
+        removed = {name: int((gain == 0).sum()) for name, gain in gains.items() if (gain == 0).any()}
+        # The clients learn which channels are gone from the model itself, whose leaves for them are 0.
+        return Edit(model.variables, kept(model, removal(gains, units)), sent, {"removed_channels": removed})
+
+
+def class_map(model: Model, data: ClientData, query: Query) -> Sums:
+    """A client's answer: sums of its images' channel activations by class."""
+    return client_query(model, data, np.asarray(data.labels), query)
+
+
+def class_means(answers: Sequence[Sums], average: str) -> dict[str, ClassStatistics]:
+    """The answers of clients as class statistics by layer: their total, or plain means of the clients' means.
+
+    Of 'plain' the counts are 1 for a class that a client has images of, else 0.
+    """
+    if average == "counts":
+        sums = total(answers)
+        return {name: _statistics(sums.count, values) for name, values in sums.sums.items()}
+    total(answers)  # checks them
+    holders = np.sum([answer.count > 0 for answer in answers], axis=0)
+    found = {}
+    for name in answers[0].sums:
+        means = [answer.sums[name] / np.maximum(answer.count, 1)[:, None] for answer in answers]
+        mean = np.sum(means, axis=0, dtype=np.float64) / np.maximum(holders, 1)[:, None]
+        found[name] = _statistics((holders > 0).astype(np.float32), mean.astype(np.float32))
+    return found
+
+
+def removal(gains: Mapping[str, np.ndarray], units: Gates) -> Mask:
+    """The mask that removes the channels of gain 0, their kernels included."""
+    return build_mask(gains, units, erase=True)
+
+
+def kept(model: Model, mask: Mask) -> dict:
+    """`mask` as factors on changes of the parameters: 0 for what is removed, else 1."""
+    ones = jax.tree.map(jnp.ones_like, split_variables(model)[0])
+    return apply_mask(ones, mask)
+
+
+def _statistics(count: np.ndarray, sums: np.ndarray) -> ClassStatistics:
+    return ClassStatistics(count, Moments(sums, None), None)

@@ -1,0 +1,241 @@
+"""The pages of a federated study, from the JSON that `experiments.federated` writes: who holds what, who left, what the
+methods made of it, and what was sent for it."""
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from osp_jax.report.formats import NOTHING, commit, markdown_table, markdown_text, percent
+from osp_jax.report.page import html_table
+from osp_jax.report.skeleton import PAGE
+from osp_jax.report.svg import AFTER, MUTED, svg
+
+Rows = list[list[str]]
+
+_SPLITS = {"iid": "IID", "dirichlet": "Dirichlet", "classes": "Some classes each"}
+_TITLES = {
+    "class": "A class leaves",
+    "client": "Clients leave",
+    "sample": "Samples leave",
+    "label-flip": "Attackers leave: swapped labels",
+    "backdoor": "Attackers leave: backdoor",
+}
+_FORGOTTEN = {"class": "The class", "client": "Their images", "sample": "The samples"}
+_MEANING = (
+    "Accuracies: of a class on its test images; of clients and samples on the training images that leave; of an attack "
+    "on the poisoned training images, with the labels that the attackers gave them, and on test images that it is "
+    "aimed at. 'At once' is in front of the rounds of training that some methods go on with. Others are test images, "
+    "without those of a class that leaves. The distance is the mean Jensen-Shannon divergence, in bits from 0 to 1, "
+    "between the outputs of a model and those of the model retrained without what leaves, on the training images that "
+    "leave. Sent are arrays without any encoding, to and by all clients together; the model that is given out in the "
+    "end is not counted. Retraining is federated too: the same rounds and the same random numbers, without what leaves."
+)
+
+
+def federated_markdown(results: dict[str, Any]) -> str:
+    """`table.md`."""
+    parts = [f"# {_title(results)}", markdown_text(_setup(results)), markdown_text(_MEANING)]
+    for split in results["held"]:
+        parts.append(f"## {_split_title(results, split)}")
+        parts.append(markdown_text(_held_words(results, split)))
+        for scenario, rows, words in _scenarios(results, split):
+            parts += [f"### {_TITLES[scenario]}", markdown_text(words), markdown_table(rows[0], rows[1:]).rstrip()]
+            parts += [markdown_text(line) for line in _failures(results, split, scenario)]
+    settings = settings_table(results)
+    parts += ["## Settings", markdown_text(_training(results)), markdown_table(settings[0], settings[1:]).rstrip()]
+    parts.append(_made(results))
+    return "\n\n".join(parts) + "\n"
+
+
+def federated_html(results: dict[str, Any]) -> str:
+    """`report.html`: self-contained."""
+    title = escape(_title(results))
+    body = [f"<header>\n<h1>{title}</h1>\n<p class=lead>{escape(_setup(results))}</p>"]
+    body.append(f"<p>{escape(_MEANING)}</p>\n</header>")
+    for split, counts in results["held"].items():
+        figure = holdings_figure(counts, results["dataset"]["class_names"], f"held-{split}")
+        body.append(f"<section>\n<h2>{escape(_split_title(results, split))}</h2>")
+        body.append(f"<p>{escape(_held_words(results, split))}</p>\n<figure>{figure}</figure>")
+        for scenario, rows, words in _scenarios(results, split):
+            body += [f"<h3>{escape(_TITLES[scenario])}</h3>\n<p>{escape(words)}</p>", html_table(rows)]
+            body += [f"<p>{escape(line)}</p>" for line in _failures(results, split, scenario)]
+        body.append("</section>")
+    body += [f"<section>\n<h2>Settings</h2>\n<p>{escape(_training(results))}</p>", html_table(settings_table(results))]
+    body += ["</section>", f"<section>\n<h2>Provenance</h2>\n<p>{escape(_made(results))}</p>\n</section>"]
+    return PAGE.substitute(title=title, body="\n".join(body))
+
+
+def holdings_figure(counts: list[list[int]], class_names: list[str], name: str) -> str:
+    """Who holds what: a dot for each client and class, its area the number of images, as SVG.
+
+    Args:
+      counts: images `(clients, classes)`.
+      name: keeps the ids of several figures in one page apart.
+    """
+    held = np.asarray(counts)
+    clients, classes = held.shape
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        rows, columns = np.nonzero(held)
+        most = max(held.max(), 1)
+        side = min(150.0, 9000.0 / max(clients, classes))
+        axes.scatter(columns, rows, s=side * held[rows, columns] / most, color=AFTER, linewidths=0)
+        axes.set(xlim=(-0.7, classes - 0.3), ylim=(clients - 0.3, -0.7), xlabel="class", ylabel="client")
+        axes.set_title(f"Images by client and class; the largest dot is {most:,}", color=MUTED)
+        shown = range(classes) if classes <= 20 else range(0, classes, -(-classes // 20))
+        names = [" ".join(class_names[c].split())[:12] for c in shown]
+        axes.set_xticks(list(shown), names, rotation=0 if max(map(len, names)) < 3 else 90)
+        axes.set_yticks(list(range(0, clients, -(-clients // 20))))
+        axes.grid()
+
+    return svg(name, "Images by client and class", 1.1 + 0.24 * min(clients, 30), paint)
+
+
+def scenario_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
+    """A row a model, means over seeds, the header first."""
+    cells = _cells(results, split, scenario)
+    forgotten = _FORGOTTEN.get(scenario, "Attack, poisoned images")
+    header = ["Model", "Rounds", f"{forgotten}, at once", forgotten]
+    header += ["Attack, test images"] if scenario not in _FORGOTTEN else []
+    header += ["Others", "Distance to retrained", "on others", "Sent to clients", "by clients"]
+    rows = [header]
+    for method, found in cells.items():
+        known = [cell for cell in found if "error" not in cell]
+        if not known:
+            rows.append([method, "refused", *[NOTHING] * (len(header) - 2)])
+            continue
+        first, last = ([cell["after"][place] for cell in known] for place in (0, -1))
+        once = NOTHING if method in _MODELS else percent(_mean(first, "forgotten"))
+        row = [_name(method), str(known[0]["rounds"]), once, percent(_mean(last, "forgotten"))]
+        row += [percent(_mean(last, "attack"))] if scenario not in _FORGOTTEN else []
+        row += [percent(_mean(last, "others"))]
+        row += [_decimals(_mean(last, name)) for name in ("distance", "distance_others")]
+        row += [_megabytes(np.mean([cell["traffic"][way] for cell in known])) for way in ("down", "up")]
+        rows.append(row)
+    return rows
+
+
+def settings_table(results: dict[str, Any]) -> Rows:
+    """Every method with its settings, as they were used, and what must be said of it."""
+    found: dict[str, list[str]] = {}
+    for cell in results["cells"]:
+        if "settings" in cell:
+            settings = ", ".join(f"{name}={value}" for name, value in cell["settings"].items())
+            found.setdefault(cell["method"], [cell["method"], cell["note"] or NOTHING, settings or NOTHING])
+    return [["Method", "Note", "Settings"], *found.values()]
+
+
+_MODELS = {"trained": "trained on all", "retrained": "retrained without it"}
+
+
+def _name(method: str) -> str:
+    return _MODELS.get(method, method)
+
+
+def _cells(results: dict[str, Any], split: str, scenario: str) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in results["cells"]:
+        if (cell["split"], cell["scenario"]) == (split, scenario):
+            found.setdefault(cell["method"], []).append(cell)
+    return found
+
+
+def _scenarios(results: dict[str, Any], split: str) -> Iterator[tuple[str, Rows, str]]:
+    for scenario in results["config"]["scenarios"]:
+        if _cells(results, split, scenario):
+            yield scenario, scenario_table(results, split, scenario), _who_left(results, split, scenario)
+
+
+def _failures(results: dict[str, Any], split: str, scenario: str) -> list[str]:
+    found = _cells(results, split, scenario)
+    return [f"{method}: {cell['error']}." for method, each in found.items() for cell in each if "error" in cell]
+
+
+def _who_left(results: dict[str, Any], split: str, scenario: str) -> str:
+    """Who leaves, with how many images, in words."""
+    about, names = results["requests"][split][scenario], results["dataset"]["class_names"]
+    images = f"{about['images']:,} of {about['of']:,} training images"
+    clients = f"client{'s' if len(about['clients']) > 1 else ''} {', '.join(map(str, about['clients']))}"
+    if about["classes"]:
+        return f"Class {', '.join(names[c] for c in about['classes'])} leaves all clients: {images}."
+    if attack := about["attack"]:
+        how = (
+            f"swapped the labels of {names[attack['first']]} and {names[attack['second']]}"
+            if attack["kind"] == "label-flip"
+            else f"marked images with a square of {attack['side']}x{attack['side']} pixels and called them "
+            f"{names[attack['target']]}"
+        )
+        return f"{clients.capitalize()}, with {images}, {how} on {about['poisoned']:,} of them, and leave."
+    if about["level"] == "sample":
+        return f"A part of the images of {clients} leaves: {images}."
+    return f"{clients.capitalize()} leave{'' if len(about['clients']) > 1 else 's'}: {images}."
+
+
+def _held_words(results: dict[str, Any], split: str) -> str:
+    counts = np.asarray(results["held"][split])
+    each, classes = counts.sum(1), (counts > 0).sum(1)
+    return (
+        f"{len(counts)} clients hold from {each.min():,} to {each.max():,} training images of {classes.min()} to "
+        f"{classes.max()} classes."
+    )
+
+
+def _title(results: dict[str, Any]) -> str:
+    return f"{results['dataset']['variant']}, {results['model']['name']}: federated unlearning methods compared"
+
+
+def _split_title(results: dict[str, Any], split: str) -> str:
+    division = results["config"]["division"]
+    more = {"dirichlet": f"({division['alpha']:g})", "classes": f": {division['classes']}"}
+    return f"{_SPLITS[split]}{more.get(split, '')}, {division['clients']} clients"
+
+
+def _setup(results: dict[str, Any]) -> str:
+    config, seeds = results["config"], results["config"]["seeds"]
+    return (
+        f"{results['model']['parameters']:,} parameters, {config['training']['rounds']} rounds; "
+        f"{results['dataset']['num_test']:,} test images; {len(seeds)} seed{'s' if len(seeds) > 1 else ''}; "
+        f"{results['provenance']['device']}."
+    )
+
+
+def _training(results: dict[str, Any]) -> str:
+    config = results["config"]
+    training, fcot, recovery = config["training"], config["fcot"], config["recovery"]
+    local = f"{training['steps']} local steps" if training["steps"] else f"{training['epochs']} local epoch(s)"
+    first = f"{fcot['steps']} steps" if fcot["steps"] else f"{fcot['epochs']} epoch(s)"
+    fusion = f"{fcot['fusion_steps']} steps" if fcot["fusion_steps"] else f"{fcot['fusion_epochs']} epoch(s)"
+    return (
+        f"{training['optimiser']}, learning rate {training['learning_rate']:g} ({training['rate']}), batches of "
+        f"{training['batch_size']}. Classes, clients and samples leave models that FCOT trained (rebuilt from "
+        f"secondary formulas): a round has an exchange of {first} with the penalty {fcot['penalty']} "
+        f"{fcot['penalty_weight']:g} and one of {fusion} with a pull of {fcot['align']:g} to the round's mean, started "
+        f"from the {fcot['fusion_start']} model. Attackers leave models that FedAvg trained, {local} a round. Up to "
+        f"{recovery['rounds']} rounds without what left follow an edit. No setting was chosen on test images."
+    )
+
+
+def _made(results: dict[str, Any]) -> str:
+    made = results["provenance"]
+    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("jax", "flax", "optax"))
+    return (
+        f"Made by `{made['command']}` at commit {commit(made)}; {versions}, Python {made['python']}, {made['device']}."
+    )
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _decimals(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def _megabytes(size: float) -> str:
+    if not size:
+        return "0"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
