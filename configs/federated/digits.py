@@ -1,6 +1,9 @@
 """Federated training and unlearning on scikit-learn's digits: ten clients, a ResNet-8 of width 8, all methods.
 
-python -m experiments.federated --config=configs/federated/digits.py --workdir=runs/federated/digits
+    python -m experiments.federated --config=configs/federated/digits.py --workdir=runs/federated/digits
+
+Three local epochs without augmentation, and 20% of the attackers' labels, all of the two classes, are swapped: with the
+paper's 10% and one epoch a network of 20 thousand parameters does not take the swapped labels over.
 """
 
 from ml_collections import ConfigDict
@@ -10,6 +13,9 @@ from configs.federated import default
 
 def get_config() -> ConfigDict:
     config = default.get_config()
+    config.data.pad = 0
     config.model.width = 8
-    config.model.convolution = "cpu"
+    config.training.rate = "cosine"
+    config.training.epochs = 3
+    config.attack.flip_share = 0.2
     return config
