@@ -163,3 +163,18 @@ def test_clients_without_images_are_never_asked_and_some_are_drawn():
     assert all(len(ids) == 1 for ids in drawn)
     with pytest.raises(InputError, match="no client has an image"):
         run_round(small.model, left._replace(present=np.zeros_like(present)), key, 0, Schedule(local=LOCAL))
+
+
+def test_both_engines_change_what_a_mask_leaves_free_alike():
+    small, key = small_federation(), jax.random.key(6)
+    model = small.model
+    ones = jax.tree.map(jnp.ones_like, model.variables["params"])
+    mask = {
+        "params": ones | {"conv": jax.tree.map(jnp.zeros_like, ones["conv"])},
+        "batch_stats": jax.tree.map(lambda _: None, model.variables["batch_stats"]),
+    }
+    given = model, small.clients, key, 0, Schedule(LOCAL)
+    loop, together = (run_round(*given, mask=mask, engine=engine).variables for engine in ("loop", "vmap"))
+    assert_close(loop, together, atol=1e-5)
+    assert_close(loop["params"]["conv"], model.variables["params"]["conv"])
+    assert (np.asarray(loop["params"]["head"]["kernel"]) != model.variables["params"]["head"]["kernel"]).any()
