@@ -33,6 +33,7 @@ from osp_jax.training.loss import cross_entropy
 from osp_jax.trees import combine
 
 SOURCES = ("gates", "filters")
+GROUPINGS = ("class", "forget", "class+forget")
 
 
 class ClientData(NamedTuple):
@@ -214,13 +215,29 @@ def _local_loss(forward: Forward, preparation: Preparation, penalty: tuple[str, 
     return loss
 
 
+def groups_of(data: ClientData, forget: np.ndarray, grouping: str) -> np.ndarray:
+    """The group of each image of a client, int64 `(n,)`.
+
+    Args:
+      forget: bool `(n,)`, which images are to be forgotten.
+      grouping: 'class'; 'forget', 1 for those to be forgotten, else 0; or 'class+forget', 2 * class + that.
+
+    Raises:
+      InputError: an unknown grouping.
+    """
+    labels, flags = np.asarray(data.labels, np.int64), np.asarray(forget, np.int64)
+    found = {"class": labels, "forget": flags, "class+forget": 2 * labels + flags}
+    if grouping not in found:
+        raise unknown("grouping", grouping, GROUPINGS)
+    return found[grouping]
+
+
 def client_query(model: Model, data: ClientData, groups: np.ndarray, query: Query) -> Sums:
     """Sums of channel activations over the client's images, by group; a client without images answers zeros.
 
     Args:
       model: with the received variables.
-      groups: int `(n,)`, the group of each image, by the server's rule: its class, say, or whether it is to be
-        forgotten; -1: of none.
+      groups: int `(n,)`, the group of each image, by the server's rule (`groups_of`); -1: of none.
 
     Raises:
       InputError: an unknown source, reduction or layer.

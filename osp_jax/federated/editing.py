@@ -1,14 +1,17 @@
 """What a federated unlearning method is: one edit of the model by the server, which rounds of training may follow."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 
-from osp_jax.federated.client import ClientData
+from osp_jax.federated.client import Query, Sums
 from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import Exchange, Traffic
 from osp_jax.model import Model
+
+Ask = Callable[[Model, Query, Request, str], list[Sums]]
 
 
 class Situation(NamedTuple):
@@ -16,13 +19,16 @@ class Situation(NamedTuple):
 
     Attributes:
       model: with the global variables.
-      clients: stacked, with all images; a method reads them only through `client_query`.
+      image_shape: `(h, w, c)`.
+      ask: `(model, query, request, grouping) -> answers`: every client's `client_query` of that model over all its
+        images in the groups of `client.groups_of`, for example `simulator.asking(clients)`.
       last: the last exchange of the training.
       key: for what a method draws.
     """
 
     model: Model
-    clients: ClientData
+    image_shape: tuple[int, ...]
+    ask: Ask
     last: Exchange
     key: jax.Array
 

@@ -16,12 +16,11 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from osp_jax.federated.client import ClientData, Query, Sums, client_query, units_of
+from osp_jax.federated.client import Query, Sums, units_of
 from osp_jax.federated.editing import Edit, FederatedMethod, Situation
 from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import Traffic
 from osp_jax.federated.server import size_of, total
-from osp_jax.federated.simulator import client_of
 from osp_jax.masks import SELECTIONS, STRENGTHS, apply_mask, build_kernel_mask, build_mask, channel_gains
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.model import Model
@@ -60,34 +59,30 @@ class FedOrtho(FederatedMethod):
 
     @property
     def query(self) -> Query:
-        """What the server asks: two groups, or two for each class (`groups_of`)."""
+        """What the server asks: two groups, or two for each class."""
         return Query("gates", self.reduction, self.layers, 2)
 
     def edit(self, situation: Situation, request: Request) -> Edit:
         """Asks every client, and prunes the model once."""
-        model, clients, query = situation.model, situation.clients, self.query_for(situation.model)
-        answers = []
-        for number in range(len(clients.present)):
-            data = client_of(clients, number)
-            answers.append(client_query(model, data, groups_of(data, request.forget[number], self.score), query))
+        model, query = situation.model, self.query_for(situation.model)
+        answers = situation.ask(model, query, request, self.grouping)
         sums = total(answers)
-        units = units_of(model, clients.images.shape[2:], query)
+        units = units_of(model, situation.image_shape, query)
         sent = Traffic(len(answers) * size_of(model.variables), sum(map(size_of, answers)))
         return Edit(erased(model, units, sums, self), traffic=sent)
 
+    @property
+    def grouping(self) -> str:
+        """How the clients divide their images (`client.groups_of`)."""
+        return "class+forget" if self.score == "matched" else "forget"
+
     def query_for(self, model: Model) -> Query:
-        """`query`, with the groups that `groups_of` makes of a network's classes."""
+        """`query`, with the groups that `grouping` makes of a network's classes."""
         return self.query._replace(groups=2 * model.num_classes if self.score == "matched" else 2)
 
 
-def groups_of(data: ClientData, forget: np.ndarray, score: str) -> np.ndarray:
-    """The group of each image of a client, int `(n,)`: 1 to forget, 0 others; of 'matched' 2 * class + that."""
-    flag = np.asarray(forget, np.int64)
-    return 2 * np.asarray(data.labels, np.int64) + flag if score == "matched" else flag
-
-
 def scores_of(sums: Sums, score: str) -> dict[str, np.ndarray]:
-    """The score of each channel by layer, float64 `(channels,)`; `sums` are in the groups of `groups_of`.
+    """The score of each channel by layer, float64 `(channels,)`; `sums` are in the groups of `FedOrtho.grouping`.
 
     Raises:
       InputError: there is no image to forget or none to retain; of 'matched', or none of the same class.

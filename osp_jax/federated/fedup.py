@@ -72,7 +72,7 @@ class FedUp(FederatedMethod):
         if self.rule == "auto" and others < 2:
             raise InputError("rule=auto compares the other clients' models, and only one answered; use rule=fixed")
         if self.rule == "auto":
-            head = gates_of(model.apply, model.variables, noise_images(situation.clients.images.shape[2:])).head
+            head = gates_of(model.apply, model.variables, noise_images(situation.image_shape)).head
             similarity = mean_similarity(last, request.clients, head, self)
             about = {"fraction": fraction_of(similarity, self), "similarity": similarity}
         variables = pruned(model, last, request.clients, about["fraction"], self, situation.key)
@@ -101,7 +101,7 @@ class Negation(FederatedMethod):
     def edit(self, situation: Situation, request: Request) -> Edit:
         """The global model with its first kernel negated."""
         del request
-        model, shape = situation.model, situation.clients.images.shape[2:]
+        model, shape = situation.model, situation.image_shape
         first = filters(gates_of(model.apply, model.variables, noise_images(shape))).groups[0]
         leaves = leaves_by_path(model.variables)
         return Edit(edited(model.variables, {path: -leaves[path] for path in kernel_paths(first)}))

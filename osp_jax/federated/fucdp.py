@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from osp_jax.federated.client import ClientData, Query, Sums, client_query, units_of
+from osp_jax.federated.client import Query, Sums, units_of
 from osp_jax.federated.editing import Edit, FederatedMethod, Situation
 from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import Traffic
 from osp_jax.federated.server import size_of, total
-from osp_jax.federated.simulator import client_of
 from osp_jax.masks import Mask, apply_mask, build_mask
 from osp_jax.methods.cdp import Cdp, prune
 from osp_jax.methods.parts.filters import SCOPES
@@ -72,23 +71,18 @@ class FuCdp(FederatedMethod):
 
     def edit(self, situation: Situation, request: Request) -> Edit:
         """Asks every client once for each class, and prunes the model."""
-        clients, query, sent = situation.clients, self.query_for(situation.model), Traffic()
-        units = units_of(situation.model, clients.images.shape[2:], query)
+        query, sent = self.query_for(situation.model), Traffic()
+        units = units_of(situation.model, situation.image_shape, query)
         gains = {unit.name: np.ones(unit.channels, np.float32) for unit in units.groups}
         model = situation.model
         for number in request.classes:
-            answers = [class_map(model, client_of(clients, n), query) for n in range(len(clients.present))]
+            answers = situation.ask(model, query, request, "class")
             gains = prune(class_means(answers, self.average), gains, number, self.rule)
             model = model.replace(variables=apply_mask(situation.model.variables, removal(gains, units)))
             sent = sent.plus(Traffic(len(answers) * size_of(model.variables), sum(map(size_of, answers))))
         removed = {name: int((gain == 0).sum()) for name, gain in gains.items() if (gain == 0).any()}
         # The clients learn which channels are gone from the model itself, whose leaves for them are 0.
         return Edit(model.variables, kept(model, removal(gains, units)), sent, {"removed_channels": removed})
-
-
-def class_map(model: Model, data: ClientData, query: Query) -> Sums:
-    """A client's answer: sums of its images' channel activations by class."""
-    return client_query(model, data, np.asarray(data.labels), query)
 
 
 def class_means(answers: Sequence[Sums], average: str) -> dict[str, ClassStatistics]:

@@ -17,12 +17,17 @@ import numpy as np
 from osp_jax.federated.client import (
     ClientData,
     LocalTraining,
+    Query,
+    Sums,
     Update,
+    client_query,
     client_update,
+    groups_of,
     local_loss_of,
     local_order,
     optimiser_of,
 )
+from osp_jax.federated.requests import Request
 from osp_jax.federated.server import stacked_updates
 from osp_jax.model import Model
 from osp_jax.runtime.distributed import on_cpu
@@ -52,6 +57,19 @@ def stacked_clients(images: np.ndarray, labels: np.ndarray, parts: Sequence[np.n
 def client_of(clients: ClientData, number: int) -> ClientData:
     """The data of one client of those that are stacked."""
     return jax.tree.map(lambda leaf: leaf[number], clients)
+
+
+def asking(clients: ClientData) -> Callable[[Model, Query, Request, str], list[Sums]]:
+    """How a method asks stacked clients (`editing.Situation.ask`)."""
+
+    def ask(model: Model, query: Query, request: Request, grouping: str) -> list[Sums]:
+        answers = []
+        for number, forget in enumerate(request.forget):
+            data = client_of(clients, number)
+            answers.append(client_query(model, data, groups_of(data, forget, grouping), query))
+        return answers
+
+    return ask
 
 
 def local_updates(

@@ -28,7 +28,7 @@ from osp_jax.federated.editing import FederatedMethod, Situation
 from osp_jax.federated.methods import parse_method, settings_of
 from osp_jax.federated.requests import LEVELS, Request, forget_class, forget_clients, forget_samples
 from osp_jax.federated.rounds import Exchange, Schedule, Traffic, Trained, train
-from osp_jax.federated.simulator import stacked_clients
+from osp_jax.federated.simulator import asking, stacked_clients
 from osp_jax.federated.splits import KINDS as SPLITS
 from osp_jax.federated.splits import Division, divided, holdings
 from osp_jax.interop.linen import from_linen
@@ -41,7 +41,7 @@ from osp_jax.runtime.provenance import provenance
 
 SCENARIOS = (*LEVELS, *ATTACKS)
 
-_INIT, _TRAIN, _EDIT, _RECOVER = range(4)  # purposes of keys
+_INIT, TRAIN, EDIT, RECOVER = range(4)  # purposes of keys
 
 
 class World(NamedTuple):
@@ -205,7 +205,7 @@ def trained_of(
 
     on_work(f"training {name}")
     model = world.model.replace(variables=start)
-    key = jax.random.fold_in(world.key, _TRAIN)
+    key = jax.random.fold_in(world.key, TRAIN)
     run = train(model, clients, key, schedule, first=done, on_round=keep)
     return Trained(run.variables, run.last, sent)
 
@@ -251,7 +251,13 @@ def _answered(
 ) -> dict[str, Any]:
     """A method's figures at once and after each round that follows, and what was sent for them."""
     model = world.model.replace(variables=original.variables)
-    situation = Situation(model, scenario.clients, original.last, jax.random.fold_in(world.key, _EDIT))
+    situation = Situation(
+        model,
+        world.dataset.image_shape,
+        asking(scenario.clients),
+        original.last,
+        jax.random.fold_in(world.key, EDIT),
+    )
     edit = method.edit(situation, scenario.request)
     rounds = world.config.recovery.rounds if method.recovers else 0
     after, sent = [_measured(world, edit.variables, asked, reference)], edit.traffic
@@ -261,21 +267,22 @@ def _answered(
         after.append(_measured(world, trained.variables, asked, reference))
 
     if rounds:
-        schedule = _recovery(scenario.schedule, rounds, world.config.recovery.learning_rate)
-        key = jax.random.fold_in(world.key, _RECOVER)
+        schedule = recovery_of(scenario.schedule, world.config.recovery)
+        key = jax.random.fold_in(world.key, RECOVER)
         start = model.replace(variables=edit.variables)
         sent = sent.plus(train(start, left, key, schedule, mask=edit.mask, on_round=measure).traffic)
     return {"after": after, "rounds": rounds, "traffic": sent._asdict(), "about": edit.about}
 
 
-def _recovery(schedule: Schedule, rounds: int, rate: float) -> Schedule:
+def recovery_of(schedule: Schedule, recovery: ConfigDict) -> Schedule:
     """Rounds like those of the training, at one learning rate: that of the training, or another."""
 
     def changed(settings: LocalTraining | None) -> LocalTraining | None:
+        rate = recovery.learning_rate
         return settings and dataclasses.replace(settings, learning_rate=rate or settings.learning_rate)
 
     local, fusion = changed(schedule.local), changed(schedule.fusion)
-    return dataclasses.replace(schedule, rounds=rounds, rate="constant", local=local, fusion=fusion)
+    return dataclasses.replace(schedule, rounds=recovery.rounds, rate="constant", local=local, fusion=fusion)
 
 
 def _measured(world: World, variables: Any, asked: Asked, reference: dict[str, Any]) -> dict[str, float | None]:

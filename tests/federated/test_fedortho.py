@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from osp_jax.data.batches import index_batches
-from osp_jax.federated import Sums, client_of, client_query, total
-from osp_jax.federated.fedortho import FedOrtho, groups_of, scores_of
+from osp_jax.federated import Sums, total
+from osp_jax.federated.fedortho import FedOrtho, scores_of
 from osp_jax.federated.requests import forget_class, forget_clients, forget_samples
 from osp_jax.methods.osp import Osp
 from osp_jax.runtime.errors import InputError
@@ -44,10 +44,7 @@ def test_the_raw_score_is_the_matched_one_and_that_of_the_class_mix(level):
     _, clients, situation = digits_federation()
     request = forget_clients(clients, (1,)) if level == "client" else forget_samples(clients, (0, 3), 0.3, 1)
     query = FedOrtho(score="matched").query_for(situation.model)
-    answers = []
-    for number in range(5):
-        data = client_of(clients, number)
-        answers.append(client_query(situation.model, data, groups_of(data, request.forget[number], "matched"), query))
+    answers = situation.ask(situation.model, query, request, "class+forget")
     sums = total(answers)
     retained, forgotten = (np.asarray(sums.count[flag::2], np.float64) for flag in (0, 1))
     both = (retained > 0) & (forgotten > 0)

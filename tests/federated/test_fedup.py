@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from osp_jax.federated import Exchange, LocalTraining, Schedule, run_round, stacked_clients
+from osp_jax.federated import ClientData, Exchange, LocalTraining, Schedule, run_round, stacked_clients
 from osp_jax.federated.editing import Situation
 from osp_jax.federated.fedup import FedUp, NaturalForgetting, Negation, fraction_of, mean_similarity, without_top
 from osp_jax.federated.requests import forget_clients
 from osp_jax.federated.server import mean_of
+from osp_jax.federated.simulator import asking
 from osp_jax.program.gates import Head
 from osp_jax.runtime.errors import InputError
 from tests.federated.small import assert_close, assert_equal, small_federation
@@ -26,8 +27,12 @@ def situation(clients: int = 5) -> Situation:
     updates = jax.tree.map(noisy, small.model.variables)
     counts = np.arange(1, clients + 1, dtype=np.float32)
     last = Exchange(small.model.variables, tuple(range(clients)), updates, counts, {})
-    parts = [np.arange(8 * n, 8 * n + 8) for n in range(clients)]
-    return Situation(small.model, stacked_clients(small.images, small.labels, parts), last, jax.random.key(0))
+    return Situation(small.model, small.images.shape[1:], asking(five_clients()), last, jax.random.key(0))
+
+
+def five_clients() -> ClientData:
+    small = small_federation()
+    return stacked_clients(small.images, small.labels, np.split(np.arange(40), 5))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ def situation(clients: int = 5) -> Situation:
 def test_pruning_is_the_steps_written_out(options):
     given, flagged = situation(), (1, 3)
     settings = FedUp(**options)
-    edit = settings.edit(given, forget_clients(given.clients, flagged))
+    edit = settings.edit(given, forget_clients(five_clients(), flagged))
     weights = np.array([1, 2, 3, 4, 5], np.float64) if settings.weighting == "samples" else np.ones(5)
     bad = np.isin(np.arange(5), flagged)
 
@@ -65,7 +70,7 @@ def test_equal_ranks_go_in_their_order():
 
 def test_random_ranks_differ_by_key_and_mark_as_many():
     given = situation()
-    request = forget_clients(given.clients, (0,))
+    request = forget_clients(five_clients(), (0,))
     edits = [FedUp(rank="random").edit(given._replace(key=jax.random.key(k)), request).variables for k in (0, 0, 1)]
     kernels = [np.asarray(variables["params"]["conv"]["kernel"]) for variables in edits]
     assert_equal(kernels[0], kernels[1])
@@ -93,7 +98,7 @@ def test_the_similarity_is_the_mean_cosine_of_pairs_of_other_clients():
 
 def test_the_rule_is_used_where_it_is_asked_for():
     given = situation()
-    edit = FedUp(rule="auto").edit(given, forget_clients(given.clients, (0,)))
+    edit = FedUp(rule="auto").edit(given, forget_clients(five_clients(), (0,)))
     assert edit.about["fraction"] == fraction_of(edit.about["similarity"], FedUp())
     kernel = np.asarray(edit.variables["params"]["conv"]["kernel"])
     assert (kernel == 0).sum() == np.ceil(edit.about["fraction"] * kernel.size)
@@ -113,14 +118,14 @@ def test_a_flagged_majority_and_clients_that_did_not_answer_are_refused(flagged,
         ids=ids, updates=jax.tree.map(lambda leaf: leaf[: len(ids)], given.last.updates), counts=given.last.counts[:4]
     )
     with pytest.raises(InputError, match=words):
-        FedUp().edit(given._replace(last=last), forget_clients(given.clients, flagged))
+        FedUp().edit(given._replace(last=last), forget_clients(five_clients(), flagged))
 
 
 def test_the_rule_needs_two_others():
     given = situation(3)
     last = given.last._replace(ids=(0, 1, 2))
     with pytest.raises(InputError, match="at most"):
-        FedUp(rule="auto").edit(given._replace(last=last), forget_clients(given.clients, (0, 1)))
+        FedUp(rule="auto").edit(given._replace(last=last), forget_clients(five_clients(), (0, 1)))
 
 
 def test_the_last_round_s_models_make_the_global_model_bit_for_bit():
@@ -136,7 +141,7 @@ def test_the_last_round_s_models_make_the_global_model_bit_for_bit():
 
 def test_the_first_kernel_is_negated_and_nothing_else():
     given = situation()
-    request = forget_clients(given.clients, (0,))
+    request = forget_clients(five_clients(), (0,))
     before, after = given.model.variables, Negation().edit(given, request).variables
     assert_close(after["params"]["conv"]["kernel"], -before["params"]["conv"]["kernel"])
     after = jax.tree.map(lambda leaf: leaf, after)

@@ -10,6 +10,7 @@ from osp_jax.data.batches import index_batches
 from osp_jax.federated import LocalTraining, Schedule, Sums, train
 from osp_jax.federated.fucdp import FuCdp, class_means
 from osp_jax.federated.requests import forget_class
+from osp_jax.federated.simulator import asking
 from osp_jax.methods.cdp import Cdp
 from osp_jax.methods.parts.data import request_data
 from osp_jax.runtime.errors import InputError
@@ -44,7 +45,7 @@ def test_a_class_that_no_client_has_is_refused():
     without = forget_class(clients, (3,)).retained(clients)
     request = dataclasses.replace(forget_class(clients, (4,)), classes=(3,))
     with pytest.raises(InputError, match="no image of class 3"):
-        FuCdp().edit(situation._replace(clients=without), request)
+        FuCdp().edit(situation._replace(ask=asking(without)), request)
 
 
 def test_the_paper_s_direction_forgets_before_any_training_and_the_code_s_does_not():

@@ -9,6 +9,7 @@ import numpy as np
 
 from osp_jax.federated import ClientData, Exchange, stacked_clients
 from osp_jax.federated.editing import Situation
+from osp_jax.federated.simulator import asking
 from osp_jax.federated.splits import Division, divided
 from osp_jax.model import Model
 from tests.digits import TrainedDigits, trained_digits
@@ -31,7 +32,8 @@ def digits_federation() -> Federation:
     updates = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], 5, 0), variables)
     counts = np.array([len(part) for part in parts], np.float32)
     last = Exchange(variables, tuple(range(5)), updates, counts, {})
-    return Federation(digits, clients, Situation(digits.model, clients, last, jax.random.key(0)))
+    situation = Situation(digits.model, train.images.shape[1:], asking(clients), last, jax.random.key(0))
+    return Federation(digits, clients, situation)
 
 
 def accuracies(model: Model, digits: TrainedDigits, number: int) -> tuple[float, float]:
