@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.pad = 0
     config.model.width = 8
+    config.training.rounds = 15
     config.training.rate = "cosine"
     config.training.epochs = 3
     config.attack.flip_share = 0.2
