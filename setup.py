@@ -4,6 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+TEXT = ["tokenizers>=0.21"]
+
 setup(
     name="osp_jax",
     version="0.1.0",
@@ -37,8 +39,9 @@ setup(
         "tensorstore>=0.1.74",
     ],
     extras_require={
-        "test": ["grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],
+        "test": [*TEXT, "grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],
         "stream": ["grain>=0.2.18"],
+        "text": TEXT,
         # torchax 0.0.13 needs an operation of torch that 2.13 no longer has.
         "torch": ["torch>=2.12,<2.13", "torchax==0.0.13"],
         "onnx": ["jax2onnx>=0.13", "onnx>=1.16", "onnxruntime>=1.20"],

@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # or a TFDS image classification set, "folder:PATH" or "npz:FILE": docs/data.md
+    # Or a TFDS image classification set, "folder:PATH", "npz:FILE" (docs/data.md), or "text:FILE" (docs/text.md).
+    config.data.name = "digits"
     config.data.dir = ""  # the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default; or another PATH or FILE
     config.data.image_size = 0  # resize the square in the middle to this many pixels a side; 0: as stored
     config.data.channels = 0  # 1 or 3: convert to greyscale or colour; 0: as stored
@@ -31,12 +32,19 @@ def get_config() -> ConfigDict:
     config.data.pad_mode = "reflect"  # or "zeros": black, as torchvision's RandomCrop pads
     config.data.flip = False  # random horizontal flip
     config.data.cutout = 0  # side of a random square set to the mean colour; 0: none
+    # Of "text:FILE" (docs/text.md), for which pad, flip and cutout are 0.
+    config.data.test = 0.0  # share of the texts of each class to test on, where the file has no test split
+    config.data.strip = ""  # "newsgroups": without headers, footers and quotes, as scikit-learn strips them
+    config.data.vocabulary = 20000  # tokens, those of padding and of unknown words among them; up to 65536
+    config.data.length = 128  # tokens of a text; longer ones are cut
+    config.data.word_dropout = 0.0  # share of the tokens that a training step leaves out, drawn anew each time
 
     config.model = ConfigDict()
     config.model.name = "resnet8"
     config.model.width = 0  # channels of the first stage; 0: the network's usual width
     config.model.stem = "auto"  # "cifar", "strided", "imagenet", or by image size: how far the first layers reduce it
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
+    config.model.layers = 0  # encoder blocks of text_encoder; 0: 2
     config.model.convolution = "xla"  # or "cpu": our own convolutions, with which a CPU trains faster
 
     config.training = ConfigDict()

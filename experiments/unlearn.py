@@ -77,7 +77,7 @@ def main() -> None:
     from osp_jax.ridge.files import FOLDER, save_moments
     from osp_jax.runtime.overwriting import check_out
     from osp_jax.runtime.provenance import provenance
-    from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json, write_text
+    from osp_jax.runtime.workdir import check_writable, keep_tokenizer, read_request, replacing, write_json, write_text
     from osp_jax.training import checkpoints as checkpoint
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
@@ -167,6 +167,7 @@ def main() -> None:
         if (workdir / "metrics.jsonl").exists():
             write_text(folder / "metrics.jsonl", (workdir / "metrics.jsonl").read_text(encoding="utf-8"))
         checkpoint.save_variables(folder, variables)
+        keep_tokenizer(workdir, folder)
         if network_to_keep(trained.record):
             keep_stored_weights(workdir, folder)
         if not method.sees:  # masks leave the statistics valid; a network that was trained further needs new ones

@@ -26,6 +26,7 @@ from osp_jax.audit.run import audit as ask
 from osp_jax.audit.subject import Subject, images_of
 from osp_jax.data.augment import Preparation
 from osp_jax.data.given import dataset_of_arrays, split_of
+from osp_jax.data.kinds import stored_dtype
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.sources import load_data as read_data
 from osp_jax.data.splits import check_forget
@@ -621,7 +622,8 @@ def _request_data(
     if not method.sees:
         return None
     if split is None and not method.needs_images(statistics) and statistics.image_shape:
-        split = Split(np.zeros((0, *statistics.image_shape), np.uint8), np.zeros(0, np.int32))
+        shape = statistics.image_shape
+        split = Split(np.zeros((0, *shape), stored_dtype(shape)), np.zeros(0, np.int32))
     if split is None:
         raise InputError(
             f"{method_name(method)} needs {' and '.join(method.sees)} images; give data=(images, labels), or take "

@@ -25,10 +25,11 @@ from osp_jax.program.gates import Gates, gates_of, noise_images
 from osp_jax.ridge.files import FOLDER, save_moments
 from osp_jax.ridge.moments import HeadMoments, class_moments, features_of
 from osp_jax.ridge.network import check_ridge_head, random_features_of, with_head, with_ridge_head
+from osp_jax.runtime.distributed import is_first
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.runtime.provenance import provenance
 from osp_jax.runtime.settings import Experiment, check, validated
-from osp_jax.runtime.workdir import check_writable, read_json, replacing, write_json
+from osp_jax.runtime.workdir import TOKENIZER, check_writable, read_json, replacing, write_json, write_text
 from osp_jax.statistics import ClassStatistics, Statistics, increment, layer_statistics, no_images
 from osp_jax.statistics_files import save_statistics
 from osp_jax.training.checkpoints import save_variables
@@ -75,7 +76,7 @@ def fit_workdir(config: ConfigDict, dataset: Dataset, workdir: Path) -> str:
     if _is_fitted(workdir, record):
         return note
     train, _ = training_indices(config, dataset)
-    trained = TrainedModel(with_backbone(record, backbone.model), record)
+    trained = TrainedModel(with_backbone(record, backbone.model), record, dataset.tokenizer)
     values = network_features(trained.model, dataset.train, train, config.statistics.batch_size)
     about = {"sample": config.statistics.features, "seed": config.seed}
     fitted = fit_features(trained.model, values, dataset.train.labels[train], train, shape, config.head, **about)
@@ -86,6 +87,8 @@ def fit_workdir(config: ConfigDict, dataset: Dataset, workdir: Path) -> str:
         save_variables(folder, fitted.model.variables)
         save_statistics(folder / "statistics", fitted.statistics)
         save_moments(folder / FOLDER, fitted.statistics.head)
+        if dataset.tokenizer and is_first():
+            write_text(folder / TOKENIZER, dataset.tokenizer)
         if backbone.record.get("network"):
             keep_stored_weights(start, folder)
     return note

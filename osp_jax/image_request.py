@@ -15,7 +15,7 @@ from osp_jax.ridge.files import FOLDER, save_moments
 from osp_jax.ridge.network import check_ridge_head
 from osp_jax.runtime.errors import InputError, shown
 from osp_jax.runtime.provenance import provenance
-from osp_jax.runtime.workdir import check_writable, read_request, replacing, write_json
+from osp_jax.runtime.workdir import check_writable, keep_tokenizer, read_request, replacing, write_json
 from osp_jax.statistics_files import save_statistics
 from osp_jax.training.checkpoints import save_variables
 
@@ -71,6 +71,7 @@ def forget(trained: Any, workdir: Path, out: Path, numbers: Sequence[int], optio
         save_variables(folder, new.variables)
         save_statistics(folder / "statistics", kept)
         save_moments(folder / FOLDER, kept.head)
+        keep_tokenizer(workdir, folder)
         if network_to_keep(record):
             keep_stored_weights(workdir, folder)
         write_json(folder / "unlearn.json", request)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from osp_jax.audit.shadow.train import Network
 from osp_jax.audit.subject import Subject
 from osp_jax.data.augment import Preparation
+from osp_jax.data.kinds import is_text, stored_dtype
 from osp_jax.data.paths import own_place
 from osp_jax.data.sources import Dataset, Split, load_data
 from osp_jax.data.splits import parse_classes
@@ -27,7 +28,7 @@ from osp_jax.ridge.files import FOLDER, load_moments
 from osp_jax.ridge.network import random_features_of, with_ridge_head
 from osp_jax.runtime import records
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.workdir import read_json, read_record
+from osp_jax.runtime.workdir import TOKENIZER, read_json, read_record
 from osp_jax.statistics import Statistics, statistics_over
 from osp_jax.statistics_files import load_statistics
 from osp_jax.training.checkpoints import check_finished, load_variables
@@ -36,13 +37,14 @@ from osp_jax.training.recipe import preparation_of, trained_by_recipes
 
 
 class TrainedModel(NamedTuple):
-    """A workdir, read: the model, and `record`, the content of `config.json`.
+    """A workdir, read: the model, `record`, the content of `config.json`, and the `tokenizer` of one that reads texts.
 
     `model.forgotten` are the classes that it was made to forget, and those that were left out of its training.
     """
 
     model: Model
     record: dict[str, Any]
+    tokenizer: str = ""
 
     @property
     def preparation(self) -> Preparation:
@@ -66,18 +68,19 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
     names, shape = about["class_names"], tuple(about["image_shape"])
     forgotten = {*record.get("forgotten", ()), *parse_classes(record["config"]["data"]["exclude"], names)}
     given = {"mean": about["mean"], "std": about["std"], "class_names": names, "forgotten": forgotten}
+    tokenizer = (workdir / TOKENIZER).read_text(encoding="utf-8") if (workdir / TOKENIZER).exists() else ""
     if record.get("backbone"):
         model = _with_ridge_head(workdir, record, forgotten)
         shapes = jax.eval_shape(lambda variables: variables, model.variables)
-        return TrainedModel(model.replace(variables=load_variables(workdir, shapes)), record)
+        return TrainedModel(model.replace(variables=load_variables(workdir, shapes)), record, tokenizer)
     if record.get("network"):
         model = stored_network(workdir, record["network"], shape, **given)
         shapes = jax.eval_shape(lambda variables: variables, model.variables)
-        return TrainedModel(model.replace(variables=load_variables(workdir, shapes)), record)
+        return TrainedModel(model.replace(variables=load_variables(workdir, shapes)), record, tokenizer)
     module = build_model(ConfigDict(record["config"]), len(names), shape)
     check_finished(workdir, record)
     variables = load_variables(workdir, variable_shapes(module, shape))
-    return TrainedModel(from_linen(module, variables, **given), record)
+    return TrainedModel(from_linen(module, variables, **given), record, tokenizer)
 
 
 def with_backbone(record: Mapping[str, Any], backbone: Model) -> Model:
@@ -119,7 +122,9 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
     """
     config, wanted = trained.record["config"], trained.record["dataset"]
     data = config["data"]
-    dataset = load_data({**data, "dir": data_dir or data["dir"]})
+    if is_text(wanted["image_shape"]) and not trained.tokenizer:
+        raise InputError(f"the workdir has no {TOKENIZER}, which makes token ids of its texts; restore it")
+    dataset = load_data({**data, "dir": data_dir or data["dir"]}, trained.tokenizer)
     found = {"image_shape": list(dataset.image_shape), "class_names": list(dataset.class_names)}
     for what, value in found.items():
         if value != wanted[what]:
@@ -199,7 +204,7 @@ def request_input(
 def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> RequestData:
     """For a request that is answered from statistics: the recipe and the shape of the images, but none of them."""
     recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
-    nothing = Split(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
+    nothing = Split(np.zeros((0, *shape), stored_dtype(shape)), np.zeros(0, np.int32))
     return request_data(nothing, np.zeros(0, np.int32), forget, trained.preparation, recipe)
 
 

@@ -16,6 +16,7 @@ from flax import struct
 
 from osp_jax.data.augment import normalise
 from osp_jax.data.batches import index_batches
+from osp_jax.data.kinds import stored_dtype
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import per_class_sample
 from osp_jax.model import Model
@@ -191,7 +192,7 @@ def collect_statistics(
     moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
     batches = iter(batches)
     first = next(batches)
-    if first[0].dtype != np.uint8:
+    if first[0].dtype != stored_dtype(first[0].shape[1:]):
         raise InputError(f"images are {first[0].dtype}; give uint8 values from 0 to 255, they are normalised here")
     gates = gates_of(model.apply, model.variables, normalise(first[0][:8], *moments))
     add = adder(model.apply, gates, model.num_classes)

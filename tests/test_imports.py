@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # From left to right; a module imports from its own line and from those above it.
 ORDER = (
     ("runtime",),
-    ("data",),
+    ("data", "text"),
     ("trees", "model", "interop", "networks", "forward"),
     ("training",),
     ("program",),

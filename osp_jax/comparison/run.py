@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from osp_jax import statistics_files
 from osp_jax.comparison.cell import Answer, Original, attempt, audit, harm, timed_answer, validation_score
 from osp_jax.comparison.plan import Request, check_budget, parse_requests, trials
+from osp_jax.data.kinds import channels_of
 from osp_jax.data.sources import Dataset
 from osp_jax.data.splits import per_class_sample
 from osp_jax.interop.linen import from_linen
@@ -32,7 +33,7 @@ from osp_jax.runtime.errors import InputError, shown
 from osp_jax.runtime.integrity import read_piece, write_piece
 from osp_jax.runtime.provenance import provenance
 from osp_jax.runtime.settings import Comparison, differing, validated
-from osp_jax.runtime.workdir import close_training, read_record, replacing, write_json
+from osp_jax.runtime.workdir import close_training, keep_tokenizer, read_record, replacing, write_json
 from osp_jax.training import checkpoints as checkpoint
 from osp_jax.training.loop import check_settings, train
 
@@ -70,7 +71,7 @@ def check_comparison(
         raise InputError("seeds is empty; give at least one, as in (0,)")
     check_settings(config.original, dataset.image_shape)
     module, shape = build_model(config.original, dataset.num_classes, dataset.image_shape), dataset.image_shape
-    moments = {"mean": (0.0,) * shape[-1], "std": (1.0,) * shape[-1]}
+    moments = {"mean": (0.0,) * channels_of(shape), "std": (1.0,) * channels_of(shape)}
     draw = np.random.default_rng(0)  # what a network's gates are does not depend on its values
     shapes = variable_shapes(module, shape)
 
@@ -297,6 +298,7 @@ def _keep(folder: Path, request: Request, variables: Any) -> None:
     with replacing(workdir) as content:
         checkpoint.save_variables(content, variables)
         write_json(content / "config.json", record)
+        keep_tokenizer(folder / "original", content)
 
 
 def slug(request: Request) -> str:

@@ -1,15 +1,19 @@
-"""Normalisation and augmentation of uint8 images, on the device, inside the jitted step."""
+"""Normalisation and augmentation of uint8 images and of texts, on the device, inside the jitted step."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from osp_jax.data.kinds import PAD
 from osp_jax.runtime.distributed import split_rows
 
 
 class Preparation(NamedTuple):
-    """How uint8 images become a network's input: normalisation (on the 0..1 scale) and augmentation; hashable."""
+    """How a data set's images become a network's input: normalisation (on the 0..1 scale) and augmentation; hashable.
+
+    Texts are not normalised; `word_dropout` is the share of their tokens that training leaves out.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -17,6 +21,7 @@ class Preparation(NamedTuple):
     flip: bool = False
     cutout: int = 0
     pad_mode: str = "reflect"  # or "zeros"
+    word_dropout: float = 0.0
 
     def without_augmentation(self) -> "Preparation":
         """The normalisation alone."""
@@ -35,17 +40,31 @@ class Preparation(NamedTuple):
         return self.changed(self.plain(images), key, *self.moments())
 
     def changed(self, images: jax.Array, key: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-        """Images normalised by `mean` and `std` `(c,)`, randomly changed as in training."""
+        """Images normalised by `mean` and `std` `(c,)`, or texts, randomly changed as in training."""
+        if self.word_dropout:
+            return drop_words(images, key, self.word_dropout)
         black = None if self.pad_mode == "reflect" else -mean / std
         return augment(images, key, pad=self.pad, flip=self.flip, cutout=self.cutout, border=black)
 
 
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` given on the 0..1 scale.
+    """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` given on the 0..1 scale; of texts, uint16
+    `(batch, length)`, the ids as they are, in float32.
 
     Every program takes its images in here, so here they are split over the devices.
     """
-    return (split_rows(images).astype(jnp.float32) / 255 - mean) / std
+    images = split_rows(images)
+    if images.dtype == jnp.uint16:
+        return images.astype(jnp.float32)
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def drop_words(ids: jax.Array, key: jax.Array, share: float) -> jax.Array:
+    """Texts `(batch, length)` with each token replaced by padding with the probability `share`.
+
+    As Iyyer et al. (2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification") drop words.
+    """
+    return jnp.where(jax.random.bernoulli(key, share, ids.shape), jnp.asarray(PAD, ids.dtype), ids)
 
 
 def channel_moments(images, indices=None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -8,7 +8,8 @@ from osp_jax.data.sources import Split
 
 
 def index_batches(split: Split, indices: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (images uint8 `(batch, h, w, c)`, labels int32 `(batch,)`) in the order of `indices`.
+    """Yields (images uint8 `(batch, h, w, c)` or texts uint16 `(batch, length)`, labels int32 `(batch,)`) in the order
+    of `indices`.
 
     Where there are fewer indices than `batch_size`, a batch is the smallest power of two that holds them: so parts of
     about the same size share a compiled program.
@@ -17,5 +18,6 @@ def index_batches(split: Split, indices: np.ndarray, batch_size: int) -> Iterato
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         fill = batch_size - len(chosen)
-        images = np.pad(split.images[chosen], ((0, fill), (0, 0), (0, 0), (0, 0)))
+        images = split.images[chosen]
+        images = np.pad(images, ((0, fill), *[(0, 0)] * (images.ndim - 1)))
         yield images, np.pad(split.labels[chosen], (0, fill), constant_values=-1)

@@ -1,18 +1,21 @@
 """A data set in memory, or to be read like one: two splits of images and labels, and the names of the classes."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from osp_jax.data.kinds import is_text
 from osp_jax.data.stored import StoredImages
 from osp_jax.runtime.errors import InputError, shown
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images`: uint8 `(n, height, width, channels)`, in memory or to be read like it; `labels`: int32 `(n,)`."""
+    """`images`: uint8 `(n, height, width, channels)`, in memory or to be read like it, or texts: token ids, uint16
+    `(n, length)`; `labels`: int32 `(n,)`."""
 
     images: np.ndarray | StoredImages
     labels: np.ndarray
@@ -20,7 +23,7 @@ class Split:
     def __post_init__(self) -> None:
         """Raises `InputError` for arrays of another type or shape."""
         images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or len(images.shape) != 4:
+        if (images.dtype, len(images.shape)) not in ((np.uint8, 4), (np.uint16, 2)):
             found = f"{images.dtype} of shape {tuple(images.shape)}"
             raise InputError(f"images are {found}; give uint8 (n, height, width, channels) with values from 0 to 255")
         if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
@@ -36,6 +39,7 @@ class Dataset:
 
     `variant` says what the figures were measured on, for example 'cifar10 3.0.2 (JPEG, 32x32)'. `test_held_out`: the
     test split was cut off the training images by `data.validation`, so that training holds no more of them out.
+    `tokenizer`: of texts, the tokenizer that made their ids, as `tokenizers` writes it (JSON); empty for images.
     """
 
     name: str
@@ -44,9 +48,11 @@ class Dataset:
     train: Split
     test: Split
     test_held_out: bool = False
+    tokenizer: str = ""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
+        """`(height, width, channels)`, or of texts `(length,)`."""
         return self.train.images.shape[1:]
 
     @property
@@ -81,7 +87,7 @@ def in_class_order(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
 def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
     """The part of `config.json` that lets later commands do without the data."""
-    return {
+    about = {
         "name": dataset.name,
         "variant": dataset.variant,
         "class_names": list(dataset.class_names),
@@ -91,3 +97,6 @@ def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float
         "mean": list(mean),
         "std": list(std),
     }
+    if is_text(dataset.image_shape):
+        about["tokenizer"] = hashlib.sha256(dataset.tokenizer.encode()).hexdigest()
+    return about

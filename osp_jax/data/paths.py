@@ -12,7 +12,12 @@ from osp_jax.runtime.paths import check_path
 # As TFDS writes them: name, name/config, name:version, name/config:version.
 _NAME = re.compile(r"[a-zA-Z_][\w-]*(/[\w.+-]*[\w+-])?(:(\d+|\*)(\.(\d+|\*)){0,2})?", re.ASCII)
 _LONGEST_NAME = 200
-OWN = {"folder": "folder:PATH, the folder of the images", "npz": "npz:FILE, the file of the images"}
+_TEXT_SUFFIXES = (".jsonl", ".csv")
+OWN = {
+    "folder": "folder:PATH, the folder of the images",
+    "npz": "npz:FILE, the file of the images",
+    "text": "text:FILE, the jsonl or csv file of the texts",
+}
 
 
 def check_name(name: object) -> None:
@@ -22,17 +27,18 @@ def check_name(name: object) -> None:
     if len(name) > _LONGEST_NAME:
         raise InputError(f"the name of the data set has {len(name)} characters; give at most {_LONGEST_NAME}")
     if os.path.exists(os.path.expanduser(name)) and not _NAME.fullmatch(name):
-        kind = "folder" if os.path.isdir(os.path.expanduser(name)) else "npz"
+        texts = any(suffix in _TEXT_SUFFIXES for suffix in Path(name).suffixes)
+        kind = "folder" if os.path.isdir(os.path.expanduser(name)) else "text" if texts else "npz"
         raise InputError(f"data.name is the path {shown(name)}; give {shown(f'{kind}:{name}')}")
     if not _NAME.fullmatch(name):
         raise InputError(
             f"unknown data set {shown(name)}; give digits, cifar10 or another name of "
-            "https://www.tensorflow.org/datasets/catalog, folder:PATH for images in folders, or npz:FILE"
+            "https://www.tensorflow.org/datasets/catalog, folder:PATH for images in folders, npz:FILE, or text:FILE"
         )
 
 
 class OwnPlace(NamedTuple):
-    """`kind` is 'folder' or 'npz'; `title` is how records and reports call the data, wherever they lie."""
+    """`kind` is one of `OWN`; `title` is how records and reports call the data, wherever they lie."""
 
     kind: str
     path: Path
@@ -40,7 +46,7 @@ class OwnPlace(NamedTuple):
 
 
 def own_place(name: str, elsewhere: str = "") -> OwnPlace | None:
-    """Where the data set 'folder:PATH' or 'npz:FILE' lies; None for the name of any other.
+    """Where the data set 'folder:PATH', 'npz:FILE' or 'text:FILE' lies; None for the name of any other.
 
     Args:
       elsewhere: `data.dir` or `--data_dir`, where it is not empty: another path, or for a file the folder it lies in.
@@ -54,16 +60,17 @@ def own_place(name: str, elsewhere: str = "") -> OwnPlace | None:
     if not text.strip():
         raise InputError(f"data.name is {shown(name)}; give {OWN[kind]}")
     title = f"{kind}:{printable(Path(os.path.abspath(text)).name)}"
-    wanted = "file" if kind == "npz" else "folder"
+    wanted = "folder" if kind == "folder" else "file"
     if not elsewhere:
         return OwnPlace(kind, user_path(text, "data.name", wanted), title)
-    path = user_path(elsewhere, "data.dir or --data_dir", "folder or file" if kind == "npz" else wanted)
-    return OwnPlace(kind, path / Path(text).name if kind == "npz" and path.is_dir() else path, title)
+    path = user_path(elsewhere, "data.dir or --data_dir", "folder" if kind == "folder" else "folder or file")
+    return OwnPlace(kind, path / Path(text).name if kind != "folder" and path.is_dir() else path, title)
 
 
 def with_absolute_paths(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The `data` section of a config as records have it: 'folder:PATH' and 'npz:FILE', and another place of them in
-    `dir`, with the whole path, so that a command in another folder finds them; of other data sets as it is."""
+    """The `data` section of a config as records have it: 'folder:PATH', 'npz:FILE' and 'text:FILE', and another place
+    of them in `dir`, with the whole path, so that a command in another folder finds them; of other data sets as it is.
+    """
     kind, colon, text = data["name"].partition(":")
     if not colon or kind not in OWN or not text.strip():
         return {**data}

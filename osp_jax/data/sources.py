@@ -1,4 +1,4 @@
-"""Image classification sets by name, as uint8 arrays: digits, sets of TFDS, and a user's own folder or npz file.
+"""Classification sets by name: digits, sets of TFDS, and a user's own folder, npz file or file of texts.
 
 TFDS is read through `data_source`, which needs no TensorFlow. A set that is not prepared yet is prepared first
 (`osp_jax.data.prepare`), downloading where the machine can.
@@ -35,14 +35,18 @@ def default_dir() -> Path:
     return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR or the home folder")
 
 
-def load_data(settings: Mapping[str, Any]) -> Dataset:
+def load_data(settings: Mapping[str, Any], tokenizer: str = "") -> Dataset:
     """The data set that the `data` section of a config names; settings that it lacks have their defaults.
 
-    `name` is 'digits', the name of a TFDS set, 'folder:PATH' or 'npz:FILE'; `dir`, where it is not empty, is the TFDS
-    folder, or takes the place of PATH or FILE.
+    `name` is 'digits', the name of a TFDS set, 'folder:PATH', 'npz:FILE' or 'text:FILE'; `dir`, where it is not empty,
+    is the TFDS folder, or takes the place of PATH or FILE.
+
+    Args:
+      tokenizer: that of a workdir, as `Dataset.tokenizer`; empty: texts are read with one that is trained on them.
 
     Raises:
-      InputError: as `load_dataset`, `load_image_folder` and `load_npz`, or class names that are not those of the data.
+      InputError: as `load_dataset`, `load_image_folder`, `load_npz` and `load_texts`, or class names that are not
+        those of the data.
     """
     whole = completed({**settings}, Data)
     asked = {name: whole[name] for name in Data.model_fields}
@@ -50,6 +54,10 @@ def load_data(settings: Mapping[str, Any]) -> Dataset:
     names, size, channels = parse_names(asked["class_names"]), asked["image_size"], asked["channels"]
     if place := own_place(asked["name"], asked["dir"]):
         kind, path, title = place
+        if kind == "text":
+            from osp_jax.text.dataset import load_texts
+
+            return in_class_order(load_texts(path, title, asked, tokenizer), names)
         given = {"image_size": size, "channels": channels, "validation": asked["validation"]}
         if kind == "npz":
             return load_npz(path, title, class_names=names, stream=asked["stream"], **given)

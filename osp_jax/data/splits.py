@@ -1,9 +1,11 @@
 """Retained, forgotten and validation images as index arrays; nothing is copied."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from osp_jax.data.kinds import is_text
 from osp_jax.runtime.errors import InputError, shown
 
 
@@ -59,21 +61,54 @@ def split_by_class(labels: np.ndarray, forget: Sequence[int]) -> tuple[np.ndarra
     return np.flatnonzero(~forgotten).astype(np.int32), np.flatnonzero(forgotten).astype(np.int32)
 
 
-def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) indices, int32: `fraction` of each class, drawn by `seed`, is held out."""
+def first_alike(inputs: Any) -> np.ndarray:
+    """By image or text the index of the first one that is the same to a network, int `(n,)`.
+
+    Texts `(n, length)` that read alike are found; images count as different from each other.
+    """
+    if not is_text(inputs.shape[1:]):
+        return np.arange(len(inputs))
+    _, first, group = np.unique(inputs, axis=0, return_index=True, return_inverse=True)
+    return first[group.reshape(-1)]
+
+
+def hold_out(
+    labels: np.ndarray, fraction: float, seed: int, alike: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(train, validation) indices, int32: `fraction` of each class, drawn by `seed`, is held out.
+
+    Args:
+      alike: as `first_alike` gives it; images that are alike are on the same side, and drawn as one of the first's
+        class.
+    """
     if not 0 <= fraction < 1:
         raise InputError(f"data.validation is {fraction}; give a fraction of the training set from 0 to below 1")
     rng = np.random.default_rng(seed)
     chosen = [
         rng.permutation(members)[: round(fraction * len(members))]
-        for members in (np.flatnonzero(labels == c) for c in np.unique(labels))
+        for members in (np.flatnonzero((labels == c) & _is_first(labels, alike)) for c in np.unique(labels))
     ]
-    validation = np.sort(np.concatenate(chosen)).astype(np.int32)
-    return np.setdiff1d(np.arange(len(labels), dtype=np.int32), validation), validation
+    return _sides(np.concatenate(chosen), labels, alike)
+
+
+def _is_first(labels: np.ndarray, alike: np.ndarray | None) -> np.ndarray:
+    numbers = np.arange(len(labels))
+    return np.ones(len(labels), bool) if alike is None else alike == numbers
+
+
+def _sides(chosen: np.ndarray, labels: np.ndarray, alike: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(the others, `chosen` and what is alike), int32 and sorted."""
+    numbers = np.arange(len(labels), dtype=np.int32)
+    out = np.isin(numbers if alike is None else alike, chosen)
+    return numbers[~out], numbers[out]
 
 
 def cut_test(
-    labels: np.ndarray, fraction: float, where: str, class_names: Sequence[str]
+    labels: np.ndarray,
+    fraction: float,
+    where: str,
+    class_names: Sequence[str],
+    alike: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(train, test) indices, int32, of data without a test split: `fraction` of each class, one image at least.
 
@@ -81,6 +116,7 @@ def cut_test(
 
     Args:
       where: what holds the images, for the message.
+      alike: as in `hold_out`.
 
     Raises:
       InputError: `fraction` is 0, or a class has a single image.
@@ -92,15 +128,14 @@ def cut_test(
         )
     rng, chosen = np.random.default_rng(0), []
     for number, name in enumerate(class_names):
-        members = np.flatnonzero(labels == number)
+        members = np.flatnonzero((labels == number) & _is_first(labels, alike))
         if len(members) < 2:
             raise InputError(
                 f"{where}: class {shown(name)} has {len(members)} image, which cannot be split; add images of it"
             )
         most = len(members) - 1
         chosen.append(rng.permutation(members)[: min(max(round(fraction * len(members)), 1), most)])
-    test = np.sort(np.concatenate(chosen)).astype(np.int32)
-    return np.setdiff1d(np.arange(len(labels), dtype=np.int32), test), test
+    return _sides(np.concatenate(chosen), labels, alike)
 
 
 def per_class_sample(labels: np.ndarray, candidates: np.ndarray, total: int, seed: int) -> np.ndarray:

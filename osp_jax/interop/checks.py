@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from osp_jax.data.kinds import is_text
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError, shown
 
@@ -20,7 +21,7 @@ def checked_moments(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[
             raise InputError(f"{name} is {shown(values)}; give a number for each image channel") from error
     if len(moments[0]) != len(moments[1]):
         raise InputError(f"mean has {len(moments[0])} values and std {len(moments[1])}; give one for each channel")
-    if not np.isfinite(moments).all() or min(moments[1]) <= 0:
+    if not np.isfinite(moments).all() or min(moments[1], default=1) <= 0:
         raise InputError("mean must be finite and std above 0, on the 0..1 scale of the images")
     return tuple(moments)
 
@@ -38,7 +39,7 @@ def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
 def check_logits(model: Model, image_shape: Sequence[int]) -> None:
     """Raises `InputError` where a network cannot be applied to images `(h, w, c)` or has not a logit for each class."""
     shape = tuple(image_shape)
-    if len(model.mean) not in (1, shape[-1]):
+    if len(model.mean) not in ((0,) if is_text(shape) else (1, shape[-1])):
         raise InputError(
             f"the images have {shape[-1]} channels and the model's mean {len(model.mean)}; give images of its kind"
         )

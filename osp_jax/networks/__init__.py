@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from osp_jax.data.kinds import is_text
 from osp_jax.networks.allcnn import AllCNN
 from osp_jax.networks.cifarnet import CifarNet
 from osp_jax.networks.convnext import ConvNeXt
 from osp_jax.networks.layers import CONVOLUTIONS
 from osp_jax.networks.mobilenet import MobileNetV3
 from osp_jax.networks.resnet import STEMS, Bottleneck, ResNet
+from osp_jax.networks.text_encoder import TextEncoder
 from osp_jax.networks.vgg import VGG
 from osp_jax.networks.vit import ViT
 from osp_jax.runtime.distributed import on_cpu
@@ -34,9 +36,11 @@ MODELS: dict[str, Any] = {
     "vit_b16": partial(ViT, patch=16, width=768, layers=12),
     "convnext_tiny": ConvNeXt,
     "mobilenet_v3_small": MobileNetV3,
+    "text_encoder": TextEncoder,
 }
 
 _WITH_STEM = ("resnet", "convnext", "mobilenet")
+_OF_TEXTS = "text_encoder"
 _WITH_CONVOLUTION = ("resnet", "vgg", "allcnn", "cifarnet")
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -45,28 +49,32 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 def create_model(
     name: str,
     num_classes: int,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     *,
     width: int = 0,
     stem: str = "auto",
     dtype: str = "float32",
     convolution: str = "xla",
+    layers: int = 0,
+    vocabulary: int = 20_000,
 ) -> nn.Module:
     """A Linen module with `apply(variables, images, train)` giving float32 logits `(batch, num_classes)`.
 
     Args:
       name: one of `MODELS`.
       num_classes: outputs of the head.
-      image_shape: (height, width, channels) of the images it will see.
+      image_shape: (height, width, channels) of the images it will see, or (length,) of the texts.
       width: channels of the first stage; 0 is the network's usual width.
       stem: of residual networks, ConvNeXt and MobileNet: 'cifar' keeps the map's size, 'strided' halves it, 'imagenet'
         quarters it; 'auto' takes 'cifar' up to 64 pixels and 'imagenet' above.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters stay float32.
       convolution: of ResNet, VGG, All-CNN and CifarNet: 'xla', or 'cpu', those of `networks/cpu`, faster on CPUs;
         the others take XLA's.
+      layers: encoder blocks of 'text_encoder'; 0 is the usual number.
+      vocabulary: tokens that 'text_encoder' knows.
 
     Raises:
-      InputError: an unknown name, stem, dtype or convolution.
+      InputError: an unknown name, stem, dtype or convolution, or a network of texts for images or the reverse.
     """
     if name not in MODELS:
         raise unknown("model", name, MODELS)
@@ -78,6 +86,11 @@ def create_model(
         raise unknown("convolution", convolution, CONVOLUTIONS)
     if width < 0:
         raise InputError(f"model.width is {width}; give a positive number of channels, or 0 for the usual width")
+    if (name == _OF_TEXTS) != is_text(image_shape):
+        kind, other = ("texts", f"model.name={_OF_TEXTS}") if is_text(image_shape) else ("images", "another model.name")
+        raise InputError(f"the data are {kind}, which {name} does not read; give {other}")
+    if layers and name != _OF_TEXTS:
+        raise InputError(f"model.layers is {layers}, and {name} has a fixed number of layers; set it to 0")
     options: dict[str, Any] = {"num_classes": num_classes, "dtype": DTYPES[dtype]}
     if width:
         options["width"] = width
@@ -85,21 +98,25 @@ def create_model(
         options["stem"] = stem if stem != "auto" else "cifar" if max(image_shape[:2]) <= 64 else "imagenet"
     if name.startswith(_WITH_CONVOLUTION):
         options["convolution"] = convolution
+    if name == _OF_TEXTS:
+        options |= {"vocabulary": vocabulary, **({"layers": layers} if layers else {})}
     return MODELS[name](**options)
 
 
-def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, ...]) -> nn.Module:
     """The module that `config.model` names."""
     options = {key: config.model[key] for key in ("width", "stem", "dtype", "convolution")}
+    if config.model.name == _OF_TEXTS:
+        options |= {"layers": config.model.layers, "vocabulary": config.data.vocabulary}
     return create_model(config.model.name, num_classes, tuple(image_shape), **options)
 
 
-def init_variables(model: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> dict[str, Any]:
+def init_variables(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> dict[str, Any]:
     """Fresh `{'params', 'batch_stats'}`, float32; `batch_stats` is empty for a network without normalisation."""
     return _with_statistics(_initialiser(model)(key, jnp.zeros((1, *image_shape))))
 
 
-def variable_shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def variable_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
     """What `init_variables` gives, as `jax.ShapeDtypeStruct`s, at next to no cost."""
     given = jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return _with_statistics(jax.eval_shape(partial(model.init, train=False), *given))

@@ -17,7 +17,8 @@ _HEAD_CHANNELS = 64  # of an attention head, in every size of the paper
 class EncoderBlock(nn.Module):
     """Self-attention and a two-layer perceptron, each behind a layer norm and with a shortcut.
 
-    `__call__(tokens (batch, tokens, width))` gives the same shape.
+    `__call__(tokens (batch, tokens, width), mask)` gives the same shape. `mask`: bool, broadcast to
+    `(batch, heads, tokens, tokens)`, which tokens each one attends to; None: all.
     """
 
     heads: int
@@ -25,9 +26,9 @@ class EncoderBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
-        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")(y, y)
+        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")(y, y, mask=mask)
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
         y = nn.gelu(nn.Dense(self.mlp, dtype=self.dtype, name="mlp1")(y), approximate=False)
         return x + nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(recorded(self, "gelu", y))

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from osp_jax.data.kinds import is_text
 from osp_jax.program import labels
 from osp_jax.program.candidates import candidate_filters, candidate_groups, named
 from osp_jax.program.flat import evaluate, flatten, signature
@@ -101,7 +102,10 @@ _MOST_FOUND = 32
 
 
 def noise_images(image_shape: tuple[int, ...]) -> np.ndarray:
-    """A few images of normal noise, float32 `(batch, h, w, c)`, to prove gates on where no others are at hand."""
+    """A few images of normal noise, float32 `(batch, h, w, c)`, to prove gates on where no others are at hand; for
+    texts random ids, float32 `(batch, length)`, of which networks take those beyond their vocabulary for its last."""
+    if is_text(image_shape):
+        return np.random.default_rng(0).integers(0, 1000, size=(4, *image_shape)).astype(np.float32)
     return np.random.default_rng(0).normal(size=(4, *image_shape)).astype(np.float32)
 
 

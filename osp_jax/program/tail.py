@@ -20,6 +20,7 @@ import numpy as np
 from jax.extend.core import Literal, Var
 
 from osp_jax.data.augment import normalise
+from osp_jax.data.kinds import channels_of, stored_dtype
 from osp_jax.model import Model
 from osp_jax.program import labels
 from osp_jax.program.flat import bind, flatten, signature
@@ -193,8 +194,8 @@ def _tail_of(
     }
     changing |= {head.kernel, head.bias} - {None}
     changing = {f"0/{path}" for path in changing} | {f"1/{number}" for number in range(len(shifts))}
-    moments = floats(image_shape[-1:])
-    given = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8), moments, moments
+    moments = floats((channels_of(image_shape),))
+    given = jax.ShapeDtypeStruct((batch, *image_shape), stored_dtype(image_shape)), moments, moments
     halves = split_program(ends, (variables, list(shifts)), given, changing)
 
     def early(variables: Any, images: Any) -> list[jax.Array]:

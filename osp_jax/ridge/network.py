@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from osp_jax.data.kinds import is_text
 from osp_jax.model import Model
 from osp_jax.program.flat import signature
 from osp_jax.program.gates import Factor, Gate, Gates, traced
@@ -98,9 +99,11 @@ def with_ridge_head(
       seed: of these.
 
     Raises:
-      InputError: the network has fewer stages.
+      InputError: the network has fewer stages, or texts are to be mirrored.
     """
     shape = tuple(image_shape)
+    if flip and is_text(shape):
+        raise InputError("head.flip mirrors images, and the data are texts; set it to False")
     apply = HeadApply(backbone.apply, find_stages(backbone.apply, backbone.variables, shape).last(stages), flip)
     width = sum(feature_widths(apply.stages))
     variables = {

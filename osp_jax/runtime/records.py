@@ -44,7 +44,9 @@ class Dataset(Record):
     name: str = Field(max_length=4200)
     class_names: list[str] = Field(min_length=2, description="the names of two classes or more")
     image_shape: list[Annotated[int, Field(ge=1, le=16384)]] = Field(
-        min_length=3, max_length=3, description="three positive integers: height, width, channels"
+        min_length=1,
+        max_length=3,
+        description="three positive integers: height, width, channels; of texts their length",
     )
     mean: list[float] = Field(description="a number for each channel")
     std: list[Annotated[float, Field(gt=0)]] = Field(description="a number above 0 for each channel")
@@ -325,9 +327,12 @@ def trained(content: Any, path: Path) -> dict[str, Any]:
     record = dict(checked(content, Trained, path, "was it written by experiments.train?"))
     record["config"] = config_of(record["config"], path)
     data, classes = record["dataset"], len(record["dataset"]["class_names"])
+    if len(data["image_shape"]) == 2:
+        _refuse(path, f"dataset.image_shape is {shown(data['image_shape'])}")
+    channels = data["image_shape"][2] if len(data["image_shape"]) == 3 else 0  # texts are not normalised
     for name in ("mean", "std"):
-        if len(data[name]) != data["image_shape"][2]:
-            _refuse(path, f"dataset.{name} is {shown(data[name])} for {data['image_shape'][2]} channels")
+        if len(data[name]) != channels:
+            _refuse(path, f"dataset.{name} is {shown(data[name])} for {channels} channels")
     check_classes(record.get("forgotten", []), classes, path, "forgotten")
     return record
 

@@ -76,7 +76,8 @@ class Section(BaseModel):
 
 class Data(Section):
     name: Source = Field(
-        "digits", description="'digits', the name of a TFDS set, 'folder:PATH' or 'npz:FILE', in printable characters"
+        "digits",
+        description="'digits', a name of TFDS, 'folder:PATH', 'npz:FILE' or 'text:FILE', in printable characters",
     )
     dir: Place = ""
     image_size: int = Field(0, ge=0, le=MOST_PIXELS)
@@ -96,6 +97,11 @@ class Data(Section):
     pad_mode: Literal["reflect", "zeros"] = Field("reflect", description="'reflect' or 'zeros'")
     flip: bool = False
     cutout: int = Field(0, ge=0, le=16384)
+    test: Share = 0.0
+    strip: Literal["", "newsgroups"] = Field("", description="'newsgroups' or ''")
+    vocabulary: int = Field(20_000, ge=16, le=2**16)
+    length: int = Field(128, ge=1, le=MOST_PIXELS)
+    word_dropout: Share = 0.0
 
 
 class Model(Section):
@@ -104,6 +110,7 @@ class Model(Section):
     stem: Name = "auto"
     dtype: Name = "float32"
     convolution: Name = "xla"
+    layers: int = Field(0, ge=0, le=10**3)
 
 
 class Training(Section):

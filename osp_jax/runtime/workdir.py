@@ -27,6 +27,9 @@ from osp_jax.runtime.replacing import building, remove_all_leftovers, updating, 
 EVALUATION = ("eval.json", "report.md", "report.html")
 """What `experiments.eval` writes into a workdir."""
 
+TOKENIZER = "tokenizer.json"
+"""The tokenizer of a network that reads texts, as the library `tokenizers` writes it."""
+
 
 def write_json(path: Path, content: Any) -> None:
     """Writes to a temporary name and renames, so that `path` is never half written; of several processes the first."""
@@ -139,7 +142,8 @@ def close_training(workdir: Path) -> None:
     if set(listed) <= set(EVALUATION) and not any(workdir.glob(f"checkpoints/*/{SUMS}")):
         return  # an older version trained it
     folders = sorted(path.parent.name for path in workdir.glob(f"checkpoints/*/{SUMS}") if path.parent.name.isdecimal())
-    names = ["config.json", "metrics.jsonl", *(f"checkpoints/{name}/{SUMS}" for name in folders), f"statistics/{SUMS}"]
+    sums = [*(f"checkpoints/{name}/{SUMS}" for name in folders), f"statistics/{SUMS}"]
+    names = ["config.json", TOKENIZER, "metrics.jsonl", *sums]
     write_sums(workdir, [name for name in names if name not in listed and (workdir / name).exists()])
 
 
@@ -193,6 +197,12 @@ def required_files(workdir: Path) -> tuple[str, ...]:
     """What `SHA256SUMS` must list; of a workdir of an older version an evaluation lists its own files only."""
     listed = set(read_sums(workdir, _remedy(workdir)) or ())
     return () if listed and listed <= set(EVALUATION) else ("config.json",)
+
+
+def keep_tokenizer(workdir: Path, folder: Path) -> None:
+    """Puts the tokenizer of `workdir`, where it has one, into `folder` too; of several processes the first does."""
+    if (workdir / TOKENIZER).exists() and is_first():
+        shutil.copyfile(workdir / TOKENIZER, folder / TOKENIZER)
 
 
 def read_request(workdir: Path) -> dict[str, Any] | None:

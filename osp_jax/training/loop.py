@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from osp_jax.data import stream
 from osp_jax.data.dataset import Dataset, describe_dataset
-from osp_jax.data.splits import hold_out, parse_classes, split_by_class
+from osp_jax.data.kinds import channels_of, is_text
+from osp_jax.data.splits import first_alike, hold_out, parse_classes, split_by_class
 from osp_jax.data.stored import StoredImages
 from osp_jax.forward import predict_logits
 from osp_jax.interop.linen import from_linen
@@ -26,6 +27,7 @@ from osp_jax.runtime.distributed import check_same, data_devices, is_first, plac
 from osp_jax.runtime.errors import InputError, Stopped, unknown
 from osp_jax.runtime.settings import validated
 from osp_jax.runtime.workdir import (
+    TOKENIZER,
     check_writable,
     claim_workdir,
     close_training,
@@ -48,7 +50,7 @@ def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, 
     """(train, validation) indices into the training split, int32, without the excluded classes."""
     labels = dataset.train.labels
     share = 0.0 if dataset.test_held_out else config.data.validation
-    train, validation = hold_out(labels, share, config.seed)
+    train, validation = hold_out(labels, share, config.seed, first_alike(dataset.train.images))
     excluded = parse_classes(config.data.exclude, dataset.class_names)
     retained, _ = split_by_class(labels, excluded)
     if not len(retained):
@@ -101,6 +103,8 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     check_writable(workdir, (config.checkpoint.keep + 2) * state_bytes)
     claim_workdir(workdir, config, describe_dataset(dataset, mean, std))
+    if dataset.tokenizer and is_first():
+        write_text(workdir / TOKENIZER, dataset.tokenizer)
     streamed = isinstance(dataset.train.images, StoredImages)
     run_epoch = (_streamed if streamed else _in_memory)(config, dataset, train_indices, recipe)
     with (
@@ -175,10 +179,14 @@ def _streamed(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, r
     return run_epoch
 
 
-def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+def check_settings(config: ConfigDict, image_shape: tuple[int, ...]) -> None:
     """Raises `InputError` for settings that no run could use with images of this shape, before anything is written."""
     validated(config)
-    if config.data.pad >= min(image_shape[:2]):
+    if is_text(image_shape):
+        _check_text(config.data)
+    elif config.data.word_dropout:
+        raise InputError("data.word_dropout leaves out tokens of texts; set it to 0 for images")
+    elif config.data.pad >= min(image_shape[:2]):
         raise InputError(f"data.pad is {config.data.pad}; the images have {image_shape[0]}x{image_shape[1]} pixels")
     _check_streaming(config.data, image_shape)
     if config.data.stream and config.training.last_batch == "keep":
@@ -188,7 +196,16 @@ def check_settings(config: ConfigDict, image_shape: tuple[int, int, int]) -> Non
     piecewise(config.orthogonality.schedule, 0)
 
 
-def _check_streaming(data: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+def _check_text(data: ConfigDict) -> None:
+    """Raises `InputError` for settings that are about images alone."""
+    if given := [name for name in ("pad", "flip", "cutout", "mean", "std", "stream", "crop") if data[name]]:
+        raise InputError(f"data.{given[0]} is {data[given[0]]} and the data are texts; set it to {_NONE[given[0]]}")
+
+
+_NONE = {"pad": "0", "flip": "False", "cutout": "0", "mean": "()", "std": "()", "stream": "False", "crop": "''"}
+
+
+def _check_streaming(data: ConfigDict, image_shape: tuple[int, ...]) -> None:
     """Raises `InputError` for settings that ask for what is not there."""
     if data.crop not in ("", "resized"):
         raise unknown("data.crop", data.crop, ("resized", "'' (none)"))
@@ -196,9 +213,10 @@ def _check_streaming(data: ConfigDict, image_shape: tuple[int, int, int]) -> Non
         stream.require_grain()
     elif data.crop:
         raise InputError("data.crop cuts images as they are read from their files; set data.stream, or leave it empty")
+    channels = channels_of(image_shape)
     for name in ("mean", "std"):
-        if len(data[name]) not in (0, image_shape[2]):
-            raise InputError(f"data.{name} is {data[name]}; give a number for each of {image_shape[2]} channels, or ()")
+        if len(data[name]) not in (0, channels):
+            raise InputError(f"data.{name} is {data[name]}; give a number for each of {channels} channels, or ()")
     if bool(data.mean) != bool(data.std):
         raise InputError("data.mean and data.std go together; give both, or neither")
 

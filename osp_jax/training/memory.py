@@ -1,5 +1,6 @@
 """Memory that a training needs, estimated from shapes and compared with what there is, before anything is computed."""
 
+import math
 from functools import partial
 
 import jax
@@ -14,27 +15,26 @@ _COPIES = 4  # of the parameters: values, gradients, momentum, and what is being
 _NOTABLE = 1 / 4000  # share of the memory that a batch of images takes before its activations are looked at
 
 
-def training_bytes(model: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> int:
+def training_bytes(model: nn.Module, image_shape: tuple[int, ...], batch_size: int) -> int:
     """About the bytes of the parameters, in all copies, and of the activations of a batch; not those of the images."""
     shapes = variable_shapes(model, image_shape)
     parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     return _COPIES * parameters + batch_size * _activation_bytes(model, shapes, image_shape)
 
 
-def check_memory(model: nn.Module, image_shape: tuple[int, int, int], batch_size: int, models: int = 1) -> None:
+def check_memory(model: nn.Module, image_shape: tuple[int, ...], batch_size: int, models: int = 1) -> None:
     """Raises `InputError` where the training of `models` networks at a time cannot fit; on a CPU, whose memory the
     system gives away before it is there. Accelerators refuse by themselves."""
     if not on_cpu():
         return
-    height, width, channels = image_shape
-    batch = batch_size // max(data_devices(), 1) * height * width * channels * 4
+    batch = batch_size // max(data_devices(), 1) * math.prod(image_shape) * 4
     images = batch_size if batch > available_memory() * _NOTABLE else 0
     needed = models * training_bytes(model, image_shape, images)
     what = f"parameters and activations of {'the network' if models == 1 else f'{models} networks'}"
     require_memory(needed, what, "lower model.width, training.batch_size or data.image_size")
 
 
-def _activation_bytes(model: nn.Module, shapes: dict, image_shape: tuple[int, int, int]) -> int:
+def _activation_bytes(model: nn.Module, shapes: dict, image_shape: tuple[int, ...]) -> int:
     """Of one image: half of what all modules return, as a block returns what its last layer does."""
     apply = partial(model.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
     _, kept = jax.eval_shape(apply, shapes, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))

@@ -13,6 +13,7 @@ from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from osp_jax.data.augment import Preparation, channel_moments
+from osp_jax.data.kinds import is_text
 from osp_jax.data.stored import StoredImages
 from osp_jax.interop.linen import linen_module
 from osp_jax.model import Model
@@ -46,14 +47,16 @@ class Recipe(NamedTuple):
 def preparation_of(config: ConfigDict, mean: tuple[float, ...], std: tuple[float, ...]) -> Preparation:
     """The normalisation, and the augmentation that `config.data` asks for."""
     data = config.data
-    return Preparation(mean, std, data.pad, data.flip, data.cutout, data.pad_mode)
+    return Preparation(mean, std, data.pad, data.flip, data.cutout, data.pad_mode, data.get("word_dropout", 0.0))
 
 
 def image_moments(config: ConfigDict, images: Any, indices: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per channel for the normalisation: those of `config.data`, else of the images `indices`.
 
-    Of images in files a sample is counted, drawn by the seed.
+    Of images in files a sample is counted, drawn by the seed. Texts have none.
     """
+    if is_text(images.shape[1:]):
+        return (), ()
     if config.data.mean:
         return tuple(config.data.mean), tuple(config.data.std)
     if isinstance(images, StoredImages):
