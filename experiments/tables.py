@@ -455,7 +455,7 @@ def _method_names() -> str:
     kinds = {"No training, no images": [], "No training, some images": [], "Training": ["`retrain`"]}
     for name, method in METHODS.items():
         if name != "retrain":
-            trains = method().trains or hasattr(sys.modules[method.__module__], "descend")
+            trains = method().trains or bool({"descend", "descend_from"} & vars(sys.modules[method.__module__]).keys())
             without = "No training, some images" if method.sees else "No training, no images"
             kinds["Training" if trains else without].append(f"`{name}`")
     return "\n".join(f"- {kind}: {', '.join(names)}." for kind, names in kinds.items())

@@ -20,11 +20,12 @@ def main() -> None:
     from osp_jax.data.sources import load_data
     from osp_jax.loading import load_workdir, statistics_of, stored_statistics
     from osp_jax.runtime.distributed import is_first
-    from osp_jax.runtime.workdir import close_training
+    from osp_jax.runtime.workdir import close_training, read_tokenizer
     from osp_jax.training.loop import train
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
-    dataset = load_data(config.data)
+    start = config.training.start_from  # a network of texts goes on with its own token ids
+    dataset = load_data(config.data, read_tokenizer(Path(start)) if start else "")
     if config.training.head == "ridge":
         from osp_jax.fitting import fit_workdir
 

@@ -28,7 +28,7 @@ from osp_jax.ridge.files import FOLDER, load_moments
 from osp_jax.ridge.network import random_features_of, with_ridge_head
 from osp_jax.runtime import records
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.workdir import TOKENIZER, read_json, read_record
+from osp_jax.runtime.workdir import TOKENIZER, read_json, read_record, read_tokenizer
 from osp_jax.statistics import Statistics, statistics_over
 from osp_jax.statistics_files import load_statistics
 from osp_jax.training.checkpoints import check_finished, load_variables
@@ -68,7 +68,7 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
     names, shape = about["class_names"], tuple(about["image_shape"])
     forgotten = {*record.get("forgotten", ()), *parse_classes(record["config"]["data"]["exclude"], names)}
     given = {"mean": about["mean"], "std": about["std"], "class_names": names, "forgotten": forgotten}
-    tokenizer = (workdir / TOKENIZER).read_text(encoding="utf-8") if (workdir / TOKENIZER).exists() else ""
+    tokenizer = read_tokenizer(workdir)
     if record.get("backbone"):
         model = _with_ridge_head(workdir, record, forgotten)
         shapes = jax.eval_shape(lambda variables: variables, model.variables)
@@ -104,7 +104,9 @@ def _with_ridge_head(workdir: Path, record: Mapping[str, Any], forgotten: Collec
     if found.get("network"):
         backbone = stored_network(workdir, found["network"], shape, **given)
     else:
-        module = build_model(ConfigDict({"model": found["model"]}), len(found["class_names"]), shape)
+        module = build_model(
+            ConfigDict({"model": found["model"], "data": record["config"]["data"]}), len(found["class_names"]), shape
+        )
         backbone = from_linen(module, variable_shapes(module, shape), **given)
     return with_backbone(record, backbone).replace(forgotten=tuple(sorted(forgotten)))
 

@@ -39,6 +39,7 @@ from osp_jax.methods.retrain import Retrain
 from osp_jax.methods.salun import Salun
 from osp_jax.methods.scrub import Scrub
 from osp_jax.methods.ssd import Ssd
+from osp_jax.methods.steu import Steu
 from osp_jax.methods.subspace import Subspace
 from osp_jax.methods.unsir import Unsir
 from osp_jax.runtime.errors import InputError, shown, unknown
@@ -76,6 +77,7 @@ METHODS: dict[str, type[Method]] = {
     "esc": Esc,
     "cdp": Cdp,
     "class-aware": ClassAware,
+    "steu": Steu,
 }
 
 

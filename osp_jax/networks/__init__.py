@@ -36,11 +36,13 @@ MODELS: dict[str, Any] = {
     "vit_b16": partial(ViT, patch=16, width=768, layers=12),
     "convnext_tiny": ConvNeXt,
     "mobilenet_v3_small": MobileNetV3,
-    "text_encoder": TextEncoder,
 }
+"""Networks of images."""
+
+TEXT_MODELS: dict[str, Any] = {"text_encoder": TextEncoder}
+"""Networks of texts."""
 
 _WITH_STEM = ("resnet", "convnext", "mobilenet")
-_OF_TEXTS = "text_encoder"
 _WITH_CONVOLUTION = ("resnet", "vgg", "allcnn", "cifarnet")
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -61,7 +63,7 @@ def create_model(
     """A Linen module with `apply(variables, images, train)` giving float32 logits `(batch, num_classes)`.
 
     Args:
-      name: one of `MODELS`.
+      name: one of `MODELS`, or of `TEXT_MODELS` for texts.
       num_classes: outputs of the head.
       image_shape: (height, width, channels) of the images it will see, or (length,) of the texts.
       width: channels of the first stage; 0 is the network's usual width.
@@ -74,10 +76,12 @@ def create_model(
       vocabulary: tokens that 'text_encoder' knows.
 
     Raises:
-      InputError: an unknown name, stem, dtype or convolution, or a network of texts for images or the reverse.
+      InputError: an unknown name, stem, dtype or convolution, or a name of the other kind.
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
+    texts = is_text(image_shape)
+    known = TEXT_MODELS if texts else MODELS
+    if name not in known:
+        raise unknown(f"model of {'texts' if texts else 'images'}", name, known)
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     if stem not in ("auto", *STEMS):
@@ -86,10 +90,7 @@ def create_model(
         raise unknown("convolution", convolution, CONVOLUTIONS)
     if width < 0:
         raise InputError(f"model.width is {width}; give a positive number of channels, or 0 for the usual width")
-    if (name == _OF_TEXTS) != is_text(image_shape):
-        kind, other = ("texts", f"model.name={_OF_TEXTS}") if is_text(image_shape) else ("images", "another model.name")
-        raise InputError(f"the data are {kind}, which {name} does not read; give {other}")
-    if layers and name != _OF_TEXTS:
+    if layers and not texts:
         raise InputError(f"model.layers is {layers}, and {name} has a fixed number of layers; set it to 0")
     options: dict[str, Any] = {"num_classes": num_classes, "dtype": DTYPES[dtype]}
     if width:
@@ -98,15 +99,15 @@ def create_model(
         options["stem"] = stem if stem != "auto" else "cifar" if max(image_shape[:2]) <= 64 else "imagenet"
     if name.startswith(_WITH_CONVOLUTION):
         options["convolution"] = convolution
-    if name == _OF_TEXTS:
+    if texts:
         options |= {"vocabulary": vocabulary, **({"layers": layers} if layers else {})}
-    return MODELS[name](**options)
+    return known[name](**options)
 
 
 def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, ...]) -> nn.Module:
     """The module that `config.model` names."""
     options = {key: config.model[key] for key in ("width", "stem", "dtype", "convolution")}
-    if config.model.name == _OF_TEXTS:
+    if is_text(image_shape):
         options |= {"layers": config.model.layers, "vocabulary": config.data.vocabulary}
     return create_model(config.model.name, num_classes, tuple(image_shape), **options)
 

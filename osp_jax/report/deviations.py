@@ -31,4 +31,5 @@ DEVIATIONS = {
     "esc": "Features are collected in eval mode; directions that no image spans stay.",
     "cdp": "Not federated; the paper's score, and pruned channels stay removed.",
     "class-aware": "The score is the paper's; the rule is ours, since the paper prunes for compression.",
+    "steu": "The paper's text was not available: score, `k`, losses and epochs are a summary's, the rest ours.",
 }

@@ -199,6 +199,15 @@ def required_files(workdir: Path) -> tuple[str, ...]:
     return () if listed and listed <= set(EVALUATION) else ("config.json",)
 
 
+def read_tokenizer(workdir: Path) -> str:
+    """The tokenizer of a workdir whose network reads texts, JSON; empty where it has none."""
+    path = workdir / TOKENIZER
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); restore it") from error
+
+
 def keep_tokenizer(workdir: Path, folder: Path) -> None:
     """Puts the tokenizer of `workdir`, where it has one, into `folder` too; of several processes the first does."""
     if (workdir / TOKENIZER).exists() and is_first():

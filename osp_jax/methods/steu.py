@@ -1,0 +1,210 @@
+"""STEU: rows of the token embedding that tell of the class, and the head, learn not to predict it.
+
+Ait Hou et al., "Parameter-Efficient Token Embedding Editing for Clinical Class-Level Unlearning", arXiv 2603.19302
+(2026). It is behavioural: the classifier stops predicting the class, and nothing is promised about what the frozen
+encoder keeps of it; the audit's probe and new head ask that.
+
+A token t has the score log2(P(t | forget) / P(t | all)) * log(1 + n(t)), with n(t) its count in the forgotten texts:
+pointwise mutual information, weighted by log frequency. The `k` rows of the highest scores and the head are trained,
+every other number of the network stays as it is, to the bit. The loss on forgotten texts is the binary cross-entropy
+of the class's logit with the label 0; that on retained ones the mean over the other classes of the binary
+cross-entropy of the new probability (sigmoid) with the original's.
+
+From the paper's text and a summary of it: the score, `k`, both losses, `epochs`. The rest was not published where we
+could read it, and the choice is ours: which classes the loss on forgotten texts is over (`over`), the weight of the
+other loss, the optimiser (Adam), its rate, the batch, the least number of texts, and what an epoch is: one pass over
+the forgotten texts, with as many retained ones. `loss='softmax'` is the form for one class a text: the probability of
+the class is that of the softmax, and the others are compared without it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from osp_jax.data.augment import Preparation
+from osp_jax.data.draws import host_generator
+from osp_jax.data.kinds import SPECIAL_TOKENS
+from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.head import head_leaves
+from osp_jax.methods.parts.method import Method
+from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.model import Model
+from osp_jax.program.embedding import find_embedding
+from osp_jax.program.gates import Gates
+from osp_jax.runtime.errors import InputError
+from osp_jax.statistics import Statistics
+from osp_jax.training.descent import Loss, Optimiser, cycled_batches, descend_from, epoch_batches
+from osp_jax.trees import edited, leaves_by_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Steu(Method):
+    """Rows of the token embedding that tell of the class, and the head, learn not to predict it."""
+
+    sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    only_for: ClassVar[str] = "a network that reads texts"
+    search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.001, 0.003, 0.01, 0.03)}
+
+    k: int = 256  # rows of the embedding; 0: the head alone
+    tokens: str = "score"  # which rows: of the highest score; controls: 'frequent' in the forgotten texts, 'random'
+    head: bool = True  # whether the head is trained; False is the paper's ablation, embeddings alone
+    loss: str = "sigmoid"  # or 'softmax'
+    over: str = "target"  # ours: the logits that the loss on forgotten texts is over, or 'all', whose labels are all 0
+    epochs: int = 5
+    min_texts: int = 3  # ours: forgotten texts that a token must stand in
+    learning_rate: float = 0.003  # ours
+    batch_size: int = 64  # ours: of forgotten texts, and of retained ones
+    utility_weight: float = 1.0  # ours: the paper adds both losses
+    embedding: str = ""  # the path of the table among the variables; empty: the one that the program looks ids up in
+
+    def __post_init__(self) -> None:
+        check_options(self, k=(0, None), epochs=(0, None), min_texts=(1, None), learning_rate=(0, None))
+        check_options(self, batch_size=(1, None), utility_weight=(0, None))
+        check_choices(self, tokens=("score", "frequent", "random"), loss=("sigmoid", "softmax"), over=("target", "all"))
+        if not self.k and not self.head:
+            raise InputError("option k is 0 and head is False, so nothing would change; set one of them")
+
+    def check(self, model: Model, gates: Gates) -> None:
+        """Raises `InputError` for a network of images, or where there is no leaf `embedding`."""
+        del gates
+        if model.mean:
+            raise InputError("steu edits the embeddings of tokens, and the network reads images; take another method")
+        if self.embedding and np.ndim(leaves_by_path(model.variables).get(self.embedding)) != 2:
+            raise InputError(f"the variables have no table {self.embedding}; correct the option embedding")
+
+    def unlearn(
+        self,
+        model: Model,
+        forget: tuple[int, ...],
+        *,
+        data: RequestData,
+        statistics: Statistics,
+        rng: jax.Array,
+    ) -> Model:
+        """The model with other rows at the chosen tokens, and another head."""
+        draw_key, forget_key, retain_key, step_key = jax.random.split(rng, 4)
+        forgotten, retained = data.forget(), data.retain()
+        table = self.embedding or find_embedding(model.apply, model.variables, data.images.shape[1])
+        leaves, ids = leaves_by_path(model.variables), np.asarray(data.images)
+        tokens = chosen_tokens(self, ids[forgotten], ids[retained], leaves[table].shape[0], draw_key)
+        head = head_leaves(statistics.gates.head) if self.head else ()
+        params = {"rows": leaves[table][tokens], "head": {path: leaves[path] for path in head}}
+        batches = {"forget": epoch_batches(forgotten, self.batch_size, self.epochs, forget_key)}
+        batches["retain"] = cycled_batches(retained, batches["forget"].shape[1], len(batches["forget"]), retain_key)
+        params, _ = descend_from(
+            steu_loss(model.apply, data.preparation.without_augmentation(), table, self.loss, self.over),
+            params,
+            {},
+            batches,
+            np.full(len(batches["forget"]), self.learning_rate),
+            step_key,
+            optimiser=Optimiser(name="adam"),
+            arguments=(
+                data.images,
+                model.variables,
+                tokens,
+                np.isin(np.arange(model.num_classes), forget),
+                self.utility_weight,
+            ),
+        )
+        changes = {table: jnp.asarray(leaves[table]).at[tokens].set(params["rows"]), **params["head"]}
+        return model.replace(variables=edited(model.variables, changes if len(tokens) else params["head"]))
+
+
+def token_scores(forgotten: np.ndarray, retained: np.ndarray, vocabulary: int) -> np.ndarray:
+    """log2(P(t | forget) / P(t | all)) * log(1 + n(t)) of each token, float64 `(vocabulary,)`; 0 where n(t) is 0.
+
+    Args:
+      forgotten, retained: token ids `(texts, length)`; 'all' is both. Special tokens count as none.
+    """
+    counts, others = (np.bincount(ids.ravel(), minlength=vocabulary)[:vocabulary] for ids in (forgotten, retained))
+    for each in (counts, others):
+        each[: len(SPECIAL_TOKENS)] = 0
+    every = counts + others
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log2((counts / counts.sum()) / (every / every.sum()))
+        return np.where(counts > 0, ratio * np.log1p(counts), 0.0)
+
+
+def chosen_tokens(
+    method: Steu, forgotten: np.ndarray, retained: np.ndarray, vocabulary: int, rng: jax.Array
+) -> np.ndarray:
+    """The rows to train, int32, at most `k`, ascending; ties go to the lower id. Never those of special tokens.
+
+    Tokens stand in at least `min_texts` forgotten texts; 'random' ones are drawn from all that any text holds.
+    """
+    texts = np.bincount(np.concatenate([np.zeros(0, int), *map(np.unique, forgotten)]), minlength=vocabulary)
+    allowed = texts[:vocabulary] >= method.min_texts
+    if method.tokens == "random":
+        allowed = np.isin(np.arange(vocabulary), np.concatenate([forgotten.ravel(), retained.ravel()]))
+    allowed[: len(SPECIAL_TOKENS)] = False
+    allowed = np.flatnonzero(allowed)
+    if method.tokens == "random":
+        chosen = host_generator(rng).permutation(allowed)[: method.k]
+    else:
+        counts = np.bincount(forgotten.ravel(), minlength=vocabulary)[:vocabulary]
+        of_token = token_scores(forgotten, retained, vocabulary) if method.tokens == "score" else counts
+        chosen = allowed[np.argsort(-of_token[allowed], kind="stable")][: method.k]
+    return np.sort(chosen).astype(np.int32)
+
+
+@lru_cache(maxsize=16)
+def steu_loss(
+    apply: Callable[[Any, jax.Array], jax.Array], preparation: Preparation, table: str, kind: str, over: str
+) -> Loss:
+    """The loss on forgotten texts, and `utility_weight` times that on retained ones."""
+    of_forgotten, of_retained = _LOSSES[kind]
+
+    def loss(
+        params: Any,
+        rest: Any,
+        batch: Any,
+        key: jax.Array,
+        images: jax.Array,
+        variables: Any,
+        tokens: jax.Array,
+        target: jax.Array,
+        utility_weight: jax.Array,
+    ) -> Any:
+        del key
+        rows = leaves_by_path(variables)[table].at[tokens].set(params["rows"])
+        new = edited(variables, {table: rows, **params["head"]})
+        forgotten, retained = (preparation.plain(images[batch[side]]) for side in ("forget", "retain"))
+        away = of_forgotten(apply(new, forgotten), target, over)
+        kept = of_retained(apply(new, retained), apply(variables, retained), target)
+        return away + utility_weight * kept, rest
+
+    return loss
+
+
+def _sigmoid_forget(logits: jax.Array, target: jax.Array, over: str) -> jax.Array:
+    chosen = target if over == "target" else jnp.ones_like(target)
+    return jnp.mean(jax.nn.softplus(logits), where=chosen)
+
+
+def _sigmoid_utility(logits: jax.Array, original: jax.Array, target: jax.Array) -> jax.Array:
+    each = optax.sigmoid_binary_cross_entropy(logits, jax.nn.sigmoid(original))
+    return jnp.mean(each, where=~target)
+
+
+def _softmax_forget(logits: jax.Array, target: jax.Array, over: str) -> jax.Array:
+    """-log(1 - p), p the probability of the classes to forget; all logits are in it."""
+    del over
+    others = jnp.where(target, -jnp.inf, logits)
+    return jnp.mean(jax.nn.logsumexp(logits, -1) - jax.nn.logsumexp(others, -1))
+
+
+def _softmax_utility(logits: jax.Array, original: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross-entropy of the softmax over the other classes with the original's."""
+    lowest = jnp.finfo(logits.dtype).min
+    mine, its = (jnp.where(target, lowest, values) for values in (logits, original))
+    return optax.softmax_cross_entropy(mine, jax.nn.softmax(its)).mean()
+
+
+_LOSSES = {"sigmoid": (_sigmoid_forget, _sigmoid_utility), "softmax": (_softmax_forget, _softmax_utility)}
