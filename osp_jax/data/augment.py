@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from osp_jax.data.kinds import PAD
+from osp_jax.data.kinds import PAD, is_text
 from osp_jax.runtime.distributed import split_rows
 
 
@@ -41,8 +41,8 @@ class Preparation(NamedTuple):
 
     def changed(self, images: jax.Array, key: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
         """Images normalised by `mean` and `std` `(c,)`, or texts, randomly changed as in training."""
-        if self.word_dropout:
-            return drop_words(images, key, self.word_dropout)
+        if is_text(images.shape[1:]):
+            return drop_words(images, key, self.word_dropout) if self.word_dropout else images
         black = None if self.pad_mode == "reflect" else -mean / std
         return augment(images, key, pad=self.pad, flip=self.flip, cutout=self.cutout, border=black)
 

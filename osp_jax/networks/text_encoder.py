@@ -1,8 +1,9 @@
-"""A transformer encoder for text: embedded tokens, learned positions, encoder blocks, the mean over real tokens.
+"""A transformer encoder for text: embedded tokens and positions, encoder blocks, the mean over real tokens, a norm.
 
 The blocks are those of Vaswani et al. (2017, arXiv 1706.03762), pre-norm as in `vit.py`. The mean over tokens behind
 the blocks contains the mean of the embeddings, a bag of words, which is what small sets of texts teach best (Joulin et
-al., 2017, arXiv 1607.01759). No dropout: words are dropped from the batches instead (`data.word_dropout`).
+al., 2017, arXiv 1607.01759); the norm behind it makes long and short texts alike. No dropout: words are dropped from
+the batches instead (`data.word_dropout`).
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ class TextEncoder(nn.Module):
     """`layers` encoder blocks of `width` channels over the embeddings of `vocabulary` tokens.
 
     `__call__(ids (batch, length) float, train)` gives float32 logits `(batch, num_classes)`. The ids are whole numbers,
-    exact in float32; padding (id 0) is neither attended to nor in the mean. A text of padding alone has features of 0.
+    exact in float32; padding (id 0) is neither attended to nor in the mean.
 
     `heads`: attention heads, a divisor of `width`; 0 is one for every 64 channels. `mlp`: hidden channels of the
     perceptron; 0 is twice `width`.
@@ -46,8 +47,8 @@ class TextEncoder(nn.Module):
         heads = self.heads or usual_heads(self.width)
         for i in range(1, self.layers + 1):
             x = EncoderBlock(heads, self.mlp or 2 * self.width, self.dtype, name=f"block{i}")(x, real[:, None, None])
-        x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
         weights = real[..., None].astype(x.dtype)
         x = (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)
+        x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
         x = recorded(self, "features", x)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)

@@ -1,8 +1,8 @@
-"""The tokenizer: word pieces of the words of a text in lower case, trained on the training split.
+"""The tokenizer: the most frequent words of the training split, in lower case; the library `tokenizers` makes it.
 
-WordPiece (Schuster and Nakajima, 2012, "Japanese and Korean Voice Search") as the library `tokenizers` trains and
-applies it. A word is a run of letters and digits; what stands between words is dropped, so that the first tokens of a
-text hold more of its words.
+A word is a run of letters and digits; what stands between words is dropped, so that the first tokens of a text hold
+more of its words. Words are whole, not pieces: the trainer of word pieces (tokenizers 0.23) gives the same texts other
+ids each time, and a run could not be resumed.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from osp_jax.data.kinds import PAD, SPECIAL_TOKENS, UNKNOWN
 from osp_jax.runtime.errors import InputError
 
 _WORDS = r"[\p{L}\p{N}]+"
-_LEAST = 2  # times that a piece must stand in the texts to be one
+_LEAST = 2  # times that a word must stand in the texts
 _AT_A_TIME = 2000  # texts that are encoded together
 
 
@@ -38,10 +38,10 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
       vocabulary: tokens at most, those of `SPECIAL_TOKENS` among them, which have the first ids.
     """
     tokenizers = require_tokenizers()
-    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=SPECIAL_TOKENS[UNKNOWN]))
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=SPECIAL_TOKENS[UNKNOWN]))
     made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(_WORDS), "removed", invert=True)
-    trainer = tokenizers.trainers.WordPieceTrainer(
+    trainer = tokenizers.trainers.WordLevelTrainer(
         vocab_size=vocabulary, min_frequency=_LEAST, special_tokens=list(SPECIAL_TOKENS), show_progress=False
     )
     made.train_from_iterator(texts, trainer)

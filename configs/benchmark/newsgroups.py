@@ -1,0 +1,17 @@
+"""Methods on three classes of 20 Newsgroups by date, one at a time: a transformer encoder, one seed; for two CPU cores.
+
+python -m experiments.benchmark --config=configs/benchmark/newsgroups.py --config.original.data.dir=FOLDER \\
+    --workdir=runs/benchmark/newsgroups
+"""
+
+from ml_collections import ConfigDict
+
+from configs import text_newsgroups
+from configs.benchmark import text
+
+
+def get_config() -> ConfigDict:
+    forget = ("sci.med", "rec.autos", "comp.graphics")
+    config = text.comparison(text_newsgroups.get_config(), forget, validation=0.1)
+    config.budget.retain = 100  # texts of each class that a method may see: a CPU answers in seconds
+    return config
