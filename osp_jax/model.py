@@ -23,16 +23,16 @@ def in_params(path: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained image classifier, and what belongs to it.
+    """A trained classifier of images or texts, and what belongs to it.
 
     The functions are pure and hashable: compiled programs are kept by them, so two models with equal functions share
     theirs.
 
     Attributes:
       apply: `(variables, images) -> logits`, in eval mode: normalised float32 images `(batch, h, w, c)` to float
-        logits `(batch, classes)`.
+        logits `(batch, classes)`; of texts, token ids `(batch, length)` as whole float32 numbers.
       variables: any pytree of arrays.
-      mean, std: of the normalisation, per image channel, on the 0..1 scale.
+      mean, std: of the normalisation, per image channel, on the 0..1 scale; () for texts.
       class_names: by class number.
       forgotten: the numbers of the classes that the model does not know any more, sorted.
       train_apply: `(variables, images, rng) -> (logits, variables)`, in train mode, or None where the network cannot
@@ -55,6 +55,11 @@ class Model:
     def num_classes(self) -> int:
         """How many logits the network has, those of forgotten classes included."""
         return len(self.class_names)
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether its inputs are token ids `(batch, length)`, which are not normalised, and not images."""
+        return not self.mean
 
     def replace(self, **changes: Any) -> "Model":
         """The model with other values for some attributes."""

@@ -32,7 +32,9 @@ from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.methods.parts.targets import label_loss
 from osp_jax.model import Model
+from osp_jax.program.gates import Gates
 from osp_jax.runtime.distributed import everywhere
+from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import Optimiser, batch_of, descend, epoch_batches, in_eval_mode, in_train_mode
 from osp_jax.training.loss import cross_entropy
@@ -71,6 +73,14 @@ class BoundaryShrink(Method):
     def trains(self) -> bool:
         """Whether the network is in train mode, which needs `model.train_apply`."""
         return self.train
+
+    def check(self, model: Model, gates: Gates) -> None:
+        """Raises `InputError` for a network of texts."""
+        del gates
+        if model.reads_texts:
+            raise InputError(
+                "boundary-shrink moves pixels along gradients, and the network reads texts; take another method"
+            )
 
     def unlearn(
         self,

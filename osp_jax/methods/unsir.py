@@ -32,6 +32,8 @@ from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_choices, check_options
 from osp_jax.methods.parts.targets import label_loss
 from osp_jax.model import Model
+from osp_jax.program.gates import Gates
+from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import (
     Forward,
@@ -84,6 +86,12 @@ class Unsir(Method):
         check_options(self, noise_penalty=(0, None), noise_repeats=(1, None), retain_per_class=(1, None))
         check_options(self, impair_rate=(0, None), repair_rate=(0, None), batch_size=(1, None))
         check_options(self, impair_epochs=(0, None), repair_epochs=(0, None))
+
+    def check(self, model: Model, gates: Gates) -> None:
+        """Raises `InputError` for a network of texts."""
+        del gates
+        if model.reads_texts:
+            raise InputError("unsir makes noise of pixels, and the network reads texts; take another method")
 
     def unlearn(
         self,
