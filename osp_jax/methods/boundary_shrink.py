@@ -92,6 +92,7 @@ class BoundaryShrink(Method):
         rng: jax.Array,
     ) -> Model:
         """The model after fine-tuning the forgotten images towards their neighbours."""
+        self.check(model, statistics.gates)
         order_key, step_key = jax.random.split(rng)
         indices = data.forget()
         excluded = forget_vector(forget, statistics) * (self.labels == "retained")

@@ -88,6 +88,7 @@ class Steu(Method):
         rng: jax.Array,
     ) -> Model:
         """The model with other rows at the chosen tokens, and another head."""
+        self.check(model, statistics.gates)
         draw_key, forget_key, retain_key, step_key = jax.random.split(rng, 4)
         forgotten, retained = data.forget(), data.retain()
         table = self.embedding or find_embedding(model.apply, model.variables, data.images.shape[1])

@@ -103,6 +103,7 @@ class Unsir(Method):
         rng: jax.Array,
     ) -> Model:
         """The model after impairing and repairing."""
+        self.check(model, statistics.gates)
         del statistics
         retain_key, noise_key, impair_key, repair_key, step_key = jax.random.split(rng, 5)
         released = self.settings == "as_released"

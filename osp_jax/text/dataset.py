@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,28 @@ def load_texts(path: Path, title: str, settings: Mapping[str, Any], tokenizer: s
       InputError: as `read_texts`; texts with and without a split in one file, a class that is missing in a split, or no
         test split while `test` and `validation` are 0.
     """
+    found, length = divided_texts(path, settings), settings["length"]
+    tokenizer = tokenizer or train_tokenizer([found.contents[i] for i in found.train], settings["vocabulary"])
+    ids, names = encode(tokenizer, found.contents, length), found.class_names
+    splits = (Split(ids[chosen], found.labels[chosen]) for chosen in (found.train, found.test))
+    stripped = ", headers, footers and quotes stripped" if settings["strip"] else ""
+    variant = f"{title.partition(':')[2]} (text, {length} tokens, {len(names)} classes{stripped})"
+    return Dataset(title, variant, names, *splits, test_held_out=found.held_out, tokenizer=tokenizer)
+
+
+class DividedTexts(NamedTuple):
+    """The texts of a file, stripped; labels int32 `(n,)`; training and test indices; `held_out` as in `Dataset`."""
+
+    contents: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    train: np.ndarray
+    test: np.ndarray
+    held_out: bool
+
+
+def divided_texts(path: Path, settings: Mapping[str, Any]) -> DividedTexts:
+    """The texts of `load_texts` in front of the tokenizer; the arguments and errors are those of it."""
     _check_settings(settings)
     texts = read_texts(path)
     names, labels = _classes(path, texts)
@@ -39,13 +61,7 @@ def load_texts(path: Path, title: str, settings: Mapping[str, Any], tokenizer: s
     for part, chosen in (("training", train), ("test", test)):
         if len(missing := np.setdiff1d(np.arange(len(names)), labels[chosen])):
             raise InputError(f"{path}: no {part} text is of the class {shown(names[missing[0]])}; add some, or drop it")
-    tokenizer = tokenizer or train_tokenizer([contents[i] for i in train], settings["vocabulary"])
-    length = settings["length"]
-    ids = encode(tokenizer, contents, length)
-    splits = (Split(ids[chosen], labels[chosen]) for chosen in (train, test))
-    stripped = ", headers, footers and quotes stripped" if settings["strip"] else ""
-    variant = f"{title.partition(':')[2]} (text, {length} tokens, {len(names)} classes{stripped})"
-    return Dataset(title, variant, names, *splits, test_held_out=held_out, tokenizer=tokenizer)
+    return DividedTexts(contents, labels, names, train, test, held_out)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

@@ -17,7 +17,8 @@ def train(texts, out, *options):
         "experiments.train", "--config=configs/text_encoder.py", f"--workdir={out}", f"--config.data.name=text:{texts}",
         "--config.data.vocabulary=200", "--config.data.length=12", "--config.data.word_dropout=0.1",
         "--config.data.validation=0.1", "--config.model.width=16", "--config.model.layers=1",
-        "--config.training.batch_size=16", "--config.training.epochs=6", "--config.training.weight_decay=0.01", *options,
+        "--config.training.batch_size=16", "--config.training.epochs=6", "--config.training.weight_decay=0.01",
+        *options,
     )  # fmt: skip
 
 
