@@ -15,14 +15,14 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.name = "text:texts.jsonl"
     config.data.pad = 0
-    config.data.word_dropout = 0.7
+    config.data.word_dropout = 0.6
     config.model.name = "text_encoder"
     config.model.width = 128
     config.training.optimiser = "adamw"
     config.training.epochs = 8
     config.training.learning_rate = 5e-3
     config.training.warmup = 0.1
-    config.training.weight_decay = 1.0
+    config.training.weight_decay = 0.5
     config.training.label_smoothing = 0.1
     config.orthogonality.penalty = "none"
     config.head.flip = False

@@ -13,5 +13,9 @@ from configs.benchmark import text
 def get_config() -> ConfigDict:
     forget = ("sci.med", "rec.autos", "comp.graphics")
     config = text.comparison(text_newsgroups.get_config(), forget, validation=0.1)
-    config.budget.retain = 100  # texts of each class that a method may see: a CPU answers in seconds
+    # Texts of each class that a method may see, and that models are asked about: a CPU answers in seconds.
+    config.budget.retain = 50
+    config.budget.forget = 128
+    config.audit.train_images = 500
+    config.audit.test_images = 60
     return config
