@@ -80,7 +80,7 @@ class ConceptErasure(Method):
     ridge: float = 1e-3  # against a change, over the mean square of what is read
     rounds: int = 2
     level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: by the recipe, or measured
-    batch_size: int = 300
+    batch_size: int = 50
 
     def __post_init__(self) -> None:
         check_choices(self, anchor=ANCHORS)

@@ -18,7 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
+from osp_jax.networks.cpu.convolution import conv_general_dilated
 from osp_jax.program.flat import evaluate, flatten, is_own_convolution, signature
+from osp_jax.runtime.distributed import on_cpu
 from osp_jax.trees import leaf_paths
 
 # Operations that put each entry of a kernel at another place, or leave some out. A cast is left out where the matrix is
@@ -120,6 +122,22 @@ def input_rows(layer: Layer, inputs: jax.Array) -> jax.Array:
     if layer.window:
         inputs = _patches(layer, inputs)
     return inputs.reshape(-1, layer.inputs)
+
+
+def multiplied(layer: Layer, inputs: jax.Array, matrix: jax.Array) -> jax.Array:
+    """`input_rows(layer, inputs) @ matrix` in full float32, `(batch, ..., k)`; a convolution where the layer is one.
+
+    Args:
+      inputs: `(batch, ..., channels)`, of `layer_inputs`. matrix: `(inputs, k)`.
+    """
+    precision = None if on_cpu() else lax.Precision.HIGHEST
+    if not layer.window:
+        return jnp.matmul(inputs, matrix, precision=precision)
+    kernel = matrix.reshape(*layer.window, -1, matrix.shape[-1])
+    space = "DHW"[-len(layer.window) :]
+    options = {"rhs_dilation": layer.dilation, "dimension_numbers": (f"N{space}C", f"{space}IO", f"N{space}C")}
+    convolve = conv_general_dilated if len(layer.window) == 2 else lax.conv_general_dilated
+    return convolve(inputs, kernel, layer.strides, _padding(layer, inputs), precision=precision, **options)
 
 
 def kernel_matrix(layer: Layer, leaf: jax.Array) -> jax.Array:
@@ -301,12 +319,9 @@ def _merged(value: jax.Array, count: int) -> jax.Array:
 def _patches(layer: Layer, inputs: jax.Array) -> jax.Array:
     """b h w c -> b oh ow (kh kw c). Slices, since `lax.conv_general_dilated_patches` takes five times as long on a
     CPU."""
-    sizes, dilation, padding = layer.window, layer.dilation, layer.padding
-    extents = [(k - 1) * d + 1 for k, d in zip(sizes, dilation, strict=True)]
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(inputs.shape[1:-1], extents, layer.strides, padding)
+    sizes, dilation, extents = layer.window, layer.dilation, _extents(layer)
     zero = jnp.zeros((), inputs.dtype)
-    inputs = lax.pad(inputs, zero, ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
+    inputs = lax.pad(inputs, zero, ((0, 0, 0), *((low, high, 0) for low, high in _padding(layer, inputs)), (0, 0, 0)))
     rooms = [n - e + 1 for n, e in zip(inputs.shape[1:-1], extents, strict=True)]
 
     def shifted(offsets: tuple[int, ...]) -> jax.Array:
@@ -315,3 +330,13 @@ def _patches(layer: Layer, inputs: jax.Array) -> jax.Array:
         return inputs[(slice(None), *spans)]
 
     return jnp.concatenate([shifted(offsets) for offsets in itertools.product(*map(range, sizes))], axis=-1)
+
+
+def _padding(layer: Layer, inputs: jax.Array) -> Sequence[tuple[int, int]]:
+    if isinstance(layer.padding, str):
+        return lax.padtype_to_pads(inputs.shape[1:-1], _extents(layer), layer.strides, layer.padding)
+    return layer.padding
+
+
+def _extents(layer: Layer) -> list[int]:
+    return [(k - 1) * d + 1 for k, d in zip(layer.window, layer.dilation, strict=True)]

@@ -27,7 +27,7 @@ from osp_jax.program.flat import bind, flatten, signature
 from osp_jax.program.gate import Head
 from osp_jax.program.gates import traced
 from osp_jax.program.head import find_head, no_head
-from osp_jax.program.layer_inputs import Layer, input_rows, inputs_of, layers_of, outputs_of
+from osp_jax.program.layer_inputs import Layer, input_rows, inputs_of, layers_of, multiplied, outputs_of
 from osp_jax.program.scaling import ELEMENTWISE, Blocked, Program
 from osp_jax.program.split_program import split_program
 from osp_jax.runtime.errors import InputError
@@ -146,10 +146,18 @@ def by_image(writer: Writer | Inner, values: jax.Array, batch: int) -> jax.Array
 
 def rows_of(writer: Writer | Inner, read: jax.Array, output: Any, batch: int) -> jax.Array:
     """The rows that a writer's kernel matrix multiplies, float32 `(batch, positions, inputs)`; `output`: its result."""
-    layer = writer.layer
-    rows = input_rows(layer, inputs_of(layer, read)).astype(jnp.float32)
-    shape = jax.eval_shape(partial(outputs_of, layer), output).shape[:-1]
-    return by_image(writer, rows.reshape(*shape, layer.inputs), batch)
+    return _rows(writer, input_rows(writer.layer, inputs_of(writer.layer, read)), output, batch)
+
+
+def products_of(writer: Writer | Inner, read: jax.Array, output: Any, batch: int, matrix: jax.Array) -> jax.Array:
+    """`rows_of(writer, read, output, batch) @ matrix`, `(inputs, k)`, without the rows where these are patches."""
+    inputs = inputs_of(writer.layer, read).astype(jnp.float32)
+    return _rows(writer, multiplied(writer.layer, inputs, matrix), output, batch)
+
+
+def _rows(writer: Writer | Inner, values: jax.Array, output: Any, batch: int) -> jax.Array:
+    shape = jax.eval_shape(partial(outputs_of, writer.layer), output).shape[:-1]
+    return by_image(writer, values.reshape(*shape, values.shape[-1]).astype(jnp.float32), batch)
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from osp_jax.program.layer_inputs import (
     kernel_matrix,
     layer_inputs,
     layer_outputs,
+    multiplied,
     write_matrix,
 )
 from osp_jax.trees import leaves_by_path
@@ -66,11 +67,14 @@ def assert_rows_times_matrix_are_the_outputs(apply, variables, images, count=Non
         inputs = layer_inputs(apply, variables, images, layers)
         leaves = leaves_by_path(variables)
         rows = [input_rows(layer, read) for layer, read in zip(layers, inputs, strict=True)]
-        products = [row @ kernel_matrix(layer, leaves[layer.path]) for layer, row in zip(layers, rows, strict=True)]
-        return products, layer_outputs(apply, variables, images, layers)
+        matrices = [kernel_matrix(layer, leaves[layer.path]) for layer in layers]
+        products = [row @ matrix for row, matrix in zip(rows, matrices, strict=True)]
+        without_rows = [multiplied(*given) for given in zip(layers, inputs, matrices, strict=True)]
+        return products, without_rows, layer_outputs(apply, variables, images, layers)
 
-    for product, output in zip(*both(variables, images), strict=True):
+    for product, without_rows, output in zip(*both(variables, images), strict=True):
         assert_close(product.reshape(output.shape), output)
+        assert_close(without_rows.reshape(output.shape), output)
     for layer in layers:
         matrix = kernel_matrix(layer, leaves[layer.path])
         assert matrix.shape == (layer.inputs, layer.outputs)

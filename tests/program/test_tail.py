@@ -9,7 +9,7 @@ from flax import linen as nn
 from osp_jax.interop.function import from_function
 from osp_jax.model import every_leaf, in_params
 from osp_jax.program.gates import capture
-from osp_jax.program.tail import rows_of, tail_of
+from osp_jax.program.tail import products_of, rows_of, tail_of
 from osp_jax.runtime.errors import InputError
 from tests.small_networks import MEAN, SHAPE, STD, assert_close, case, model_of, random_variables
 from tests.zoo import ZOO, image_shape
@@ -124,6 +124,8 @@ def test_rows_times_the_kernel_are_the_writer_s_result(name):
             kernel = kernel[key]
         product = rows @ kernel.reshape(-1, kernel.shape[-1])
         assert_close(product, output.reshape(3, -1, output.shape[-1]), 1e-4)
+        matrix = rows.reshape(-1, rows.shape[-1])[:7].T
+        assert_close(products_of(writer, read, output, 3, matrix), rows @ matrix, 1e-4)
 
 
 def test_what_is_kept_is_the_same_for_other_values_of_the_last_leaves():

@@ -18,7 +18,7 @@ import numpy as np
 
 from osp_jax.methods.parts.moments import matmul, tree_sum
 from osp_jax.program.layer_inputs import kernel_matrix, outputs_of, write_matrix
-from osp_jax.program.tail import Ends, Tail, Writer, by_image, rows_of
+from osp_jax.program.tail import Ends, Tail, Writer, by_image, products_of, rows_of
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.trees import edited, leaves_by_path
 
@@ -77,9 +77,10 @@ def refit(
     changes = [jnp.zeros((len(s), tail.writers[g[0]].layer.outputs)) for s, g in zip(spreads, groups, strict=True)]
     new = variables
     system = partial(_system, tail=tail, positions=chosen, biased=biased)
+    reads = [_read(variables, [b for b, _ in bases], values, tail=tail, positions=chosen) for values in kept]
     for _ in range(1 if tail.normalised else rounds):
-        by_batch = zip(kept, weights, targets, strict=True)
-        sums = tree_sum(system(new, factors, [b for b, _ in bases], changes, scale, *given) for given in by_batch)
+        by_batch = zip(kept, reads, weights, targets, strict=True)
+        sums = tree_sum(system(new, factors, changes, scale, *given) for given in by_batch)
         changes = [solve_ridge(*pair, spread, ridge) for pair, spread in zip(sums, spreads, strict=True)]
         new = edited(variables, changed_leaves(variables, tail.writers, responses, bases, changes))
     return new
@@ -224,14 +225,30 @@ def _moments(
     return everywhere((moments, slopes))
 
 
+@partial(jax.jit, static_argnames=("tail", "positions"))
+def _read(
+    variables: Any,
+    bases: list[jax.Array],
+    kept: list[jax.Array],
+    *,
+    tail: Tail,
+    positions: tuple[tuple[int, ...], ...],
+) -> list[jax.Array]:
+    """What each kernel reads, along its directions, `(batch, positions, directions)`; the refit does not change it."""
+    ends = tail.late((variables, tail.no_shifts()), kept)
+    given = zip(tail.writers, ends.reads, ends.outputs, bases, strict=True)
+    found = [products_of(writer, read, output, len(ends.features), basis) for writer, read, output, basis in given]
+    return everywhere([_at(rows, where) for rows, where in zip(found, positions, strict=True)])
+
+
 @partial(jax.jit, static_argnames=("tail", "positions", "biased"))
 def _system(
     variables: Any,
     factors: list[jax.Array],
-    bases: list[jax.Array],
     changes: list[jax.Array],
     scale: jax.Array,
     kept: list[jax.Array],
+    reads: list[jax.Array],
     weights: jax.Array,
     targets: jax.Array,
     *,
@@ -252,8 +269,7 @@ def _system(
         regressors, own = [], tail.writers[group[0]].features
         for w in group:
             slopes = _divided(derivatives[w][:, np.asarray(positions[w])], factors[w] * scale[own]) * root[..., None]
-            read = matmul(_rows(ends, tail, w, positions[w]), bases[w])
-            regressors.append(jnp.einsum("npr,npc->cnr", read, slopes))
+            regressors.append(jnp.einsum("npr,npc->cnr", reads[w], slopes))
         shift = jnp.einsum("npc->cn", slopes)[..., None] * float(with_bias)
         regressors = jnp.concatenate([*regressors, shift], -1)
         regressors = jax.lax.optimization_barrier(regressors)  # fused into what follows they take twice the time
@@ -268,16 +284,22 @@ def _system(
 def _enough(
     tail: Tail, batches: list[tuple[list[jax.Array], jax.Array]], positions: Sequence[Sequence[int]]
 ) -> list[tuple[list[jax.Array], jax.Array]]:
-    """The first and the last batch (the forgotten may come last), where these have ten rows for each input; or all."""
-    images = sum(int(real.sum()) for _, real in (batches[0], batches[-1]))
+    """As many batches from both ends (the forgotten may come last) as have twenty rows for each input; or all."""
+    counts = [int(real.sum()) for _, real in batches]
     pairs = zip(tail.writers, positions, strict=True)
-    enough = all(images * len(where) >= 10 * writer.layer.inputs for writer, where in pairs)
-    return [batches[0], batches[-1]] if enough and len(batches) > 2 else batches
+    needed = max(20 * writer.layer.inputs / len(where) for writer, where in pairs)
+    for number in range(1, len(batches) // 2 + 1):
+        if sum(counts[:number] + counts[-number:]) >= needed:
+            return batches[:number] + batches[-number:]
+    return batches
 
 
 def _rows(ends: Ends, tail: Tail, w: int, where: tuple[int, ...]) -> jax.Array:
     """What a writer's kernel multiplies at some positions, `(batch, positions, inputs)`, float32."""
-    rows = rows_of(tail.writers[w], ends.reads[w], ends.outputs[w], len(ends.features))
+    return _at(rows_of(tail.writers[w], ends.reads[w], ends.outputs[w], len(ends.features)), where)
+
+
+def _at(rows: jax.Array, where: tuple[int, ...]) -> jax.Array:
     return rows if len(where) == rows.shape[1] else rows[:, np.asarray(where)]
 
 
