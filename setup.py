@@ -44,6 +44,7 @@ setup(
         "text": TEXT,
         # torchax 0.0.13 needs an operation of torch that 2.13 no longer has.
         "torch": ["torch>=2.12,<2.13", "torchax==0.0.13"],
+        "flower": ["flwr>=1.42,<2", "psutil>=5.9"],
         "onnx": ["jax2onnx>=0.13", "onnx>=1.16", "onnxruntime>=1.20"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
