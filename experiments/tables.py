@@ -27,6 +27,7 @@ _BENCHMARKS = (
     "gradients",
     "profile",
     "statistics_pass",
+    "depthwise",
     "startup",
     "scaling",
     "collectives",

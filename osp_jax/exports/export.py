@@ -12,6 +12,7 @@ from osp_jax.exports.program import BATCHES, Program, check_logits, program_of
 from osp_jax.exports.stablehlo import PLATFORMS, loaded, serialised
 from osp_jax.interop import weight_files
 from osp_jax.model import Model
+from osp_jax.networks.cpu.depthwise import plain_convolutions
 from osp_jax.runtime.errors import InputError, shown, unknown
 from osp_jax.runtime.provenance import version
 from osp_jax.runtime.replacing import is_temporary, write_bytes
@@ -139,9 +140,10 @@ def check_place(out: Path, format: str, overwrite: bool, source: Path | None) ->
 
 def export_program(model: Model, out: Path, format: str, image_shape: tuple[int, int, int]) -> Export:
     """Writes the program of a model, 'stablehlo' or 'onnx'. Raises as `export`."""
-    program = program_of(model, image_shape)
-    content, run, detail = (_stablehlo if format == "stablehlo" else _onnx)(model, program)
-    difference = check_logits(run, program, model.forgotten, f"the {format} program")
+    with plain_convolutions():
+        program = program_of(model, image_shape)
+        content, run, detail = (_stablehlo if format == "stablehlo" else _onnx)(model, program)
+        difference = check_logits(run, program, model.forgotten, f"the {format} program")
     _make_parent(out)
     write_bytes(out, content)
     return Export(

@@ -1,5 +1,6 @@
 """A plain function and its pytree as a `Model`: Equinox, Haiku, Keras 3, hand-written JAX."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +8,23 @@ import jax
 
 from osp_jax.interop.checks import checked_classes, checked_moments
 from osp_jax.model import Model, every_leaf
+from osp_jax.networks.cpu.depthwise import fast_depthwise
 from osp_jax.runtime.errors import InputError, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    """A user's function; two of the same one are equal, so that they share compiled programs."""
+
+    function: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.function, "__name__", "network")
+
+    @fast_depthwise
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
 
 
 def from_function(
@@ -48,4 +65,5 @@ def from_function(
     if not leaves or not all(hasattr(leaf, "dtype") and hasattr(leaf, "shape") for leaf in leaves):
         raise InputError("variables must be a pytree of arrays alone; keep other values in the function")
     moments, names = checked_moments(mean, std), checked_classes(class_names)
-    return Model(apply, variables, *moments, names, tuple(sorted(forgotten)), train_apply, init, is_parameter)
+    train_apply = train_apply and _Apply(train_apply)
+    return Model(_Apply(apply), variables, *moments, names, tuple(sorted(forgotten)), train_apply, init, is_parameter)

@@ -12,6 +12,7 @@ from flax.core import unfreeze
 from osp_jax.interop.calls import Call, find_call, mode_fields
 from osp_jax.interop.checks import checked_classes, checked_moments
 from osp_jax.model import Model, in_params
+from osp_jax.networks.cpu.depthwise import fast_depthwise
 from osp_jax.runtime.errors import InputError, shown
 
 
@@ -35,12 +36,14 @@ class _Of:
 
 
 class _Apply(_Of):
+    @fast_depthwise
     def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
         positions, keywords = self.call.arguments(train=False)
         return _in_mode(self.module, False).apply(variables, images, *positions, **keywords)
 
 
 class _TrainApply(_Of):
+    @fast_depthwise
     def __call__(self, variables: Any, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
         positions, keywords = self.call.arguments(train=True)
         given = {"mutable": [name for name in variables if name != "params"], "rngs": {"dropout": rng}}

@@ -10,6 +10,7 @@ from flax import nnx
 from osp_jax.interop.calls import Call, find_call
 from osp_jax.interop.checks import checked_classes, checked_moments
 from osp_jax.model import Model, in_params
+from osp_jax.networks.cpu.depthwise import fast_depthwise
 from osp_jax.runtime.errors import InputError, shown
 
 
@@ -36,12 +37,14 @@ class _Structure:
 
 
 class _Apply(_Structure):
+    @fast_depthwise
     def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
         positions, keywords = self.call.arguments(train=False)
         return self.module(variables)(images, *positions, **keywords)
 
 
 class _TrainApply(_Structure):
+    @fast_depthwise
     def __call__(self, variables: Any, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
         module = self.module(variables)
         nnx.reseed(module, default=rng, dropout=rng)

@@ -13,6 +13,7 @@ import numpy as np
 
 from osp_jax.interop.checks import checked_classes, checked_moments
 from osp_jax.model import Model
+from osp_jax.networks.cpu.depthwise import fast_depthwise
 from osp_jax.runtime.errors import InputError, shown
 
 _TOLERANCE = 1e-3  # of the largest logit, between PyTorch's logits and the program's
@@ -90,6 +91,7 @@ class _Apply:
     state: Any = dataclasses.field(compare=False, repr=False)
     channels_first = True  # as PyTorch has images, for programs that go out
 
+    @fast_depthwise
     def __call__(self, variables: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
         return self.program.run(variables, images)[0]
 
@@ -101,6 +103,7 @@ class _TrainApply:
         self._untraced: tuple[Any, ...] | None = (module, example, names)
         self._program: Any = None
 
+    @fast_depthwise
     def __call__(
         self, variables: Mapping[str, jax.Array], images: jax.Array, rng: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
+from osp_jax.networks.cpu.depthwise import plain_convolutions, with_shifts
+
 _CONTROL = frozenset("scan while cond".split())
 _CALLS = frozenset(
     "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr "
@@ -33,7 +35,8 @@ def flatten(function: Callable[..., Any], *args: Any) -> ClosedJaxpr:
     Args:
       args: trees of arrays or shapes.
     """
-    closed = jax.make_jaxpr(function)(*args)
+    with plain_convolutions():
+        closed = jax.make_jaxpr(function)(*args)
     equations: list[JaxprEqn] = []
     constants: dict[Var, Any] = {}
     invars = [_renamed(var) for var in closed.jaxpr.invars]
@@ -81,7 +84,8 @@ def evaluate(
     last = _last_uses(program)
     scale, kept = scale or {}, {}
     operands_kept = [key for key in keep if isinstance(key, tuple)]
-    for number, equation in enumerate(program.jaxpr.eqns):
+    executed = with_shifts(program) if dtype is None else program
+    for number, equation in enumerate(executed.jaxpr.eqns):
         operands = [
             _cast(atom.val if isinstance(atom, Literal) else known[atom], atom, dtype) for atom in equation.invars
         ]

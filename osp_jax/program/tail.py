@@ -22,6 +22,7 @@ from jax.extend.core import Literal, Var
 from osp_jax.data.augment import normalise
 from osp_jax.data.kinds import channels_of, stored_dtype
 from osp_jax.model import Model
+from osp_jax.networks.cpu.depthwise import with_shifts
 from osp_jax.program import labels
 from osp_jax.program.flat import bind, flatten, signature
 from osp_jax.program.gate import Head
@@ -491,7 +492,7 @@ def _interpreted(
     """All values of a flat program up to equation `last`; some results have something added, some are constants."""
     known = dict(zip(closed.jaxpr.invars, values, strict=True))
     known |= zip(closed.jaxpr.constvars, closed.consts, strict=True)
-    for number, equation in enumerate(closed.jaxpr.eqns[: last + 1]):
+    for number, equation in enumerate(with_shifts(closed).jaxpr.eqns[: last + 1]):
         operands = [atom.val if isinstance(atom, Literal) else known[atom] for atom in equation.invars]
         if equation.primitive.name in _EXTREMES:
             results = [_extreme(operands[0], equation.params["axes"], _EXTREMES[equation.primitive.name])]

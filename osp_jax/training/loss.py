@@ -9,6 +9,8 @@ import optax
 from flax import linen as nn
 from flax import traverse_util
 
+from osp_jax.networks.cpu.depthwise import fast_depthwise
+
 FeaturePenalty = Callable[[jax.Array, jax.Array, int], jax.Array]  # (features, labels, classes) -> scalar
 
 
@@ -27,11 +29,16 @@ def train_features(
     sow them.
     """
     variables = {"params": params, "batch_stats": batch_stats}
-    logits, updated = model.apply(variables, images, True, mutable=["batch_stats", "activations"])
+    logits, updated = _train_mode(model, variables, images)
     features = None
     for last in list(traverse_util.flatten_dict(updated.get("activations", {})).values())[-1:]:
         features = last.reshape(len(last), -1, last.shape[-1]).mean(1).astype(jnp.float32)  # b (h w) c -> b c
     return logits, features, updated.get("batch_stats", {})
+
+
+@fast_depthwise
+def _train_mode(model: nn.Module, variables: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+    return model.apply(variables, images, True, mutable=["batch_stats", "activations"])
 
 
 def training_loss(
