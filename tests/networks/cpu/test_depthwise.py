@@ -17,7 +17,6 @@ from osp_jax.networks.cpu.depthwise import fast_depthwise, plain_convolutions, w
 from osp_jax.program.flat import evaluate, flatten
 from osp_jax.program.gates import capture, find_gates
 from tests.small_networks import assert_close
-from tests.zoo import ZOO, images
 
 GIVEN = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "class_names": list("abcde")}
 LAYOUTS = [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("CHWN", "IHWO", "CHWN")]
@@ -189,18 +188,20 @@ def test_programs_that_are_read_have_it_and_those_that_run_have_not(model):
     assert xla_s(lowered(partial(capture, model.apply, gates), model.variables, X)) == 2
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3", "convnext"])
-def test_gates_of_depthwise_networks_are_those_of_their_plain_program(name):
-    apply, variables = ZOO[name]()
-    model = osp_jax.from_function(apply, variables, **GIVEN)
-    assert find_gates(model.apply, variables, images(name, 3)) == find_gates(apply, variables, images(name, 3))
+def test_gates_are_those_of_the_plain_network(model):
+    plain = lambda variables, x: Depthwise().apply(variables, x)  # noqa: E731
+    assert find_gates(model.apply, model.variables, X) == find_gates(plain, model.variables, X)
 
 
-def test_exported_programs_have_plain_convolutions(model, tmp_path):
-    done = osp_jax.export(model, tmp_path / "net.stablehlo", image_shape=(8, 8, 3))
-    exported = jax.export.deserialize(bytearray(done.path.read_bytes()))
-    assert xla_s(exported.mlir_module()) == 3
-    assert "while" not in exported.mlir_module()
+def test_an_exported_program_is_the_one_of_a_machine_that_replaces_nothing(model, tmp_path, monkeypatch):
+    def exported(on_cpu):
+        monkeypatch.setattr(depthwise, "on_cpu", lambda: on_cpu)
+        done = osp_jax.export(model, tmp_path / f"{on_cpu}.stablehlo", image_shape=(8, 8, 3))
+        return jax.export.deserialize(bytearray(done.path.read_bytes())).mlir_module()
+
+    here, there = map(exported, (True, False))  # from one line, which is in the program, too
+    assert here == there
+    assert xla_s(here)
 
 
 def test_on_an_accelerator_and_on_split_images_nothing_is_replaced(model, monkeypatch):
