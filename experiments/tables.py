@@ -37,6 +37,7 @@ _DOCUMENTS = (
     "README.md",
     "docs/architecture.md",
     "docs/exact.md",
+    "docs/federated.md",
     "docs/findings.md",
     "docs/methods.md",
     "docs/performance.md",
@@ -369,6 +370,21 @@ def _exact() -> str:
     return markdown(found) if found else _MISSING
 
 
+def _federated() -> str:
+    from osp_jax.report.federated import summary_table
+    from osp_jax.report.tables import markdown_table
+
+    parts = []
+    for path in sorted((_ROOT / "results/federated").glob("*/results.json")):
+        results = _read(path)
+        rows, name = summary_table(results), path.parent.name
+        title = f"{results['dataset']['variant']}, {results['model']['name']}"
+        parts.append(
+            f"{title} ([all figures](../results/federated/{name}/table.md)):\n\n{markdown_table(rows[0], rows[1:])}"
+        )
+    return "\n".join(parts) or _MISSING
+
+
 # Methods of the README's table; the others are in results/brought/table.md.
 _IN_SUMMARY = ("osp-fit", "logit-mask", "osp")
 _BROUGHT = {
@@ -489,6 +505,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "comparison_summary": _comparison_summary,
     "depth": _depth,
     "exact": _exact,
+    "federated": _federated,
     "targets": _targets,
     "latency": _latency,
     "method_names": _method_names,

@@ -98,7 +98,7 @@ def scenario_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
     """A row a model, means over seeds, the header first."""
     cells = _cells(results, split, scenario)
     forgotten = _FORGOTTEN.get(scenario, "Attack, poisoned images")
-    header = ["Model", "Rounds", f"{forgotten}, at once", forgotten]
+    header = ["Model", "Rounds", f"{forgotten}, at once", "Others, at once", forgotten]
     header += ["Attack, test images"] if scenario not in _FORGOTTEN else []
     header += ["Others", "Distance to retrained", "on others", "Sent to clients", "by clients"]
     rows = [header]
@@ -108,14 +108,30 @@ def scenario_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
             rows.append([method, "refused", *[NOTHING] * (len(header) - 2)])
             continue
         first, last = ([cell["after"][place] for cell in known] for place in (0, -1))
-        once = NOTHING if method in _MODELS else percent(_mean(first, "forgotten"))
-        row = [_name(method), str(known[0]["rounds"]), once, percent(_mean(last, "forgotten"))]
+        once = [NOTHING] * 2 if method in _MODELS else [percent(_mean(first, name)) for name in ("forgotten", "others")]
+        row = [_name(method), str(known[0]["rounds"]), *once, percent(_mean(last, "forgotten"))]
         row += [percent(_mean(last, "attack"))] if scenario not in _FORGOTTEN else []
         row += [percent(_mean(last, "others"))]
         row += [_decimals(_mean(last, name)) for name in ("distance", "distance_others")]
         row += [_megabytes(np.mean([cell["traffic"][way] for cell in known])) for way in ("down", "up")]
         rows.append(row)
     return rows
+
+
+def summary_table(results: dict[str, Any]) -> Rows:
+    """A row for each division and scenario: what each model does with what leaves, and with the others."""
+    methods = [m for m in dict.fromkeys(cell["method"] for cell in results["cells"]) if ":" not in m or m in _SHOWN]
+    rows = [["Clients", "Who leaves", *map(_name, methods)]]
+    for split in results["held"]:
+        for scenario, *_ in _scenarios(results, split):
+            cells = _cells(results, split, scenario)
+            rows.append([_SPLITS[split], _TITLES[scenario], *(_both(cells.get(method, [])) for method in methods)])
+    return rows
+
+
+def _both(cells: list[dict[str, Any]]) -> str:
+    last = [cell["after"][-1] for cell in cells if "error" not in cell]
+    return f"{percent(_mean(last, 'forgotten'))} / {percent(_mean(last, 'others'))}" if last else NOTHING
 
 
 def settings_table(results: dict[str, Any]) -> Rows:
@@ -128,6 +144,7 @@ def settings_table(results: dict[str, Any]) -> Rows:
     return [["Method", "Note", "Settings"], *found.values()]
 
 
+_SHOWN = ("fedortho:layers=last",)  # beside the methods with their defaults
 _MODELS = {"trained": "trained on all", "retrained": "retrained without it"}
 
 

@@ -4,7 +4,13 @@ import re
 
 import pytest
 
-from osp_jax.report.federated import federated_html, federated_markdown, holdings_figure, scenario_table
+from osp_jax.report.federated import (
+    federated_html,
+    federated_markdown,
+    holdings_figure,
+    scenario_table,
+    summary_table,
+)
 from osp_jax.report.formats import NOTHING
 
 TRAFFIC = {"down": 2_000_000, "up": 1_000}
@@ -64,6 +70,7 @@ def test_rows_are_means_over_seeds_at_once_and_after_the_rounds():
         "Model": "fedup",
         "Rounds": "1",
         "Attack, poisoned images, at once": "10.0%",
+        "Others, at once": "30.0%",
         "Attack, poisoned images": "30.0%",
         "Attack, test images": "20.0%",
         "Others": "70.0%",
@@ -74,6 +81,12 @@ def test_rows_are_means_over_seeds_at_once_and_after_the_rounds():
     }
     assert rows["trained on all"]["Attack, poisoned images, at once"] == NOTHING
     assert rows["not"]["Rounds"] == "refused"
+
+
+def test_the_summary_has_what_leaves_and_the_others_after_the_rounds():
+    header, row = summary_table(results(CELLS))
+    assert header == ["Clients", "Who leaves", "trained on all", "retrained without it", "fedup", "not"]
+    assert row[2:] == ["60.0% / 90.0%", "10.0% / 90.0%", "30.0% / 70.0%", NOTHING]
 
 
 def test_the_pages_say_who_left_and_why_a_method_refused():
