@@ -12,9 +12,9 @@ forgotten images the mean is replaced by an anchor as well: the means of the ret
 takes the image for when its own class is left out. A model that never saw the class takes it for one of the others.
 
 The kernels and the bias that write the head's input are refitted to these targets (`program/tail`, `kernel_refit`).
-With a `depth`, kernels in front of them are refitted first, each so that what it gives loses its own such direction,
-from the front backwards, and the kernels behind are repaired on retained images (`front_refit`). No gradient step is
-taken.
+The last kernels cannot take out all that a residual stream brings: with a `depth`, so many stages before the features
+are given targets of the same form first, from the front backwards. The kernels between two stages are then repaired, so
+that they give retained images what they gave before (`kernel_repair`). No gradient step is taken.
 
 The head's columns are refitted to give retained images the logits that they had (`head_refit`). That of a forgotten
 class becomes the column of a class without images (`unsupported_column`); without a recipe its level is measured on
@@ -31,12 +31,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.methods.parts.data import RequestData, of_each_class
-from osp_jax.methods.parts.front_refit import Sample, refit_front
 from osp_jax.methods.parts.groups import forget_vector
 from osp_jax.methods.parts.head import head_logits
 from osp_jax.methods.parts.head_refit import refit_head
 from osp_jax.methods.parts.importance import filled_batches
 from osp_jax.methods.parts.kernel_refit import refit
+from osp_jax.methods.parts.kernel_repair import repaired
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import class_means, matmul
 from osp_jax.methods.parts.options import check_choices, check_options
@@ -46,7 +46,7 @@ from osp_jax.methods.parts.unsupported_column import (
     unsupported_columns,
 )
 from osp_jax.model import Model
-from osp_jax.program.tail import Tail, tail_of
+from osp_jax.program.tail import Tail, tails_of
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics
@@ -68,7 +68,7 @@ class ConceptErasure(Method):
     }
 
     share: float = 1.0  # of the class's direction that retained images lose, too
-    depth: int = 0  # up to how many kernels in front of the last ones are refitted, too
+    depth: int = 0  # how many stages before the last features lose the direction, too
 
     keep: float = 1.0  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
     anchor: str = "classes"  # the means of those that the image is taken for without its own, or the 'mean' of all
@@ -97,22 +97,20 @@ class ConceptErasure(Method):
     ) -> Model:
         """The model with refitted last features, and for each class a column of the head without support."""
         vector = jnp.asarray(forget_vector(forget, statistics))
-        tail, kept, labels, real = _sample(model, forget, data, statistics, self, rng)
-        variables = model.variables
-        features, inputs = map(jnp.stack, zip(*(_look(variables, values, tail=tail) for values in kept), strict=True))
-        retained, logits = real * (1 - vector[labels]), head_logits(variables, tail.head, inputs)
+        tails, kept, labels, real = _sample(model, forget, data, statistics, self, rng)
+        tail, variables = tails[-1], model.variables
+        before = [_looks(variables, kept, tail) for tail in tails]
+        retained, logits = real * (1 - vector[labels]), head_logits(variables, tail.head, before[-1][1])
         mixture = jax.nn.softmax(logits + jnp.where(vector > 0, -jnp.inf, 0))
-        anchors = mixtures(mixture, features, retained, labels) if self.anchor == "classes" else None
         weight = forgotten_weight(real.sum() - retained.sum(), retained.sum(), self)
-        given = features, real, labels, vector, self.keep, weight, anchors
-        targets, weights = erasure_targets(*given, share=self.share)
-        new = variables
-        if self.depth:
-            sides = jnp.where(retained > 0, weights, 0), jnp.where(retained > 0, 0, weights)
-            new = refit_front(new, tail, Sample(kept, *sides, labels, mixture), ridge=self.ridge)
-        fit = partial(refit, directions=self.directions, ridge=self.ridge, rounds=self.rounds)
-        new = fit(new, tail, kept, real, targets, weights)
-        inputs = jnp.stack([_look(new, values, tail=tail)[1] for values in kept])
+        new, fit = variables, partial(refit, directions=self.directions, ridge=self.ridge, rounds=self.rounds)
+        for stage, (features, _) in zip(tails, before, strict=True):
+            anchors = mixtures(mixture, features, retained, labels) if self.anchor == "classes" else None
+            given = features, real, labels, vector, self.keep, weight, anchors
+            targets, weights = erasure_targets(*given, share=self.share)
+            new = repaired(variables, new, stage, kept, retained / retained.sum(), ridge=self.ridge)
+            new = fit(new, stage, kept, real, targets, weights)
+        inputs = _looks(new, kept, tail)[1]
         new = edited(new, refit_head(new, tail.head, inputs, logits, retained))
         level = self.level
         if not level and data.recipe is not None:
@@ -130,8 +128,8 @@ def _sample(
     statistics: Statistics,
     settings: ConceptErasure,
     rng: jax.Array,
-) -> tuple[Tail, list[list[jax.Array]], jax.Array, jax.Array]:
-    """(the tail, what it starts from by batch, labels and 0/1 weights `(batches, batch)`) of stored or other images."""
+) -> tuple[tuple[Tail, ...], list[list[jax.Array]], jax.Array, jax.Array]:
+    """(the tails, what they start from by batch, labels, 0/1 weights `(batches, batch)`), of stored images or not."""
     stored, keys = settings.answers_from(statistics), jax.random.split(rng)
     each = max(settings.images // len(statistics.classes_seen()), 1)
     if stored:
@@ -149,13 +147,13 @@ def _sample(
         labels = data.labels
         chosen = np.concatenate([data.retain(each, keys[0]), data.forget(settings.forget_images, keys[1])])
     batches = filled_batches(chosen, min(settings.batch_size, len(chosen)))
-    tail = tail_of(model, batches["indices"].shape[1], data.images.shape[1:], settings.depth)
+    tails = tails_of(model, batches["indices"].shape[1], data.images.shape[1:], settings.depth)
     if stored:
         kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
     else:
         moments = data.preparation.moments()
-        kept = [tail.early(model.variables, (data.images[indices], *moments)) for indices in batches["indices"]]
-    return tail, kept, labels[batches["indices"]], jnp.asarray(batches["weights"])
+        kept = [tails[-1].early(model.variables, (data.images[indices], *moments)) for indices in batches["indices"]]
+    return tails, kept, labels[batches["indices"]], jnp.asarray(batches["weights"])
 
 
 def forgotten_weight(forgotten: jax.Array, retained: jax.Array, settings: ConceptErasure) -> jax.Array:
@@ -218,8 +216,13 @@ def mixtures(mixture: jax.Array, features: jax.Array, retained: jax.Array, label
     return mixture @ class_means(features, labels, retained, mixture.shape[-1])
 
 
+def _looks(variables: Any, kept: list[list[jax.Array]], tail: Tail) -> tuple[jax.Array, jax.Array]:
+    """(the features of a stage `(batches, batch, features)`, the stage itself `(batches, batch, n)`, a map's mean)."""
+    features, inputs = zip(*(_look(variables, values, tail=tail) for values in kept), strict=True)
+    return jnp.stack(features), jnp.stack(inputs)
+
+
 @partial(jax.jit, static_argnames="tail")
 def _look(variables: Any, kept: list[jax.Array], *, tail: Tail) -> tuple[jax.Array, jax.Array]:
-    """(the last features `(batch, features)`, the head's input `(batch, n)`), a map's mean."""
     ends = tail.late((variables, tail.no_shifts()), kept)
     return everywhere((ends.features, ends.inputs))

@@ -6,10 +6,11 @@ writes, since the last block reads what earlier ones wrote. Between kernel and h
 (scales, shifts, activations, pooling, reshaping); a norm over channels may stand there too, whose statistics then count
 as constants.
 
-The tail may begin earlier, by the kernels in `front`: those that the last ones read, those that these read, and so on.
+Earlier stages have such kernels, too. Then the tail begins in front of theirs, and `front` are those in between.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from osp_jax.program.head import find_head, no_head
 from osp_jax.program.layer_inputs import Layer, input_rows, inputs_of, layers_of, multiplied, outputs_of
 from osp_jax.program.scaling import ELEMENTWISE, Blocked, Program
 from osp_jax.program.split_program import split_program
+from osp_jax.program.stages import find_stages
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import leaf_paths
 
@@ -71,21 +73,20 @@ class Writer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inner:
-    """A kernel in front of the last ones: its `layer`, the `image_axis` of the layer's result as `outputs_of` arranges
-    it, and its `level`: 1 where only last kernels read what it gives, 2 where one of level 1 does, and so on."""
+    """A kernel between two stages that writes neither: its `layer`, and the `image_axis` of the layer's result as
+    `outputs_of` arranges it."""
 
     layer: Layer
     image_axis: int
-    level: int
 
 
 class Ends(NamedTuple):
-    """What the end of a network gives for a batch.
+    """What a stage of a network gives for a batch.
 
-    `features` float32 `(batch, channels)`: means over the positions that the head reads. `inputs` float32 `(batch,
-    n)`: the head's input, a map's mean. By writer: what it `reads` and its result, `outputs`, as they stand in the
-    program, and the last value that is affine in it, `streams` `(..., channels)`. `front_reads` and `front_outputs` are
-    the same of the kernels in front.
+    `features` float32 `(batch, channels)`: means over the positions that the head reads, or of an earlier stage.
+    `inputs` float32 `(batch, n)`: the stage itself, a map's mean; of the last, the head's input. By writer: what it
+    `reads` and its result, `outputs`, as they stand in the program, and the last value that is affine in it, `streams`
+    `(..., channels)`. `front_reads` and `front_outputs` are the same of the kernels in front.
     """
 
     features: jax.Array
@@ -99,16 +100,16 @@ class Ends(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tail:
-    """A network from the last kernels on.
+    """A network from the last kernels, or earlier ones, up to a stage: the head's input, or a value before it.
 
     Attributes:
       early: jitted, `(variables, (uint8 images, mean, std))` to arrays with a row an image, the same for all variables
-        that differ in the kernels, their biases and the head alone.
+        that differ in the kernels of all tails, their biases and the head alone.
       late: `((variables, shifts), these)` to `Ends`; `shifts`, one a writer, are added to its result.
-      writers: in program order.
-      front: kernels that the tail begins with, in program order.
+      writers: of the stage, in program order.
+      front: other kernels between the stage of the tail before and this one, in program order.
       shifts: shapes of the writers' results.
-      normalised: whether a norm over channels stands between the kernels and the head.
+      normalised: whether a norm over channels stands between the writers and the stage.
       head: of the network.
     """
 
@@ -125,19 +126,26 @@ class Tail:
         return [jnp.zeros(shift.shape, shift.dtype) for shift in self.shifts]
 
 
-def tail_of(model: Model, batch: int, image_shape: tuple[int, ...], depth: int = 0) -> Tail:
+def tail_of(model: Model, batch: int, image_shape: tuple[int, ...]) -> Tail:
     """What follows from the last kernels, the biases behind them and the head; for batches of one size.
 
-    Args:
-      depth: up to which level kernels in front of the last ones are in the tail, too.
+    Raises:
+      InputError: there are no such kernels, or they write a part of the head's input only.
+    """
+    return tails_of(model, batch, image_shape, 0)[-1]
+
+
+def tails_of(model: Model, batch: int, image_shape: tuple[int, ...], depth: int) -> tuple[Tail, ...]:
+    """The ends of a network at each of `depth` stages before the head's input (`stages.find_stages`), and at this.
+
+    All begin with the same arrays, `early`, those in front of the kernels that write the first of these stages.
 
     Raises:
-      InputError: there are no such kernels, or they write a part of the head's input only; or there is no kernel in
-        front of them of one of the levels, or only grouped or shared ones.
+      InputError: as `tail_of`, of one of the stages, or there are fewer.
     """
     leaves, structure = jax.tree.flatten(model.variables)
     shapes = tuple(jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    return _tail_of(model.apply, model.is_parameter, shapes, structure, batch, tuple(image_shape), depth)
+    return _tails_of(model.apply, model.is_parameter, shapes, structure, batch, tuple(image_shape), depth)
 
 
 def by_image(writer: Writer | Inner, values: jax.Array, batch: int) -> jax.Array:
@@ -162,7 +170,7 @@ def _rows(writer: Writer | Inner, values: jax.Array, output: Any, batch: int) ->
 
 
 @lru_cache(maxsize=16)
-def _tail_of(
+def _tails_of(
     apply: Callable,
     is_parameter: Callable[[str], bool],
     leaves: tuple[jax.ShapeDtypeStruct, ...],
@@ -170,47 +178,70 @@ def _tail_of(
     batch: int,
     image_shape: tuple[int, ...],
     depth: int,
-) -> Tail:
+) -> tuple[Tail, ...]:
     variables = jax.tree.unflatten(structure, leaves)
     paths, floats = leaf_paths(variables), partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    head, read, digest = _head_of(traced(apply, variables, image_shape, jnp.float32))
+    head, last, digest = _head_of(traced(apply, variables, image_shape, jnp.float32))
+    stages = find_stages(apply, variables, image_shape).found[:-1] if depth else ()
+    if len(stages) < depth:
+        raise InputError(f"the network has {len(stages)} stages before its last features; choose a smaller depth")
+    places = [*((stage.value, stage.axis, stage.batch_axis) for stage in stages[len(stages) - depth :]), last]
     closed, more = (flatten(apply, variables, floats((n, *image_shape))) for n in (batch, batch + 1))
     if signature(closed) != digest:
         raise InputError("the network does other operations for one image; refit it on batches of two or more")
     program = Program(closed, paths)
     layers = layers_of(closed, paths)
-    writers, segments, statistics = _writers(program, more, layers, head, read, is_parameter)
-    front = _front(program, more, layers, writers, depth)
-    numbers, total = [writer.layer.number for writer in writers], max(writer.features.stop for writer in writers)
-    shifts = tuple(closed.jaxpr.eqns[number].outvars[0].aval for number in numbers)
-    shifts = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in shifts)
+    earlier = [(f"stage {-number} before the last features", "choose a smaller depth") for number in range(-depth, 0)]
+    about = [*earlier, (f"what {head.kernel} reads", "choose a method that leaves the features")]
+    found = [_writers(program, more, layers, *given, is_parameter) for given in zip(places, about, strict=True)]
+    between = itertools.pairwise(places)
+    fronts = [(), *(_front(more, program, layers, *given, found) for given in between)]
+    numbers = [[writer.layer.number for writer in writers] for writers, _, _ in found]
+    shifts = [[closed.jaxpr.eqns[number].outvars[0].aval for number in own] for own in numbers]
+    shifts = [[jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in own] for own in shifts]
+    constant = frozenset().union(*(statistics for _, _, statistics in found))
 
-    def ends(given: Any, images: tuple[jax.Array, ...]) -> Ends:
+    def ends(given: Any, images: tuple[jax.Array, ...]) -> list[Ends]:
         (variables, shifts), pixels = given, normalise(*images)
         values = [*jax.tree.leaves(variables), pixels.astype(jnp.float32)]
-        added = dict(zip(numbers, shifts, strict=True))
-        known = _interpreted(closed, values, added, statistics, read[0])
-        outputs = [known[closed.jaxpr.eqns[number].outvars[0]] for number in numbers]
-        reads = [_read(closed, writer.layer, known) for writer in writers]
-        streams = [_stream(writer, known[closed.jaxpr.eqns[writer.stream].outvars[0]]) for writer in writers]
-        inputs = _arranged(known[closed.jaxpr.eqns[read[0]].outvars[0]], read, batch)
-        front_outputs = [known[closed.jaxpr.eqns[inner.layer.number].outvars[0]] for inner in front]
-        front_reads = [_read(closed, inner.layer, known) for inner in front]
-        return Ends(_means(inputs, segments, total), inputs, reads, outputs, streams, front_reads, front_outputs)
+        added = dict(zip(itertools.chain(*numbers), itertools.chain(*shifts), strict=True))
+        known = _interpreted(closed, values, added, constant, last[0])
+        result = lambda number: known[closed.jaxpr.eqns[number].outvars[0]]  # noqa: E731
+        made = []
+        for place, (writers, segments, _), front in zip(places, found, fronts, strict=True):
+            total = max(writer.features.stop for writer in writers)
+            inputs = _arranged(result(place[0]), place, batch)
+            streams = [_stream(writer, result(writer.stream)) for writer in writers]
+            reads, outputs = zip(
+                *((_read(closed, w.layer, known), result(w.layer.number)) for w in writers), strict=True
+            )
+            of_front = [_read(closed, w.layer, known) for w in front], [result(w.layer.number) for w in front]
+            features = _means(inputs, segments, total)
+            made.append(Ends(features, inputs, list(reads), list(outputs), streams, *of_front))
+        return made
 
-    changing = {kernel.layer.path for kernel in (*writers, *front)} | {
-        path for writer in writers for path in writer.biases
-    }
-    changing |= {head.kernel, head.bias} - {None}
-    changing = {f"0/{path}" for path in changing} | {f"1/{number}" for number in range(len(shifts))}
+    kernels = [kernel for (writers, _, _), front in zip(found, fronts, strict=True) for kernel in (*writers, *front)]
+    changing = {kernel.layer.path for kernel in kernels} | {head.kernel, head.bias} - {None}
+    changing |= {path for writers, _, _ in found for writer in writers for path in writer.biases}
+    changing = {f"0/{path}" for path in changing} | {f"1/{path}" for path in leaf_paths(shifts)}
     moments = floats((channels_of(image_shape),))
     given = jax.ShapeDtypeStruct((batch, *image_shape), stored_dtype(image_shape)), moments, moments
-    halves = split_program(ends, (variables, list(shifts)), given, changing)
+    halves = split_program(ends, (variables, shifts), given, changing)
 
-    def early(variables: Any, images: Any) -> list[jax.Array]:
-        return halves.early((variables, [jnp.zeros(shift.shape, shift.dtype) for shift in shifts]), images)
+    def no_shifts() -> list[list[jax.Array]]:
+        return jax.tree.map(lambda shift: jnp.zeros(shift.shape, shift.dtype), shifts)
 
-    return Tail(jax.jit(early), halves.late, writers, front, shifts, bool(statistics), head)
+    def late(number: int, given: Any, kept: list[jax.Array]) -> Ends:
+        all_shifts = no_shifts()
+        all_shifts[number] = list(given[1])
+        return halves.late((given[0], all_shifts), kept)[number]
+
+    early = jax.jit(lambda variables, images: halves.early((variables, no_shifts()), images))
+    tails = zip(found, fronts, shifts, strict=True)
+    return tuple(
+        Tail(early, partial(late, number), writers, front, tuple(own), bool(statistics), head)
+        for number, ((writers, _, statistics), front, own) in enumerate(tails)
+    )
 
 
 def _head_of(program: Program) -> tuple[Head, tuple[int, int, int], str]:
@@ -240,12 +271,17 @@ def _writers(
     program: Program,
     more: Any,
     layers: Sequence[Layer],
-    head: Head,
-    read: tuple[int, int, int],
+    place: tuple[int, int, int],
+    about: tuple[str, str],
     is_parameter: Callable[[str], bool],
 ) -> tuple[tuple[Writer, ...], np.ndarray, frozenset[int]]:
-    """(the writers; by entry of the head's input the feature that it is; where statistics over channels are taken)."""
-    target, axis, _ = read
+    """(the writers of a stage; by entry of it the feature that it is; where statistics over channels are taken).
+
+    Args:
+      place: of the stage: the equation that gives it, its axes of channels and of images.
+      about: what it is, and the remedy where it has no such writers.
+    """
+    target, axis, _ = place
     by_number = {layer.number: layer for layer in layers}
     shared = [layer.path for layer in layers]
     width = program.equations[target].outvars[0].aval.shape[axis]
@@ -282,9 +318,7 @@ def _writers(
     covered = int((segments >= 0).sum())
     if covered < width:
         detail = f"kernels that nothing else reads write {covered} of {width} channels" if covered else reason
-        raise InputError(
-            f"no kernel alone writes what {head.kernel} reads ({detail}); choose a method that leaves the features"
-        )
+        raise InputError(f"no kernel alone writes {about[0]} ({detail}); {about[1]}")
     return tuple(reversed(found)), segments, statistics
 
 
@@ -306,27 +340,17 @@ def _image_axis(program: Program, more: Any, layer: Layer) -> int:
 
 
 def _front(
-    program: Program, more: Any, layers: Sequence[Layer], writers: Sequence[Writer], depth: int
+    more: Any, program: Program, layers: Sequence[Layer], start: Any, stop: Any, found: Sequence[Any]
 ) -> tuple[Inner, ...]:
-    """The kernels of levels 1 to `depth`, in program order; those that are grouped, shared or computed are left out."""
-    by_number = {layer.number: layer for layer in layers}
+    """The kernels between two stages, less the writers that were `found`; grouped, shared or computed ones are left
+    out."""
     shared = [layer.path for layer in layers]
-    levels = {writer.layer.number: 0 for writer in writers}
-    for number in range(max(levels), -1, -1):
-        if depth and number in levels:
-            for read in _products_behind(program, program.equations[number].invars, stop=True):
-                levels[read] = max(levels.get(read, 0), levels[number] + 1)
-    found = [
-        Inner(by_number[number], _image_axis(program, more, by_number[number]), level)
-        for number, level in sorted(levels.items())
-        if 0 < level <= depth and number in by_number and shared.count(by_number[number].path) == 1
-    ]
-    missing = set(range(1, depth + 1)) - {inner.level for inner in found}
-    if missing:
-        raise InputError(
-            f"no kernel that can be refitted stands {min(missing)} before the last one; choose a smaller depth"
-        )
-    return tuple(found)
+    written = {writer.layer.number for writers, _, _ in found for writer in writers}
+    return tuple(
+        Inner(layer, _image_axis(program, more, layer))
+        for layer in layers
+        if start[0] < layer.number < stop[0] and layer.number not in written and shared.count(layer.path) == 1
+    )
 
 
 def _last_products(program: Program, target: int) -> set[int]:

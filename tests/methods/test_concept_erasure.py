@@ -25,8 +25,7 @@ from osp_jax.methods.parts.head_refit import refit_head
 from osp_jax.methods.parts.unsupported_column import measured_level, recipe_level, unsupported_columns
 from osp_jax.networks import create_model, init_variables
 from osp_jax.program.gates import Head
-from osp_jax.program.layer_inputs import outputs_of
-from osp_jax.program.tail import by_image, tail_of
+from osp_jax.program.tail import tail_of, tails_of
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import collect_statistics
 from osp_jax.training.schedules import learning_rate
@@ -180,7 +179,7 @@ def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images
 
 
 @pytest.mark.parametrize("name", ["resnet8", "vgg11"])
-def test_with_a_depth_kernels_in_front_change_too_and_what_they_give_tells_the_class_less(name, key):
+def test_with_a_depth_the_stage_before_tells_the_class_less_and_the_kernels_between_change_too(name, key):
     model = random_model(name, (32, 32, 3), key)
     rng = np.random.default_rng(0)
     labels = (np.arange(48) % 4).astype(np.int32)
@@ -191,20 +190,19 @@ def test_with_a_depth_kernels_in_front_change_too_and_what_they_give_tells_the_c
     method = ConceptErasure(depth=1, batch_size=16)
     assert method.needs_images(statistics)
     after = unlearn_classes(method, model, (2,), data=data, statistics=statistics, rng=key)
-    tail = tail_of(model, 48, (32, 32, 3), 1)
+    before, last = tails_of(model, 48, (32, 32, 3), 1)
     old, new = (traverse_util.flatten_dict(m.variables["params"], sep="/") for m in (model, after))
     changed = {path for path in old if not np.array_equal(old[path], new[path])}
-    front = {inner.layer.path.removeprefix("params/") for inner in tail.front}
-    assert front <= changed
-    moments = PREPARATION.moments()
-    (inner,) = tail.front[:1]
-    given = tail.early(model.variables, (jnp.asarray(split.images), *moments))
+    kernels = {kernel.layer.path for kernel in (*before.writers, *last.front, *last.writers)}
+    biases = {path for writer in (*before.writers, *last.writers) for path in writer.biases}
+    kernels, biases = ({path.removeprefix("params/") for path in paths} for paths in (kernels, biases))
+    assert kernels <= changed <= kernels | biases | {"head/kernel", "head/bias"}
+    given = before.early(model.variables, (jnp.asarray(split.images), *PREPARATION.moments()))
 
     def distance(variables):
-        value = tail.late((variables, tail.no_shifts()), given).front_outputs[0]
-        pooled = np.asarray(by_image(inner, outputs_of(inner.layer, value), 48).mean(1))
+        features = np.asarray(before.late((variables, before.no_shifts()), given).features)
         gone = labels == 2
-        return np.abs(pooled[gone].mean(0) - pooled[~gone].mean(0)).sum() / np.abs(pooled[~gone]).mean()
+        return np.abs(features[gone].mean(0) - features[~gone].mean(0)).sum() / np.abs(features[~gone]).mean()
 
     assert distance(after.variables) < 0.3 * distance(model.variables)
 
@@ -212,7 +210,7 @@ def test_with_a_depth_kernels_in_front_change_too_and_what_they_give_tells_the_c
 def test_a_depth_that_the_network_does_not_have_is_refused(key):
     model = random_model("resnet8", (16, 16, 3), key)
     with pytest.raises(InputError, match="smaller depth"):
-        tail_of(model, 4, (16, 16, 3), 99)
+        tails_of(model, 4, (16, 16, 3), 99)
 
 
 # The head.

@@ -9,7 +9,8 @@ from flax import linen as nn
 from osp_jax.interop.function import from_function
 from osp_jax.model import every_leaf, in_params
 from osp_jax.program.gates import capture
-from osp_jax.program.tail import products_of, rows_of, tail_of
+from osp_jax.program.stages import find_stages, stage_features
+from osp_jax.program.tail import products_of, rows_of, tail_of, tails_of
 from osp_jax.runtime.errors import InputError
 from tests.small_networks import MEAN, SHAPE, STD, assert_close, case, model_of, random_variables
 from tests.zoo import ZOO, image_shape
@@ -126,6 +127,30 @@ def test_rows_times_the_kernel_are_the_writer_s_result(name):
         assert_close(product, output.reshape(3, -1, output.shape[-1]), 1e-4)
         matrix = rows.reshape(-1, rows.shape[-1])[:7].T
         assert_close(products_of(writer, read, output, 3, matrix), rows @ matrix, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vit"])
+def test_earlier_stages_have_tails_that_begin_with_the_same_arrays(name):
+    model = case(name).model if name == "resnet8" else zoo_model(name)
+    shape = SHAPE if name == "resnet8" else image_shape(name)
+    images = uint8_images(4, shape)
+    tails = tails_of(model, 4, shape, 2)
+    assert len(tails) == 3
+    assert not tails[0].front
+    kept = tails[0].early(model.variables, (images, *MOMENTS))
+    pixels = jnp.asarray((images / np.float32(255) - MOMENTS[0]) / MOMENTS[1])
+    stages = find_stages(model.apply, model.variables, shape)
+    means = stage_features(model.apply, stages, model.variables, pixels)[-3:-1]
+    for tail, wanted in zip(tails, means, strict=False):
+        features = tail.late((model.variables, tail.no_shifts()), kept).features
+        assert_close(features, wanted[:, : features.shape[-1]], 1e-4)
+    alone = tail_of(model, 4, shape)
+    own = alone.late((model.variables, alone.no_shifts()), alone.early(model.variables, (images, *MOMENTS)))
+    whole = tails[-1].late((model.variables, tails[-1].no_shifts()), kept)
+    assert_close(whole.features, own.features, 1e-4)
+    assert [writer.layer.path for writer in tails[-1].writers] == [writer.layer.path for writer in alone.writers]
+    paths = [kernel.layer.path for tail in tails for kernel in (*tail.front, *tail.writers)]
+    assert len(set(paths)) == len(paths)
 
 
 def test_what_is_kept_is_the_same_for_other_values_of_the_last_leaves():
