@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/text_medical_abstracts.py --config.data.dir=FOLDER \\
         --workdir=runs/medical_abstracts
 
-`FOLDER` holds `medical_abstracts.jsonl.xz` (docs/text.md). Fifteen epochs over 2,018 abstracts.
+`FOLDER` holds `medical_abstracts.jsonl.xz` (docs/text.md). Six epochs over 2,018 abstracts; with more, the validation accuracy falls.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data.vocabulary = 10_000
     config.model.width = 64
     config.model.layers = 1
-    config.training.epochs = 15
+    config.training.epochs = 6
     config.training.batch_size = 32
-    config.checkpoint.every = 5
+    config.checkpoint.every = 6
     return config
