@@ -1,13 +1,23 @@
-"""What comparisons on texts share: the methods, their budgets, and the questions."""
+"""Methods on every class of a file of texts that has a test split; the comparisons on known sets change some of it.
+
+python -m experiments.benchmark --config=configs/benchmark/text.py --config.original.data.name=text:FILE \\
+    --workdir=runs/benchmark/text
+"""
 
 from ml_collections import ConfigDict
 
+from configs import text_encoder
 from configs.benchmark import default
 
 METHODS = ("retrain", "logit-mask", "osp", "osp-fit", "finetune", "scrub", "steu")
 
 
+def get_config() -> ConfigDict:
+    return comparison(text_encoder.get_config(), ("each",), validation=0.15)
+
+
 def comparison(original: ConfigDict, forget: tuple[str, ...], validation: float) -> ConfigDict:
+    """The comparison of trainings by the config `original`; `validation`: share of the training texts held out."""
     config = default.get_config()
     config.original = original
     config.original.data.validation = validation

@@ -77,7 +77,7 @@ class Section(BaseModel):
 class Data(Section):
     name: Source = Field(
         "digits",
-        description="'digits', a name of TFDS, 'folder:PATH', 'npz:FILE' or 'text:FILE', in printable characters",
+        description="'digits', the name of a TFDS set, 'folder:PATH', 'npz:FILE' or 'text:FILE', in printable text",
     )
     dir: Place = ""
     image_size: int = Field(0, ge=0, le=MOST_PIXELS)
