@@ -3,7 +3,8 @@
     python -m experiments.train --config=configs/text_medical_abstracts.py --config.data.dir=FOLDER \\
         --workdir=runs/medical_abstracts
 
-`FOLDER` holds `medical_abstracts.jsonl.xz` (docs/text.md). Six epochs over 2,018 abstracts; with more, the validation accuracy falls.
+`FOLDER` holds `medical_abstracts.jsonl.xz` (docs/text.md). Six epochs over 2,018 abstracts; with more, the accuracy on
+held-out abstracts falls.
 """
 
 from ml_collections import ConfigDict

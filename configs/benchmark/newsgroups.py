@@ -1,4 +1,4 @@
-"""Methods on three classes of 20 Newsgroups by date, in one request: a transformer encoder, one seed; for two CPU cores.
+"""Methods on three classes of 20 Newsgroups by date, in one request: a transformer encoder, one seed; two CPU cores.
 
 python -m experiments.benchmark --config=configs/benchmark/newsgroups.py --config.original.data.dir=FOLDER \\
     --workdir=runs/benchmark/newsgroups

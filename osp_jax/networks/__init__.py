@@ -81,7 +81,7 @@ def create_model(
     texts = is_text(image_shape)
     known = TEXT_MODELS if texts else MODELS
     if name not in known:
-        raise unknown(f"model of {'texts' if texts else 'images'}", name, known)
+        raise unknown("model of texts" if texts else "model", name, known)
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     if stem not in ("auto", *STEMS):

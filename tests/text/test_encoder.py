@@ -79,7 +79,7 @@ def test_words_are_dropped_in_training_and_no_token_is_changed(ids):
 def test_networks_are_for_images_or_for_texts():
     with pytest.raises(InputError, match="unknown model of texts 'resnet8'; choose one of: text_encoder"):
         create_model("resnet8", 4, (LENGTH,))
-    with pytest.raises(InputError, match="unknown model of images"):
+    with pytest.raises(InputError, match="unknown model 'text_encoder'"):
         create_model("text_encoder", 4, (8, 8, 1))
     with pytest.raises(InputError, match="has a fixed number of layers"):
         create_model("resnet8", 4, (8, 8, 1), layers=3)
