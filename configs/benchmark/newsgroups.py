@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     # Texts of each class that a method may see, and that models are asked about: a CPU answers in seconds.
     config.budget.retain = 50
     config.budget.forget = 128
+    config.tuning.trials = 1
     config.audit.train_images = 500
     config.audit.test_images = 60
     return config
