@@ -4,7 +4,8 @@ r"""Federated training and unlearning on CIFAR-10: ten clients, IID and Dirichle
         --config.data.dir=TFDS_DIR
 
 The first convolution has a stride of 2, which takes a quarter of the work of the usual ResNet-8. A round is about one
-epoch over all images. Seven trainings a division; resumable, also within a training.
+epoch over all images, without augmentation, so that the attackers' images are learnt. About three hours on one CPU
+core, at 1,800 images a second: seven trainings a division. Resumable, also within a training.
 """
 
 from ml_collections import ConfigDict
@@ -16,11 +17,10 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.name = "cifar10"
     config.data.pad = 0
-    config.data.flip = True
     config.model.stem = "strided"
     config.model.convolution = "cpu"
     config.division.least = 500
-    config.training.rounds = 30
+    config.training.rounds = 20
     config.training.rate = "cosine"
     config.training.learning_rate = 0.1
     config.training.batch_size = 64
