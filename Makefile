@@ -1,6 +1,6 @@
 # `make demo` trains, forgets and reports on scikit-learn's digits; `make benchmark` compares all methods there;
 # `make test` runs the tests but the slow ones, `make test-all` runs all, `make test-torch` those that need PyTorch
-# or ONNX, in an environment of their own. All install first.
+# ONNX or Flower, in an environment of their own. All install first.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,11 +37,11 @@ test-all: $(BIN)/.installed
 
 $(TORCH_VENV)/bin/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_VENV)/bin/pip install --quiet --constraint constraints.txt --editable .[test,torch,onnx]
+	$(TORCH_VENV)/bin/pip install --quiet --constraint constraints.txt --editable .[test,torch,onnx,flower]
 	touch $@
 
 test-torch: $(TORCH_VENV)/bin/.installed
-	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m torch
+	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m "torch or flower"
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .
