@@ -62,7 +62,7 @@ class ConceptErasure(Method):
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Sequence[Any]]] = {
         "share": (0.5, 0.8, 1.0),
-        "depth": (0, 1),
+        "depth": (0, 1, 2),
         "forget_weight": (1.0, 3.0),
         "anchor": ANCHORS,
     }
