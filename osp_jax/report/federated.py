@@ -25,8 +25,8 @@ _TITLES = {
 _FORGOTTEN = {"class": "The class", "client": "Their images", "sample": "The samples"}
 _MEANING = (
     "Accuracies: of a class on its test images; of clients and samples on the training images that leave; of an attack "
-    "on the poisoned training images, with the labels that the attackers gave them, and on test images that it is "
-    "aimed at. 'At once' is in front of the rounds of training that some methods go on with. Others are test images, "
+    "on the poisoned training images and on test images that it is aimed at, with the labels that the attackers want. "
+    "'At once' is in front of the rounds of training that some methods go on with. Others are test images, "
     "without those of a class that leaves. The distance is the mean Jensen-Shannon divergence, in bits from 0 to 1, "
     "between the outputs of a model and those of the model retrained without what leaves, on the training images that "
     "leave. Sent are arrays without any encoding, to and by all clients together; the model that is given out in the "
@@ -40,8 +40,9 @@ def federated_markdown(results: dict[str, Any]) -> str:
     for split in results["held"]:
         parts.append(f"## {_split_title(results, split)}")
         parts.append(markdown_text(_held_words(results, split)))
-        for scenario, rows, words in _scenarios(results, split):
-            parts += [f"### {_TITLES[scenario]}", markdown_text(words), markdown_table(rows[0], rows[1:]).rstrip()]
+        for scenario, tables, words in _scenarios(results, split):
+            parts += [f"### {_TITLES[scenario]}", markdown_text(words)]
+            parts += [markdown_table(rows[0], rows[1:]).rstrip() for rows in tables]
             parts += [markdown_text(line) for line in _failures(results, split, scenario)]
     settings = settings_table(results)
     parts += ["## Settings", markdown_text(_training(results)), markdown_table(settings[0], settings[1:]).rstrip()]
@@ -58,8 +59,8 @@ def federated_html(results: dict[str, Any]) -> str:
         figure = holdings_figure(counts, results["dataset"]["class_names"], f"held-{split}")
         body.append(f"<section>\n<h2>{escape(_split_title(results, split))}</h2>")
         body.append(f"<p>{escape(_held_words(results, split))}</p>\n<figure>{figure}</figure>")
-        for scenario, rows, words in _scenarios(results, split):
-            body += [f"<h3>{escape(_TITLES[scenario])}</h3>\n<p>{escape(words)}</p>", html_table(rows)]
+        for scenario, tables, words in _scenarios(results, split):
+            body += [f"<h3>{escape(_TITLES[scenario])}</h3>\n<p>{escape(words)}</p>", *map(html_table, tables)]
             body += [f"<p>{escape(line)}</p>" for line in _failures(results, split, scenario)]
         body.append("</section>")
     body += [f"<section>\n<h2>Settings</h2>\n<p>{escape(_training(results))}</p>", html_table(settings_table(results))]
@@ -94,27 +95,33 @@ def holdings_figure(counts: list[list[int]], class_names: list[str], name: str) 
     return svg(name, "Images by client and class", 1.1 + 0.24 * min(clients, 30), paint)
 
 
-def scenario_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
-    """A row a model, means over seeds, the header first."""
-    cells = _cells(results, split, scenario)
-    forgotten = _FORGOTTEN.get(scenario, "Attack, poisoned images")
-    header = ["Model", "Rounds", f"{forgotten}, at once", "Others, at once", forgotten]
-    header += ["Attack, test images"] if scenario not in _FORGOTTEN else []
-    header += ["Others", "Distance to retrained", "on others", "Sent to clients", "by clients"]
-    rows = [header]
-    for method, found in cells.items():
+def accuracy_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
+    """A row a model, means over seeds, the header first: what leaves and the others, at once and after the rounds."""
+    attacked = scenario not in _FORGOTTEN
+    forgotten = _FORGOTTEN.get(scenario, "Poisoned images")
+    rows = [["Model", f"{forgotten}, at once", "Others, at once", forgotten, "Others"]]
+    rows[0] += ["Attacked test images"] if attacked else []
+    for method, found in _cells(results, split, scenario).items():
+        first, last = ([cell["after"][place] for cell in found if "error" not in cell] for place in (0, -1))
+        names = ("forgotten", "others")
+        once = [NOTHING] * 2 if method in _MODELS else [percent(_mean(first, name)) for name in names]
+        row = [_name(method), *once, *(percent(_mean(last, name)) for name in names)]
+        rows.append(row + ([percent(_mean(last, "attack"))] if attacked else []))
+    return rows
+
+
+def cost_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
+    """A row a model: how far from the retrained one it ends, after how many rounds, and what was sent for it."""
+    rows = [["Model", "Distance to retrained", "on others", "Rounds", "Sent to clients", "Sent by clients"]]
+    for method, found in _cells(results, split, scenario).items():
         known = [cell for cell in found if "error" not in cell]
         if not known:
-            rows.append([method, "refused", *[NOTHING] * (len(header) - 2)])
+            rows.append([method, *[NOTHING] * 2, "refused", *[NOTHING] * 2])
             continue
-        first, last = ([cell["after"][place] for cell in known] for place in (0, -1))
-        once = [NOTHING] * 2 if method in _MODELS else [percent(_mean(first, name)) for name in ("forgotten", "others")]
-        row = [_name(method), str(known[0]["rounds"]), *once, percent(_mean(last, "forgotten"))]
-        row += [percent(_mean(last, "attack"))] if scenario not in _FORGOTTEN else []
-        row += [percent(_mean(last, "others"))]
-        row += [_decimals(_mean(last, name)) for name in ("distance", "distance_others")]
-        row += [_megabytes(np.mean([cell["traffic"][way] for cell in known])) for way in ("down", "up")]
-        rows.append(row)
+        last = [cell["after"][-1] for cell in known]
+        row = [_name(method), *(_decimals(_mean(last, name)) for name in ("distance", "distance_others"))]
+        sent = [_megabytes(float(np.mean([cell["traffic"][way] for cell in known]))) for way in ("down", "up")]
+        rows.append([*row, str(known[0]["rounds"]), *sent])
     return rows
 
 
@@ -160,10 +167,11 @@ def _cells(results: dict[str, Any], split: str, scenario: str) -> dict[str, list
     return found
 
 
-def _scenarios(results: dict[str, Any], split: str) -> Iterator[tuple[str, Rows, str]]:
+def _scenarios(results: dict[str, Any], split: str) -> Iterator[tuple[str, list[Rows], str]]:
     for scenario in results["config"]["scenarios"]:
         if _cells(results, split, scenario):
-            yield scenario, scenario_table(results, split, scenario), _who_left(results, split, scenario)
+            tables = [table(results, split, scenario) for table in (accuracy_table, cost_table)]
+            yield scenario, tables, _who_left(results, split, scenario)
 
 
 def _failures(results: dict[str, Any], split: str, scenario: str) -> list[str]:

@@ -5,10 +5,11 @@ import re
 import pytest
 
 from osp_jax.report.federated import (
+    accuracy_table,
+    cost_table,
     federated_html,
     federated_markdown,
     holdings_figure,
-    scenario_table,
     summary_table,
 )
 from osp_jax.report.formats import NOTHING
@@ -64,23 +65,24 @@ CELLS = [
 
 
 def test_rows_are_means_over_seeds_at_once_and_after_the_rounds():
-    header, *rows = scenario_table(results(CELLS), "iid", "label-flip")
+    header, *rows = accuracy_table(results(CELLS), "iid", "label-flip")
     rows = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert rows["fedup"] == {
         "Model": "fedup",
-        "Rounds": "1",
-        "Attack, poisoned images, at once": "10.0%",
+        "Poisoned images, at once": "10.0%",
         "Others, at once": "30.0%",
-        "Attack, poisoned images": "30.0%",
-        "Attack, test images": "20.0%",
+        "Poisoned images": "30.0%",
         "Others": "70.0%",
-        "Distance to retrained": "0.150",
-        "on others": "0.100",
-        "Sent to clients": "2.0 MB",
-        "by clients": "1.0 kB",
+        "Attacked test images": "20.0%",
     }
-    assert rows["trained on all"]["Attack, poisoned images, at once"] == NOTHING
-    assert rows["not"]["Rounds"] == "refused"
+    assert rows["trained on all"]["Poisoned images, at once"] == NOTHING
+    assert rows["not"]["Others"] == NOTHING
+
+
+def test_rows_have_the_distance_the_rounds_and_what_was_sent():
+    rows = {row[0]: row[1:] for row in cost_table(results(CELLS), "iid", "label-flip")}
+    assert rows["fedup"] == ["0.150", "0.100", "1", "2.0 MB", "1.0 kB"]
+    assert rows["not"][2] == "refused"
 
 
 def test_the_summary_has_what_leaves_and_the_others_after_the_rounds():
