@@ -202,10 +202,8 @@ def _who_left(results: dict[str, Any], split: str, scenario: str) -> str:
 def _held_words(results: dict[str, Any], split: str) -> str:
     counts = np.asarray(results["held"][split])
     each, classes = counts.sum(1), (counts > 0).sum(1)
-    return (
-        f"{len(counts)} clients hold from {each.min():,} to {each.max():,} training images of {classes.min()} to "
-        f"{classes.max()} classes."
-    )
+    kinds = f"{classes.min()}" if classes.min() == classes.max() else f"{classes.min()} to {classes.max()}"
+    return f"{len(counts)} clients hold from {each.min():,} to {each.max():,} training images of {kinds} classes."
 
 
 def _title(results: dict[str, Any]) -> str:
