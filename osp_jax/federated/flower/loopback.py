@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 
-import osp_jax
 from osp_jax.runtime.errors import InputError
 
 _PAUSE, _GRACE = 0.2, 3.0  # seconds; a signal leaves 5 to end in (`runtime.signals`)
@@ -105,7 +104,7 @@ def _start(program: str, log: Path, *arguments: str) -> subprocess.Popen:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    paths = [str(Path(osp_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     programs = [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # all processes share an accelerator's memory
     own = {
