@@ -4,7 +4,8 @@
 
 Each row is a mean over the requests: accuracy and F1 of the forgotten class, mean F1 of the other classes, a linear
 probe and a new head on the features, and the numbers that changed. `original` and `retrained` are those of the
-comparison; the learning rate of all variants is the one that it chose for `steu` on held-out texts.
+comparison; all variants have the settings that it chose for `steu` on held-out texts, or the defaults where it tried one
+setting only.
 """
 
 import dataclasses
@@ -121,7 +122,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chosen(workdir: Path) -> Steu:
-    """STEU with the learning rate that the comparison chose."""
+    """STEU with the settings that the comparison chose; its defaults where it tried one setting only."""
     file = workdir / "tuning" / "steu.json"
     trials = records.trials(read_piece(file), file) if file.exists() else []
     best = max(trials, key=lambda trial: trial.get("score", -1.0), default=None)
