@@ -4,8 +4,8 @@
 
 Each row is a mean over the requests: accuracy and F1 of the forgotten class, mean F1 of the other classes, a linear
 probe and a new head on the features, and the numbers that changed. `original` and `retrained` are those of the
-comparison; all variants have the settings that it chose for `steu` on held-out texts, or the defaults where it tried one
-setting only.
+comparison; all variants have the settings that it chose for `steu` on held-out texts, or the defaults where it tried
+one setting only.
 """
 
 import dataclasses
