@@ -16,7 +16,7 @@ def _network(results: Mapping[str, Any]) -> str:
     header = ["Refitted", "Class", "Forgotten", "Others, change"]
     for place, _ in enumerate(stages, 1):
         header += [f"Probe {place}, gap", f"New head {place}, gap"]
-    header += ["Relearning, steps", "Warm request"]
+    header += ["Steps to relearn half", "Warm request"]
     rows, originals, references = [], {}, {}
     for row in results["rows"]:
         originals |= {row["class"]: row} if row["name"] == "original" else {}
@@ -29,7 +29,7 @@ def _network(results: Mapping[str, Any]) -> str:
             for key in (f"probe_{stage}", f"head_{stage}"):
                 same = reference is None or row is reference
                 cells.append(f"{100 * row[key]:.1f}%" if same else _points(row[key] - reference[key]))
-        steps, seconds = row.get("relearn_95"), row.get("warm_seconds")
+        steps, seconds = row.get("relearn_50"), row.get("warm_seconds")
         cells += ["-" if steps is None else f"{steps:.0f}", "-" if seconds is None else f"{seconds:.1f} s"]
         rows.append(cells)
     named, asked = ", ".join(f"`{stage}`" for stage in stages), results.get("images", "test images")
