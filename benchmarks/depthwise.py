@@ -37,6 +37,8 @@ def main() -> None:
     arguments.add_argument("--batch", type=whole(1, 65536), default=100)
     arguments.add_argument("--rounds", type=whole(1, 1000000), default=5)
     flags = arguments.parse_args()
+    if flags.models is not None and not flags.models.is_dir():
+        raise InputError(f"there is no folder {flags.models}; give --models the folder of the weights")
     rows = []
     for name in flags.networks:
         model = _NETWORKS[name](flags.models)

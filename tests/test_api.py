@@ -373,7 +373,9 @@ def test_images_are_read_by_name(tmp_path):
     )
     assert data.class_names == ("cat, tame", 'a "dog"')
     assert (data.train.images.shape, data.test.images.shape) == ((4, 4, 4, 3), (2, 4, 4, 3))
-    one_line(lambda: osp_jax.load_data("nothing of this kind"), "folder:PATH for images in folders, or npz:FILE")
+    one_line(
+        lambda: osp_jax.load_data("nothing of this kind"), "folder:PATH for images in folders, npz:FILE, or text:FILE"
+    )
     one_line(lambda: osp_jax.load_data("digits", channels=2), "data.channels is 2; give 0, 1 or 3")
     one_line(lambda: osp_jax.load_data(3), "data.name is 3; give 'digits'")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.faults.bad_configs import write_comparison
+from benchmarks.faults.bad_configs import write_comparison, write_study
 from benchmarks.faults.malformed import Case
 
 # A call of each command that would work but for the flag that a case changes; None: its value must be given.
@@ -26,6 +26,8 @@ _CALLS = {
     "orthogonality": {"models": "models", "out": "new"},
     "benchmark": {"config": "comparison.py", "workdir": "new"},
     "paper": {"workdir": "new", "minutes": "0.1"},
+    "federated": {"config": "study.py", "workdir": "new"},
+    "flower": {"config": "study.py", "workdir": "new"},
     "tables": {},
 }
 _NEEDS = {
@@ -118,6 +120,15 @@ _FLAGS = {
         "minutes": ("nan", "inf", "-1", "0", "x", ""),
         "entries": ("", "unknown", ",", _LONG),
     },
+    "federated": {"workdir": _PATHS},
+    "flower": {
+        "workdir": _PATHS,
+        "split": ("", "unknown", _LONG),
+        "scenario": ("", "unknown", _LONG),
+        "method": ("", "unknown", "fedortho:unknown=1", "fedortho:amount=nan", _LONG),
+        "seed": _NUMBERS,
+        "minutes": ("nan", "-1", "0", "x", ""),
+    },
     "tables": {"check": ("perhaps",)},
 }
 
@@ -170,6 +181,8 @@ _REQUIRED = {
     "orthogonality": ("models", "out"),
     "benchmark": ("config", "workdir"),
     "paper": ("workdir",),
+    "federated": ("config", "workdir"),
+    "flower": ("config", "workdir"),
     "tables": (),
 }
 
@@ -231,7 +244,7 @@ def _arguments(given: dict[str, str], without: str = "") -> tuple[str, ...]:
 
 
 def _spoil(command: str) -> Callable[[Path], None] | None:
-    return write_comparison if command == "benchmark" else None
+    return {"benchmark": write_comparison, "federated": write_study, "flower": write_study}.get(command)
 
 
 def _shown(value: str) -> str:

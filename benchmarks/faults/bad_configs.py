@@ -174,6 +174,12 @@ def _bad_overrides() -> list[Case]:
     return found
 
 
+def write_study(folder: Path) -> None:
+    text = "from configs.federated import flower\n\n\ndef get_config():\n    config = flower.get_config()\n"
+    text += "    config.scenarios = ('class',)\n    return config\n"
+    (folder / "study.py").write_text(text, encoding="utf-8")
+
+
 def write_comparison(folder: Path) -> None:
     text = f"{_GOOD}\ndef get_config():\n    config = comparison.get_config()\n"
     text += "    config.original.training.epochs = 1\n    config.methods = ('logit-mask',)\n    return config\n"

@@ -13,7 +13,8 @@ from benchmarks.faults.trees import harm, snapshot
 SECONDS = 10.0  # the most that an answer may take
 
 _PROGRESS = ("epoch ", "class statistics in ")
-_OUTPUTS = ("--out=", "--dir=")  # of every command; --workdir= of those that write one
+_OUTPUTS = ("--out=", "--dir=")  # of every command; --workdir= of these
+_WRITE_WORKDIRS = ("train", "import_model", "benchmark", "paper", "federated", "flower")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def one_case(case: Case, template: Path, folder: Path, call: server.Call = serve
 
 def outputs(case: Case) -> list[str]:
     """What the command was asked to write."""
-    flags = (*_OUTPUTS, "--workdir=") if case.command in ("train", "import_model", "benchmark", "paper") else _OUTPUTS
+    flags = (*_OUTPUTS, "--workdir=") if case.command in _WRITE_WORKDIRS else _OUTPUTS
     return [*case.own] + [a.partition("=")[2] for a in case.arguments if a.startswith(flags) and a.partition("=")[2]]
 
 

@@ -538,10 +538,10 @@ def test_train_is_a_class_where_images_lie_in_it_beside_other_classes(tmp_path):
     [
         ("folder:", "data.name is 'folder:'; give folder:PATH, the folder of the images"),
         ("folder:{file}", "/pets/train/cat/0.png', which is a file; give a folder"),
-        ("folder:{folder}/\x1b", "give 'digits', the name of a TFDS set, 'folder:PATH' or 'npz:FILE'"),
+        ("folder:{folder}/\x1b", "give 'digits', the name of a TFDS set, 'folder:PATH', 'npz:FILE' or 'text:FILE'"),
         ("folder:~nobody_of_this_name/x", "that home folder is not known"),
         ("{folder}", "give 'folder:"),
-        ("Folder:x y", "folder:PATH for images in folders, or npz:FILE"),
+        ("Folder:x y", "folder:PATH for images in folders, npz:FILE, or text:FILE"),
     ],
 )
 def test_a_name_that_is_none_is_refused(name, message, folder):

@@ -20,6 +20,8 @@ FOLDERS = {
     "benchmark": ["workdir"],
     "export": ["workdir"],
     "paper": ["workdir"],
+    "federated": ["workdir"],
+    "flower": ["workdir"],
 }
 NUMBERS = {
     "import_model": ["image_size"],
@@ -29,6 +31,7 @@ NUMBERS = {
     "sweep": ["seed"],
     "shadows": ["epochs"],
     "paper": ["minutes"],
+    "flower": ["seed", "minutes"],
 }
 NAMES = {"sweep": ["methods"], "benchmark": ["methods", "seeds"], "paper": ["entries"]}
 
