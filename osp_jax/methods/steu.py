@@ -74,7 +74,10 @@ class Steu(Method):
         """Raises `InputError` for a network of images, or where there is no leaf `embedding`."""
         del gates
         if not model.reads_texts:
-            raise InputError("steu edits the embeddings of tokens, and the network reads images; take another method")
+            raise InputError(
+                "steu edits the embeddings of tokens, and the network reads images; give a network of texts, or take "
+                "another method"
+            )
         if self.embedding and np.ndim(leaves_by_path(model.variables).get(self.embedding)) != 2:
             raise InputError(f"the variables have no table {self.embedding}; correct the option embedding")
 
