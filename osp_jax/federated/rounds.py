@@ -79,11 +79,6 @@ class Schedule:
             if value < low or (high is not None and value >= high):
                 raise InputError(f"{name} is {value}; give a number from {low} on{' and below 1' if high else ''}")
 
-    @property
-    def exchanges(self) -> int:
-        """How often a round sends the model."""
-        return int(self.local.trains) + int(self.fusion is not None)
-
 
 class Trained(NamedTuple):
     """The variables after the rounds, the last exchange (None where no round was run), and what was sent."""
@@ -113,7 +108,6 @@ def run_round(
     number: int,
     schedule: Schedule,
     *,
-    of: int | None = None,
     mask: Any = None,
     engine: str = "auto",
 ) -> Trained:
@@ -122,7 +116,6 @@ def run_round(
     Args:
       clients: stacked; those without a `present` image are never asked.
       number: of the round, from 0.
-      of: rounds in all, for a rate that changes; None: `schedule.rounds`.
       mask: as `client_update`.
 
     Raises:
@@ -135,7 +128,7 @@ def run_round(
     if not ids:
         raise InputError(f"no client answered in round {number}; lower the dropout, or ask more clients")
     size, sent, variables, last = size_of(model.variables), Traffic(), model.variables, None
-    for exchange, settings in exchanges_of(schedule, number, of):
+    for exchange, settings in exchanges_of(schedule, number):
         starts = last.updates if last is not None and schedule.fusion_start == "local" else None
         given = {"starts": starts, "mask": mask, "engine": engine}
         last = _exchange(model.replace(variables=variables), clients, ids, key, (number, exchange), settings, **given)
@@ -144,10 +137,10 @@ def run_round(
     return Trained(variables, last, sent)
 
 
-def exchanges_of(schedule: Schedule, number: int, of: int | None = None) -> tuple[tuple[int, LocalTraining], ...]:
-    """The exchanges of round `number`, 0 or 1 each, and their settings; `of` as `run_round`."""
+def exchanges_of(schedule: Schedule, number: int) -> tuple[tuple[int, LocalTraining], ...]:
+    """The exchanges of round `number`, 0 or 1 each, and their settings."""
     settings = ((0, schedule.local if schedule.local.trains else None), (1, schedule.fusion))
-    factor = _factor(schedule, number, schedule.rounds if of is None else of)
+    factor = _factor(schedule, number)
     return tuple((exchange, _slower(one, factor)) for exchange, one in settings if one is not None)
 
 
@@ -186,10 +179,10 @@ def _exchange(
     return Exchange(model.variables, ids, updates, counts, metrics)
 
 
-def _factor(schedule: Schedule, number: int, rounds: int) -> float:
+def _factor(schedule: Schedule, number: int) -> float:
     if schedule.rate == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * number / max(rounds, 1)))
+    return 0.5 * (1 + math.cos(math.pi * number / max(schedule.rounds, 1)))
 
 
 def _slower(settings: LocalTraining, factor: float) -> LocalTraining:
