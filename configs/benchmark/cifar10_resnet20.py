@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.audit.train_images = 500
     config.audit.test_images = 200
     config.audit.questions = True
-    config.audit.relearning_steps = 25
+    config.audit.relearning_steps = 100
     config.audit.harm = False
     config.timing.limit = 5.0
     return config
