@@ -1,17 +1,19 @@
 # `make demo` trains, forgets and reports on scikit-learn's digits; `make benchmark` compares all methods there;
 # `make test` runs the tests but the slow ones, `make test-all` runs all, `make test-torch` those that need PyTorch
-# ONNX or Flower, in an environment of their own. All install first.
+# ONNX or Flower, in an environment of their own. `make docs` builds the documentation site, and `make docs-links` checks
+# the addresses of other sites on it. All install first.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_VENV ?= .venv-torch
+DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 RUNS ?= runs/demo
 FORGET ?= 3
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
-.PHONY: demo benchmark test test-all test-torch lint clean
+.PHONY: demo benchmark test test-all test-torch docs docs-links lint clean
 
 $(BIN)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,9 +45,21 @@ $(TORCH_VENV)/bin/.installed: setup.py constraints.txt
 test-torch: $(TORCH_VENV)/bin/.installed
 	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m "torch or flower"
 
+$(DOCS_VENV)/bin/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --quiet --constraint constraints.txt --editable .[docs]
+	touch $@
+
+docs: $(DOCS_VENV)/bin/.installed
+	$(DOCS_VENV)/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+	@echo "open build/docs/index.html"
+
+docs-links: docs
+	$(DOCS_VENV)/bin/sphinx-build --builder linkcheck --quiet docs build/links
+
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) runs .cache build *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(DOCS_VENV) runs .cache build docs/generated *.egg-info

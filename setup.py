@@ -40,6 +40,7 @@ setup(
     ],
     extras_require={
         "test": [*TEXT, "grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],
+        "docs": ["furo>=2025", "ipykernel>=6", "myst-nb>=1.3", "sphinx>=8", "sphinx-copybutton>=0.5"],
         "stream": ["grain>=0.2.18"],
         "text": TEXT,
         # torchax 0.0.13 needs an operation of torch that 2.13 no longer has.

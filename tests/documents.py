@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")])
+PAGES = sorted(path for path in ROOT.glob("docs/**/*.md") if "generated" not in path.relative_to(ROOT).parts)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *PAGES, *ROOT.glob("results/**/*.md")])
 
 
 class Block(NamedTuple):

@@ -64,7 +64,7 @@ def from_nnx(
 ) -> Model:
     """A trained NNX module as a `Model`; the module itself stays as it is.
 
-    The variables are `{'params', 'batch_stats'}`, nested dicts: the `nnx.Param`s, and all other state but random
+    The variables are `{'params', 'batch_stats'}`, nested dicts: every `nnx.Param`, and all other state but random
     numbers.
 
     Args:
