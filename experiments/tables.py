@@ -144,8 +144,6 @@ def _audit() -> str:
 
 _COMPARISON = "results/benchmark/cifar10_resnet20/results.json"
 _PREPARED = "results/prepared/cifar10_resnet20.json"
-_BEST = 10
-_IN_README = ("Method", "Forgotten", "Others", "Linear probe", "New head", "Relearning", "Average gap", "Warm")
 _RANKED = (
     "Forgotten: test accuracy on the class. Others: change of the accuracy on the other classes in points. Both are "
     "means, with the worst request in brackets. Gaps to the retrained network in points; relearning as a share of its "
@@ -153,19 +151,83 @@ _RANKED = (
 )
 
 
-def _comparison_summary() -> str:
-    """The README's rows of the comparison."""
-    from osp_jax.report.ranking import HEADER, ranked_rows
+def _headline() -> str:
+    """The README's first figure: the recommended method beside retraining."""
+    from osp_jax.report.comparison_tables import YARDSTICK, summarise
+    from osp_jax.report.formats import duration
+
+    results = _found(_COMPARISON)
+    if results is None:
+        return _MISSING
+    found = summarise(results, "single")
+    ours, retrained = found[_RECOMMENDED], found[YARDSTICK]
+    return (
+        f"On {_data_words(results['dataset']['variant'])} with {_title(results['model']['name'])} "
+        f"({_requests_of(results)}), "
+        f"`{_RECOMMENDED}` takes the accuracy on the forgotten class from {found['original']['forget'].mean:.1%} to "
+        f"{ours['forget'].mean:.1%} in {duration(ours['warm'])} on one CPU core, and changes the accuracy on the other "
+        f"classes by {ours['change'].mean:+z.1f} points. Retraining without the class, the target, takes "
+        f"{duration(retrained['cold'])} and gives {retrained['forget'].mean:.1%} and "
+        f"{retrained['change'].mean:+z.1f} points."
+    )
+
+
+def _title(network: str) -> str:
+    """`resnet20` as `ResNet-20`."""
+    return re.sub(r"^resnet(\d+)$", r"ResNet-\1", network)
+
+
+def _method_summary() -> str:
+    """The README's line for each method: its paper, what it needs, and its figures in the comparison."""
+    from osp_jax.methods import METHODS
+    from osp_jax.report.comparison_tables import YARDSTICK, summarise
+    from osp_jax.report.deviations import DEVIATIONS
+    from osp_jax.report.formats import NOTHING, duration
+    from osp_jax.report.ranking import ranked
     from osp_jax.report.tables import markdown_table
 
     results = _found(_COMPARISON)
     if results is None:
         return _MISSING
-    at = [HEADER.index(name) for name in _IN_README]
-    rows = [[row[i] for i in at] for row in ranked_rows(results, _prepared(), most=_BEST)]
-    number = len({cell["method"] for cell in results["cells"]} - {"original", "retrain"})
-    best = f"These {_BEST} of {number} methods come nearest to the retrained network. " if number > _BEST else ""
-    return f"{_compared(results)} {best}{_RANKED}\n\n{markdown_table(_IN_README, rows)}"
+    found = summarise(results, "single")
+    compared = [YARDSTICK, *ranked(found)]
+    rows, papers = [], {}
+    for name in [*compared, *(name for name in METHODS if name not in compared)]:
+        figures = found.get(name)
+        method = METHODS[name]
+        cells = [NOTHING] * 5
+        if figures is not None and figures["forget"] is not None:
+            cells = [
+                f"{figures['forget'].mean:.1%}",
+                f"{figures['change'].mean:+z.1f}",
+                *(
+                    NOTHING if gap is None or name == YARDSTICK else f"{gap.mean:+z.1f}"
+                    for gap in (figures["probe"], figures["head"])
+                ),
+                duration(figures["cold"] if name == YARDSTICK else figures["warm"]),
+            ]
+        paper = re.search(r"arXiv[:\s]\s*(\d+\.\d+)", sys.modules[method.__module__].__doc__)
+        papers[name] = paper[1] if paper and not DEVIATIONS[name].startswith("Ours") else ""
+        images = {(): "none", ("retain",): "retained", ("forget",): "forgotten"}.get(method.sees, "both")
+        rows.append([name, images, "yes" if _descends(name) else "no", *cells])
+    header = ["Method", "Images", "Gradients", "Forgotten", "Others", "Probe", "New head", "Time"]
+    table = markdown_table(header, rows)
+    for name, paper in papers.items():
+        if paper:
+            table = table.replace(f"\n| {name} |", f"\n| [{name}](https://arxiv.org/abs/{paper}) |")
+    return f"{_compared(results)}\n\n{table}"
+
+
+def _descends(name: str) -> bool:
+    """Whether a method takes gradient steps on the weights."""
+    from osp_jax.methods import METHODS
+
+    method = METHODS[name]
+    return (
+        name == "retrain"
+        or method().trains
+        or bool({"descend", "descend_from"} & vars(sys.modules[method.__module__]).keys())
+    )
 
 
 def _comparison() -> str:
@@ -385,8 +447,6 @@ def _federated() -> str:
     return "\n".join(parts) or _MISSING
 
 
-# Methods of the README's table; the others are in results/brought/table.md.
-_IN_SUMMARY = ("osp-fit", "logit-mask", "osp")
 _BROUGHT = {
     "resnet": "ResNet (Flax)",
     "densenet": "DenseNet (Flax)",
@@ -397,26 +457,21 @@ _BROUGHT = {
 
 
 def _brought_summary() -> str:
+    """The README's table: the default method on networks of other people."""
     from benchmarks.brought.table import rows
     from osp_jax.report.tables import markdown_table
 
     results = _read("results/brought/results.json")
-    found = {(network, method): figures for network, method, *figures in rows(results["rows"])}
     table = []
-    for network, about in results["networks"].items():
-        cells = []
-        for method in _IN_SUMMARY:
-            mean, worst, change, lowest, *_ = found.get((network, method), "----")
-            cells += [f"{mean}% ({worst}%)", f"{change} ({lowest})"] if mean != "-" else ["-", "-"]
-        table.append([_BROUGHT.get(network, network), f"{about['accuracy']:.1%}", *cells])
-    refused = {method: [row["refused"] for row in results["rows"] if row["method"] == method] for method in _IN_SUMMARY}
-    counts = ", ".join(f"{sum(each)} of {len(each)} `{method}` results" for method, each in refused.items())
-    columns = [f"{method}: {side}" for method in _IN_SUMMARY for side in ("class", "others")]
+    for network, method, mean, worst, change, lowest, _, _, seconds in rows(results["rows"]):
+        if method == "osp-fit":
+            accuracy = f"{results['networks'][network]['accuracy']:.1%}"
+            cells = [f"{mean}% ({worst}%)", f"{change} ({lowest})", f"{seconds} s"]
+            table.append([_BROUGHT.get(network, network), accuracy, *cells])
     return (
-        f"{_data_words(results['dataset'])}, {results['test_images']:,} test images, each class forgotten in turn: the "
-        "accuracy on the class afterwards, and the change of the accuracy on the others in points, as means with the "
-        f"worst class in brackets. The harm check refused {counts}. `logit-mask` only hides the answer.\n\n"
-        + markdown_table(["Network", "Test accuracy", *columns], table)
+        f"`osp-fit` on {_data_words(results['dataset'])} networks of other people, {results['test_images']:,} test "
+        "images, each class forgotten in turn; means, with the worst class in brackets:\n\n"
+        + markdown_table(["Network", "Test accuracy", "Forgotten class", "Others, points", "Request"], table)
     )
 
 
@@ -466,18 +521,6 @@ def _methods() -> str:
     return markdown_table(["Method", "What it does", "Images at request time"], rows)
 
 
-def _method_names() -> str:
-    from osp_jax.methods import METHODS
-
-    kinds = {"No training, no images": [], "No training, some images": [], "Training": ["`retrain`"]}
-    for name, method in METHODS.items():
-        if name != "retrain":
-            trains = method().trains or bool({"descend", "descend_from"} & vars(sys.modules[method.__module__]).keys())
-            without = "No training, some images" if method.sees else "No training, no images"
-            kinds["Training" if trains else without].append(f"`{name}`")
-    return "\n".join(f"- {kind}: {', '.join(names)}." for kind, names in kinds.items())
-
-
 def _read(name: Any) -> Any:
     from osp_jax.runtime.workdir import read_json
 
@@ -502,13 +545,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "brought": _brought,
     "brought_summary": _brought_summary,
     "comparison": _comparison,
-    "comparison_summary": _comparison_summary,
     "depth": _depth,
     "exact": _exact,
+    "headline": _headline,
     "federated": _federated,
     "targets": _targets,
     "latency": _latency,
-    "method_names": _method_names,
+    "method_summary": _method_summary,
     "methods": _methods,
     "erasure_digits": partial(_selection, "results/erasure_digits"),
     "orthogonality": _orthogonality,
