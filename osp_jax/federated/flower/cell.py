@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from osp_jax.data.sources import load_data
 from osp_jax.federated.client import ClientData
-from osp_jax.federated.editing import Ask, FederatedMethod, Situation
+from osp_jax.federated.editing import Ask, FederatedMethod
 from osp_jax.federated.flower.client_app import client_app
 from osp_jax.federated.flower.federation import Federation
 from osp_jax.federated.flower.strategies import train
@@ -23,18 +23,10 @@ from osp_jax.federated.methods import parse_method
 from osp_jax.federated.requests import LEVELS, Request
 from osp_jax.federated.rounds import Trained
 from osp_jax.federated.rounds import train as train_in_simulator
+from osp_jax.federated.scenario import Scenario, forgotten, scenario_of
 from osp_jax.federated.simulator import asking, client_of
-from osp_jax.federated.study import (
-    EDIT,
-    RECOVER,
-    TRAIN,
-    Scenario,
-    World,
-    check_study,
-    recovery_of,
-    scenario_of,
-    world_of,
-)
+from osp_jax.federated.study import check_study
+from osp_jax.federated.world import TRAIN, World, world_of
 from osp_jax.model import Model
 from osp_jax.runtime.arrays import save_tree
 from osp_jax.runtime.errors import InputError
@@ -80,16 +72,12 @@ def answered(cell: Cell, train: Train, ask: Ask) -> tuple[dict[str, Any], dict[s
       the bytes that were sent for each.
     """
     world, scenario, method = cell
-    keys = [jax.random.fold_in(world.key, purpose) for purpose in (TRAIN, EDIT, RECOVER)]
-    before = train(world.model, keys[0], scenario.schedule)
-    model = world.model.replace(variables=before.variables)
-    edit = method.edit(Situation(model, world.dataset.image_shape, ask, before.last, keys[1]), scenario.request)
+    before = train(world.model, jax.random.fold_in(world.key, TRAIN), scenario.schedule)
+    recover = partial(train, request=scenario.request)
+    edit, after = forgotten(world, scenario, method, before, ask, recover)
     found = {"trained": before.variables, "edited": edit.variables}
     sent = {"trained": before.traffic._asdict(), "edited": edit.traffic._asdict()}
-    if method.recovers:
-        schedule = recovery_of(scenario.schedule, world.config.recovery)
-        start = model.replace(variables=edit.variables)
-        after = train(start, keys[2], schedule, request=scenario.request, mask=edit.mask)
+    if after is not None:
         found["recovered"], sent["recovered"] = after.variables, after.traffic._asdict()
     return found, {"traffic": sent}
 
