@@ -4,10 +4,12 @@ import io
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
@@ -102,6 +104,41 @@ def names_flag(name: str, help_text: str, default: list[str] | None = None) -> f
     return flags.DEFINE(_Names(name), name, default, help_text, serializer=flags.CsvListSerializer(","))
 
 
+class MethodFlags(NamedTuple):
+    """The flags that choose a method and what it may see."""
+
+    name: flags.FlagHolder
+    option: flags.FlagHolder
+    data_dir: flags.FlagHolder
+    retain_per_class: flags.FlagHolder
+    forget_per_class: flags.FlagHolder
+    seed: flags.FlagHolder
+
+    def parsed(self) -> Any:
+        """The method with its options. Raises `InputError` as `osp_jax.methods.parse_options`."""
+        from osp_jax.methods import parse_options
+
+        return parse_options(self.name.value, self.option.value)
+
+    def budget(self) -> dict[str, int | None]:
+        """The number of images of each class that the method may see; None: all."""
+        return {"retain_per_class": self.retain_per_class.value, "forget_per_class": self.forget_per_class.value}
+
+
+def method_flags() -> MethodFlags:
+    """Defines the flags of a command that runs a method; `--method=NAME --help` then lists its options."""
+    places = "the TFDS folder, or your own folder or file, if not at the recorded place; read if needed"
+    retained = "retained images of each class that the method may see; none: all"
+    return MethodFlags(
+        flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; --method=NAME --help lists its options"),
+        flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again"),
+        flags.DEFINE_string("data_dir", "", places),
+        flags.DEFINE_integer("retain_per_class", None, retained, **COUNTS),
+        flags.DEFINE_integer("forget_per_class", None, "images of each class to forget, likewise", **COUNTS),
+        flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **SEEDS),
+    )
+
+
 class _ConfigFile(flags.ArgumentParser):
     def __init__(self, name: str):
         self.name = name
@@ -180,6 +217,37 @@ def _parse_and_call(main: Callable[[], None], computes: bool, several: bool) -> 
             main()
 
 
+def method_help(name: str) -> str:
+    """What a method does and its options, in lines of at most 100 characters.
+
+    Raises:
+      InputError: an unknown method.
+    """
+    from osp_jax.methods import get_method
+    from osp_jax.methods.parts.options import describe_options
+
+    kind = get_method(name)
+    lines = [f"{name}: {sys.modules[kind.__module__].__doc__.splitlines()[0]}", ""]
+    lines += ["options, each given as --option=NAME=VALUE:" if describe_options(kind) else "It has no options."]
+    for option in describe_options(kind):
+        lines += ["", f"  {option.name}: {option.values} (default: {option.default!r})"]
+        parts = [option.meaning, f"source of the default: {option.source}" if option.source else ""]
+        if option.name in kind.search:
+            parts.append(f"tried in comparisons: {', '.join(map(str, kind.search[option.name]))}")
+        for part in filter(None, parts):
+            lines += textwrap.wrap(part, 100, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _method_in(argv: list[str]) -> str:
+    """The method that `argv` names, where the command has the flags of `method_flags`; else ''."""
+    if "forget_per_class" not in flags.FLAGS:
+        return ""
+    named = [value for flag, value in pairwise([*argv, ""]) if flag in ("-method", "--method")]
+    named += [argument.partition("=")[2] for argument in argv if re.match("--?method=", argument)]
+    return named[-1] if named else ""
+
+
 class Printable(io.TextIOBase):
     """A stream of text in which what a terminal would act on, in the name of a class as elsewhere, is escaped."""
 
@@ -206,6 +274,9 @@ def _parse(argv: list[str]) -> None:
     for argument in argv[1:]:
         check_printable(argument)
     if "--help" in argv:
+        if method := _method_in(argv):
+            print(method_help(method))
+            sys.exit(0)
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     try:
         rest = flags.FLAGS(argv)

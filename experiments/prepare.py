@@ -15,18 +15,7 @@ from experiments import cli
 
 _WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
 _CLASSES = flags.DEFINE_string("classes", "all", "classes to prepare, by number or name: 3,5 or cat,dog; or all")
-_METHOD = flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; an unknown one lists them")
-_OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place; read if needed"
-)
-_RETAIN = flags.DEFINE_integer(
-    "retain_per_class", None, "retained images of each class that the method may see; none: all", **cli.COUNTS
-)
-_FORGET_IMAGES = flags.DEFINE_integer(
-    "forget_per_class", None, "images of each class to forget, likewise", **cli.COUNTS
-)
-_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
+_METHOD = cli.method_flags()
 
 
 def main() -> None:
@@ -40,13 +29,12 @@ def main() -> None:
         statistics_of,
         stored_statistics,
     )
-    from osp_jax.methods import parse_options
     from osp_jax.prepared.classes import Prepared, fingerprint, prepare_class, request_settings
     from osp_jax.prepared.files import discard_stale, folder_of, list_prepared, prepared_classes, save_prepared
     from osp_jax.runtime.workdir import check_writable
 
     workdir = Path(_WORKDIR.value)
-    method = parse_options(_METHOD.value, _OPTION.value)
+    method = _METHOD.parsed()
     trained = load_workdir(workdir)
     model, names = trained.model, trained.model.class_names
     known = [number for number in range(len(names)) if number not in model.forgotten]
@@ -54,12 +42,12 @@ def main() -> None:
     check_forget(classes[:1], len(names), model.forgotten, names)
     for number in classes:
         check_forget((number,), len(names), model.forgotten, names)
-    check_recipe(trained, method, _METHOD.value)
+    check_recipe(trained, method, _METHOD.name.value)
     check_writable(workdir, 0)
 
     network = fingerprint(model)
-    budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
-    settings = request_settings(method, budget, _SEED.value)
+    budget = _METHOD.budget()
+    settings = request_settings(method, budget, _METHOD.seed.value)
     folder = folder_of(workdir, settings)
     if stale := discard_stale(workdir, network, known):
         print(f"removed {stale} prepared requests of other weights, or for classes that are forgotten")
@@ -71,13 +59,13 @@ def main() -> None:
         return
 
     stored = (workdir / "statistics").exists()
-    dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
+    dataset = None if stored else dataset_of(trained, _METHOD.data_dir.value)
     statistics = stored_statistics(trained, workdir) if stored else statistics_of(trained, dataset)
     statistics = statistics.without(model.forgotten)
 
     def images() -> Any:
         nonlocal dataset
-        dataset = dataset or dataset_of(trained, _DATA_DIR.value)
+        dataset = dataset or dataset_of(trained, _METHOD.data_dir.value)
         return dataset
 
     for number in missing:
@@ -87,14 +75,14 @@ def main() -> None:
         def estimate(after: Any, forget: tuple[int, ...] = forget) -> Any:
             return harm_of_request(trained, after, forget, statistics, images, accept=True)
 
-        given = {"data": data, "statistics": statistics, "seed": _SEED.value, "estimate": estimate}
+        given = {"data": data, "statistics": statistics, "seed": _METHOD.seed.value, "estimate": estimate}
         made = prepare_class(method, model, number, **given)
         save_prepared(folder, number, names[number], Prepared(method, network, settings, {number: made}))
         exact = "the same bits" if made.is_exact else "the same to float rounding"
         print(
             f"prepared {names[number]}: {time.perf_counter() - start:.2f} s, {made.nbytes:,} bytes, {exact}", flush=True
         )
-    print(f"prepared requests for {len(classes)} classes by {_METHOD.value}: {folder}")
+    print(f"prepared requests for {len(classes)} classes by {_METHOD.name.value}: {folder}")
 
 
 if __name__ == "__main__":

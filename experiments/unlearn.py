@@ -23,19 +23,9 @@ flags.register_multi_flags_validator(
     lambda given: (given["forget"] is None) != (given["images"] is None),
     "give --forget, the classes to forget, or --images",
 )
-_METHOD = flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; an unknown one lists them")
-_OPTION = flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again")
+_METHOD = cli.method_flags()
 _OUT = cli.folder_flag("out", "where the new model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place; read if needed"
-)
-_RETAIN = flags.DEFINE_integer(
-    "retain_per_class", None, "retained images of each class that it may see; none: all", **cli.COUNTS
-)
-_FORGET_IMAGES = flags.DEFINE_integer(
-    "forget_per_class", None, "images of each class to forget, likewise", **cli.COUNTS
-)
 _TIME = flags.DEFINE_bool("time", False, "also repeat the request to measure what it takes once it is compiled")
 _ACCEPT = flags.DEFINE_bool("accept", False, "write the new model whatever it costs")
 _DROP = flags.DEFINE_float(
@@ -48,7 +38,6 @@ _PREPARED = flags.DEFINE_bool("prepared", True, "use what experiments.prepare co
 _KEEP = flags.DEFINE_bool(
     "keep_prepared", False, "keep the prepared requests for these classes in --workdir, which tell the classes apart"
 )
-_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
 
 
 def main() -> None:
@@ -68,7 +57,6 @@ def main() -> None:
         statistics_of,
         stored_statistics,
     )
-    from osp_jax.methods import parse_options
     from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
     from osp_jax.prepared.classes import request_settings
     from osp_jax.prepared.files import FOLDER as PREPARED
@@ -81,7 +69,7 @@ def main() -> None:
     from osp_jax.training import checkpoints as checkpoint
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
-    method = parse_options(_METHOD.value, _OPTION.value)
+    method = _METHOD.parsed()
     limits = {"max_retained_drop": _DROP.value, "max_forgotten": _FORGOTTEN.value}
     check_limits(**limits)
     check_out(out, workdir, _OVERWRITE.value)
@@ -92,27 +80,27 @@ def main() -> None:
     model, names = trained.model, trained.model.class_names
     forget = parse_classes(_FORGET.value, names)
     check_forget(forget, len(names), model.forgotten, names)
-    check_recipe(trained, method, _METHOD.value)
+    check_recipe(trained, method, _METHOD.name.value)
 
     stored = (workdir / "statistics").exists()
-    dataset = None if stored else dataset_of(trained, _DATA_DIR.value)
+    dataset = None if stored else dataset_of(trained, _METHOD.data_dir.value)
     start = time.perf_counter()
     statistics = stored_statistics(trained, workdir) if stored else statistics_of(trained, dataset)
     statistics = statistics.without(model.forgotten)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
-    budget = {"retain_per_class": _RETAIN.value, "forget_per_class": _FORGET_IMAGES.value}
+    budget = _METHOD.budget()
 
     def images() -> Any:
         nonlocal dataset
-        dataset = dataset or dataset_of(trained, _DATA_DIR.value)
+        dataset = dataset or dataset_of(trained, _METHOD.data_dir.value)
         return dataset
 
     calls = 100 if _TIME.value else 0
     start = time.perf_counter()
     prepared = found = data = None
     if _PREPARED.value:
-        settings = request_settings(method, budget, _SEED.value)
+        settings = request_settings(method, budget, _METHOD.seed.value)
         prepared = load_prepared(workdir, method, settings, model, forget, statistics)
     if prepared:
         lookup = time.perf_counter() - start
@@ -122,7 +110,7 @@ def main() -> None:
         seconds = lookup + (seconds if len(forget) > 1 else 0.0)  # one class needs no statistics
     else:
         data = request_input(trained, method, forget, statistics, images, budget)
-        rng = jax.random.key(_SEED.value)
+        rng = jax.random.key(_METHOD.seed.value)
         outcome = timed_request(method, model, forget, statistics, rng, data=data, warm_calls=calls)
         harm = None
     variables = outcome.model.variables
@@ -130,11 +118,11 @@ def main() -> None:
         read = images if dataset or not _ACCEPT.value else None  # the images need not be there
         harm = harm_of_request(trained, outcome.model, forget, statistics, read, accept=_ACCEPT.value)
     if harm is not None and not _ACCEPT.value:
-        check_harm(harm, **limits, suggestions=methods_to_try(model, statistics, _METHOD.value))
+        check_harm(harm, **limits, suggestions=methods_to_try(model, statistics, _METHOD.name.value))
     before = read_request(workdir) or {}
     forgotten = sorted({*trained.record.get("forgotten", ()), *forget})
     record = {
-        "method": _METHOD.value,
+        "method": _METHOD.name.value,
         "options": dataclasses.asdict(method),
         "forget": list(forget),
         "forget_names": [names[c] for c in forget],
@@ -158,7 +146,7 @@ def main() -> None:
         "prepared": prepared_record(prepared, found, forget) if found else None,
         **(found.description if found else describe_change(model, outcome.model, forget, statistics, method)),
         "harm": harm_record(harm, **limits, accepted=_ACCEPT.value),
-        "provenance": provenance(_SEED.value),
+        "provenance": provenance(_METHOD.seed.value),
     }
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((variables, statistics)))
     check_writable(out.parent, 2 * size)
@@ -180,7 +168,7 @@ def main() -> None:
     times = f"{record['seconds']['cold'] * 1e3:.0f} ms"
     if _TIME.value:
         times = f"cold {times}, warm {outcome.warm_median * 1e3:.2f} ms (median)"
-    how = f"{_METHOD.value}, {_WAYS[found.way]}" if found else _METHOD.value
+    how = f"{_METHOD.name.value}, {_WAYS[found.way]}" if found else _METHOD.name.value
     print(f"forgot {', '.join(record['forget_names'])} by {how}: {times}; written to {out}")
     if found and (workdir / PREPARED).is_dir():
         print(f"prepare the other classes anew, for the new model: python -m experiments.prepare --workdir={out}")
@@ -194,8 +182,10 @@ def _forget_images(trained: Any, workdir: Path, out: Path, method: Any) -> None:
     from osp_jax import image_request
     from osp_jax.runtime.errors import InputError
 
-    if _METHOD.value != "exact-head":
-        raise InputError(f"{_METHOD.value} forgets whole classes; give --forget, or --images with --method=exact-head")
+    if _METHOD.name.value != "exact-head":
+        raise InputError(
+            f"{_METHOD.name.value} forgets whole classes; give --forget, or --images with --method=exact-head"
+        )
     numbers = image_request.read_numbers(Path(_IMAGES.value))
     seconds = image_request.forget(trained, workdir, out, numbers, dataclasses.asdict(method))
     print(f"forgot {len(numbers):,} images by exact-head: {seconds * 1e3:.0f} ms; written to {out}")

@@ -9,6 +9,7 @@ import jax
 from osp_jax.federated.client import Query, Sums
 from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import Exchange, Traffic
+from osp_jax.methods.parts.options import check_options
 from osp_jax.model import Model
 
 Ask = Callable[[Model, Query, Request, str], list[Sums]]
@@ -45,7 +46,7 @@ class Edit(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FederatedMethod:
-    """A federated unlearning method; its fields are its settings, each with a default.
+    """A federated unlearning method; its fields are its settings (`methods.parts.options.option`).
 
     Class attributes:
       levels: of the requests that it answers.
@@ -56,6 +57,10 @@ class FederatedMethod:
     levels: ClassVar[tuple[str, ...]] = ()
     recovers: ClassVar[bool] = True
     note: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a setting of the wrong type or out of range."""
+        check_options(self)
 
     def edit(self, situation: Situation, request: Request) -> Edit:
         """The model after the server's edit. Raises `InputError` for a request that it cannot answer."""

@@ -22,7 +22,7 @@ from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import Traffic
 from osp_jax.federated.server import size_of, total
 from osp_jax.masks import SELECTIONS, STRENGTHS, apply_mask, build_kernel_mask, build_mask, channel_gains
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
@@ -43,19 +43,41 @@ class FedOrtho(FederatedMethod):
     note = "rebuilt from secondary formulas"
     recovers = False
 
-    score: str = "raw"  # reimplementation
-    reduction: str = "max"  # reimplementation: of a map, per image
-    layers: str = "all"  # 'all', 'last', or a regular expression on group names; not known of the paper
-    select: str = "fraction"
-    amount: float = 0.25  # reimplementation: of each layer's channels
-    strength: str = "rank"  # reimplementation: max(0.5, 1 - r / k)
-    constant: float = 0.5
-    place: str = "gate"  # of the factor; 'kernel', literally, gates nothing in front of a batch norm
-
-    def __post_init__(self) -> None:
-        """Raises `InputError` for a setting out of range."""
-        check_choices(self, score=SCORES, reduction=REDUCTIONS, select=SELECTIONS, strength=STRENGTHS, place=PLACES)
-        check_options(self, amount=(None, None), constant=(0, 1))
+    score: str = option(
+        "raw",
+        "difference of means, or 'matched' for means compared class by class (ours)",
+        choices=SCORES,
+        source="reimplementation",
+    )
+    reduction: str = option(
+        "max", "reduction of a channel's map to a number", choices=REDUCTIONS, source="reimplementation"
+    )
+    layers: str = option(
+        "all",
+        "channel groups: 'all', the 'last', or a regular expression on group names",
+        source="ours; not known of the paper",
+    )
+    select: str = option("fraction", "how channels are selected from their scores", choices=SELECTIONS)
+    amount: float = option(
+        0.25,
+        "share of each layer's channels with select=fraction, their number with select=top-k, the lowest score with "
+        "select=threshold",
+        source="reimplementation",
+    )
+    strength: str = option(
+        "rank",
+        "pruning strength of a selected channel: 'rank' is max(0.5, 1 - r / k), 'hard' is 1, 'constant' is the same "
+        "for all",
+        choices=STRENGTHS,
+        source="reimplementation",
+    )
+    constant: float = option(0.5, "strength for strength=constant", low=0, high=1)
+    place: str = option(
+        "gate",
+        "place of the factor: 'gate' where the channel is produced, 'kernel' on the kernel alone, which gates nothing "
+        "in front of a batch norm",
+        choices=PLACES,
+    )
 
     @property
     def query(self) -> Query:

@@ -27,7 +27,7 @@ from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import Exchange
 from osp_jax.federated.server import mean_of
 from osp_jax.methods.parts.filters import filters, kernel_paths
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Head, gates_of, noise_images
 from osp_jax.runtime.errors import InputError
@@ -44,25 +44,34 @@ class FedUp(FederatedMethod):
 
     levels = ("client",)
 
-    rank: str = "fedup"  # or 'magnitude', 'random', for comparison
-    rule: str = "fixed"  # P is `fraction`; or 'auto', the paper's rule (`fraction_of`)
-    fraction: float = 0.1  # paper: about 10% for IID clients, 5% for others
-    sign: str = "abs"  # of W in the rank; or 'signed', as the formula is printed
-    weighting: str = "samples"  # of M and B; or 'plain', each client alike
-    rounding: str = "ceil"  # of P * n; or 'floor'
-    similarity: str = "weights"  # of 'auto', of the last layer; or 'updates'; the paper does not say
-    similarity_of: str = "kernel"  # or 'kernel+bias'
-    least: float = 0.01  # paper, of 'auto': P_min
-    most: float = 0.15  # paper: P_max
-    lowest_similarity: float = 0.5  # paper: SIM_min; SIM_max is 1
-    gamma: float = 5.0  # paper
-
-    def __post_init__(self) -> None:
-        """Raises `InputError` for a setting out of range."""
-        check_choices(self, rank=RANKS, rule=("fixed", "auto"), sign=("abs", "signed"), rounding=("ceil", "floor"))
-        check_choices(self, weighting=("samples", "plain"), similarity=("weights", "updates"))
-        check_choices(self, similarity_of=("kernel", "kernel+bias"))
-        check_options(self, fraction=(0, 1), least=(0, 1), most=(0, 1), lowest_similarity=(-1, 0.999), gamma=(0, None))
+    rank: str = option("fedup", "rank of a weight; 'magnitude' and 'random' are for comparison", choices=RANKS)
+    rule: str = option("fixed", "P is `fraction`, or 'auto', the paper's rule", choices=("fixed", "auto"))
+    fraction: float = option(
+        0.1,
+        "share P of each kernel that becomes 0, for rule=fixed",
+        low=0,
+        high=1,
+        source="the paper: about 10% for IID clients, 5% for others",
+    )
+    sign: str = option("abs", "size of W in the rank, or 'signed' as the formula is printed", choices=("abs", "signed"))
+    weighting: str = option(
+        "samples",
+        "weights of the clients in M and B: their images, or 'plain' for equal weights",
+        choices=("samples", "plain"),
+    )
+    rounding: str = option("ceil", "rounding of P * n", choices=("ceil", "floor"))
+    similarity: str = option(
+        "weights",
+        "what rule=auto compares in the last layer; the paper does not say",
+        choices=("weights", "updates"),
+    )
+    similarity_of: str = option("kernel", "part of the last layer that is compared", choices=("kernel", "kernel+bias"))
+    least: float = option(0.01, "smallest P of rule=auto", low=0, high=1, source="the paper: P_min")
+    most: float = option(0.15, "largest P of rule=auto", low=0, high=1, source="the paper: P_max")
+    lowest_similarity: float = option(
+        0.5, "similarity at or below which P is smallest", low=-1, high=0.999, source="the paper: SIM_min; SIM_max is 1"
+    )
+    gamma: float = option(5.0, "exponent of rule=auto", low=0, source="the paper")
 
     def edit(self, situation: Situation, request: Request) -> Edit:
         """Needs no client: the server has their models of the last round."""

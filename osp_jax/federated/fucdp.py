@@ -25,7 +25,7 @@ from osp_jax.federated.server import size_of, total
 from osp_jax.masks import Mask, apply_mask, build_mask
 from osp_jax.methods.cdp import Cdp, prune
 from osp_jax.methods.parts.filters import SCOPES
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.statistics import ClassStatistics, Moments
@@ -45,19 +45,38 @@ class FuCdp(FederatedMethod):
     levels = ("class",)
     note = "client maps by its protocol; settings of its code"
 
-    direction: str = "highest"  # paper; the code removes the 'lowest'
-    sparsity: float = 0.05  # code: ResNet-20 on CIFAR-10
-    scope: str = "global"  # code: over all layers; or each 'layer'
-    variant: str = "paper"  # of the IDF, or as 'released'
-    balance: float = 0.0  # code, `coe`
-    average: str = "counts"  # exact; or 'plain', paper
-    source: str = "conv"  # code: outputs in front of the norm; or 'gate', behind it
-
-    def __post_init__(self) -> None:
-        """Raises `InputError` for a setting out of range."""
-        choices = {"direction": ("highest", "lowest"), "scope": SCOPES, "variant": ("paper", "released")}
-        check_choices(self, **choices, average=AVERAGES, source=tuple(_SOURCES))
-        check_options(self, sparsity=(0, 1), balance=(0, None))
+    direction: str = option(
+        "highest",
+        "channels to remove: of the highest scores, or of the lowest as in the code",
+        choices=("highest", "lowest"),
+        source="the paper",
+    )
+    sparsity: float = option(
+        0.05, "share of the channels to remove", low=0, high=1, source="the authors' code: ResNet-20 on CIFAR-10"
+    )
+    scope: str = option(
+        "global",
+        "apply the sparsity to all channels together, or to each layer",
+        choices=SCOPES,
+        source="the authors' code",
+    )
+    variant: str = option(
+        "paper", "form of the IDF: the paper's, or 'released' as in the code", choices=("paper", "released")
+    )
+    balance: float = option(
+        0.0, "above 0, multiply TF by log(e * channels / balance)", low=0, source="the authors' code: coe"
+    )
+    average: str = option(
+        "counts",
+        "average of the clients: exact by their 'counts', or 'plain' over their means as in the paper",
+        choices=AVERAGES,
+    )
+    source: str = option(
+        "conv",
+        "activations: 'conv', outputs in front of the norm, or 'gate', behind it",
+        choices=tuple(_SOURCES),
+        source="the authors' code",
+    )
 
     @property
     def rule(self) -> Cdp:

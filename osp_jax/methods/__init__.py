@@ -8,7 +8,6 @@
 """
 
 import ast
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +33,7 @@ from osp_jax.methods.osp import Osp
 from osp_jax.methods.osp_fit import OspFit
 from osp_jax.methods.parts.door import answer as unlearn_classes
 from osp_jax.methods.parts.method import Method
+from osp_jax.methods.parts.options import Option, describe_options
 from osp_jax.methods.random_label import RandomLabel
 from osp_jax.methods.retrain import Retrain
 from osp_jax.methods.salun import Salun
@@ -46,7 +46,6 @@ from osp_jax.runtime.errors import InputError, shown, unknown
 
 __all__ = ["METHODS", "Method", "get_method", "method_name", "options_from", "parse_options", "unlearn_classes"]
 
-_KINDS = {bool: "bool (True or False)", int: "int", float: "finite float", str: "text"}
 _LARGEST = {bool: 1, int: 2**31 - 1, float: 1e30}  # what JAX's integers and floats of 32 bits hold
 
 METHODS: dict[str, type[Method]] = {
@@ -109,24 +108,23 @@ def options_from(kind: type[Any], assignments: Sequence[str]) -> Any:
     Raises:
       InputError: an unknown setting, or a value of the wrong type.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    known = {option.name: option for option in describe_options(kind)}
     values: dict[str, Any] = {}
     for assignment in assignments:
-        option, _, text = assignment.partition("=")
-        if option not in defaults:
-            raise unknown("option", option, sorted(defaults) or ["(this method has none)"])
-        values[option] = _parsed(option, text, defaults[option])
+        name, _, text = assignment.partition("=")
+        if name not in known:
+            raise unknown("option", name, sorted(known) or ["(this method has none)"])
+        values[name] = _parsed(known[name], text)
     return kind(**values)
 
 
-def _parsed(option: str, text: str, default: Any) -> Any:
-    kind = type(default)
+def _parsed(option: Option, text: str) -> Any:
+    kind = option.type
     try:
         return text if kind is str else kind(_literal(text, kind))
     except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise InputError(
-            f"option {option}={shown(text)} is not a {_KINDS[kind]}; its default is {default!r}"
-        ) from error
+        remedy = f"give {option.values}; its default is {option.default!r}"
+        raise InputError(f"option {option.name}={shown(text)} cannot be read; {remedy}") from error
 
 
 def _literal(text: str, kind: type) -> Any:

@@ -25,7 +25,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.fresh import fresh_variables
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.targets import divergence
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
@@ -44,15 +44,13 @@ class BadTeacher(Method):
     trains: ClassVar[bool] = True
     starts_over: ClassVar[bool] = True
 
-    epochs: int = 1  # notebook: epochs
-    learning_rate: float = 0.0001  # notebook: lr, of Adam
-    batch_size: int = 256  # notebook: batch_size
-    temperature: float = 1.0  # notebook: KL_temperature
-    retain_fraction: float = 0.3  # notebook: the share of retained images in retain_train_subset
-
-    def __post_init__(self) -> None:
-        check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None))
-        check_options(self, temperature=(0.01, None), retain_fraction=(0, 1))
+    epochs: int = option(1, "passes over the drawn images", low=0, source="notebook: epochs")
+    learning_rate: float = option(0.0001, "learning rate of Adam", low=0, source="notebook: lr")
+    batch_size: int = option(256, "images in a batch", low=1, source="notebook: batch_size")
+    temperature: float = option(1.0, "temperature of the divergence", low=0.01, source="notebook: KL_temperature")
+    retain_fraction: float = option(
+        0.3, "share of the retained images that is used", low=0, high=1, source="notebook: retain_train_subset"
+    )
 
     def unlearn(
         self,

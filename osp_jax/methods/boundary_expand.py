@@ -24,7 +24,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.head import head_changes, head_of
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.statistics import Statistics
@@ -44,10 +44,7 @@ from osp_jax.trees import combine, edited
 
 @dataclasses.dataclass(frozen=True)
 class BoundaryExpand(Method):
-    """Forgotten images learnt as a class of their own, which is then cut off.
-
-    The sources of the settings are names in boundary_unlearning.py and main.py.
-    """
+    """Forgotten images learnt as a class of their own, which is then cut off."""
 
     sees: ClassVar[tuple[str, ...]] = ("forget",)
     search: ClassVar[Mapping[str, Any]] = {
@@ -56,14 +53,22 @@ class BoundaryExpand(Method):
         "train": (True, False),
     }
 
-    epochs: int = 10  # finetune_epochs
-    learning_rate: float = 1e-5  # lr of the optimiser in boundary_expanding
-    batch_size: int = 64  # --batch_size
-    momentum: float = 0.9  # of the optimiser in boundary_expanding
-    train: bool = True  # widen_model.train(); see above
-
-    def __post_init__(self) -> None:
-        check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1))
+    epochs: int = option(
+        10, "passes over the forgotten images", low=0, source="boundary_unlearning.py: finetune_epochs"
+    )
+    learning_rate: float = option(
+        1e-5, "learning rate of SGD", low=0, source="boundary_unlearning.py: optimiser of boundary_expanding"
+    )
+    batch_size: int = option(64, "images in a batch", low=1, source="main.py: --batch_size")
+    momentum: float = option(
+        0.9, "momentum of SGD", low=0, high=1, source="boundary_unlearning.py: optimiser of boundary_expanding"
+    )
+    train: bool = option(
+        True,
+        "put the network in train mode, which moves the running statistics of batch norms to the forgotten images; "
+        "False keeps them (ours)",
+        source="boundary_unlearning.py: widen_model.train()",
+    )
 
     @property
     def trains(self) -> bool:

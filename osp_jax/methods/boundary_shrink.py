@@ -29,7 +29,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.targets import label_loss
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
@@ -44,10 +44,7 @@ LABELS = ("any", "retained")
 
 @dataclasses.dataclass(frozen=True)
 class BoundaryShrink(Method):
-    """Forgotten images learnt as the class that lies nearest to each.
-
-    The sources of the settings are names in boundary_unlearning.py and main.py.
-    """
+    """Forgotten images learnt as the class that lies nearest to each."""
 
     sees: ClassVar[tuple[str, ...]] = ("forget",)
     search: ClassVar[Mapping[str, Any]] = {
@@ -56,18 +53,33 @@ class BoundaryShrink(Method):
         "train": (True, False),
     }
 
-    epochs: int = 10  # poison_epoch
-    learning_rate: float = 1e-5  # lr of the optimiser in boundary_shrink
-    batch_size: int = 64  # --batch_size
-    momentum: float = 0.9  # of the optimiser in boundary_shrink
-    bound: float = 0.1  # bound
-    labels: str = "any"  # pred_label; see above
-    train: bool = True  # unlearn_model.train(); see above
-
-    def __post_init__(self) -> None:
-        check_choices(self, labels=LABELS)
-        check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None))
-        check_options(self, momentum=(0, 1), bound=(0, 1))
+    epochs: int = option(10, "passes over the forgotten images", low=0, source="boundary_unlearning.py: poison_epoch")
+    learning_rate: float = option(
+        1e-5, "learning rate of SGD", low=0, source="boundary_unlearning.py: optimiser of boundary_shrink"
+    )
+    batch_size: int = option(64, "images in a batch", low=1, source="main.py: --batch_size")
+    momentum: float = option(
+        0.9, "momentum of SGD", low=0, high=1, source="boundary_unlearning.py: optimiser of boundary_shrink"
+    )
+    bound: float = option(
+        0.1,
+        "size of the step that finds the nearest class, on the scale of pixels from 0 to 1",
+        low=0,
+        high=1,
+        source="boundary_unlearning.py: bound",
+    )
+    labels: str = option(
+        "any",
+        "new label of a moved image: 'any' may be its old class; 'retained' is the most likely retained class",
+        choices=LABELS,
+        source="boundary_unlearning.py: pred_label",
+    )
+    train: bool = option(
+        True,
+        "put the network in train mode, which moves the running statistics of batch norms to the forgotten images; "
+        "False keeps them (ours)",
+        source="boundary_unlearning.py: unlearn_model.train()",
+    )
 
     @property
     def trains(self) -> bool:

@@ -34,18 +34,11 @@ from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.filters import SCOPES, Apply, filter_outputs, filters, fine_tune, without_highest
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import sum_over_batches
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import ClassStatistics, Statistics, layer_statistics
-
-CHOICES = {
-    "variant": ("paper", "released"),
-    "direction": ("highest", "lowest"),
-    "scope": SCOPES,
-    "source": ("stored", "conv"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,29 +55,61 @@ class Cdp(Method):
         "scope": SCOPES,
     }
 
-    variant: str = "paper"  # of the IDF: the 'paper's, or as 'released' in class_pruner.py
-    direction: str = "highest"  # paper: the most discriminative channels go; the code removes the 'lowest'
-    scope: str = "global"  # of the sparsity: code; the paper leaves open whether of all channels or of each 'layer'
-    # 'stored' class means of channel groups (ours: behind the norm, and needs no forgotten image), or 'conv', outputs
-    # of single layers in front of the norm, ReLU applied, measured on images before each class's pruning (code).
-    source: str = "stored"
-    per_class: int = 26  # images of each class for source=conv; code: one batch of 256 images of 10 classes
-    sparsity: float = 0.05  # code: ResNet-20 on CIFAR-10; other ResNets 0.04 to 0.06, VGG 0.1 to 0.17
-    balance: float = 0.0  # code, `coe`, 0 in all scripts: above 0, TF gets a factor log(e * channels / coe)
-    epochs: int = 10  # code; 0: no fine-tuning
-    learning_rate: float = 0.1  # code; a cosine from epoch to epoch
-    batch_size: int = 128  # code
-    momentum: float = 0.9  # code; Nesterov's
-    weight_decay: float = 5e-4  # code; ours is on kernels only
+    variant: str = option(
+        "paper", "form of the IDF: the paper's, or 'released' as in class_pruner.py", choices=("paper", "released")
+    )
+    direction: str = option(
+        "highest",
+        "channels to remove: of the highest scores (the most discriminative), or of the lowest as in the code",
+        choices=("highest", "lowest"),
+        source="the paper",
+    )
+    scope: str = option(
+        "global",
+        "apply the sparsity to all channels together, or to each layer",
+        choices=SCOPES,
+        source="the authors' code",
+    )
+    source: str = option(
+        "stored",
+        "class means: the 'stored' ones of channel groups, behind the norm, which need no forgotten image (ours); or "
+        "'conv', rectified outputs of single layers in front of the norm, measured on images before each class's "
+        "pruning (code)",
+        choices=("stored", "conv"),
+    )
+    per_class: int = option(
+        26,
+        "images of each class for source=conv",
+        low=1,
+        source="the authors' code: one batch of 256 images of 10 classes",
+    )
+    sparsity: float = option(
+        0.05,
+        "share of the channels to remove",
+        low=0,
+        high=1,
+        source="the authors' code: ResNet-20 on CIFAR-10; other ResNets 0.04 to 0.06, VGG 0.1 to 0.17",
+    )
+    balance: float = option(
+        0.0,
+        "above 0, multiply TF by log(e * channels / balance)",
+        low=0,
+        source="the authors' code: coe, 0 in all scripts",
+    )
+    epochs: int = option(10, "epochs of fine-tuning on retained images; 0 skips it", low=0, source="the authors' code")
+    learning_rate: float = option(
+        0.1,
+        "initial learning rate of the fine-tuning; falls along a cosine from epoch to epoch",
+        low=0,
+        source="the authors' code",
+    )
+    batch_size: int = option(128, "images in a batch", low=1, source="the authors' code")
+    momentum: float = option(0.9, "Nesterov momentum of SGD", low=0, high=1, source="the authors' code")
+    weight_decay: float = option(5e-4, "weight decay, on kernels only (ours)", low=0, source="the authors' code")
 
     @property
     def trains(self) -> bool:
         return self.epochs > 0
-
-    def __post_init__(self) -> None:
-        check_choices(self, **CHOICES)
-        check_options(self, per_class=(1, None), sparsity=(0, 1), balance=(0, None), epochs=(0, None))
-        check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network that has no convolution to measure, where `source` is 'conv'."""

@@ -11,6 +11,7 @@ import jax
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.last_layers import LastLayers, train_last_layers
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
 
@@ -21,7 +22,9 @@ class Cfk(LastLayers):
 
     search: ClassVar[Mapping[str, Any]] = {"k": (1, 3, 6), "epochs": (7, 15, 30), "learning_rate": (0.03, 0.1, 0.2)}
 
-    epochs: int = 30  # Goel et al., scripts/cifar10-CRT.sh (class removal): epochs_ftF
+    epochs: int = option(
+        30, "passes over the retained images", low=0, source="Goel et al., scripts/cifar10-CRT.sh: epochs_ftF"
+    )
 
     def unlearn(
         self,

@@ -29,7 +29,7 @@ from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.filters import SCOPES, Apply, filters, fine_tune, kernel_paths, without_highest
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import sum_over_batches
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.program.kernels import kernel_outputs
@@ -51,26 +51,42 @@ class ClassAware(Method):
         "against": ("mean", "max"),
     }
 
-    fraction: float = 0.2  # ours; the paper's share of pruned filters could not be had
-    layers: str = "last"  # ours: 'last' channel group, 'all', as the authors score them, or a regular expression
-    scope: str = "global"  # ours: the fraction of all filters of these together, or of those of each 'layer'
-    against: str = "mean"  # ours: or 'max', so that a filter that any retained class needs is kept
-    per_class: int = 10  # images of each class, drawn at random; code: 5000 // 500 for CIFAR-10
-    threshold: float = 1e-50  # code; in float32 that is 0, so a count is whether the product is not 0
-    epochs: int = 0  # ours; the authors retrain after pruning, on all classes
-    learning_rate: float = 0.01  # code, as momentum and decay
-    batch_size: int = 256  # code, utils/cifar10_loader.py
-    momentum: float = 0.9
-    weight_decay: float = 5e-4  # ours is on kernels only
+    fraction: float = option(
+        0.2, "share of the filters to remove", low=0, high=1, source="ours; the paper's share was not available to us"
+    )
+    layers: str = option(
+        "last",
+        "channel groups: the 'last', 'all' (which the authors score), or a regular expression on group names",
+        source="ours",
+    )
+    scope: str = option(
+        "global", "apply the fraction to all filters together, or to each layer", choices=SCOPES, source="ours"
+    )
+    against: str = option(
+        "mean",
+        "need of the retained classes to subtract: their mean, or the largest, which keeps a filter that any of them "
+        "needs",
+        choices=("mean", "max"),
+        source="ours",
+    )
+    per_class: int = option(
+        10, "images of each class, drawn at random", low=1, source="the authors' code: 5000 // 500 for CIFAR-10"
+    )
+    threshold: float = option(
+        1e-50,
+        "a filter counts above this; 1e-50 is 0 in float32, so any value but 0 counts",
+        low=0,
+        source="the authors' code",
+    )
+    epochs: int = option(0, "epochs of fine-tuning on retained images", low=0, source="ours; the authors retrain")
+    learning_rate: float = option(0.01, "learning rate of the fine-tuning", low=0, source="the authors' code")
+    batch_size: int = option(256, "images in a batch", low=1, source="the authors' code, utils/cifar10_loader.py")
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source="the authors' code")
+    weight_decay: float = option(5e-4, "weight decay, on kernels only (ours)", low=0, source="the authors' code")
 
     @property
     def trains(self) -> bool:
         return self.epochs > 0
-
-    def __post_init__(self) -> None:
-        check_choices(self, scope=SCOPES, against=("mean", "max"))
-        check_options(self, fraction=(0, 1), per_class=(1, None), threshold=(0, None), epochs=(0, None))
-        check_options(self, learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1), weight_decay=(0, None))
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network without a filter in the chosen layers."""

@@ -39,7 +39,7 @@ from osp_jax.methods.parts.kernel_refit import refit
 from osp_jax.methods.parts.kernel_repair import repaired
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import class_means, matmul
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.unsupported_column import (
     measured_level,
     recipe_level,
@@ -67,26 +67,33 @@ class ConceptErasure(Method):
         "anchor": ANCHORS,
     }
 
-    share: float = 1.0  # of the class's direction that retained images lose, too
-    depth: int = 0  # how many stages before the last features lose the direction, too
-
-    keep: float = 1.0  # of what the erasure leaves of a forgotten image's own features; 0: they are the anchor
-    anchor: str = "classes"  # the means of those that the image is taken for without its own, or the 'mean' of all
-    forget_weight: float = 3.0  # of the forgotten images, against a weight of 1 for the retained
-    image_weight: float = 10.0  # of a forgotten image against a retained one, at most
-    images: int = 1500  # of all classes together, the same of each retained one
-    forget_images: int = 500  # of each class to forget
-    directions: int = 128  # principal directions of what a kernel reads, in which it may change; 0: all
-    ridge: float = 1e-3  # against a change, over the mean square of what is read
-    rounds: int = 2
-    level: float = 0.0  # of a forgotten logit, below the log-sum of the others; 0: by the recipe, or measured
-    batch_size: int = 50
-
-    def __post_init__(self) -> None:
-        check_choices(self, anchor=ANCHORS)
-        check_options(self, share=(0, 1), depth=(0, None), keep=(0, 1), directions=(0, None), level=(0, None))
-        check_options(self, forget_weight=(1e-6, None), image_weight=(1e-6, None), ridge=(1e-9, None))
-        check_options(self, images=(2, None), forget_images=(1, None), rounds=(1, None), batch_size=(1, None))
+    share: float = option(1.0, "share of the class's direction that retained images lose, too", low=0, high=1)
+    depth: int = option(0, "stages before the last features that lose the direction, too", low=0)
+    keep: float = option(
+        1.0,
+        "share of its own features, once erased, that a forgotten image keeps; 0: the anchor replaces them",
+        low=0,
+        high=1,
+    )
+    anchor: str = option(
+        "classes",
+        "replaces the mean of a forgotten image's class: the means of the classes it resembles otherwise, or the "
+        "'mean' of all retained images",
+        choices=ANCHORS,
+    )
+    forget_weight: float = option(3.0, "weight of the forgotten images, against 1 for the retained ones", low=1e-6)
+    image_weight: float = option(10.0, "largest weight of a forgotten image against a retained one", low=1e-6)
+    images: int = option(1500, "images of all classes together, as many of each retained class", low=2)
+    forget_images: int = option(500, "images of each class to forget", low=1)
+    directions: int = option(
+        128, "principal directions of a kernel's input in which it may change; 0: all of them", low=0
+    )
+    ridge: float = option(1e-3, "penalty on a change, relative to the mean square of a kernel's input", low=1e-9)
+    rounds: int = option(2, "rounds over the kernels", low=1)
+    level: float = option(
+        0.0, "distance of a forgotten logit below the log-sum of the others; 0: by the recipe, or measured", low=0
+    )
+    batch_size: int = option(50, "images in a batch", low=1)
 
     def answers_from(self, statistics: Statistics) -> bool:
         """Whether the statistics hold all that a request needs, so that it sees no image."""

@@ -19,7 +19,7 @@ import numpy as np
 from osp_jax.methods.parts.convolutions import convolution_kernels, possible_kernels
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
 from osp_jax.program.kernels import KernelAxes
@@ -37,16 +37,30 @@ class ConvTranspose(Method):
     search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "epochs": (1, 3, 5, 10)}
     trains: ClassVar[bool] = True
 
-    epochs: int = 3  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_NUM_EPOCHS
-    learning_rate: float = 0.001  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_LR; of the first epoch
-    batch_size: int = 64  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_BATCH_SIZE
-    momentum: float = 0.9  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_MOMENTUM
-    weight_decay: float = 5e-4  # deepunlearn, unlearning/kgltop5.py: ORIGINAL_WEIGHT_DECAY; ours is on kernels only
-    augment: bool = False  # deepunlearn, settings.py: default_loaders
-
-    def __post_init__(self) -> None:
-        ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None), "momentum": (0, 1)}
-        check_options(self, **ranges, weight_decay=(0, None))
+    epochs: int = option(
+        3, "passes over the retained images", low=0, source="deepunlearn, unlearning/kgltop5.py: ORIGINAL_NUM_EPOCHS"
+    )
+    learning_rate: float = option(
+        0.001,
+        "learning rate of the first epoch; falls along a cosine from epoch to epoch",
+        low=0,
+        source="deepunlearn, unlearning/kgltop5.py: ORIGINAL_LR",
+    )
+    batch_size: int = option(
+        64, "images in a batch", low=1, source="deepunlearn, unlearning/kgltop5.py: ORIGINAL_BATCH_SIZE"
+    )
+    momentum: float = option(
+        0.9, "momentum of SGD", low=0, high=1, source="deepunlearn, unlearning/kgltop5.py: ORIGINAL_MOMENTUM"
+    )
+    weight_decay: float = option(
+        5e-4,
+        "weight decay, on kernels only (ours)",
+        low=0,
+        source="deepunlearn, unlearning/kgltop5.py: ORIGINAL_WEIGHT_DECAY",
+    )
+    augment: bool = option(
+        False, "augment the images as in training", source="deepunlearn, settings.py: default_loaders"
+    )
 
     def check(self, model: Model, channels: Any) -> None:
         """Raises `InputError` for a network in which transposing changes no kernel."""

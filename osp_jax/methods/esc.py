@@ -27,7 +27,7 @@ from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.head import head_changes, head_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates, capture
 from osp_jax.statistics import Statistics
@@ -41,12 +41,17 @@ class Esc(Method):
     sees: ClassVar[tuple[str, ...]] = ("forget",)
     search: ClassVar[Mapping[str, Sequence[Any]]] = {"percent": (0.2, 0.5, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0)}
 
-    percent: float = 1.5  # unlearn.py: --p, of the features, rounded down; here at least one direction (ours)
-    augment: bool = True  # unlearn.py: the loader of the training images, with its transforms
-    batch_size: int = 64  # unlearn.py: --batch_size
-
-    def __post_init__(self) -> None:
-        check_options(self, percent=(0, 100), batch_size=(1, None))
+    percent: float = option(
+        1.5,
+        "percentage of the directions to remove, rounded down; at least one direction is removed (ours)",
+        low=0,
+        high=100,
+        source="unlearn.py: --p",
+    )
+    augment: bool = option(
+        True, "augment the images as in training", source="unlearn.py: the loader of the training images"
+    )
+    batch_size: int = option(64, "images in a batch", low=1, source="unlearn.py: --batch_size")
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array

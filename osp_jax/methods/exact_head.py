@@ -15,7 +15,7 @@ import jax
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.ridge.network import check_ridge_head, with_head
@@ -29,10 +29,7 @@ class ExactHead(Method):
 
     only_for: ClassVar[str] = "a head that was fitted in closed form"
 
-    prepared: bool = True  # take the head that was solved for before the request, where there is one
-
-    def __post_init__(self) -> None:
-        check_options(self)
+    prepared: bool = option(True, "use the head that was solved for before the request, where there is one")
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a model whose head was not fitted in closed form."""

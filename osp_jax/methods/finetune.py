@@ -13,7 +13,7 @@ import numpy as np
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
@@ -28,15 +28,20 @@ class Finetune(Method):
     search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.003, 0.01, 0.03, 0.1), "epochs": (5, 10)}
     trains: ClassVar[bool] = True
 
-    epochs: int = 10  # Unlearn-Sparse, arg_parser.py: --unlearn_epochs
-    learning_rate: float = 0.01  # Unlearn-Sparse, arg_parser.py: --unlearn_lr; constant, as there
-    batch_size: int = 256  # Unlearn-Sparse, arg_parser.py: --batch_size
-    momentum: float = 0.9  # Unlearn-Sparse, arg_parser.py: --momentum
-    weight_decay: float = 5e-4  # Unlearn-Sparse, arg_parser.py: --weight_decay; ours is on kernels only
-
-    def __post_init__(self) -> None:
-        check_options(self, epochs=(0, None), learning_rate=(0, None), batch_size=(1, None), momentum=(0, 1))
-        check_options(self, weight_decay=(0, None))
+    epochs: int = option(
+        10, "passes over the retained images", low=0, source="Unlearn-Sparse, arg_parser.py: --unlearn_epochs"
+    )
+    learning_rate: float = option(
+        0.01, "learning rate of SGD, constant", low=0, source="Unlearn-Sparse, arg_parser.py: --unlearn_lr"
+    )
+    batch_size: int = option(256, "images in a batch", low=1, source="Unlearn-Sparse, arg_parser.py: --batch_size")
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source="Unlearn-Sparse, arg_parser.py: --momentum")
+    weight_decay: float = option(
+        5e-4,
+        "weight decay, on kernels only (ours)",
+        low=0,
+        source="Unlearn-Sparse, arg_parser.py: --weight_decay",
+    )
 
     def unlearn(
         self,

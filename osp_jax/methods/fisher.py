@@ -27,7 +27,7 @@ from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector
 from osp_jax.methods.parts.importance import Term, filled_batches, mean_squared_gradient, summed
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Head
 from osp_jax.program.kernels import kernel_axes
@@ -45,15 +45,30 @@ class Fisher(Method):
     sees: ClassVar[tuple[str, ...]] = ("retain",)
     search: ClassVar[Mapping[str, Any]] = {"alpha": (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)}
 
-    # authors' Forgetting.ipynb (it tries 1e-8 to 1e-5); the 0.2 that Unlearn-Sparse has as default leaves only noise
-    alpha: float = 1e-6
-    rule: str = "fisher_new"  # Unlearn-Sparse, README.MD
-    batch_size: int = 32  # of 'fisher_new': Unlearn-Sparse, unlearn/fisher.py; 1 in Golatkar's code, which is exact
-    erase_row: bool = True  # of 'fisher_new': both codes, where all of a class is forgotten
-
-    def __post_init__(self) -> None:
-        check_options(self, alpha=(0, None), batch_size=(1, None))
-        check_choices(self, rule=RULES)
+    alpha: float = option(
+        1e-6,
+        "variance of the noise, before it is divided by the Fisher information; the 0.2 that is Unlearn-Sparse's "
+        "default leaves only noise",
+        low=0,
+        source="authors' Forgetting.ipynb, which tries 1e-8 to 1e-5",
+    )
+    rule: str = option(
+        "fisher_new",
+        "which of the two functions of Unlearn-Sparse to follow",
+        choices=RULES,
+        source="Unlearn-Sparse, README.MD",
+    )
+    batch_size: int = option(
+        32,
+        "images in a batch of rule=fisher_new; 1 is exact, as in the authors' code",
+        low=1,
+        source="Unlearn-Sparse, unlearn/fisher.py",
+    )
+    erase_row: bool = option(
+        True,
+        "with rule=fisher_new, replace the forgotten class's weights in the head by noise",
+        source="both codes, where all of a class is forgotten",
+    )
 
     def unlearn(
         self,

@@ -17,7 +17,7 @@ import numpy as np
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
@@ -32,15 +32,20 @@ class GradientAscent(Method):
     search: ClassVar[Mapping[str, Any]] = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 0.01), "epochs": (1, 3, 5)}
     trains: ClassVar[bool] = True
 
-    epochs: int = 5  # Unlearn-Sparse, README: --unlearn_epochs of GA
-    learning_rate: float = 1e-4  # Unlearn-Sparse, README: --unlearn_lr of GA; constant, as there
-    batch_size: int = 256  # Unlearn-Sparse, arg_parser.py: --batch_size
-    momentum: float = 0.9  # Unlearn-Sparse, arg_parser.py: --momentum
-    weight_decay: float = 5e-4  # Unlearn-Sparse, arg_parser.py: --weight_decay; ours is on kernels only
-
-    def __post_init__(self) -> None:
-        ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None), "momentum": (0, 1)}
-        check_options(self, **ranges, weight_decay=(0, None))
+    epochs: int = option(
+        5, "passes over the forgotten images", low=0, source="Unlearn-Sparse, README: --unlearn_epochs of GA"
+    )
+    learning_rate: float = option(
+        1e-4, "learning rate of SGD, constant", low=0, source="Unlearn-Sparse, README: --unlearn_lr of GA"
+    )
+    batch_size: int = option(256, "images in a batch", low=1, source="Unlearn-Sparse, arg_parser.py: --batch_size")
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source="Unlearn-Sparse, arg_parser.py: --momentum")
+    weight_decay: float = option(
+        5e-4,
+        "weight decay, on kernels only (ours)",
+        low=0,
+        source="Unlearn-Sparse, arg_parser.py: --weight_decay",
+    )
 
     def unlearn(
         self,

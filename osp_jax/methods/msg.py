@@ -25,7 +25,7 @@ from osp_jax.methods.parts.convolutions import convolution_kernels, possible_ker
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
 from osp_jax.program.kernels import KernelAxes
@@ -37,10 +37,7 @@ from osp_jax.trees import combine, edited, leaves_by_path
 
 @dataclasses.dataclass(frozen=True)
 class Msg(Method):
-    """Weights with small gradients drawn anew, then fine-tuning.
-
-    Unless told otherwise the settings are from deepunlearn, munl/unlearning/kgltop2.py.
-    """
+    """Weights with small gradients drawn anew, then fine-tuning."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Any]] = {
@@ -50,26 +47,18 @@ class Msg(Method):
     }
     trains: ClassVar[bool] = True
 
-    fraction: float = 0.3  # init_rate
-    kept_rate: float = 0.1  # factor on the gradient of the convolutions' weights that are kept
-    epochs: int = 5  # num_epochs
-    learning_rate: float = 0.001  # peak
-    batch_size: int = 64  # batch_size
-    momentum: float = 0.9  # momentum
-    weight_decay: float = 5e-4  # weight_decay; ours is on kernels only
-    augment: bool = False  # munl/settings.py, default_loaders: the images as in testing
-
-    def __post_init__(self) -> None:
-        check_options(
-            self,
-            fraction=(0, 1),
-            kept_rate=(0, None),
-            epochs=(0, None),
-            learning_rate=(0, None),
-            batch_size=(1, None),
-            momentum=(0, 1),
-            weight_decay=(0, None),
-        )
+    fraction: float = option(
+        0.3, "share of each convolution's weights that is drawn anew", low=0, high=1, source="kgltop2.py: init_rate"
+    )
+    kept_rate: float = option(
+        0.1, "factor on the gradient of the convolutions' other weights", low=0, source="kgltop2.py"
+    )
+    epochs: int = option(5, "passes over the retained images", low=0, source="kgltop2.py: num_epochs")
+    learning_rate: float = option(0.001, "highest learning rate of SGD", low=0, source="kgltop2.py")
+    batch_size: int = option(64, "images in a batch", low=1, source="kgltop2.py: batch_size")
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source="kgltop2.py: momentum")
+    weight_decay: float = option(5e-4, "weight decay, on kernels only (ours)", low=0, source="kgltop2.py: weight_decay")
+    augment: bool = option(False, "augment the images as in training", source="munl/settings.py: default_loaders")
 
     def check(self, model: Model, channels: Any) -> None:
         """Raises `InputError` for a network without 2-D convolutions."""

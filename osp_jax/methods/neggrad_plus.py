@@ -24,7 +24,7 @@ import numpy as np
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
@@ -52,18 +52,35 @@ class NegGradPlus(Method):
         "train_mode": (False, True),
     }
 
-    alpha: float = 0.95  # SCRUB, small_scale_unlearning.ipynb: ng_alpha; 0.9999 in those for some images of a class
-    epochs: int = 10  # SCRUB, small_scale_unlearning.ipynb: ng_epochs
-    learning_rate: float = 0.01  # SCRUB, small_scale_unlearning.ipynb: ng_lr; constant, as there
-    batch_size: int = 128  # SCRUB, small_scale_unlearning.ipynb: --batch-size, of the retained images
-    forget_batch_size: int = 64  # SCRUB, small_scale_unlearning.ipynb: forget_bs
-    momentum: float = 0.0  # SCRUB: plain SGD
-    pull: float = 5e-4  # SCRUB, large_scale_unlearning.ipynb (CIFAR-10): --weight-decay, the weight of its l2_penalty
-    train_mode: bool = False  # False: running statistics, and they stay; True: those of each batch
-
-    def __post_init__(self) -> None:
-        ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None)}
-        check_options(self, **ranges, alpha=(0, 1), forget_batch_size=(1, None), momentum=(0, 1), pull=(0, None))
+    alpha: float = option(
+        0.95,
+        "weight of the retained images' loss; 1 - alpha is that of the forgotten images",
+        low=0,
+        high=1,
+        source="SCRUB, small_scale_unlearning.ipynb: ng_alpha; 0.9999 in the notebooks for some images of a class",
+    )
+    epochs: int = option(
+        10, "passes over the retained images", low=0, source="SCRUB, small_scale_unlearning.ipynb: ng_epochs"
+    )
+    learning_rate: float = option(
+        0.01, "learning rate of SGD, constant", low=0, source="SCRUB, small_scale_unlearning.ipynb: ng_lr"
+    )
+    batch_size: int = option(
+        128, "retained images in a batch", low=1, source="SCRUB, small_scale_unlearning.ipynb: --batch-size"
+    )
+    forget_batch_size: int = option(
+        64, "forgotten images in a batch", low=1, source="SCRUB, small_scale_unlearning.ipynb: forget_bs"
+    )
+    momentum: float = option(0.0, "momentum of SGD", low=0, high=1, source="SCRUB: plain SGD")
+    pull: float = option(
+        5e-4,
+        "weight of the squared distance to the original's parameters",
+        low=0,
+        source="SCRUB, large_scale_unlearning.ipynb (CIFAR-10): --weight-decay, the weight of its l2_penalty",
+    )
+    train_mode: bool = option(
+        False, "normalise by the statistics of each batch; False: by the running statistics, which do not change"
+    )
 
     @property
     def trains(self) -> bool:

@@ -28,7 +28,7 @@ from osp_jax.masks import (
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import chosen_groups, forget_vector, masked_paths
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import check_options, option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
@@ -53,20 +53,44 @@ class Osp(Method):
         "against": AGAINST,
     }
 
-    layers: str = "last"  # 'last' group, 'all', or a regular expression on group names
-    reduction: str = "max"
-    standardised: bool = False
-    against: str = "mean"
-    select: str = "fraction"
-    amount: float = 0.25  # of 'fraction' a share of the channels, of 'top-k' their number, of 'threshold' a score
-    strength: str = "rank"
-    constant: float = 0.5  # the strength, where `strength` is 'constant'
-    place: str = "gate"  # 'gate' where the channel is produced, 'kernel' literally, 'head' in the rows of the head
-    erase: bool = False  # zero the kernels of fully masked channels
+    layers: str = option(
+        "last", "channel groups: the 'last', 'all', or a regular expression on group names", source="ours"
+    )
+    reduction: str = option(
+        "max", "reduction of a channel's map to a number", choices=REDUCTIONS, source="reimplementation"
+    )
+    standardised: bool = option(False, "divide the difference of means by its standard deviation")
+    against: str = option(
+        "mean", "compare with the mean, or the largest mean, of the retained classes", choices=AGAINST
+    )
+    select: str = option(
+        "fraction", "how channels are selected from their scores", choices=SELECTIONS, source="reimplementation"
+    )
+    amount: float = option(
+        0.25,
+        "share of the channels with select=fraction, their number with select=top-k, the lowest score with "
+        "select=threshold",
+        source="reimplementation",
+    )
+    strength: str = option(
+        "rank",
+        "pruning strength of a selected channel: 'rank' is max(0.5, 1 - r / k), 'hard' is 1, 'constant' is the same "
+        "for all",
+        choices=STRENGTHS,
+        source="reimplementation",
+    )
+    constant: float = option(0.5, "strength for strength=constant", low=0, high=1)
+    place: str = option(
+        "gate",
+        "place of the factor: 'gate' where the channel is produced, 'kernel' on the kernel alone, 'head' in the rows "
+        "of the head",
+        choices=PLACES,
+        source="ours",
+    )
+    erase: bool = option(False, "also zero the kernels of fully masked channels")
 
     def __post_init__(self) -> None:
-        check_options(self, constant=(0, 1))
-        check_choices(self, reduction=REDUCTIONS, against=AGAINST, select=SELECTIONS, strength=STRENGTHS, place=PLACES)
+        super().__post_init__()
         if self.select == "top-k" and (self.amount < 1 or self.amount != int(self.amount)):
             raise InputError(
                 f"option amount is {self.amount}; with select=top-k give a number of channels, such as amount=4"

@@ -27,7 +27,7 @@ from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import forget_vector, masked_paths
 from osp_jax.methods.parts.head import feature_channels, head_of
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
@@ -48,20 +48,26 @@ class OspFit(Method):
 
     search: ClassVar[Mapping[str, Sequence[Any]]] = {"margin": (0.5, 1.0, 2.0), "forget_weight": (0.5, 1.0, 2.0)}
 
-    source: str = "features"  # fit on the stored 'features', or on draws from the class 'statistics'
-    margin: float = 1.0  # logits that a forgotten class has to fall below the best retained one
-    forget_weight: float = 1.0  # of the hinge, against a weight of 1 for the divergence
-    steps: int = 200
-    learning_rate: float = 0.05
-    draws: int = 400  # a class, where `source` is 'statistics'
-    place: str = "gate"  # 'gate' where the features are produced, or 'head' in the rows of the head's kernel
-    erase: bool = False  # zero the kernels of fully masked channels
-    allowed: float = 0.01  # share of stored images that gains alone may leave recognised, or lose of the other classes
-
-    def __post_init__(self) -> None:
-        positive = ("steps", "learning_rate", "forget_weight", "margin")
-        check_options(self, draws=(1, None), allowed=(0, 1), **{name: (0, None) for name in positive})
-        check_choices(self, source=SOURCES, place=PLACES)
+    source: str = option(
+        "features", "fit on the stored 'features', or on draws from the class 'statistics'", choices=SOURCES
+    )
+    margin: float = option(1.0, "logits by which a forgotten class must fall below the best retained one", low=0)
+    forget_weight: float = option(1.0, "weight of the hinge, against 1 for the divergence", low=0)
+    steps: int = option(200, "steps of Adam", low=0)
+    learning_rate: float = option(0.05, "initial learning rate of Adam; falls along a cosine", low=0)
+    draws: int = option(400, "draws of each class with source=statistics", low=1)
+    place: str = option(
+        "gate",
+        "place of the gain: 'gate' where the features are produced, 'head' in the rows of the head",
+        choices=PLACES,
+    )
+    erase: bool = option(False, "also zero the kernels of fully masked channels")
+    allowed: float = option(
+        0.01,
+        "share of the stored images that gains alone may leave recognised, or lose of the other classes",
+        low=0,
+        high=1,
+    )
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network whose head does not read channels that can be gated."""

@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches, loss_gradient, smallest, summed
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.relabelled import Relabelling, descend_relabelled
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
@@ -35,11 +35,13 @@ class Salun(Relabelling):
         "epochs": (5, 10),
     }
 
-    fraction: float = 0.5  # Unlearn-Saliency, Classification/README.md: mask/with_0.5.pt
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(self, fraction=(0, 1))
+    fraction: float = option(
+        0.5,
+        "share of the parameters that may change",
+        low=0,
+        high=1,
+        source="Unlearn-Saliency, Classification/README.md: mask/with_0.5.pt",
+    )
 
     def unlearn(
         self,

@@ -24,7 +24,7 @@ import numpy as np
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.targets import divergence
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError, shown
@@ -35,10 +35,7 @@ from osp_jax.training.loss import cross_entropy
 
 @dataclasses.dataclass(frozen=True)
 class Scrub(Method):
-    """Away from the original on forgotten images, and back to it on retained ones, in turn.
-
-    The sources of the settings are names in large_scale_unlearning.ipynb.
-    """
+    """Away from the original on forgotten images, and back to it on retained ones, in turn."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Any]] = {
@@ -48,22 +45,46 @@ class Scrub(Method):
     }
     trains: ClassVar[bool] = True
 
-    epochs: int = 3  # sgda_epochs
-    max_epochs: int = 2  # msteps
-    learning_rate: float = 0.0005  # sgda_learning_rate
-    decay_after: str = "3,5,9"  # lr_decay_epochs; after 3 epochs there is none by default
-    decay_rate: float = 0.1  # lr_decay_rate
-    gamma: float = 0.99  # gamma: the weight of the cross-entropy
-    alpha: float = 0.001  # alpha: the weight of the divergence on retained images
-    temperature: float = 4.0  # kd_T; the divergence is multiplied by its square
-    batch_size: int = 256  # of the retain loader; see above
-    momentum: float = 0.9  # sgda_momentum
-    weight_decay: float = 5e-4  # sgda_weight_decay; ours is on kernels only
+    epochs: int = option(
+        3, "epochs; each ends with a min epoch", low=1, source="large_scale_unlearning.ipynb: sgda_epochs"
+    )
+    max_epochs: int = option(
+        2, "first epochs that begin with a max epoch", low=0, source="large_scale_unlearning.ipynb: msteps"
+    )
+    learning_rate: float = option(
+        0.0005, "initial learning rate of SGD", low=0, source="large_scale_unlearning.ipynb: sgda_learning_rate"
+    )
+    decay_after: str = option(
+        "3,5,9",
+        "epochs, counted from 1, after each of which the rate falls; with 3 epochs it never does",
+        source="large_scale_unlearning.ipynb: lr_decay_epochs",
+    )
+    decay_rate: float = option(
+        0.1,
+        "factor on the rate after each of these epochs",
+        low=0,
+        source="large_scale_unlearning.ipynb: lr_decay_rate",
+    )
+    gamma: float = option(0.99, "weight of the cross-entropy", low=0, source="large_scale_unlearning.ipynb: gamma")
+    alpha: float = option(
+        0.001, "weight of the divergence on retained images", low=0, source="large_scale_unlearning.ipynb: alpha"
+    )
+    temperature: float = option(
+        4.0,
+        "temperature of the divergence, which is multiplied by its square",
+        low=0.01,
+        source="large_scale_unlearning.ipynb: kd_T",
+    )
+    batch_size: int = option(256, "images in a batch", low=1, source="large_scale_unlearning.ipynb: the retain loader")
+    momentum: float = option(
+        0.9, "momentum of SGD", low=0, high=1, source="large_scale_unlearning.ipynb: sgda_momentum"
+    )
+    weight_decay: float = option(
+        5e-4, "weight decay, on kernels only (ours)", low=0, source="large_scale_unlearning.ipynb: sgda_weight_decay"
+    )
 
     def __post_init__(self) -> None:
-        check_options(self, epochs=(1, None), max_epochs=(0, None), learning_rate=(0, None), decay_rate=(0, None))
-        check_options(self, gamma=(0, None), alpha=(0, None), temperature=(0.01, None), batch_size=(1, None))
-        check_options(self, momentum=(0, 1), weight_decay=(0, None))
+        super().__post_init__()
         self.decays()
 
     def decays(self) -> list[int]:

@@ -24,7 +24,7 @@ from osp_jax.data.draws import host_generator
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import mean_squared_gradient
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import split_variables
@@ -42,13 +42,27 @@ class Ssd(Method):
         "shuffled": (False, True),
     }
 
-    alpha: float = 10.0  # authors' forget_full_class_main.py: selection_weighting (for 20 and 100 classes)
-    dampening: float = 1.0  # lambda of the paper; authors' forget_full_class_main.py: dampening_constant
-    batch_size: int = 64  # authors' forget_full_class_main.py: -b; 1 gives the per-image Fisher diagonal of the paper
-    shuffled: bool = False  # batches of mixed classes; authors' code for full classes: class by class
-
-    def __post_init__(self) -> None:
-        check_options(self, alpha=(0, None), dampening=(0, None), batch_size=(1, None))
+    alpha: float = option(
+        10.0,
+        "a parameter is dampened where its importance to the forgotten images is above alpha times that to all",
+        low=0,
+        source="authors' forget_full_class_main.py: selection_weighting (for 20 and 100 classes)",
+    )
+    dampening: float = option(
+        1.0,
+        "lambda of the paper, the factor on the ratio of importances",
+        low=0,
+        source="authors' forget_full_class_main.py: dampening_constant",
+    )
+    batch_size: int = option(
+        64,
+        "images in a batch; 1 gives the paper's Fisher diagonal of single images",
+        low=1,
+        source="authors' forget_full_class_main.py: -b",
+    )
+    shuffled: bool = option(
+        False, "mix the classes in a batch; False: class by class", source="authors' code for full classes"
+    )
 
     def unlearn(
         self,

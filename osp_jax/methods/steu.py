@@ -33,7 +33,7 @@ from osp_jax.data.kinds import SPECIAL_TOKENS
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.head import head_leaves
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.embedding import find_embedding
 from osp_jax.program.gates import Gates
@@ -51,22 +51,34 @@ class Steu(Method):
     only_for: ClassVar[str] = "a network that reads texts"
     search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.001, 0.003, 0.01, 0.03)}
 
-    k: int = 256  # rows of the embedding; 0: the head alone
-    tokens: str = "score"  # which rows: of the highest score; controls: 'frequent' in the forgotten texts, 'random'
-    head: bool = True  # whether the head is trained; False is the paper's ablation, embeddings alone
-    loss: str = "sigmoid"  # or 'softmax'
-    over: str = "target"  # ours: the logits that the loss on forgotten texts is over, or 'all', whose labels are all 0
-    epochs: int = 5
-    min_texts: int = 3  # ours: forgotten texts that a token must stand in
-    learning_rate: float = 0.003  # ours
-    batch_size: int = 64  # ours: of forgotten texts, and of retained ones
-    utility_weight: float = 1.0  # ours: the paper adds both losses
-    embedding: str = ""  # the path of the table among the variables; empty: the one that the program looks ids up in
+    k: int = option(256, "rows of the embedding to train; 0: the head alone", low=0, source="the paper")
+    tokens: str = option(
+        "score",
+        "which rows: of the highest 'score', or the controls: the most 'frequent' in forgotten texts, 'random' ones",
+        choices=("score", "frequent", "random"),
+        source="the paper",
+    )
+    head: bool = option(True, "train the head as well; False is the paper's ablation", source="the paper")
+    loss: str = option("sigmoid", "form of the probabilities in both losses", choices=("sigmoid", "softmax"))
+    over: str = option(
+        "target",
+        "logits that the loss on forgotten texts is over: the forgotten class's, or 'all' with labels 0",
+        choices=("target", "all"),
+        source="ours",
+    )
+    epochs: int = option(5, "passes over the forgotten texts", low=0, source="the paper")
+    min_texts: int = option(3, "fewest forgotten texts in which a token must occur", low=1, source="ours")
+    learning_rate: float = option(0.003, "learning rate of Adam", low=0, source="ours")
+    batch_size: int = option(64, "forgotten texts in a batch, and retained texts in a batch", low=1, source="ours")
+    utility_weight: float = option(
+        1.0, "weight of the loss on retained texts", low=0, source="ours; the paper adds both losses"
+    )
+    embedding: str = option(
+        "", "path of the embedding table among the variables; empty: the table that the program looks token ids up in"
+    )
 
     def __post_init__(self) -> None:
-        check_options(self, k=(0, None), epochs=(0, None), min_texts=(1, None), learning_rate=(0, None))
-        check_options(self, batch_size=(1, None), utility_weight=(0, None))
-        check_choices(self, tokens=("score", "frequent", "random"), loss=("sigmoid", "softmax"), over=("target", "all"))
+        super().__post_init__()
         if not self.k and not self.head:
             raise InputError("option k is 0 and head is False, so nothing would change; set one of them")
 

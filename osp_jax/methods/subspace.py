@@ -34,7 +34,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.moments import matmul, second_moment, sum_over_batches
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.program.candidates import module_of
 from osp_jax.program.gates import Gates
@@ -65,20 +65,35 @@ class Subspace(Method):
         "alpha_forget": (1.0, 3.0, 10.0, 30.0, 100.0),
     }
 
-    alpha_retain: float = 100.0  # main.py: --our-alpha-r
-    alpha_forget: float = 3.0  # main.py: --our-alpha-f
-    samples: int = 900  # main.py: --our-samples; as many forgotten images as retained ones of all classes together
-    augment: bool = True  # their images come from the training loader; --no-train-transform turns it off
-    window: bool = True  # model_utils.py: patches of a random window three kernels wide; False: of all the map (ours)
-    max_patches: int = 10_000  # main.py: --our-max-patches, of a layer, drawn at random; 0: all (ours)
-    layers: str = ""  # ours: a regular expression on module paths; '' is every layer, as theirs
-    batch_size: int = 100  # ours; theirs is one batch of all samples
+    # Beyond these bounds the float32 moments, exact to about 1e-7 of their trace, do not carry the solve.
+    alpha_retain: float = option(
+        100.0, "alpha of the retained images' projection", low=1e-3, high=1e5, source="main.py: --our-alpha-r"
+    )
+    alpha_forget: float = option(
+        3.0, "alpha of the forgotten images' projection", low=1e-3, high=1e5, source="main.py: --our-alpha-f"
+    )
+    samples: int = option(
+        900,
+        "forgotten images, and retained images of all classes together",
+        low=1,
+        source="main.py: --our-samples",
+    )
+    augment: bool = option(
+        True, "augment the images as in training", source="main.py: the training loader; --no-train-transform"
+    )
+    window: bool = option(
+        True,
+        "take patches from a random window three kernels wide; False: from all of the map (ours)",
+        source="model_utils.py",
+    )
+    max_patches: int = option(
+        10_000, "patches of a layer, drawn at random; 0: all (ours)", low=0, source="main.py: --our-max-patches"
+    )
+    layers: str = option("", "a regular expression on module paths; empty: every layer, as in the code", source="ours")
+    batch_size: int = option(100, "images in a batch", low=1, source="ours; the code has one batch of all samples")
 
     def __post_init__(self) -> None:
-        # Beyond these the float32 moments, exact to about 1e-7 of their trace, do not carry the solve.
-        alphas = (1e-3, 1e5)
-        check_options(self, alpha_retain=alphas, alpha_forget=alphas)
-        check_options(self, samples=(1, None), max_patches=(0, None), batch_size=(1, None))
+        super().__post_init__()
         try:
             re.compile(self.layers)
         except re.error as error:

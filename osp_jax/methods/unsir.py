@@ -29,7 +29,7 @@ import numpy as np
 from osp_jax.data.augment import Preparation
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.targets import label_loss
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
@@ -54,10 +54,7 @@ SETTINGS = ("as_intended", "as_released")
 
 @dataclasses.dataclass(frozen=True)
 class Unsir(Method):
-    """Noise of the class impairs the network and retained images repair it.
-
-    The source of each number is the authors' notebook.
-    """
+    """Noise of the class impairs the network and retained images repair it."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain",)
     search: ClassVar[Mapping[str, Any]] = {
@@ -67,25 +64,26 @@ class Unsir(Method):
     }
     trains: ClassVar[bool] = True
 
-    settings: str = "as_intended"  # the paper; as_released: the notebook as it runs, see above
-    noise_images: int = 256  # of each forgotten class; there the batch size
-    noise_steps: int = 40  # 5 epochs of 8 steps
-    noise_rate: float = 0.1  # of Adam
-    noise_penalty: float = 0.1  # weight of the squared norm, the mean over noise images
-    noise_repeats: int = 20  # how often each noise image is learnt in an epoch: num_batches
-    retain_per_class: int = 1000  # num_samples_per_class
-    impair_rate: float = 0.02  # of Adam
-    repair_rate: float = 0.01  # of Adam
-    impair_epochs: int = 1
-    repair_epochs: int = 1
-    batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        check_choices(self, settings=SETTINGS)
-        check_options(self, noise_images=(1, None), noise_steps=(0, None), noise_rate=(0, None))
-        check_options(self, noise_penalty=(0, None), noise_repeats=(1, None), retain_per_class=(1, None))
-        check_options(self, impair_rate=(0, None), repair_rate=(0, None), batch_size=(1, None))
-        check_options(self, impair_epochs=(0, None), repair_epochs=(0, None))
+    settings: str = option(
+        "as_intended", "the paper, or 'as_released', the notebook as it runs", choices=SETTINGS, source="the paper"
+    )
+    noise_images: int = option(256, "noise images of each forgotten class", low=1, source="notebook: the batch size")
+    noise_steps: int = option(40, "steps of Adam on the noise", low=0, source="notebook: 5 epochs of 8 steps")
+    noise_rate: float = option(0.1, "learning rate of Adam on the noise", low=0, source="notebook")
+    noise_penalty: float = option(
+        0.1, "weight of the noise's squared norm, the mean over noise images", low=0, source="notebook"
+    )
+    noise_repeats: int = option(
+        20, "how often each noise image is learnt in an epoch", low=1, source="notebook: num_batches"
+    )
+    retain_per_class: int = option(
+        1000, "retained images of each class", low=1, source="notebook: num_samples_per_class"
+    )
+    impair_rate: float = option(0.02, "learning rate of Adam in the impair step", low=0, source="notebook")
+    repair_rate: float = option(0.01, "learning rate of Adam in the repair step", low=0, source="notebook")
+    impair_epochs: int = option(1, "epochs of the impair step", low=0, source="notebook")
+    repair_epochs: int = option(1, "epochs of the repair step", low=0, source="notebook")
+    batch_size: int = option(256, "images in a batch", low=1, source="notebook")
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a network of texts."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.experiments.conftest import ROOT, run_command
+from tests.experiments.conftest import ROOT, assert_one_line_error, run_cases, run_command
 
 COMMANDS = sorted(
     path.stem for path in (ROOT / "experiments").glob("*.py") if "cli.run(main" in path.read_text(encoding="utf-8")
@@ -16,6 +16,18 @@ def test_help_tells_what_a_command_does_and_its_flags(command):
     assert done.stderr == ""
     assert f"experiments/{command}.py:\n  --" in done.stdout
     assert done.stdout.split("flags:")[0].strip()
+
+
+@pytest.mark.parametrize("command", ["unlearn", "prepare"])
+@pytest.mark.parametrize("flag", [["--method=osp-fit"], ["--method", "osp-fit"]])
+def test_help_with_a_method_lists_its_options(command, flag):
+    done = run_command(f"experiments.{command}", *flag, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n  margin: float, at least 0 (default: 1.0)\n" in done.stdout
+
+
+def test_help_with_an_unknown_method_is_refused():
+    assert_one_line_error(*run_cases("experiments.unlearn", [["--method=osp_fit", "--help"]])[0])
 
 
 @pytest.mark.parametrize("place", ["folder", "file"])

@@ -21,7 +21,7 @@ from flax import linen as nn
 
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.retain_loss import retain_loss
 from osp_jax.model import Model
 from osp_jax.program.candidates import module_of
@@ -46,17 +46,19 @@ class LastLayers(Method):
     sees: ClassVar[tuple[str, ...]] = ("retain",)
     trains: ClassVar[bool] = True
 
-    k: int = 1  # Goel et al., unlearn.py: minL; they try 1 to 50 of up to 110 layers
-    epochs: int = 62  # Goel et al., unlearn.py: --epochs-rf
-    learning_rate: float = 0.1  # Goel et al., learn.py: --maxlr
-    floor: float = 0.05  # the lowest rate by the highest; Goel et al., learn.py: --minlr 0.005
-    batch_size: int = 64  # Goel et al., learn.py: --batch-size
-    momentum: float = 0.9  # Goel et al., learn.py: --momentum
-    weight_decay: float = 5e-5  # Goel et al., learn.py: --weight-decay; ours is on kernels only
-
-    def __post_init__(self) -> None:
-        ranges = {"epochs": (0, None), "learning_rate": (0, None), "batch_size": (1, None), "momentum": (0, 1)}
-        check_options(self, **ranges, k=(1, None), floor=(0, 1), weight_decay=(0, None))
+    k: int = option(
+        1, "last layers to train", low=1, source="Goel et al., unlearn.py: minL; they try 1 to 50 of up to 110 layers"
+    )
+    epochs: int = option(62, "passes over the retained images", low=0, source="Goel et al., unlearn.py: --epochs-rf")
+    learning_rate: float = option(0.1, "highest learning rate of SGD", low=0, source="Goel et al., learn.py: --maxlr")
+    floor: float = option(
+        0.05, "lowest rate, divided by the highest", low=0, high=1, source="Goel et al., learn.py: --minlr 0.005"
+    )
+    batch_size: int = option(64, "images in a batch", low=1, source="Goel et al., learn.py: --batch-size")
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source="Goel et al., learn.py: --momentum")
+    weight_decay: float = option(
+        5e-5, "weight decay, on kernels only (ours)", low=0, source="Goel et al., learn.py: --weight-decay"
+    )
 
     def check(self, model: Model, channels: Any) -> None:
         """Raises `InputError` for a network of fewer than `k` layers."""

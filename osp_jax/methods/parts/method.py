@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax
 
 from osp_jax.methods.parts.data import RequestData
+from osp_jax.methods.parts.options import check_options
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.statistics import Statistics
@@ -16,9 +17,9 @@ from osp_jax.statistics import Statistics
 class Method:
     """An unlearning method; its fields are its settings, each with a default.
 
-    A subclass is a frozen dataclass that defines `unlearn`. It checks its settings in `__post_init__` and raises
-    `InputError` for a value out of range. Call `osp_jax.methods.unlearn_classes`, which checks the request, rather than
-    `unlearn` itself.
+    A subclass is a frozen dataclass that defines `unlearn` and declares its settings with `options.option`. A value of
+    the wrong type or out of the declared range raises `InputError`; a check of several settings together goes into
+    `__post_init__`. Call `osp_jax.methods.unlearn_classes`, which checks the request, rather than `unlearn` itself.
 
     Class attributes:
       sees: which training images it needs, of 'retain' and 'forget'.
@@ -33,6 +34,10 @@ class Method:
     trains: ClassVar[bool] = False
     starts_over: ClassVar[bool] = False
     only_for: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for a setting of the wrong type or out of range."""
+        check_options(self)
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` where the method cannot act on the network; `model.variables` may hold shapes."""

@@ -1,4 +1,12 @@
-"""Checks of a method's settings, made where the settings are: no training starts with one that cannot be used."""
+"""The options of a method: how one is declared, checked, and described to a reader.
+
+A method declares each of its settings once, as a field of its frozen dataclass:
+
+    steps: int = option(200, "steps of Adam", low=0, source="the paper, section 4")
+
+`check_options` enforces the declaration when the method is made, so that no training starts with a setting that cannot
+be used. `describe_options` reads it back for the help of a command, for error messages and for the documentation.
+"""
 
 import dataclasses
 import math
@@ -9,25 +17,90 @@ from typing import Any
 from osp_jax.runtime.errors import InputError, shown, unknown
 
 _LONGEST = 1000  # characters of an option that is text
+_TYPES = (bool, int, float, str)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What a method declares of one of its settings.
+
+    Attributes:
+      name: of the dataclass field.
+      type: `bool`, `int`, `float` or `str`.
+      default: its value where none is given.
+      meaning: what it does, in one phrase; empty where nothing was declared.
+      source: where the default comes from, such as a paper or a line of the authors' code; may be empty.
+      low, high: the bounds of a number, included; None for no bound.
+      choices: the values of a text; empty where any text may be given.
+    """
+
+    name: str
+    type: type
+    default: Any
+    meaning: str = ""
+    source: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> str:
+        """The values that it takes, in words: 'True or False', 'int, at least 0', 'gate or head'."""
+        if self.choices:
+            return ", ".join(self.choices[:-1]) + f" or {self.choices[-1]}"
+        if self.type is bool:
+            return "True or False"
+        name = "text" if self.type is str else self.type.__name__
+        return ", ".join(part for part in (name, _bounds(self.low, self.high)) if part)
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    source: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A dataclass field that is an option of a method; the arguments are the attributes of `Option`."""
+    declared = {"meaning": meaning, "source": source, "low": low, "high": high, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=declared)
+
+
+def describe_options(options: Any) -> tuple[Option, ...]:
+    """The options of a method, or of another dataclass of settings, in the order of its fields.
+
+    Args:
+      options: the class or an instance of it.
+    """
+    return tuple(
+        Option(field.name, type(field.default), field.default, **field.metadata)
+        for field in dataclasses.fields(options)
+        if type(field.default) in _TYPES
+    )
 
 
 def check_options(options: Any, **ranges: tuple[float | None, float | None]) -> None:
-    """Checks the options of a method: each has the type of its default, numbers are finite, text is not endless.
+    """Checks that each option has the type of its default, numbers are finite and in range, and texts are not endless.
 
     Args:
       options: a dataclass whose fields have defaults of type bool, int, float or str.
-      ranges: (low, high) by option, bounds included, None for no bound.
+      ranges: (low, high) by option, bounds included, None for no bound; in place of the declared range.
 
     Raises:
-      InputError: an option of another type or outside its range.
+      InputError: an option of another type, out of range, or none of its choices.
     """
-    for field in dataclasses.fields(options):
-        _check_type(field.name, getattr(options, field.name), type(field.default))
-    for name, (low, high) in ranges.items():
-        value = getattr(options, name)
+    known = describe_options(options)
+    for one in known:
+        _check_type(one.name, getattr(options, one.name), one.type)
+    for one in known:
+        value = getattr(options, one.name)
+        low, high = ranges.get(one.name, (one.low, one.high))
         if (low is not None and value < low) or (high is not None and value > high):
-            bounds = f"from {low} to {high}" if None not in (low, high) else f"of at least {low}"
-            raise InputError(f"option {name} is {shown(value)}; give a number {bounds}")
+            raise InputError(f"option {one.name} is {shown(value)}; give a number {_bounds(low, high, 'of ')}")
+        if one.choices:
+            check_choices(options, **{one.name: one.choices})
 
 
 def check_choices(options: Any, **choices: Sequence[str]) -> None:
@@ -35,6 +108,14 @@ def check_choices(options: Any, **choices: Sequence[str]) -> None:
     for name, known in choices.items():
         if getattr(options, name) not in known:
             raise unknown(name, getattr(options, name), known)
+
+
+def _bounds(low: float | None, high: float | None, of: str = "") -> str:
+    if low is not None and high is not None:
+        return f"from {low} to {high}"
+    if low is not None:
+        return f"{of}at least {low}"
+    return f"{of}at most {high}" if high is not None else ""
 
 
 def _check_type(name: str, value: Any, kind: type) -> None:

@@ -15,7 +15,7 @@ from osp_jax.data.draws import host_generator
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.importance import filled_batches
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_choices, check_options
+from osp_jax.methods.parts.options import option
 from osp_jax.model import Model
 from osp_jax.training.descent import Forward, Loss, Optimiser, descend, in_train_mode
 from osp_jax.training.loss import cross_entropy
@@ -25,28 +25,33 @@ LABELS = ("retained", "any")
 
 @dataclasses.dataclass(frozen=True)
 class Relabelling(Method):
-    """Settings of both; where no source is named, from Unlearn-Saliency, Classification/arg_parser.py."""
+    """Settings of both; "Unlearn-Saliency" is its file Classification/arg_parser.py."""
 
     trains: ClassVar[bool] = True
 
-    epochs: int = 10  # --unlearn_epochs
-    learning_rate: float = 0.01  # --unlearn_lr; its README has 0.013 for random images
-    batch_size: int = 256  # --batch_size
-    momentum: float = 0.9  # --momentum
-    weight_decay: float = 5e-4  # --weight_decay; ours is on kernels only
-    labels: str = "retained"  # drawn from the retained classes; 'any': from all, as in RL.py
-    mixed: bool = False  # RL.py for CIFAR-10 and SVHN; True, for its other data sets: both kinds in every batch
-
-    def __post_init__(self) -> None:
-        check_options(
-            self,
-            epochs=(1, None),
-            learning_rate=(0, None),
-            batch_size=(1, None),
-            momentum=(0, 1),
-            weight_decay=(0, None),
-        )
-        check_choices(self, labels=LABELS)
+    epochs: int = option(10, "passes over all images", low=1, source="Unlearn-Saliency: --unlearn_epochs")
+    learning_rate: float = option(
+        0.01,
+        "learning rate of SGD, constant",
+        low=0,
+        source="Unlearn-Saliency: --unlearn_lr; its README has 0.013 for random images",
+    )
+    batch_size: int = option(256, "images in a batch", low=1, source="Unlearn-Saliency: --batch_size")
+    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source="Unlearn-Saliency: --momentum")
+    weight_decay: float = option(
+        5e-4, "weight decay, on kernels only (ours)", low=0, source="Unlearn-Saliency: --weight_decay"
+    )
+    labels: str = option(
+        "retained",
+        "classes that the random labels are drawn from: the retained ones, or 'any' as in RL.py",
+        choices=LABELS,
+        source="ours; the paper asks for another class than the image's own",
+    )
+    mixed: bool = option(
+        False,
+        "mix forgotten and retained images in every batch, as RL.py does for its other data sets",
+        source="Unlearn-Saliency: RL.py for CIFAR-10 and SVHN",
+    )
 
 
 def descend_relabelled(
