@@ -14,8 +14,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["osp_jax", "osp_jax.*"]),
+    packages=find_packages(include=["osp_jax", "osp_jax.*", "experiments", "configs", "configs.*"]),
     package_data={"osp_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["osp-jax = experiments.__main__:main"]},
     install_requires=[
         "absl-py>=2.3",
         "array-record>=0.8.1",

@@ -1,4 +1,4 @@
-"""Puts many audits side by side: methods by questions, from the eval.json of each model below a folder.
+"""Compares the audits of many evaluations, methods by questions.
 
 python -m experiments.audits --evaluations=runs/audit --out=results/audit
 """

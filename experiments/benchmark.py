@@ -1,4 +1,4 @@
-"""Compares unlearning methods on the same model, data, seeds and audit, and writes one table.
+"""Compares unlearning methods on the same model, data, seeds and audit.
 
 python -m experiments.benchmark --config=configs/benchmark/digits.py --workdir=runs/benchmark/digits
 

@@ -1,4 +1,4 @@
-"""Evaluates an unlearned model beside its original, the trivial reference and a retrained one, and writes the report.
+"""Evaluates an unlearned model beside its original and its references, and writes the report.
 
 python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained
 python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained --audit=full --shadows=runs/shadows

@@ -1,4 +1,4 @@
-"""Writes a model for use elsewhere: its weights in the format that they came in, or another, or its program.
+"""Writes a model's weights, or its program, for use elsewhere.
 
 python -m experiments.export --workdir=runs/without_3 --out=without_3.pt
 

@@ -1,4 +1,4 @@
-"""Trains federations, lets classes, clients, images or attackers leave them, and compares methods with retraining.
+"""Trains federations, removes classes, clients or images, and compares methods with retraining.
 
 python -m experiments.federated --config=configs/federated/digits.py --workdir=runs/federated/digits
 

@@ -1,4 +1,4 @@
-"""Runs one cell of a federated study over Flower's own processes on this machine, and compares it with the simulator.
+"""Runs one cell of a federated study in Flower's processes, and compares it with the simulator.
 
 python -m experiments.flower --config=configs/federated/flower.py --workdir=runs/flower
 

@@ -1,4 +1,4 @@
-"""Makes a workdir of a network that was trained elsewhere, so that every other command can use it.
+"""Makes a workdir of a network that was trained elsewhere, for all other commands.
 
 python -m experiments.import_model --network=my_network.py:build --weights=model.pt --data=folder:images \
     --mean=0.485,0.456,0.406 --std=0.229,0.224,0.225 --workdir=runs/model

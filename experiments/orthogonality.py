@@ -1,4 +1,4 @@
-"""What a penalty in training buys: specialised channels, and a better trade-off when they are masked.
+"""Measures how a training penalty specialises channels, and the trade-off when they are masked.
 
 python -m experiments.orthogonality --models=runs/orthogonality --out=results/orthogonality
 

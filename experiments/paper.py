@@ -1,4 +1,4 @@
-"""Runs the study behind the README's table, every network on every data set (configs/paper), in pieces that resume.
+"""Runs the study of all networks and data sets (configs/paper); resumable.
 
 python -m experiments.paper --workdir=runs/paper --minutes=10
 

@@ -1,4 +1,4 @@
-"""Computes requests to forget classes before they come; experiments.unlearn then looks them up.
+"""Computes requests to forget classes in advance; experiments.unlearn then looks them up.
 
 python -m experiments.prepare --workdir=runs/digits --classes=all --method=osp-fit
 

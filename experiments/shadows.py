@@ -1,4 +1,4 @@
-"""Trains the shadow models that LiRA and U-LiRA need, with and without the classes to forget.
+"""Trains the shadow models that the attacks LiRA and U-LiRA need.
 
 python -m experiments.shadows --workdir=runs/digits --forget=3 --number=16 --out=runs/shadows
 

@@ -1,4 +1,4 @@
-"""Forgets each class in turn, by each method, and tabulates what is left: the single-class table of a paper.
+"""Forgets each class in turn by each method, and writes a paper's single-class table.
 
 python -m experiments.sweep --workdir=runs/cifar10 --methods=osp,osp-fit --out=runs/cifar10_sweep
 

@@ -1,4 +1,4 @@
-"""Trains a model from a config, and stores its class statistics beside the checkpoint.
+"""Trains a model from a config, and stores its class statistics.
 
 python -m experiments.train --config=configs/digits.py --workdir=runs/digits
 """

@@ -1,4 +1,4 @@
-"""Makes a trained model forget classes, and refuses with exit code 3 where the new model would be harmed.
+"""Makes a trained model forget classes; exits with code 3 where that would harm the model.
 
 python -m experiments.unlearn --workdir=runs/digits --forget=3 --method=osp-fit --out=runs/without_3
 

@@ -64,3 +64,13 @@ def test_a_config_may_take_an_argument(tmp_path):
     (tmp_path / "config.py").write_text(GOOD)
     assert load_config(str(tmp_path / "config.py")).seed == 0
     assert load_config(f"{tmp_path / 'config.py'}:7").seed == 7
+
+
+def test_a_config_that_is_installed_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/digits.py").data.name == "digits"
+    with pytest.raises(InputError, match=r"configs/nothing.py does not exist"):
+        load_config("configs/nothing.py")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").write_text(GOOD)
+    assert load_config("configs/digits.py").seed == 0
