@@ -60,11 +60,11 @@ class ConceptErasure(Method):
     """Refits the kernels that write the last features, so that these no longer tell the class."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
+    # Not `share` and `depth`: they decide what the features keep, and a comparison chooses by accuracy.
     search: ClassVar[Mapping[str, Sequence[Any]]] = {
-        "share": (0.5, 0.8, 1.0),
-        "depth": (0, 1, 2),
         "forget_weight": (1.0, 3.0),
         "anchor": ANCHORS,
+        "ridge": (1e-3, 1e-2),
     }
 
     share: float = option(1.0, "share of the class's direction that retained images lose, too", low=0, high=1)
