@@ -3,10 +3,12 @@
 import jax
 import pytest
 
+import osp_jax
 from osp_jax.data.augment import normalise
 from tests.digits import trained_digits
 from tests.documents import ROOT, blocks
-from tests.test_readme import variables_of_a_reader
+from tests.test_api import HARMFUL, from_nnx
+from tests.test_readme import accuracies, variables_of_a_reader
 
 
 def run_lines(page: str, variables: dict) -> dict:
@@ -17,12 +19,22 @@ def run_lines(page: str, variables: dict) -> dict:
     return variables
 
 
+def assert_forgotten(model: osp_jax.Model, reader: dict) -> None:
+    """The cat, and no other class."""
+    before, after = (
+        accuracies(each, reader["test_images"], reader["test_labels"]) for each in (reader["model"], model)
+    )
+    assert model.forgotten == (3,)
+    assert after[0] < 0.05
+    assert after[1] > before[1] - 0.02
+
+
 @pytest.fixture(scope="module")
 def reader() -> dict:
     """A model of the digits, its images, and its statistics."""
-    import osp_jax
-
-    given = variables_of_a_reader() | {"model": trained_digits().model, "osp_jax": osp_jax, "jax": jax}
+    given = variables_of_a_reader()
+    names = {"class_names": given["names"]}
+    given |= {"model": trained_digits().model.replace(**names), "osp_jax": osp_jax, "jax": jax}
     given["normalised_images"] = normalise(given["images"][:8], given["mean"], given["std"])
     return given | {"statistics": osp_jax.collect_statistics(given["model"], given["images"], given["labels"])}
 
@@ -42,3 +54,36 @@ def test_the_lines_about_masks_change_one_class_most(reader):
     found = run_lines("concepts/masks.md", dict(reader))
     assert sorted(found["mask"]) == ["params/bn3/bias", "params/bn3/scale"]
     assert (found["gains"] < 1).sum() == 8
+
+
+def test_the_lines_for_a_flax_network_forget_the_class_and_write_a_report(reader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    moments = {name: reader[name] for name in ("mean", "std")}
+    nnx_module = osp_jax.to_nnx(from_nnx(reader["variables"], moments | {"class_names": reader["names"]}))
+    found = run_lines("tutorials/flax.md", {**reader, "apply": reader["model"].apply, "nnx_module": nnx_module})
+    assert isinstance(found["new_module"], type(nnx_module))
+    assert_forgotten(found["result"].model, reader)
+    assert "cat" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_lines_of_a_service_answer_a_request_and_prepare_the_next(reader):
+    found = run_lines("tutorials/service.md", dict(reader))
+    assert_forgotten(found["model"], reader)
+    assert found["predict"]._cache_size() == 1
+    assert sorted(found["prepared"].classes) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_service_keeps_its_model_where_a_request_does_harm(reader):
+    found = run_lines("tutorials/service.md", dict(reader))
+    found["prepared"] = osp_jax.prepare(reader["model"], [3], HARMFUL, statistics=reader["statistics"])
+    model, record = found["answer"](reader["model"], "cat")
+    assert model is reader["model"]
+    assert "refused" in record
+
+
+def test_the_lines_of_a_federated_request_remove_channels(reader):
+    found = run_lines("tutorials/federated.md", dict(reader))
+    assert sum(found["edit"].about["removed_channels"].values()) > 0
+    assert found["left"].variables is found["after"].variables
+    kept = accuracies(found["left"], reader["test_images"], reader["test_labels"])[1]
+    assert kept > 0.8

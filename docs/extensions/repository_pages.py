@@ -1,8 +1,8 @@
-"""Shows the Markdown files outside docs/ on the site, and points the links of all pages at pages of the site.
+"""Shows the pages outside docs/ on the site, and points the links of all pages at pages of the site.
 
-Pages are written so that their links work in a clone. On the site, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md and the
-tables of results/ are copied into docs/generated when it is built, the README is the front page, and a link to a folder
-of the repository becomes text.
+Pages are written so that their links work in a clone. On the site, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md, the
+tables of results/ and the notebooks of examples/ are copied into docs/generated when it is built, the README is the
+front page, and a link to a folder of the repository becomes text.
 """
 
 import os
@@ -23,7 +23,7 @@ _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", flags=re.MULTILINE | re.DOTA
 def copies() -> dict[Path, Path]:
     """By the path of each file that is shown: the path of its copy."""
     shown = [ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY")]
-    shown += sorted(RESULTS.rglob("*.md"))
+    shown += [*sorted(RESULTS.rglob("*.md")), *sorted((ROOT / "examples").glob("*.ipynb"))]
     return {path: GENERATED / path.relative_to(ROOT) for path in shown}
 
 
@@ -56,15 +56,17 @@ def write(page: Path, text: str) -> None:
 def _write_copies(app: Sphinx) -> None:
     del app
     for path, page in copies().items():
-        text = with_site_links(path.read_text(encoding="utf-8"), path, page)
-        if not text.startswith("# "):
-            text = f"# {path.relative_to(ROOT).with_suffix('')}\n\n{text}"
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".md":
+            text = with_site_links(text, path, page)
+            if not text.startswith("# "):
+                text = f"# {path.relative_to(ROOT).with_suffix('')}\n\n{text}"
         write(page, text + _contents() if path == RESULTS / "README.md" else text)
 
 
 def _contents() -> str:
     """The tables of results/ as a table of contents, by their folder."""
-    tables = [path.relative_to(RESULTS).with_suffix("") for path in copies() if path.is_relative_to(RESULTS)]
+    tables = [path.relative_to(RESULTS).with_suffix("") for path in copies() if RESULTS in path.parents]
     lines = [f"{str(table).removesuffix('/table')} <{table}>" for table in tables if table.name != "README"]
     return "\n".join(["\n```{toctree}", ":hidden:", "", *lines, "```\n"])
 
