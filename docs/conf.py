@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "method_pages",
     "repository_pages",
 ]
 exclude_patterns = ["extensions"]
@@ -27,6 +28,7 @@ default_role = "code"  # docstrings put code between single backticks
 highlight_language = "python"
 
 # Markdown
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4  # headings have the anchors that GitHub gives them
 suppress_warnings = ["myst.header"]  # result tables start below their level
 

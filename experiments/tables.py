@@ -8,7 +8,6 @@ A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 
 import dataclasses
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -181,8 +180,8 @@ def _method_summary() -> str:
     """The README's line for each method: its paper, what it needs, and its figures in the comparison."""
     from osp_jax.methods import METHODS
     from osp_jax.report.comparison_tables import YARDSTICK, summarise
-    from osp_jax.report.deviations import DEVIATIONS
     from osp_jax.report.formats import NOTHING, duration
+    from osp_jax.report.method_facts import method_facts
     from osp_jax.report.ranking import ranked
     from osp_jax.report.tables import markdown_table
 
@@ -194,7 +193,7 @@ def _method_summary() -> str:
     rows, papers = [], {}
     for name in [*compared, *(name for name in METHODS if name not in compared)]:
         figures = found.get(name)
-        method = METHODS[name]
+        facts = method_facts(name)
         cells = [NOTHING] * 5
         if figures is not None and figures["forget"] is not None:
             cells = [
@@ -206,28 +205,14 @@ def _method_summary() -> str:
                 ),
                 duration(figures["cold"] if name == YARDSTICK else figures["warm"]),
             ]
-        paper = re.search(r"arXiv[:\s]\s*(\d+\.\d+)", sys.modules[method.__module__].__doc__)
-        papers[name] = paper[1] if paper and not DEVIATIONS[name].startswith("Ours") else ""
-        images = {(): "none", ("retain",): "retained", ("forget",): "forgotten"}.get(method.sees, "both")
-        rows.append([name, images, "yes" if _descends(name) else "no", *cells])
+        papers[name] = facts.papers[0] if facts.papers else ""
+        rows.append([name, facts.images, "yes" if facts.descends else "no", *cells])
     header = ["Method", "Images", "Gradients", "Forgotten", "Others", "Probe", "New head", "Time"]
     table = markdown_table(header, rows)
     for name, paper in papers.items():
         if paper:
             table = table.replace(f"\n| {name} |", f"\n| [{name}](https://arxiv.org/abs/{paper}) |")
     return f"{_compared(results)}\n\n{table}"
-
-
-def _descends(name: str) -> bool:
-    """Whether a method takes gradient steps on the weights."""
-    from osp_jax.methods import METHODS
-
-    method = METHODS[name]
-    return (
-        name == "retrain"
-        or method().trains
-        or bool({"descend", "descend_from"} & vars(sys.modules[method.__module__]).keys())
-    )
 
 
 def _comparison() -> str:
@@ -511,13 +496,10 @@ def _audit_summary() -> str:
 
 
 def _methods() -> str:
-    from osp_jax.methods import METHODS
+    from osp_jax.report.method_facts import all_methods
     from osp_jax.report.tables import markdown_table
 
-    rows = [
-        [name, sys.modules[method.__module__].__doc__.splitlines()[0], " and ".join(method.sees) or "none"]
-        for name, method in METHODS.items()
-    ]
+    rows = [[facts.name, facts.title, facts.images] for facts in all_methods()]
     return markdown_table(["Method", "What it does", "Images at request time"], rows)
 
 
