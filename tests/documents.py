@@ -52,8 +52,9 @@ class Command(NamedTuple):
 
 
 def commands(path: Path) -> list[Command]:
-    """The commands `python -m ...` that a document shows, in fenced and indented blocks and between backticks."""
+    """The commands `python -m ...` and `osp-jax ...` that a document shows, in blocks and between backticks."""
     text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+    text = re.sub(r"osp-jax (?=\w)", "python -m experiments.", text)
     found = re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)([^`\n]*)", text)
     return [Command(module, re.findall(r"(?<=\s)\[?--([\w.]+)", rest)) for module, rest in found]
 
