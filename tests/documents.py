@@ -54,9 +54,13 @@ class Command(NamedTuple):
 def commands(path: Path) -> list[Command]:
     """The commands `python -m ...` and `osp-jax ...` that a document shows, in blocks and between backticks."""
     text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
-    text = re.sub(r"osp-jax (?=\w)", "python -m experiments.", text)
+    text = re.sub(r"\bosp-jax ([a-z]+(?:-[a-z]+)*)", lambda match: _as_module(match[1]), text)
     found = re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)([^`\n]*)", text)
     return [Command(module, re.findall(r"(?<=\s)\[?--([\w.]+)", rest)) for module, rest in found]
+
+
+def _as_module(command: str) -> str:
+    return f"python -m experiments.{command.replace('-', '_')}"
 
 
 def python_block(path: Path, word: str) -> str:

@@ -1,5 +1,6 @@
-"""The README's own lines for a PyTorch network: five commands from a file and a folder, and fifteen lines of Python."""
+"""The README's lines for a PyTorch network: three commands from a file and a folder, fifteen lines of Python."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -29,10 +30,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_line(line: str, folder: Path) -> subprocess.CompletedProcess:
     """One line of the shell in `folder`, where the README's reader has a clone of the repository."""
     program, *arguments = shlex.split(line)
-    assert program == "python"
+    assert program == "osp-jax"
     given = environment() | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=given, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "experiments", *arguments],
+        cwd=folder,
+        env=given,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -59,12 +66,10 @@ def assert_the_cat_is_forgotten(folder: Path) -> None:
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
 
-def test_the_five_commands_end_in_an_exported_file_and_a_report(folder):
-    (block,) = [block.text for block in blocks(README) if "import_model" in block.text]
-    install, *lines = block.splitlines()
-    assert install == "pip install -e '.[torch]'"
-    assert len(lines) <= 4
-    for line in lines:
+def test_the_commands_end_in_an_exported_file_and_a_report(folder):
+    (block,) = [block.text for block in blocks(README) if "import-model" in block.text]
+    (report,) = re.findall(r"`(osp-jax eval [^`]*)`", README.read_text(encoding="utf-8"))
+    for line in [*block.splitlines(), report]:
         done = run_line(line, folder)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert "cat" in (folder / "runs" / "unlearned" / "report.html").read_text(encoding="utf-8")
