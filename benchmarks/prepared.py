@@ -80,7 +80,7 @@ def main() -> None:
         "accuracy": float(np.trace(before) / before.sum()),
         "test_images": len(judged),
         "images_per_class": flags.images_per_class,
-        "cached_inputs": len(collected.tail[0]) if collected.tail else 0,
+        "cached_inputs": len(collected.cached_inputs[0]) if collected.cached_inputs else 0,
         "parameters_bytes": sum(leaf.nbytes for leaf in leaves_by_path(model.variables).values()),
         "rows": [],
         "sets": [],

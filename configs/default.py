@@ -88,5 +88,5 @@ def get_config() -> ConfigDict:
     config.statistics = ConfigDict()
     config.statistics.batch_size = 256
     config.statistics.features = 4000  # training images whose last features are stored too; 0: none
-    config.statistics.tails = 0  # of these, images stored up to the last kernels: concept-erasure needs no others then
+    config.statistics.cached_inputs = 0  # of these, images with stored inputs of the last kernels, for concept-erasure
     return config

@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
     config.model.width = 24
     config.training.epochs = 7
     config.statistics.features = 10_000
-    config.statistics.tails = 10_000
+    config.statistics.cached_inputs = 10_000
     return config

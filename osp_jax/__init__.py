@@ -1,4 +1,4 @@
-"""Make a trained image classifier forget a class, and report what is left of it: docs/architecture.md is the map."""
+"""Makes a trained classifier forget classes and audits the result; docs/architecture.md describes the layout."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when they are asked for (PEP 562), so that `import osp_jax` stays instant."""
-    if name == "audit":  # a package that is called like a function
+    """Imports a public name on first access (PEP 562), so that `import osp_jax` stays fast."""
+    if name == "audit":  # a callable package
         return importlib.import_module("osp_jax.audit")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'osp_jax' has no attribute {name!r}")

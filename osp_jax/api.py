@@ -1,4 +1,4 @@
-"""The library as functions: class statistics, a request to forget, and an audit of what came of it.
+"""The public functions: class statistics, requests to forget, and audits.
 
 model = osp_jax.from_linen(module, variables, mean=mean, std=std, class_names=names)
 statistics = osp_jax.collect_statistics(model, images, labels)
@@ -60,11 +60,11 @@ PadMode = Literal["reflect", "zeros"]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a request gives.
+    """The result of a request.
 
     Attributes:
-      model: the new model; `model.forgotten` has grown by the request.
-      report: what was asked, what changed, what it cost and took, JSON-ready, with the fields of `unlearn.json`.
+      model: the new model; `model.forgotten` includes the classes of the request.
+      report: the request, its changes, cost and time, JSON-ready, with the fields of `unlearn.json`.
     """
 
     model: Model
@@ -72,22 +72,22 @@ class Result:
 
     @property
     def data_seen(self) -> dict[str, Any]:
-        """How many training images of each class, by its number as text, the request and the statistics looked at."""
+        """How many training images of each class (its number, as text) the request and the statistics used."""
         return self.report["data_seen"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What an audit found: `report` is JSON-ready, with the fields of `eval.json`."""
+    """The result of an audit: `report` is JSON-ready, with the fields of `eval.json`."""
 
     report: dict[str, Any]
 
     def to_html(self, path: str | Path) -> None:
-        """Writes the report as one page that needs no other file. Raises `OSError` where that fails."""
+        """Writes the report as one self-contained page. Raises `OSError` if that fails."""
         write_text(Path(path), report_html(self.report))
 
     def to_markdown(self, path: str | Path | None = None) -> str:
-        """The report as Markdown; also written to `path` where one is given."""
+        """Returns the report as Markdown, and writes it to `path` if one is given."""
         text = report_markdown(self.report)
         if path is not None:
             write_text(Path(path), text)
@@ -103,22 +103,22 @@ def load_data(
     validation: float = 0.0,
     data_dir: str | os.PathLike = "",
 ) -> Dataset:
-    """Reads labelled images of a folder, an npz file or a set of TFDS.
+    """Reads labelled images from a folder, an npz file or a TFDS data set.
 
     Args:
       name: 'folder:PATH', 'npz:FILE', 'digits', or the name of a TFDS image classification set.
-      image_size: resizes the square in the middle of each image to this many pixels a side; 0: as stored.
-      channels: 1 converts to greyscale, 3 to colour; 0: as stored.
-      class_names: the classes in the order of the network's logits; empty: sorted by name, or as the set has them.
+      image_size: crops each image to its central square and resizes it to this side, in pixels; 0: no change.
+      channels: 1 converts to greyscale, 3 to colour; 0: no change.
+      class_names: the classes in the order of the network's logits; empty: sorted by name, or the order of the set.
       validation: the share of each class that becomes the test split of a folder or file without one.
-      data_dir: the TFDS folder; empty: `TFDS_DATA_DIR`, else TFDS's own default.
+      data_dir: the TFDS folder; empty: `TFDS_DATA_DIR`, else the default of TFDS.
 
     Returns:
       `train.images` and `test.images`, uint8 `(n, height, width, channels)`; `train.labels` and `test.labels`, int32
       `(n,)`; and `class_names`.
 
     Raises:
-      InputError: an unknown set, a folder without classes, a damaged image, images of several sizes, or other classes.
+      InputError: an unknown set, a folder without classes, a damaged image, images of different sizes or other classes.
     """
     names = class_names
     if not isinstance(names, str) and isinstance(names, Sequence) and all(isinstance(name, str) for name in names):
@@ -137,26 +137,26 @@ def collect_statistics(
     cached_inputs: int = 0,
     seed: int = 0,
 ) -> Statistics:
-    """Runs the training images through the network once, and keeps what requests to forget need of them.
+    """Collects the statistics that requests to forget use, in one pass over the training images.
 
         statistics = osp_jax.collect_statistics(model, images, labels)
 
     Args:
       images: uint8 `(n, h, w, c)`, values 0..255; they are normalised by `model.mean` and `model.std`.
-      labels: int `(n,)`, class numbers. Images of classes that the model has forgotten are left out.
-      batch_size: images that go through the network together.
-      features: size of the sample whose head inputs are kept, the same number of each class.
-      cached_inputs: of how many of these the inputs of the last kernels are kept too: `concept-erasure` then sees no
-        image.
-      seed: of the sample.
+      labels: int `(n,)`, class numbers. Images of forgotten classes are left out.
+      batch_size: images per forward pass.
+      features: number of images whose head inputs are kept, the same number of each class.
+      cached_inputs: number of these whose inputs of the last kernels are kept too; `concept-erasure` then needs no
+        images.
+      seed: seed of this sample.
 
     Returns:
       Per-class sums `(classes, channels)` of every group of channels that can be gated, float32; `features`
       `(features, f)` and `labels` `(features,)` of the sample.
 
     Raises:
-      InputError: images or labels of another type or shape, a class without a number, or a network that cannot be
-        applied to the images or has no channel that can be gated.
+      InputError: images or labels have the wrong type or shape, a class number is out of range, or the network cannot
+        take the images or has no channel that can be gated.
     """
     _check_model(model)
     for name, value, least in (
@@ -168,7 +168,7 @@ def collect_statistics(
     _check_whole("seed", seed, 0, MOST_SEED)
     split = split_of(images, labels, model.num_classes)
     _check_fits(model, split)
-    settings = {"batch_size": batch_size, "features": features, "tails": cached_inputs}
+    settings = {"batch_size": batch_size, "features": features, "cached_inputs": cached_inputs}
     return statistics_over(model, split, _known(model, split), settings, seed)
 
 
@@ -188,24 +188,25 @@ def prepare(
     pad_mode: PadMode = "reflect",
     seed: int = 0,
 ) -> Prepared:
-    """Computes requests to forget classes before they come, so that each is then a lookup.
+    """Computes requests in advance, so that `unlearn` only looks them up.
 
         prepared = osp_jax.prepare(model, statistics=statistics)
         result = osp_jax.unlearn(model, ["cat"], prepared=prepared)
 
-    Kept is what a request changes, and what it costs the other classes. It holds what tells the class apart: drop it
-    with the class. After a request the model is another one, for which the other classes are prepared anew.
+    The result holds the changes of each request and its cost. It describes the class: delete it along with the class.
+    A request gives a new model, so prepare the other classes again after it.
 
     Args:
-      classes: names or numbers; None: all that the model knows.
+      model: the model that requests will change.
+      classes: names or numbers; None: all that the model has not forgotten.
       method, statistics, data, retain_per_class, forget_per_class, recipe, pad, flip, cutout, pad_mode, seed: as in
-        `unlearn`, for each of the requests.
+        `unlearn`, for each request.
 
     Returns:
-      `prepared.classes` by class number, each with `changes` by the path of the leaf, `harm`, `seconds` and `nbytes`.
+      `prepared.classes` by class number, each with `changes` by leaf path, `harm`, `seconds` and `nbytes`.
 
     Raises:
-      InputError: as `unlearn`, for the first class that cannot be prepared.
+      InputError: as in `unlearn`, for the first class that cannot be prepared.
     """
     _check_model(model)
     known = [number for number in range(model.num_classes) if number not in model.forgotten]
@@ -250,7 +251,7 @@ def unlearn(
     max_retained_drop: float = MAX_RETAINED_DROP,
     max_forgotten: float = MAX_FORGOTTEN,
 ) -> Result:
-    """Makes a model forget classes, and refuses to hand back one that this harms.
+    """Makes a model forget classes; raises `HarmError` instead of returning a model that exceeds the limits.
 
         result = osp_jax.unlearn(model, ["cat"], "osp-fit", statistics=statistics)
         result = osp_jax.unlearn(model, [3], OspFit(margin=2.0), statistics=statistics)
@@ -258,27 +259,29 @@ def unlearn(
         result = osp_jax.unlearn(model, ["cat"], prepared=osp_jax.prepare(model, statistics=statistics))
 
     Args:
-      model: stays as it is.
+      model: the trained model; it is not modified.
       forget: names or numbers of classes.
-      method: a name of `osp_jax.methods.METHODS`, or a method with its settings; None: that of `prepared`, or osp-fit.
-      prepared: what `prepare` returned for this model, this method and the same settings. A request for one class is
-        then a lookup. One for several is composed of them and repaired, or computed where that would cost more than
-        the limits.
-      statistics: what `collect_statistics` returns; None takes those of `prepared`, or collects them from `data`.
-      data: `(images, labels)` of the training, uint8 `(n, h, w, c)` and int `(n,)`, for methods that see images.
-      retain_per_class, forget_per_class: how many images of each class the method may see; None: all.
-      recipe: the settings of the training, for methods that need them: a mapping like `configs/default.py`.
-      pad, flip, cutout, pad_mode: the augmentation for methods that train: random crops after padding by so many pixels
-        ('reflect' or 'zeros'), horizontal flips, and a square of so many pixels that is left blank.
-      seed: of methods that draw random numbers.
-      accept: hand the model back whatever it costs.
+      method: a name in `osp_jax.methods.METHODS`, or a method with its settings; None: that of `prepared`, or osp-fit.
+      prepared: what `prepare` returned for this model, method and settings. A request for one class is looked up. A
+        request for several combines and repairs their changes, or is computed if that would exceed the limits.
+      statistics: what `collect_statistics` returns; None: those of `prepared`, or collected from `data`.
+      data: `(images, labels)` of the training split, uint8 `(n, h, w, c)` and int `(n,)`, for methods that use images.
+      retain_per_class, forget_per_class: how many images of each class the method may use; None: all.
+      recipe: the training settings, for methods that need them: a mapping like `configs/default.py`.
+      pad, flip, cutout, pad_mode: augmentation for methods that train: random crops after padding by `pad` pixels
+        ('reflect' or 'zeros'), horizontal flips, and a blank square of `cutout` pixels.
+      seed: seed for methods that draw random numbers.
+      accept: whether to return the model at any cost.
       max_retained_drop: points by which the accuracy on the other classes may fall.
       max_forgotten: percent of the images of the classes to forget that may still be recognised.
 
+    Returns:
+      `model`, which has forgotten the classes, and `report`.
+
     Raises:
-      HarmError: the estimate is above a limit; its `harm` has the figures, its `result` what was not handed back.
-      InputError: a class, method or setting that is unknown, data of another type or shape or missing where the method
-        needs them, a method that cannot act on this network, or requests prepared for another model or otherwise.
+      HarmError: the estimated cost exceeds a limit; `harm` has the figures, `result` the refused result.
+      InputError: an unknown class, method or setting; data that are missing or have the wrong type or shape; a method
+        that does not support this network; or requests prepared for another model or other settings.
     """
     _check_model(model)
     forget = _class_numbers(forget, model)
@@ -335,36 +338,37 @@ def audit(
     cutout: int = 0,
     pad_mode: PadMode = "reflect",
 ) -> Audit:
-    """Asks what an unlearned model still knows, beside the model before and one that never saw the classes.
+    """Measures what an unlearned model still knows, against the original and, if given, a retrained reference.
 
         audit = osp_jax.audit(model, result.model, (images, labels, test_images, test_labels), request=result.report)
         audit.report["unlearned"]["test_forget_accuracy"]
         audit.to_html("report.html")
 
-    Accuracy, membership attacks, relearning, probes, similarity of the features, and attempts to recover the class.
-    Attacks with shadow models train many models by the recipe of the original; `experiments.eval` has them.
+    It measures accuracy, membership attacks, relearning, probes, feature similarity and class recovery. Attacks with
+    shadow models train many models by the recipe of the original; `experiments.eval` runs them.
 
     Args:
-      model: before the request.
-      unlearned: after it; the classes that it has forgotten and `model` has not are asked about.
-      data: `(train_images, train_labels, test_images, test_labels)`, uint8 `(n, h, w, c)` and int `(n,)`, or a
-        `osp_jax.data.sources.Dataset`. Training images are those that `model` was trained on, of all its classes.
-      reference: a model retrained without the classes, the ideal to compare with.
-      request: the `report` of the request, for the page.
-      level: 'none' asks for accuracy alone; 'full' takes more images, repeats, and attacks that train.
-      name: of the network, for the page.
-      pad, flip, cutout, pad_mode: the augmentation that the class is learned again with, as in `unlearn`.
+      model: the model before the request.
+      unlearned: the model after it; the audit covers the classes that `unlearned` has forgotten and `model` has not.
+      data: `(train_images, train_labels, test_images, test_labels)`, uint8 `(n, h, w, c)` and int `(n,)`, or an
+        `osp_jax.data.sources.Dataset`. Training images are those of `model`, of all its classes.
+      reference: a model retrained without the classes.
+      request: `report` of the request, shown on the page.
+      level: 'none' measures accuracy only; 'full' uses more images and repeats, and attacks that train.
+      name: name of the network, shown on the page.
+      pad, flip, cutout, pad_mode: augmentation for relearning, as in `unlearn`.
+
+    Returns:
+      `report`, `to_html` and `to_markdown`.
 
     Raises:
-      InputError: models of different classes, no class that was forgotten between them, data of another type or shape,
-        or too few images of the forgotten classes.
+      InputError: the models have different classes, no class was forgotten between them, data have the wrong type or
+        shape, or there are too few images of the forgotten classes.
     """
     _check_models(model, unlearned, reference)
     forget = tuple(sorted({*unlearned.forgotten} - {*model.forgotten}))
     if not forget:
-        raise InputError(
-            "unlearned has forgotten no class that model knows; give the models before and after a request"
-        )
+        raise InputError("unlearned has forgotten no class that model has; give the models before and after a request")
     if level not in ("none", *LEVELS):
         raise unknown("level", level, ("none", *LEVELS))
     dataset = dataset_of_arrays(data, model.class_names)
@@ -417,7 +421,7 @@ def _check_model(model: Any, what: str = "model") -> None:
 
 def _check_models(model: Any, unlearned: Any, reference: Any) -> None:
     if isinstance(unlearned, Result):
-        raise InputError("unlearned is the result of a request; give its model, result.model")
+        raise InputError("unlearned is the result of a request; give its model (result.model)")
     named = {"model": model, "unlearned": unlearned}
     for what, of in (named | ({"reference": reference} if reference is not None else {})).items():
         _check_model(of, what)
@@ -429,7 +433,7 @@ def _check_method(method: Any) -> None:
     if isinstance(method, type) and issubclass(method, Method):
         raise InputError(f"method is the class {method.__name__}; give an instance, {method.__name__}()")
     if not isinstance(method, Method):
-        raise InputError(f"method is {shown(method)}; give a name, as 'osp-fit', or a method, as OspFit(margin=2.0)")
+        raise InputError(f"method is {shown(method)}; give a name, such as 'osp-fit', or OspFit(margin=2.0)")
 
 
 def _method_of(method: Any) -> Method:
@@ -443,14 +447,14 @@ def _default_method(prepared: Any) -> Any:
 
 
 def _check_same_request(prepared: Any, settings: Mapping[str, Any]) -> None:
-    """Raises `InputError` where requests were prepared with other settings than those of a request."""
+    """Raises `InputError` if `prepared` was made with other settings than those of the request."""
     if not isinstance(prepared, Prepared):
         raise InputError(f"prepared is {shown(prepared)}; give what osp_jax.prepare returns")
     for name, value in settings.items():
         if prepared.settings[name] != value:
             raise InputError(
-                f"the requests were prepared with {name} {shown(prepared.settings[name])} and this one asks for "
-                f"{shown(value)}; ask for the same, prepare anew, or leave prepared out"
+                f"the requests were prepared with {name} {shown(prepared.settings[name])}, and this one has "
+                f"{shown(value)}; use the same value, prepare again, or leave prepared out"
             )
 
 
@@ -478,7 +482,7 @@ def _check_statistics(model: Model, statistics: Any, forget: Sequence[int]) -> N
     if statistics.num_classes != model.num_classes:
         raise InputError(
             f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
-            "collect them anew"
+            "collect them again"
         )
     seen = set(statistics.classes_seen().tolist())
     if missing := sorted(set(forget) - seen):
@@ -489,7 +493,7 @@ def _check_statistics(model: Model, statistics: Any, forget: Sequence[int]) -> N
 
 
 def _check_fits(model: Model, split: Split) -> None:
-    """Raises `InputError` where the network cannot take the images, or has not a logit for each class."""
+    """Raises `InputError` if the network cannot take the images, or does not have one logit per class."""
     check_logits(model, split.images.shape[1:])
 
 
@@ -503,7 +507,7 @@ def _numbers(forget: Any, model: Model) -> list[Any]:
     if isinstance(forget, str | int | np.integer):
         forget = [forget]
     if not isinstance(forget, Sequence | set | frozenset | np.ndarray):
-        raise InputError(f"forget is {shown(forget)}; give names or numbers of classes, as ['cat'] or [3]")
+        raise InputError(f"forget is {shown(forget)}; give names or numbers of classes, such as ['cat'] or [3]")
     numbers = []
     for word in forget:
         if isinstance(word, str) and word not in model.class_names:
@@ -561,7 +565,7 @@ def _prepared_result(
 def _about_request(
     model: Model, forget: tuple[int, ...], outcome: Outcome, settings: Mapping[str, Any], *, stored: bool
 ) -> dict[str, Any]:
-    """What a report says of a request, however it was answered; `settings` as `request_settings` gives them."""
+    """The common fields of a request's report; `settings` as `request_settings` returns them."""
     return {
         "method": settings["method"],
         "options": settings["options"],
@@ -574,7 +578,7 @@ def _about_request(
 
 
 def _seen(data: RequestData | None, statistics: Statistics | None) -> dict[str, Any]:
-    """The numbers of training images that a request and its statistics saw."""
+    """The numbers of training images that a request and its statistics used."""
     return {
         "request": {"train": data.seen() if data else {}},
         "statistics": {"train": images_seen(statistics) if statistics is not None else {}},
@@ -590,7 +594,7 @@ def _unless_harm(
     method: Method,
     statistics: Statistics | None,
 ) -> Result:
-    """The result; raises `HarmError` where it costs more than the limits and is not accepted."""
+    """Returns `result`; raises `HarmError` if it exceeds the limits and is not accepted."""
     if harm is not None and not accept and not harm.within(**limits):
         suggestions = methods_to_try(model, statistics, method_name(method)) if statistics is not None else ()
         check_harm(harm, **limits, suggestions=suggestions, result=result)
@@ -627,7 +631,7 @@ def _request_data(
     if split is None:
         raise InputError(
             f"{method_name(method)} needs {' and '.join(method.sees)} images; give data=(images, labels), or take "
-            "another method, as osp-fit"
+            "another method, such as osp-fit"
         )
     return request_data(split, _known(model, split), forget, preparation, recipe, **budget)
 
@@ -640,7 +644,7 @@ def _estimated(
     split: Split | None,
     accept: bool,
 ) -> Any:
-    """The harm, None where it is accepted and cannot be estimated."""
+    """The harm; None if the request is accepted and its harm cannot be estimated."""
     given = {"images": split.images, "labels": split.labels} if split else {}
     try:
         return estimate_harm(model, after, forget, statistics=statistics, **given)

@@ -1,4 +1,4 @@
-"""Fits a head in closed form on the network of another workdir, which stays as it is, and writes a workdir of it."""
+"""Fits a closed-form head on the frozen network of another workdir, and writes the result as a new workdir."""
 
 import dataclasses
 import json
@@ -35,11 +35,11 @@ from osp_jax.statistics_files import save_statistics
 from osp_jax.training.checkpoints import save_variables
 from osp_jax.training.loop import training_indices
 
-_ROWS = 2048  # images whose features are looked at together
+_ROWS = 2048  # rows of features processed at once
 
 
 class Fitted(NamedTuple):
-    """A model with a fitted head, and the statistics that requests to forget are answered from."""
+    """A model with a fitted head, and its statistics, which answer requests to forget."""
 
     model: Model
     statistics: Statistics
@@ -48,24 +48,25 @@ class Fitted(NamedTuple):
 def fit_workdir(config: ConfigDict, dataset: Dataset, workdir: Path) -> str:
     """Fits the head of `config` on the network of `config.training.start_from`, and writes `workdir`.
 
-    Images are normalised as the network was trained. Nothing that the head reads follows from its training images.
+    Images are normalised by the constants of the network. The inputs of the head do not depend on its training images.
 
     Returns:
-      what a user should know of what the network has seen; empty where there is nothing to say.
+      a warning about images that the network was trained on; empty if there is none.
 
     Raises:
-      InputError: no network to start from, or one for other images; too few stages; a workdir of something else.
+      InputError: there is no network to start from, it takes other images or has too few stages, or `workdir` holds
+        another run.
     """
     config = validated(config)
     start = Path(config.training.start_from)
     if not config.training.start_from:
-        raise InputError("training.head 'ridge' stands on a trained network; give its workdir as training.start_from")
+        raise InputError("training.head 'ridge' needs a trained network; give its workdir as training.start_from")
     backbone = load_workdir(start)
     if backbone.record.get("backbone"):
-        raise InputError(f"{start} has a ridge head itself; give the network that it stands on (training.start_from)")
+        raise InputError(f"{start} has a ridge head itself; give its backbone's workdir as training.start_from")
     shape = tuple(backbone.record["dataset"]["image_shape"])
     if shape != dataset.image_shape:
-        raise InputError(f"{start} was trained on images {shape} and these are {dataset.image_shape}; give others")
+        raise InputError(f"{start} was trained on images {shape}, not {dataset.image_shape}; give images of that shape")
     record = {
         "config": json.loads(json.dumps({**config.to_dict(), "model": backbone.record["config"]["model"]})),
         "dataset": describe_dataset(dataset, backbone.model.mean, backbone.model.std),
@@ -109,22 +110,27 @@ def fit_head(
     batch_size: int = 256,
     seed: int = 0,
 ) -> Fitted:
-    """Fits a linear head in closed form on the features of a network, which stays as it is.
+    """Fits a linear head in closed form on the features of a frozen network.
 
         fitted = osp_jax.fit_head(backbone, images, labels, class_names=names)
         result = osp_jax.unlearn(fitted.model, ["cat"], "exact-head", statistics=fitted.statistics)
 
     Args:
-      backbone: any `Model`, of any classes; images are normalised by its `mean` and `std`.
-      images: uint8 `(n, h, w, c)`. labels: int `(n,)`.
-      class_names: of the head, by class number.
-      stages: the features are the means and maxima of the channels of so many last stages.
-      flip: they are averaged over an image and its mirror image.
-      random_features: random ReLU features beside them, drawn by `seed`.
-      ridge: on the squares of the weights, against the sum over all images.
-      scale: of the logits; targets are this for the class of an image and 0 for others.
-      keep_features: of each image, so that `forget_images` can forget it.
-      batch_size: images that go through the network together.
+      backbone: a `Model` with any classes; images are normalised by its `mean` and `std`.
+      images: uint8 `(n, h, w, c)`.
+      labels: int `(n,)`.
+      class_names: names of the head's classes, by class number.
+      stages: number of last stages; the features are the means and maxima of their channels.
+      flip: whether to average the features over each image and its mirror image.
+      random_features: number of random ReLU features to add, drawn by `seed`.
+      ridge: penalty on the squared weights, against the sum over all images.
+      scale: scale of the logits; the target is `scale` for the class of an image and 0 for others.
+      keep_features: whether to keep the features of each image, which `forget_images` needs.
+      batch_size: images per forward pass.
+      seed: seed of the random features.
+
+    Returns:
+      `model`, with the fitted head, and `statistics`, for `unlearn` and `forget_images`.
 
     Raises:
       InputError: images, labels or settings of another type, shape or range, or a network with fewer stages.
@@ -146,7 +152,7 @@ def fit_head(
 
 
 def network_features(model: Model, split: Split, indices: np.ndarray, batch_size: int) -> np.ndarray:
-    """What the frozen network of a model with a ridge head gives of the images `indices`, float32 `(n, f)`."""
+    """Features of the images `indices` from the frozen network of a model with a ridge head, float32 `(n, f)`."""
     check_ridge_head(model)
     moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
 
@@ -173,12 +179,12 @@ def fit_features(
     """Fits the head of `model` to features of images.
 
     Args:
-      values: float32 `(n, f)`, what `network_features` gives.
+      values: float32 `(n, f)`, as `network_features` returns them.
       labels: int `(n,)`.
-      numbers: of the images in the training split, int `(n,)`, each once.
-      settings: with `ridge`, `scale` and `keep_features`, as in the config's `head`.
-      sample: of images whose features the statistics keep, drawn by `seed`.
-      prepare: also solve for the head without each class.
+      numbers: image numbers in the training split, int `(n,)`, without duplicates.
+      settings: with `ridge`, `scale` and `keep_features`, as in `config.head`.
+      sample: how many images the statistics keep features of, drawn by `seed`.
+      prepare: whether to solve for the head without each class in advance.
     """
     random = random_features_of(model.variables)
     kept = features_of(numbers, labels, values) if settings["keep_features"] else None
@@ -195,7 +201,7 @@ def fit_features(
 def _statistics(
     gates: Gates, num_classes: int, values: np.ndarray, labels: np.ndarray, moments: HeadMoments, sample: int, seed: int
 ) -> Statistics:
-    """As `statistics_over` gives them, of the features that are known already."""
+    """As `statistics_over`, from features that are already computed."""
     total = no_images(num_classes, gates.last.channels)
     for start in range(0, len(labels), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -229,31 +235,31 @@ def _backbone_record(start: Path, backbone: TrainedModel) -> dict[str, Any]:
 
 
 def _seen_before(backbone: TrainedModel, dataset: Dataset) -> str:
-    """A warning where the network was trained on the images that the head is fitted to."""
+    """A warning if the network was trained on the images that the head is fitted to, else ''."""
     record = backbone.record["dataset"]
     if record["name"] != dataset.name:
         return ""
     return (
-        f"the network was trained on {dataset.name} itself: exact-head then removes a class from the head alone, and "
-        "what the network learnt of it stays"
+        f"the network was trained on {dataset.name} itself: exact-head removes a class from the head only, and the "
+        "network keeps what it learned from the class"
     )
 
 
 def _is_fitted(workdir: Path, record: dict[str, Any]) -> bool:
-    """Whether `workdir` holds this very fit; raises `InputError` where it holds something else."""
+    """Whether `workdir` holds this fit; raises `InputError` if it holds another run."""
     if not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())):
         return False
     found = read_json(workdir / "config.json") if (workdir / "config.json").exists() else {}
     wanted = json.loads(json.dumps(record))
     alike = [_without_places(of) for of in (found, wanted)]
     if (workdir / "unlearn.json").exists() or alike[0] != alike[1]:
-        raise InputError(f"{workdir} holds something else than this fit; choose another --workdir")
-    load_workdir(workdir)  # raises where it is damaged
+        raise InputError(f"{workdir} holds another run than this fit; choose another --workdir")
+    load_workdir(workdir)  # raises if it is damaged
     return True
 
 
 def _without_places(record: dict[str, Any]) -> dict[str, Any]:
-    """What makes a fit, wherever its data and its network lie."""
+    """The fields that identify a fit, without the locations of its data and network."""
     kept = {name: record.get(name) for name in ("config", "dataset", "backbone")}
     kept = json.loads(json.dumps(kept))
     for path in (("config", "data", "dir"), ("config", "training", "start_from"), ("backbone", "workdir")):
@@ -269,20 +275,23 @@ def _without_places(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def forget_images(model: Model, statistics: Statistics, numbers: Collection[int]) -> Fitted:
-    """What a fit without the images `numbers` gives: the moments are downdated, the rest follows from kept features.
+    """Returns the fit without the images `numbers`: downdates the moments and recomputes the rest from kept features.
 
     Args:
-      model: with a ridge head.
-      statistics: of its fit, or of the request before.
-      numbers: of training images, counted from 0 in the split that the head was fitted to.
+      model: a model with a ridge head.
+      statistics: statistics of its fit, or of the previous request.
+      numbers: numbers of training images, counted from 0 in the split that the head was fitted to.
+
+    Returns:
+      `model` with the new head, and its `statistics`.
 
     Raises:
-      InputError: another kind of model, no features were kept, or an image is unknown, forgotten already or the last
-        of its class.
+      InputError: the model has no ridge head, no features were kept, or an image is unknown, already forgotten or the
+        last of its class.
     """
     check_ridge_head(model)
     if statistics.head is None:
-        raise InputError("the statistics hold no moments of the head; take those that were fitted with it")
+        raise InputError("the statistics hold no moments of the head; give the statistics that fit_head returned")
     moments = statistics.head.without_images(numbers)
     moments = dataclasses.replace(moments, features=moments.features.compact()).with_prepared()
     new = with_head(model, moments.head(), list(moments.classes))

@@ -1,8 +1,8 @@
-"""What a request to forget costs, estimated before its result is used.
+"""Estimates the cost of a request to forget before its result is used.
 
-A method can fail on a network: the class is still recognised, or the others suffer. The estimate compares the models
-before and after on stored features where the change is one that these show, on stored inputs of the last kernels where
-it reaches no further, and on images otherwise.
+A method can fail on a network: the model still recognises the class, or loses accuracy on the others. The estimate
+compares the models before and after the request on stored features if these show the change, else on stored inputs of
+the last kernels if the change reaches no further, else on images.
 """
 
 import dataclasses
@@ -26,21 +26,20 @@ from osp_jax.statistics import Statistics
 from osp_jax.trees import differing_paths, leaves_by_path, pruned
 
 MAX_RETAINED_DROP, MAX_FORGOTTEN = 2.0, 1.0
-_MOST = {"retain": 1000, "forget": 500}  # images that are looked at
+_MOST = {"retain": 1000, "forget": 500}  # images evaluated
 _SUGGESTED = ("osp-fit", "concept-erasure", "subspace", "logit-mask")  # methods without training steps
 _BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Harm:
-    """What a request costs, on a sample of images.
+    """The cost of a request, estimated on a sample of images.
 
     Attributes:
-      forgotten: share, 0..1, of the images of the classes to forget that are still given their own class.
-      retained_before, retained_after: accuracy on images of the other classes, 0..1. Classes that were forgotten
-        earlier are not among them.
+      forgotten: share, 0..1, of the images of the classes to forget that are still recognised as their own class.
+      retained_before, retained_after: accuracy on images of the other classes, 0..1, without classes forgotten earlier.
       forget_images, retain_images: numbers of images.
-      source: what the answers follow from: stored 'features', 'cached inputs' of the last kernels, or 'images'.
+      source: the data of the estimate: stored 'features', 'cached inputs' of the last kernels, or 'images'.
     """
 
     forgotten: float
@@ -52,17 +51,17 @@ class Harm:
 
     @property
     def retained_drop(self) -> float:
-        """By how many points the accuracy on the other classes falls."""
+        """The drop in accuracy on the other classes, in points."""
         return 100 * (self.retained_before - self.retained_after)
 
     def within(self, max_retained_drop: float, max_forgotten: float) -> bool:
         """Whether both figures are within the limits, in points and percent."""
-        # Shares of images are far coarser than the rounding that this forgives.
+        # The tolerance covers rounding; shares of images are far coarser.
         return self.retained_drop <= max_retained_drop + 1e-9 and 100 * self.forgotten <= max_forgotten + 1e-9
 
 
 class HarmError(InputError):
-    """A request whose result would do harm. `harm` has the figures, `result` what was refused, where there is one."""
+    """A refused request: it exceeds a limit. `harm` has the figures; `result` is the refused result, or None."""
 
     exit_code = REFUSED
 
@@ -84,14 +83,14 @@ def estimate_harm(
 
     Args:
       forget: class numbers.
-      statistics: of the model before, with stored features; where the change shows in these, no image is looked at.
-        Those of a model that has forgotten classes are not used: they may be older than its masks.
-      images: uint8 `(n, h, w, c)`; up to 1,000 of retained classes and 500 of those to forget are looked at, the same
+      statistics: statistics of the model before, with stored features; if these show the change, no image is used.
+        Ignored for a model that has forgotten classes: they may be older than its masks.
+      images: uint8 `(n, h, w, c)`; at most 1,000 of retained classes and 500 of those to forget are used, the same
         number of each class.
       labels: int `(n,)`.
 
     Raises:
-      InputError: neither statistics nor images show the change, or they hold no image of one side.
+      InputError: neither statistics nor images show the change, or they lack images to forget or to retain.
     """
     for answers in (
         lambda: _from_stored(before, after, statistics),
@@ -101,8 +100,8 @@ def estimate_harm(
         if found is not None and (harm := _compared(found, forget, before.forgotten)):
             return harm
     raise InputError(
-        "what the request costs cannot be estimated from the statistics; give images of retained classes and of those "
-        "to forget (--data_dir, or data), or accept whatever it costs (--accept, or accept=True)"
+        "the cost of the request cannot be estimated from the statistics; give images of retained classes and of "
+        "those to forget (--data_dir, or data), or accept it without an estimate (--accept, or accept=True)"
     )
 
 
@@ -114,16 +113,16 @@ def check_harm(
     suggestions: Sequence[str] = (),
     result: Any = None,
 ) -> None:
-    """Raises `HarmError` where a request costs more than the limits.
+    """Raises `HarmError` if a request costs more than the limits allow.
 
     Args:
-      max_retained_drop: points that the accuracy on the other classes may fall.
+      max_retained_drop: points by which the accuracy on the other classes may fall.
       max_forgotten: percent of the images of the classes to forget that may still be recognised.
       suggestions: names of methods to try, for the message (`methods_to_try`).
-      result: what the error carries.
+      result: the refused result, for the error.
 
     Raises:
-      HarmError: with the figures, the limits and what to try.
+      HarmError: with the figures, the limits and the suggestions.
       InputError: a limit is not a number of at least 0.
     """
     check_limits(max_retained_drop, max_forgotten)
@@ -135,11 +134,11 @@ def check_harm(
 
 
 def harm_words(harm: Harm, *, max_retained_drop: float, max_forgotten: float) -> str:
-    """The figures and the limits, in half a sentence."""
+    """The figures and the limits, as a clause."""
     return (
         f"{100 * harm.forgotten:.1f}% of {harm.forget_images:,} images to forget are still recognised (limit "
-        f"{max_forgotten:g}%), and of {harm.retain_images:,} others {100 * harm.retained_after:.1f}% are right after "
-        f"{100 * harm.retained_before:.1f}% before (limit: a drop of {max_retained_drop:g} points)"
+        f"{max_forgotten:g}%), and the accuracy on {harm.retain_images:,} others falls to "
+        f"{100 * harm.retained_after:.1f}% from {100 * harm.retained_before:.1f}% (limit: {max_retained_drop:g} points)"
     )
 
 
@@ -151,7 +150,7 @@ def check_limits(max_retained_drop: float, max_forgotten: float) -> None:
 
 
 def harm_record(harm: Harm | None, *, max_retained_drop: float, max_forgotten: float, accepted: bool) -> dict[str, Any]:
-    """The figures, the limits and whether they were set aside, JSON-ready; no figures where nothing was estimated."""
+    """The figures, the limits and whether they were overridden, JSON-ready; figures are None without an estimate."""
     names = [field.name for field in dataclasses.fields(Harm)]
     figures = dataclasses.asdict(harm) if harm else dict.fromkeys(names)
     return {
@@ -163,7 +162,7 @@ def harm_record(harm: Harm | None, *, max_retained_drop: float, max_forgotten: f
 
 
 def recorded_harm(before: Model, after: Model, forget: Sequence[int], **given: Any) -> dict[str, Any] | None:
-    """The figures of `estimate_harm`, JSON-ready, to be kept beside others; None where nothing can be estimated."""
+    """The figures of `estimate_harm`, JSON-ready; None if they cannot be estimated."""
     try:
         return dataclasses.asdict(estimate_harm(before, after, forget, **given))
     except InputError:
@@ -171,7 +170,7 @@ def recorded_harm(before: Model, after: Model, forget: Sequence[int], **given: A
 
 
 def methods_to_try(model: Model, statistics: Statistics, tried: str = "") -> tuple[str, ...]:
-    """Names of methods that train nothing and can act on this network, but for the one that was tried."""
+    """Names of methods without training steps that support this network, except `tried`."""
     return tuple(name for name in _SUGGESTED if name != tried and name in METHODS and _fits(name, model, statistics))
 
 
@@ -191,7 +190,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class _Answers(NamedTuple):
-    """Logits `(n, classes)` of both models, labels `(n,)`, and where they come from."""
+    """Logits `(n, classes)` of both models, labels `(n,)`, and their source."""
 
     before: np.ndarray
     after: np.ndarray
@@ -200,7 +199,7 @@ class _Answers(NamedTuple):
 
 
 def _compared(answers: _Answers, forget: Sequence[int], gone: Sequence[int]) -> Harm | None:
-    """None where the images of one side are missing."""
+    """None if there are no images to forget or none to retain."""
     chosen = np.isin(answers.labels, list(forget))
     others = ~chosen & ~np.isin(answers.labels, list(gone)) & (answers.labels >= 0)
     if not chosen.any() or not others.any():
@@ -211,12 +210,12 @@ def _compared(answers: _Answers, forget: Sequence[int], gone: Sequence[int]) -> 
 
 
 def _predicted(logits: np.ndarray) -> np.ndarray:
-    """The class of the largest logit; -1 where that is not finite."""
+    """The class of the largest logit; -1 if that is not finite."""
     return np.where(np.isfinite(logits.max(-1)), logits.argmax(-1), -1)
 
 
 class StoredFeatures(NamedTuple):
-    """Inputs of the head `(n, f)` of both models, float32, labels `(n,)`, and where they come from."""
+    """Inputs of the head `(n, f)` of both models, float32, labels `(n,)`, and their source."""
 
     before: np.ndarray
     after: np.ndarray
@@ -227,14 +226,14 @@ class StoredFeatures(NamedTuple):
 def stored_features(
     before: Model, after: Model, statistics: Statistics | None, most: int | None = None
 ) -> StoredFeatures | None:
-    """What the head reads of stored images, in both models; None where what is stored does not show the change.
+    """The head's inputs for the stored sample, in both models; None if the stored data do not show the change.
 
     Args:
-      most: of how many images that are stored up to the last kernels, a random draw; None: of all.
+      most: number of images with cached inputs to use, a random draw; None: all.
     """
     changed = differing_paths(before.variables, [after.variables])
-    # Masks keep the statistics of the network as it was before them, whose features are not those of this one.
-    # A head on a frozen network has the same features whatever was forgotten.
+    # Masked models keep the statistics of the network before the mask, whose features differ from theirs.
+    # On a frozen backbone the features never change.
     frozen = statistics is not None and statistics.head is not None
     stored = None if before.forgotten and not frozen else statistics
     return _kept_features(before, after, changed, stored) or _features_of_inputs(before, after, changed, stored, most)
@@ -243,7 +242,7 @@ def stored_features(
 def harm_of_features(
     before: Model, after: Model, forget: Sequence[int], found: StoredFeatures, head: Head
 ) -> Harm | None:
-    """What a request costs, from inputs of the head in both models; None where the images of one side are missing."""
+    """The cost of a request, from inputs of the head in both models; None without images to forget or to retain."""
     return _compared(_answers_of(before, after, found, head), forget, before.forgotten)
 
 
@@ -260,7 +259,7 @@ def _answers_of(before: Model, after: Model, found: StoredFeatures, head: Head) 
 def _kept_features(
     before: Model, after: Model, changed: Collection[str], statistics: Statistics | None
 ) -> StoredFeatures | None:
-    """From stored features; None where the change is neither the head's nor a gain on the features."""
+    """From stored features; None if anything changed but the head and gains on the features."""
     if statistics is None or not len(statistics.labels):
         return None
     head = statistics.gates.head
@@ -275,22 +274,22 @@ def _kept_features(
 def _features_of_inputs(
     before: Model, after: Model, changed: Collection[str], statistics: Statistics | None, most: int | None
 ) -> StoredFeatures | None:
-    """From the stored inputs of the last kernels; None where the change reaches further, or nothing is stored."""
-    if statistics is None or not statistics.tail or not statistics.image_shape:
+    """From cached inputs of the last kernels; None if there are none, or if the change reaches further."""
+    if statistics is None or not statistics.cached_inputs or not statistics.image_shape:
         return None
     # The sample is in random order.
-    count, head = min(len(statistics.tail[0]), most or len(statistics.tail[0])), statistics.gates.head
+    count, head = min(len(statistics.cached_inputs[0]), most or len(statistics.cached_inputs[0])), statistics.gates.head
     batch = min(_BATCH, count)
     late, reached = _late(before, batch, statistics.image_shape)
     if not set(changed) <= {*head_leaves(head), *reached}:
         return None
-    rows = np.arange(-(-count // batch) * batch).reshape(-1, batch) % count  # the last batch is filled up
+    rows = np.arange(-(-count // batch) * batch).reshape(-1, batch) % count  # pads the last batch
 
     def features(model: Model) -> np.ndarray:
-        parts = [late(model.variables, [values[chosen] for values in statistics.tail]) for chosen in rows]
+        parts = [late(model.variables, [values[chosen] for values in statistics.cached_inputs]) for chosen in rows]
         return np.concatenate(parts)[:count]
 
-    old = np.asarray(statistics.features[:count], np.float32)  # of the first of the sample there are inputs, too
+    old = np.asarray(statistics.features[:count], np.float32)  # the first of the sample have cached inputs
     return StoredFeatures(old, features(after), np.asarray(statistics.labels[:count]), "cached inputs")
 
 
@@ -320,11 +319,11 @@ def _logits(model: Model, head: Head, features: np.ndarray) -> np.ndarray:
     return features @ kernel + bias
 
 
-# Gains on the features, read off the leaves that write them
+# Gains on the features, recovered from the leaves that write them
 
 
 def _gains(before: Model, after: Model, changed: Collection[str], places: "_Places") -> np.ndarray | None:
-    """Gains `(f,)` on the features that do what the change of the leaves `changed` does; None where there are none."""
+    """Gains `(f,)` on the features that reproduce the change of the leaves `changed`; None if there are none."""
     if not set(changed) <= {*places.scaled, *places.erased}:
         return None
     paths = [*places.scaled, *(path for path in places.erased if path in changed)]
@@ -336,7 +335,7 @@ def _gains(before: Model, after: Model, changed: Collection[str], places: "_Plac
         for sums, other in ((products, entries[1]), (squares, entries[0])):
             sums += np.bincount(channel[channel >= 0], entries[0] * other, places.channels)
     gains = np.where(squares > 0, products / np.where(squares > 0, squares, 1), 1.0)
-    if not (np.isfinite(gains).all() and (gains >= 0).all()):  # an activation lets no other gain through
+    if not (np.isfinite(gains).all() and (gains >= 0).all()):  # an activation commutes with no other gain
         return None
     erasing = (gains > 0).astype(float)
     expected = [(path, index, gains) for path, index in places.scaled.items()]
@@ -348,15 +347,15 @@ def _gains(before: Model, after: Model, changed: Collection[str], places: "_Plac
     return np.where(places.features >= 0, gains[np.maximum(places.features, 0)], 1).astype(np.float32)
 
 
-# What is read off the network
+# Structure of the network
 
 
 class _Places(NamedTuple):
     """The leaves that write what the head reads.
 
-    `channels`: how many are written; `features` int `(f,)`: the channel that each feature is of. `scaled` and `erased`:
-    by path of a leaf, the channel of each entry, broadcastable; a gain multiplies the first, and a gain of 0 may zero
-    the second. -1: of none.
+    `channels`: their number; `features` int `(f,)`: the channel of each feature. `scaled` and `erased`: by path of a
+    leaf, the channel of each entry, broadcastable; a gain multiplies the first, and a gain of 0 may zero the second.
+    -1: no channel.
     """
 
     channels: int
@@ -379,7 +378,7 @@ def _places(gates: Gates, model: Model) -> _Places:
 def _late(
     model: Model, batch: int, image_shape: tuple[int, ...]
 ) -> tuple[Callable[[Any, list[jax.Array]], np.ndarray], set[str]]:
-    """(what makes features `(batch, f)` of `(variables, stored inputs)`, paths of the leaves that only this reads)."""
+    """(function `(variables, cached inputs) -> features (batch, f)`, paths of the leaves that only it reads)."""
     tail = tail_of(model, batch, image_shape)
     paths = {writer.layer.path for writer in tail.writers}
     paths |= {path for writer in tail.writers for path in writer.biases}

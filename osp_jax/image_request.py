@@ -1,4 +1,4 @@
-"""`experiments.unlearn --images=FILE`: single training images leave a head that was fitted in closed form."""
+"""`experiments.unlearn --images=FILE`: makes a closed-form head forget single training images."""
 
 import hashlib
 import re
@@ -21,15 +21,15 @@ from osp_jax.training.checkpoints import save_variables
 
 
 def read_numbers(path: Path) -> list[int]:
-    """The numbers of images in a text file, separated by white space or commas.
+    """Reads image numbers, separated by white space or commas, from a text file.
 
     Raises:
-      InputError: the file cannot be read, or holds something else.
+      InputError: the file cannot be read, or holds anything else.
     """
     try:
         words = re.split(r"[\s,]+", path.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise InputError(f"--images={path} cannot be read ({reason}); give a text file of image numbers") from error
     if wrong := [word for word in words if not word.isdecimal() or len(word) > 12]:
         raise InputError(f"{path} holds {shown(wrong[0])}; give numbers of training images, from 0, one a line")
@@ -37,7 +37,7 @@ def read_numbers(path: Path) -> list[int]:
 
 
 def forget(trained: Any, workdir: Path, out: Path, numbers: Sequence[int], options: dict[str, Any]) -> float:
-    """Writes to `out` the model of `workdir` as a fit without the images `numbers` gives it; returns the seconds."""
+    """Writes the fit of `workdir` without the images `numbers` to `out`; returns the seconds taken."""
     check_ridge_head(trained.model)
     start = time.perf_counter()
     statistics = stored_statistics(trained, workdir)

@@ -1,4 +1,4 @@
-"""A workdir and the data that belong to it."""
+"""Loads a workdir and its data."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -37,9 +37,9 @@ from osp_jax.training.recipe import preparation_of, trained_by_recipes
 
 
 class TrainedModel(NamedTuple):
-    """A workdir, read: the model, `record`, the content of `config.json`, and the `tokenizer` of one that reads texts.
+    """The content of a workdir: the model, `record` (`config.json`), and the `tokenizer` of a model of texts, else ''.
 
-    `model.forgotten` are the classes that it was made to forget, and those that were left out of its training.
+    `model.forgotten` contains the forgotten classes and those excluded from training.
     """
 
     model: Model
@@ -48,7 +48,7 @@ class TrainedModel(NamedTuple):
 
     @property
     def preparation(self) -> Preparation:
-        """The normalisation, and the augmentation of the training."""
+        """The normalisation and augmentation of the training."""
         return preparation_of(ConfigDict(self.record["config"]), self.model.mean, self.model.std)
 
 
@@ -56,12 +56,12 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
     """Reads the model of a workdir; `unread` as `read_record`.
 
     Raises:
-      InputError: not a workdir, no checkpoint, a damaged one, or one of another model; its training is not finished; or
-        the file of a network that was trained elsewhere is missing or was changed.
+      InputError: not a workdir; a missing, damaged or foreign checkpoint; an unfinished training; or a missing or
+        changed file of an imported network.
     """
     record = read_record(workdir, unread)
     if "forgotten" not in record and (workdir / "unlearn.json").exists():
-        # Older versions kept what was forgotten in unlearn.json only.
+        # Older versions recorded the forgotten classes in unlearn.json only.
         request, classes = read_json(workdir / "unlearn.json"), len(record["dataset"]["class_names"])
         record["forgotten"] = records.request(request, workdir / "unlearn.json", classes)["forget"]
     about = record["dataset"]
@@ -84,11 +84,11 @@ def load_workdir(workdir: Path, unread: Collection[str] = ()) -> TrainedModel:
 
 
 def with_backbone(record: Mapping[str, Any], backbone: Model) -> Model:
-    """The network of a workdir whose head is fitted in closed form, with a head of zeros.
+    """The network of a workdir with a closed-form head; the head is all zeros.
 
     Args:
       record: the content of its `config.json`.
-      backbone: the network that it stands on; its variables may be shapes.
+      backbone: the network under the head; its variables may be shapes.
     """
     head, about = record["config"]["head"], record["dataset"]
     options = {name: head[name] for name in ("stages", "flip", "random_features")}
@@ -112,15 +112,15 @@ def _with_ridge_head(workdir: Path, record: Mapping[str, Any], forgotten: Collec
 
 
 def network_to_keep(record: Mapping[str, Any]) -> bool:
-    """Whether a workdir keeps weights that came from elsewhere, of its network or of the one that its head is on."""
+    """Whether a workdir stores the weights of an imported network or backbone."""
     return bool(record.get("network") or (record.get("backbone") or {}).get("network"))
 
 
 def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
-    """The data set a workdir was trained on; `data_dir` says where it lies now, empty: where it lay then.
+    """Reads the data set of a workdir's training; `data_dir` is its current location, empty: the recorded one.
 
     Raises:
-      InputError: it cannot be read, or its images or classes are not those of the training.
+      InputError: it cannot be read, or its images or classes differ from those of the training.
     """
     config, wanted = trained.record["config"], trained.record["dataset"]
     data = config["data"]
@@ -138,14 +138,14 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
     if own_place(data["name"]) and (differing := [pair for pair in counts if pair[1] != wanted.get(*pair)]):
         (what, count), *_ = differing
         raise InputError(
-            f"the model came with {wanted[what]} images as {what}, but {dataset.name} has {count} now; restore the "
-            "images of that time (--data_dir), or make the workdir anew"
+            f"the model was trained with {wanted[what]} images as {what}, but {dataset.name} now has {count}; restore "
+            "the original images (--data_dir), or create the workdir again"
         )
     return dataset
 
 
 def indices_of(trained: TrainedModel, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) indices of a workdir's training run, without what the model has forgotten."""
+    """(train, validation) indices of a workdir's training, without the forgotten classes and images."""
     train, validation = training_indices(ConfigDict(trained.record["config"]), dataset)
     known = ~np.isin(dataset.train.labels, trained.model.forgotten)
     known[trained.record.get("forgotten_images", [])] = False
@@ -153,13 +153,13 @@ def indices_of(trained: TrainedModel, dataset: Dataset) -> tuple[np.ndarray, np.
 
 
 def statistics_of(trained: TrainedModel, dataset: Dataset) -> Statistics:
-    """Class statistics over the images a workdir was trained on, without those of classes that it has forgotten."""
+    """Class statistics over the training images of a workdir, without forgotten classes."""
     config, (train, _) = trained.record["config"], indices_of(trained, dataset)
     return statistics_over(trained.model, dataset.train, train, config["statistics"], config["seed"])
 
 
 def stored_statistics(trained: TrainedModel, workdir: Path) -> Statistics:
-    """The class statistics that are stored in a workdir, whose model is `trained`.
+    """Reads the class statistics of a workdir, whose model is `trained`.
 
     Raises:
       InputError: they are missing or damaged.
@@ -180,8 +180,7 @@ def request_data_of(
     budget: Mapping[str, int | None] | None = None,
     on_device: tuple[jax.Array, jax.Array] | None = None,
 ) -> RequestData:
-    """What a request to forget may see: the images of `indices_of`, as far as the `budget` goes, which is that of
-    `request_data`, as is `on_device`."""
+    """The images of `indices_of` that a request to forget may use; `budget` and `on_device` as in `request_data`."""
     recipe = trained.record["config"]
     train, _ = indices_of(trained, dataset)
     return request_data(
@@ -197,14 +196,14 @@ def request_input(
     dataset: Callable[[], Dataset],
     budget: Mapping[str, int | None],
 ) -> RequestData | None:
-    """What a request of a method may see; `dataset` reads the images, and is called where the method needs them."""
+    """The data that a request may use, or None; calls `dataset`, which reads the images, only if they are needed."""
     if method.needs_images(statistics):
         return request_data_of(trained, dataset(), forget, budget)
     return request_without_images(trained, forget) if method.sees else None
 
 
 def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> RequestData:
-    """For a request that is answered from statistics: the recipe and the shape of the images, but none of them."""
+    """Data for a request that statistics answer: the recipe and the image shape, but no image."""
     recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
     nothing = Split(np.zeros((0, *shape), stored_dtype(shape)), np.zeros(0, np.int32))
     return request_data(nothing, np.zeros(0, np.int32), forget, trained.preparation, recipe)
@@ -219,13 +218,15 @@ def harm_of_request(
     *,
     accept: bool = False,
 ) -> Harm | None:
-    """What a request to a workdir's model costs, from the statistics if possible; None where it is accepted and cannot
-    be told.
+    """The cost of a request to a workdir's model, from the statistics if possible.
 
     Args:
-      dataset: reads the images; called where the statistics do not show what the request costs. None, for a request
-        that is accepted: they are not read.
-      accept: the request is accepted whatever it costs.
+      dataset: reads the images; called only if the statistics do not show the cost. None, for an accepted request: no
+        images are read.
+      accept: whether the request is accepted at any cost.
+
+    Returns:
+      the estimate; None if the request is accepted and its cost cannot be estimated.
 
     Raises:
       InputError: the images are needed and cannot be read.
@@ -245,8 +246,8 @@ def harm_of_request(
         if accept:
             return None
         raise InputError(
-            f"what the request costs does not follow from the statistics, and the images cannot be read ({error}); "
-            "give --data_dir, or --accept whatever it costs"
+            f"the statistics do not show the cost of the request, and the images cannot be read ({error}); give "
+            "--data_dir, or accept the request without an estimate (--accept)"
         ) from error
     try:
         return estimate(images=split.images, labels=split.labels)
@@ -257,46 +258,46 @@ def harm_of_request(
 
 
 def subject_of(trained: TrainedModel) -> Subject:
-    """A workdir's model as the audit takes it, with the augmentation of its training."""
+    """The audit's `Subject` for a workdir's model, with the augmentation of its training."""
     return Subject(trained.model, trained.preparation)
 
 
 def check_recipe(trained: TrainedModel, method: Method, name: str) -> None:
-    """Checks that a method has what it needs of the training of a network that was trained elsewhere.
+    """Checks that a workdir has the recipe and the train mode that a method needs.
 
     Args:
-      name: of the method.
+      name: name of the method.
 
     Raises:
-      InputError: the method trains and the settings of the training are unknown, or it starts from new variables and
-        the network has none.
+      InputError: the method trains and the recipe is unknown or the network has no train mode, or the method starts
+        from new variables and the network cannot be initialised.
     """
     network, model = trained.record.get("network"), trained.model
     if not network or not (method.trains or method.starts_over):
         return
     if not network["recipe"]:
         raise InputError(
-            f"{name} trains, and the settings of this network's training are not known: import it again with "
-            "--recipe=configs/..., a config file with them, or take a method that does not train, as osp-fit"
+            f"{name} trains, and the recipe of this network is unknown: import it again with --recipe=configs/..., "
+            "or take a method that does not train, such as osp-fit"
         )
     if method.starts_over and model.init is None:
         raise InputError(
-            f"{name} starts from new variables, which {_KINDS[network['framework']]} does not give here: retrain it "
-            "without the class in its own framework and import the result with --exclude, as a --reference for "
-            "experiments.eval, or take another method"
+            f"{name} starts from new variables, which {_KINDS[network['framework']]} network cannot initialise here: "
+            "retrain it without the class in its own framework and import the result with --exclude, as a --reference "
+            "for experiments.eval, or take another method"
         )
     if method.trains and model.train_apply is None:
         raise InputError(
-            f"{name} trains, and {_KINDS[network['framework']]} has no train mode here; take a method that does not "
-            "train, as osp-fit"
+            f"{name} trains, and {_KINDS[network['framework']]} network has no train mode here; take a method that "
+            "does not train, such as osp-fit"
         )
 
 
 def shadowed_network(trained: TrainedModel) -> Network | None:
-    """The network of shadow models of a workdir; None: the one that the recipe names.
+    """The network for a workdir's shadow models; None: the one that the recipe names.
 
     Raises:
-      InputError: it was trained elsewhere, and its recipe is not known or cannot train it.
+      InputError: the network is imported, and its recipe is unknown or cannot train it.
     """
     if trained.record.get("backbone"):
         raise InputError(
@@ -308,13 +309,13 @@ def shadowed_network(trained: TrainedModel) -> Network | None:
         return None
     if network["framework"] != "linen":
         raise InputError(
-            f"shadow models are trained here, by a recipe, which only Linen modules can be, and the network is "
-            f"{_KINDS[network['framework']]}; use --audit=quick, which needs none"
+            f"recipes train shadow models only for Linen modules, and this is {_KINDS[network['framework']]} network; "
+            "use --audit=quick, which trains none"
         )
     if not network["recipe"]:
         raise InputError(
-            "shadow models are trained by the recipe of the network, which is not known: import it again with "
-            "--recipe=configs/..., a config file with the settings of its training, or use --audit=quick"
+            "shadow models need the recipe of the network, which is unknown: import it again with "
+            "--recipe=configs/..., or use --audit=quick"
         )
     module = trained_by_recipes(
         trained.model, tuple(trained.record["dataset"]["image_shape"]), "the training of shadow models"
@@ -323,7 +324,7 @@ def shadowed_network(trained: TrainedModel) -> Network | None:
 
 
 def same_network(one: TrainedModel, other: TrainedModel) -> bool:
-    """Whether two workdirs are of one network, whatever it was trained on."""
+    """Whether two workdirs hold the same network, whatever its training images."""
     mine, its = one.record.get("backbone"), other.record.get("backbone")
     if mine or its:
         alike = bool(mine and its) and one.record["config"]["head"] == other.record["config"]["head"]
@@ -334,7 +335,7 @@ def same_network(one: TrainedModel, other: TrainedModel) -> bool:
     return not mine and not its and one.record["config"]["model"] == other.record["config"]["model"]
 
 
-_KINDS = {"torch": "torch", "linen": "Linen", "nnx": "NNX", "function": "a plain function"}
+_KINDS = {"torch": "a torch", "linen": "a Linen", "nnx": "an NNX", "function": "a plain-function"}
 _NETWORK = "function", "sha256", "framework"
 
 

@@ -1,4 +1,4 @@
-"""Soft masks: from channel scores to gains, from gains to factors on parameters, and their product with these.
+"""Soft masks: channel scores -> gains -> factors on parameters -> masked parameters.
 
 A mask is a dict from the path of a parameter to its factor, which broadcasts against it: `(channels,)` over the last
 axis, or `(features, 1)` over the rows of a dense kernel. Masks compose by multiplication, in any order.
@@ -30,13 +30,13 @@ def class_difference(
     standardised: bool = False,
     against: str = "mean",
 ) -> jax.Array:
-    """Score of each channel, float32 `(channels,)`; high where the forgotten classes own the channel.
+    """The score of each channel, float32 `(channels,)`; high for channels specific to the classes to forget.
 
     Args:
-      statistics: of one channel group.
-      forget: 0/1 float `(classes,)`, 1 for a class to forget; jittable, so that one program serves every request.
-      reduction: 'mean' or 'max', over the positions of a map, within an image.
-      standardised: divides by the channel's standard deviation over all images.
+      statistics: statistics of one channel group.
+      forget: 0/1 float `(classes,)`, 1 for a class to forget; may be traced, so that one program serves every request.
+      reduction: 'mean' or 'max' over the positions of a feature map.
+      standardised: whether to divide by the channel's standard deviation over all images.
       against: 'mean', the mean over all retained images, or 'max', the largest class mean among retained classes.
     """
     moments = getattr(statistics, reduction)
@@ -62,10 +62,10 @@ def channel_gains(
     """Gains in [0, 1], `(channels,)`: 1 for a channel that is not selected, 1 - strength for one that is.
 
     Args:
-      scores: `(channels,)`; the highest are selected, ties by position.
+      scores: `(channels,)`; the highest are selected, and ties are broken by position.
       select: 'fraction' (the top `amount` of the channels, at least one), 'top-k' (the top `amount`), or
         'threshold' (those that score above `amount`).
-      strength: 'rank' is max(0.5, 1 - r / k) for the r-th of k selected channels (OSP as reimplemented from its
+      strength: 'rank' is max(0.5, 1 - r / k) for the r-th of k selected channels (OSP, as reimplemented from its
         formulas); 'hard' is 1; 'constant' is `constant`.
 
     Raises:
@@ -81,7 +81,7 @@ def channel_gains(
         chosen = None
     else:
         raise unknown("selection", select, SELECTIONS)
-    # Sorting only the k best is many times faster than sorting all, and a warm request is little else.
+    # Sorting only the k best is many times faster than sorting all, and dominates the time of a warm request.
     best = jax.lax.top_k(scores, k)[1]
     rank = jnp.full(channels, channels + 1).at[best].set(jnp.arange(1, k + 1))
     chosen = rank <= k if chosen is None else chosen
@@ -99,11 +99,11 @@ def channel_gains(
 
 
 def build_mask(gains: Mapping[str, jax.Array], gates: Gates, *, erase: bool = False) -> Mask:
-    """The mask that gates channels, at the factors of their groups.
+    """The mask that applies gains to channels, at the factors of their groups.
 
     Args:
-      gains: `(channels,)` in [0, 1] by group name; groups not named are left alone.
-      erase: also zeroes the kernels that make channels of gain 0: their weights are gone, the outputs unchanged.
+      gains: `(channels,)` in [0, 1] by group name; other groups stay unchanged.
+      erase: whether to also zero the kernels that write channels of gain 0, which leaves the outputs unchanged.
     """
     factors = []
     for group in _groups(gains, gates):
@@ -116,35 +116,35 @@ def build_mask(gains: Mapping[str, jax.Array], gates: Gates, *, erase: bool = Fa
 
 
 def build_kernel_mask(gains: Mapping[str, jax.Array], gates: Gates) -> Mask:
-    """The literal reading of 'scale the kernel', for comparison: in front of a batch norm it does not gate."""
+    """A mask on kernels only, for comparison; in front of a batch norm it does not gate the channel."""
     groups = _groups(gains, gates)
     return _mask([(kernel, gains[group.name]) for group in groups for kernel in group.kernels])
 
 
 def build_head_mask(gain: jax.Array, gates: Gates) -> Mask:
-    """Folds the gains of the last group into the rows of the head's kernel; the features themselves stay.
+    """Folds the gains of the last group into the rows of the head's kernel; the features stay unchanged.
 
     Args:
-      gain: `(channels,)` of the last group.
+      gain: `(channels,)`, of the last group.
     """
     return _mask([(factor, gain) for factor in gates.last.readers])
 
 
 def apply_mask(variables: Any, mask: Mask) -> Any:
-    """`variables`, any pytree, with every masked leaf multiplied by its factor; pure, jittable, vmappable over masks.
+    """Multiplies every masked leaf of the pytree `variables` by its factor; pure, jittable, vmappable over masks.
 
     Raises:
-      InputError: the mask names a leaf that is not there, or a factor does not broadcast to the shape of its leaf.
+      InputError: `variables` has no leaf at a path of the mask, or a factor does not broadcast to its leaf.
     """
     leaves = leaves_by_path(variables)
     missing = sorted(mask.keys() - leaves.keys())
     if missing:
-        raise InputError(f"the mask does not fit the parameters: there is no {missing[0]}; build it anew")
+        raise InputError(f"the mask does not fit the parameters: there is no {missing[0]}; build it again")
     return edited(variables, {path: _product(path, leaves[path], factor) for path, factor in mask.items()})
 
 
 def compose_masks(first: Mask, second: Mask) -> Mask:
-    """The mask whose application equals applying both, in either order."""
+    """The product of two masks; applying it equals applying both, in any order."""
     return first | second | {path: first[path] * second[path] for path in first.keys() & second.keys()}
 
 
@@ -155,14 +155,14 @@ def _product(path: str, leaf: jax.Array, factor: jax.Array) -> jax.Array:
         fits = False
     if not fits:
         shapes = f"{tuple(factor.shape)} against {tuple(leaf.shape)}"
-        raise InputError(f"the mask does not fit the parameters: {path} is {shapes}; build it anew")
+        raise InputError(f"the mask does not fit the parameters: {path} is {shapes}; build it again")
     return leaf * factor.astype(leaf.dtype)
 
 
 def gains_between(before: Any, after: Any, gate: Gate) -> np.ndarray | None:
-    """The gains `(channels,)`, float64, by which a mask on `gate` makes `after` of `before`; both are variables.
+    """The gains `(channels,)`, float64, of the mask on `gate` that maps the variables `before` to `after`.
 
-    A channel whose leaves are all 0 has the gain 1. None where the change is no such mask, or there is none.
+    A channel whose leaves are all 0 has the gain 1. Returns None if no such mask exists, or if nothing changed.
     """
     old, new = leaves_by_path(before), leaves_by_path(after)
     if all(old[factor.path] is new[factor.path] for factor in gate.factors):

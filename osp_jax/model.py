@@ -23,20 +23,20 @@ def in_params(path: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained classifier of images or texts, and what belongs to it.
+    """A trained classifier of images or texts.
 
-    The functions are pure and hashable: compiled programs are kept by them, so two models with equal functions share
-    theirs.
+    The functions are pure and hashable. Compiled programs are cached by function, so two models with equal functions
+    share them.
 
     Attributes:
       apply: `(variables, images) -> logits`, in eval mode: normalised float32 images `(batch, h, w, c)` to float
-        logits `(batch, classes)`; of texts, token ids `(batch, length)` as whole float32 numbers.
+        logits `(batch, classes)`; for texts, token ids `(batch, length)` as whole float32 numbers.
       variables: any pytree of arrays.
-      mean, std: of the normalisation, per image channel, on the 0..1 scale; () for texts.
+      mean, std: normalisation constants per image channel, on the 0..1 scale; () for texts.
       class_names: by class number.
-      forgotten: the numbers of the classes that the model does not know any more, sorted.
-      train_apply: `(variables, images, rng) -> (logits, variables)`, in train mode, or None where the network cannot
-        be trained further. The variables that it returns differ in what is no parameter, such as running statistics.
+      forgotten: sorted numbers of the forgotten classes.
+      train_apply: `(variables, images, rng) -> (logits, variables)`, in train mode; None if the network cannot be
+        trained further. It returns updated non-parameters, such as running statistics.
       init: `(key, image_shape) -> variables`, or None.
       is_parameter: whether gradient steps may change the leaf of `variables` at a path.
     """
@@ -53,16 +53,16 @@ class Model:
 
     @property
     def num_classes(self) -> int:
-        """How many logits the network has, those of forgotten classes included."""
+        """The number of logits, including those of forgotten classes."""
         return len(self.class_names)
 
     @property
     def reads_texts(self) -> bool:
-        """Whether its inputs are token ids `(batch, length)`, which are not normalised, and not images."""
+        """Whether the inputs are token ids `(batch, length)`, which are not normalised, instead of images."""
         return not self.mean
 
     def replace(self, **changes: Any) -> "Model":
-        """The model with other values for some attributes."""
+        """Returns a copy of the model with the given attributes replaced."""
         return dataclasses.replace(self, **changes)
 
 

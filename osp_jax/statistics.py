@@ -1,7 +1,7 @@
 """Class statistics of post-ReLU channel activations, collected in one pass over the training images.
 
-They are sums, so statistics of a union of image sets are the sum of the sets' statistics (`merged`), and those of the
-retained classes follow from the rows of the retained classes.
+They are sums: the statistics of a union of image sets are the sum of the sets' statistics (`merged`), and those of the
+retained classes are the rows of these classes.
 """
 
 import itertools
@@ -33,8 +33,8 @@ REDUCTIONS = ("mean", "max")
 class Moments:
     """`sum`, `sum_of_squares` and `deviations` over images, float32 `(classes, channels)`.
 
-    `deviations` are the squares of the distances from the class's own mean, summed. In float32 they cannot be had from
-    the other two where the mean is large against the spread. None in statistics that an older version stored.
+    `deviations` is the sum of squared distances from the class mean. In float32 it cannot be computed from the other
+    two if the mean is large against the spread. None in statistics stored by an older version.
     """
 
     sum: jax.Array
@@ -42,14 +42,14 @@ class Moments:
     deviations: jax.Array | None = None
 
     def class_variance(self, count: jax.Array) -> jax.Array:
-        """Over the images of each class, float32 `(classes, channels)`; `count` float32 `(classes,)`."""
+        """The variance over the images of each class, float32 `(classes, channels)`; `count` float32 `(classes,)`."""
         return self._deviations(count) / jnp.maximum(count, 1)[:, None]
 
     def variance(self, count: jax.Array) -> jax.Array:
-        """Over the images of all classes, float32 `(channels,)`."""
+        """The variance over the images of all classes, float32 `(channels,)`."""
         total = jnp.maximum(count.sum(), 1)
         means = self.sum / jnp.maximum(count, 1)[:, None]
-        # From the first class that has images: where all means are alike, their differences are exact.
+        # Relative to the first class that has images: if all means are equal, their differences are exact.
         shifted = jnp.where((count > 0)[:, None], means - means[jnp.argmax(count > 0)], 0)
         centre = count @ shifted / total
         return (self._deviations(count).sum(0) + count @ (shifted - centre) ** 2) / total
@@ -62,7 +62,7 @@ class Moments:
 
 @struct.dataclass
 class ClassStatistics:
-    """Of one channel group: images `count` float32 `(classes,)`, and moments of the spatial mean and maximum."""
+    """Statistics of one channel group: `count` float32 `(classes,)`, moments of the spatial mean and maximum."""
 
     count: jax.Array
     mean: Moments
@@ -71,22 +71,25 @@ class ClassStatistics:
 
 @struct.dataclass
 class Statistics:
-    """`layers`: `ClassStatistics` by the name of the channel group.
+    """Statistics of the training images that requests to forget use.
 
-    `features` float32 `(n, features)` and `labels` int32 `(n,)`: the head's input for a sample of the images (spatial
-    mean, where the head reads a map); n may be 0. `gates` tell which leaves gate which channel.
-
-    `head`: what the head was fitted from, where it was fitted in closed form.
-
-    `tail`: the first of the sample, as far as the last kernels (`tail.Tail.early`): arrays with a row an image; empty
-    where they were not asked for. `image_shape`: `(h, w, c)`; () in statistics that an older version stored.
+    Attributes:
+      layers: `ClassStatistics` by the name of the channel group.
+      features: float32 `(n, features)`, the head's input for a sample of the images (the spatial mean if the head reads
+        a map); n may be 0.
+      labels: int32 `(n,)`, of the sample.
+      gates: maps channels to the leaves that gate them.
+      cached_inputs: inputs of the last kernels (`tail.Tail.early`) for the first images of the sample, one row per
+        image; empty if they were not requested.
+      image_shape: `(h, w, c)`; () in statistics stored by an older version.
+      head: the moments that a closed-form head was fitted to; None for a trained head.
     """
 
     layers: dict[str, ClassStatistics]
     features: jax.Array
     labels: jax.Array
     gates: Gates = struct.field(pytree_node=False)
-    tail: tuple[jax.Array, ...] = ()
+    cached_inputs: tuple[jax.Array, ...] = ()
     image_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
     head: HeadMoments | None = struct.field(pytree_node=False, default=None)
 
@@ -95,11 +98,11 @@ class Statistics:
         return next(iter(self.layers.values())).count.shape[0]
 
     def classes_seen(self) -> np.ndarray:
-        """The classes that the statistics have images of, int `(k,)`; not within a jitted function."""
+        """Sorted numbers of the classes that have images, int `(k,)`; not jittable."""
         return np.flatnonzero(np.asarray(next(iter(self.layers.values())).count))
 
     def without(self, classes: Iterable[int]) -> "Statistics":
-        """The statistics of the images of the other classes: sums of 0, and no stored features of `classes`."""
+        """Returns the statistics without the images of `classes`: sums of 0 and no stored features for them."""
         classes = list(classes)
         if not classes:
             return self
@@ -107,14 +110,19 @@ class Statistics:
         kept[classes] = 0
         layers = jax.tree.map(lambda sums: sums * kept.reshape(-1, *[1] * (sums.ndim - 1)), self.layers)
         rows = np.flatnonzero(~np.isin(np.asarray(self.labels), classes))
-        tail = tuple(values[rows[rows < len(values)]] for values in self.tail)
+        inputs = tuple(values[rows[rows < len(values)]] for values in self.cached_inputs)
         head = self.head and self.head.without(classes)
-        rest = {"features": self.features[rows], "labels": self.labels[rows], "tail": tail, "head": head}
+        rest = {"features": self.features[rows], "labels": self.labels[rows], "cached_inputs": inputs, "head": head}
         return self.replace(layers=layers, **rest)
 
 
 def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int) -> ClassStatistics:
-    """Of one batch: `activations` `(batch, ..., channels)`, post-ReLU; labels outside 0..classes-1 do not count."""
+    """Statistics of one batch.
+
+    Args:
+      activations: `(batch, ..., channels)`, post-ReLU.
+      labels: int `(batch,)`; labels outside 0..classes-1 are ignored.
+    """
     flat = activations.astype(jnp.float32).reshape(activations.shape[0], -1, activations.shape[-1])  # b (h w) c
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
@@ -131,15 +139,15 @@ def layer_statistics(activations: jax.Array, labels: jax.Array, num_classes: int
 
 
 def merged(first: ClassStatistics, second: ClassStatistics) -> ClassStatistics:
-    """Of the images of both, which share none; jittable."""
+    """Statistics of the union of two disjoint sets of images; jittable."""
     return jax.tree.map(jnp.add, first, increment(first, second))
 
 
 def increment(total: ClassStatistics, batch: ClassStatistics) -> ClassStatistics:
-    """What the images of `batch` add to the sums of `total`.
+    """The amount by which the images of `batch` change the sums of `total`.
 
-    Deviations by Chan, Golub and LeVeque (The American Statistician 1983): those within the batch, and that of the two
-    means.
+    Deviations follow Chan, Golub and LeVeque (The American Statistician 1983): those within the batch plus that between
+    the two means.
     """
     weight = total.count * batch.count / jnp.maximum(total.count + batch.count, 1)
 
@@ -154,7 +162,7 @@ def increment(total: ClassStatistics, batch: ClassStatistics) -> ClassStatistics
 
 
 def no_images(num_classes: int, channels: int) -> ClassStatistics:
-    """The sums over no image yet, float32 zeros."""
+    """Statistics of no images: float32 zeros."""
 
     def moments() -> Moments:
         return Moments(*(jnp.zeros((num_classes, channels)) for _ in range(3)))
@@ -163,7 +171,7 @@ def no_images(num_classes: int, channels: int) -> ClassStatistics:
 
 
 def compensated_add(total: Any, error: Any, term: Any) -> tuple[Any, Any]:
-    """Kahan's sum on pytrees, so that float32 sums stay exact to a few ulp however many batches are added."""
+    """Kahan summation on pytrees: float32 sums stay exact to a few ulp for any number of batches."""
     corrected = jax.tree.map(jnp.subtract, term, error)
     new_total = jax.tree.map(jnp.add, total, corrected)
     new_error = jax.tree.map(lambda new, old, added: (new - old) - added, new_total, total, corrected)
@@ -175,63 +183,62 @@ def collect_statistics(
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     *,
     keep_features: int = 0,
-    keep_tails: int = 0,
+    cached_inputs: int = 0,
 ) -> Statistics:
-    """Streams batches through the network once; memory does not grow with their number.
+    """Streams batches through the network once; memory use does not depend on their number.
 
     Args:
-      batches: (uint8 images `(batch, h, w, c)`, int labels `(batch,)`), all of one batch size; a label of -1 marks
-        an image that only fills a batch up.
-      keep_features: the features of the first so many images are kept.
-      keep_tails: and of the first so many of these what is known in front of the last kernels.
+      batches: (uint8 images `(batch, h, w, c)`, int labels `(batch,)`), all of one batch size; the label -1 marks
+        padding.
+      keep_features: how many of the first images to keep features of.
+      cached_inputs: how many of these to keep the inputs of the last kernels of.
 
     Raises:
-      InputError: images that are not uint8, no channel can be gated, or tails are asked for where no kernel
-        alone writes the last features.
+      InputError: images are not uint8, no channel can be gated, or `cached_inputs` is above 0 and no kernel alone
+        writes the last features.
     """
     moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
     batches = iter(batches)
     first = next(batches)
     if first[0].dtype != stored_dtype(first[0].shape[1:]):
-        raise InputError(f"images are {first[0].dtype}; give uint8 values from 0 to 255, they are normalised here")
+        raise InputError(f"images are {first[0].dtype}; give uint8 values from 0 to 255, without normalisation")
     gates = gates_of(model.apply, model.variables, normalise(first[0][:8], *moments))
     add = adder(model.apply, gates, model.num_classes)
     total = {group.name: no_images(model.num_classes, group.channels) for group in gates.groups}
-    error, features, kept_labels, tails = total, [], [], []
-    early = tail_of(model, len(first[1]), first[0].shape[1:]).early if keep_tails else None
+    error, features, kept_labels, inputs = total, [], [], []
+    early = tail_of(model, len(first[1]), first[0].shape[1:]).early if cached_inputs else None
     for images, labels in itertools.chain([first], batches):
         total, error, batch_features = add(model.variables, total, error, images, labels, *moments)
         if sum(map(len, kept_labels)) < keep_features:
             true = np.flatnonzero(labels >= 0)
             features.append(np.asarray(batch_features)[true])
             kept_labels.append(labels[true])
-            if sum(len(values[0]) for values in tails) < keep_tails:
-                tails.append([np.asarray(values)[true] for values in early(model.variables, (images, *moments))])
+            if sum(len(values[0]) for values in inputs) < cached_inputs:
+                inputs.append([np.asarray(values)[true] for values in early(model.variables, (images, *moments))])
     width = features[0].shape[1] if features else 0
     features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
     kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
-    tail = tuple(jnp.asarray(np.concatenate(values)[:keep_tails]) for values in zip(*tails, strict=True))
+    inputs = tuple(jnp.asarray(np.concatenate(values)[:cached_inputs]) for values in zip(*inputs, strict=True))
     kept = jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32)
-    return Statistics(total, *kept, gates, tail, first[0].shape[1:])
+    return Statistics(total, *kept, gates, inputs, first[0].shape[1:])
 
 
 def statistics_over(model: Model, split: Split, indices: np.ndarray, settings: Any, seed: int) -> Statistics:
-    """`collect_statistics` of the images `indices` `(n,)` of a split, with features of a sample that `seed` draws.
+    """`collect_statistics` on the images `indices` `(n,)` of a split; `seed` draws the sample whose features are kept.
 
     Args:
-      settings: with `features`, the size of the sample, `tails` and `batch_size`, as in the config's `statistics`.
+      settings: with `features` (the size of the sample), `cached_inputs` and `batch_size`, as in `config.statistics`.
     """
     sample = per_class_sample(split.labels, indices, settings["features"], seed=seed)
     order = np.concatenate([sample, np.setdiff1d(indices, sample)])
     batches = index_batches(split, order, settings["batch_size"])
-    # Workdirs of before there were tails have no such setting.
-    tails = min(settings.get("tails", 0), len(sample))
-    return collect_statistics(model, batches, keep_features=len(sample), keep_tails=tails)
+    cached_inputs = min(settings.get("cached_inputs", 0), len(sample))
+    return collect_statistics(model, batches, keep_features=len(sample), cached_inputs=cached_inputs)
 
 
 @lru_cache(maxsize=8)
 def adder(apply: Callable[[Any, jax.Array], jax.Array], gates: Gates, num_classes: int) -> Any:
-    """The jitted step that adds a batch's statistics to the sums so far; it gives the batch's features, too."""
+    """The jitted step that adds a batch to the running sums and returns its features."""
 
     @jax.jit
     def add(

@@ -1,4 +1,4 @@
-"""Class statistics on disk: arrays, and the table of gates as JSON beside them."""
+"""Class statistics on disk: arrays, and the table of gates as JSON."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -19,34 +19,34 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
     tree = {"layers": statistics.layers}
     if statistics.labels.size:  # Orbax stores no empty array
         tree |= {"features": statistics.features, "labels": statistics.labels}
-    if statistics.tail:
-        tree |= {"tail": {str(number): values for number, values in enumerate(statistics.tail)}}
+    if statistics.cached_inputs:
+        tree |= {"tail": {str(number): values for number, values in enumerate(statistics.cached_inputs)}}
     metadata = {"gates": _as_json(statistics.gates), "image_shape": list(statistics.image_shape)}
     save_tree(path, to_state_dict(tree), metadata)
 
 
 def load_statistics(path: Path, find_gates: Callable[[], Gates] | None = None) -> Statistics:
-    """What `save_statistics` wrote.
+    """Reads what `save_statistics` wrote.
 
     Args:
-      find_gates: finds the gates of the network anew, for statistics of older versions, which did not store them.
+      find_gates: finds the gates of the network; used for statistics of older versions, which did not store gates.
 
     Raises:
-      InputError: as `load_tree`, or where the folder holds something else.
+      InputError: as `load_tree`, or the folder does not hold class statistics.
     """
     tree, metadata = load_tree(path)
     try:
         layers = {
-            # Statistics of older versions have no deviations: these follow from the sums, as far as float32 has them.
+            # Statistics of older versions have no deviations; they are computed from the sums, to float32 accuracy.
             name: ClassStatistics(layer["count"], Moments(**layer["mean"]), Moments(**layer["max"]))
             for name, layer in tree["layers"].items()
         }
         features = tree.get("features", jnp.zeros((0, 0))), tree.get("labels", jnp.zeros(0, jnp.int32))
         if "gates" in metadata:
-            tail = tree.get("tail", {})
-            tail = tuple(tail[str(number)] for number in range(len(tail)))
+            stored = tree.get("tail", {})
+            inputs = tuple(stored[str(number)] for number in range(len(stored)))
             shape = tuple(metadata.get("image_shape", ()))
-            return Statistics(layers, *features, _from_json(metadata["gates"]), tail, shape)
+            return Statistics(layers, *features, _from_json(metadata["gates"]), inputs, shape)
         last = metadata["channels"]["features"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} holds no class statistics (no {error}); delete it and collect them again") from error
@@ -59,7 +59,7 @@ def load_statistics(path: Path, find_gates: Callable[[], Gates] | None = None) -
 def _of_older_version(
     layers: Mapping[str, ClassStatistics], gates: Gates, last: str, path: Path
 ) -> tuple[dict[str, ClassStatistics], Gates]:
-    """(layers, gates) of the groups that both versions have; `last` named the one that the head reads."""
+    """(layers, gates) of the groups in both versions; `last` is the old name of the group that the head reads."""
     named = {group.name: last if group.name == gates.features and last else group.name for group in gates.groups}
     kept = [group for group in gates.groups if named[group.name] in layers]
     fits = all(layers[named[group.name]].mean.sum.shape[1] == group.channels for group in kept)
@@ -75,7 +75,7 @@ def _as_json(gates: Gates) -> dict[str, Any]:
         for factor in (*gate["writers"], *gate["readers"], *gate["kernels"]):
             count = len(factor["index"])
             if factor["index"] == tuple(range(count)):
-                factor["index"] = count  # most are
+                factor["index"] = count  # the common case
     return fields
 
 

@@ -1,4 +1,4 @@
-"""Leaves of a pytree by path: the one place that names leaves, takes them out and puts them back.
+"""Leaves of a pytree by path: the only module that names, extracts and replaces leaves.
 
 A path is the text of the keys from the root to a leaf, joined by '/': 'params/head/kernel' in Linen variables,
 'layers/0/weight' in a pytree of dataclasses and lists.
@@ -29,7 +29,7 @@ def pruned(tree: Any, paths: Collection[str]) -> dict[str, Any]:
     """The leaves at `paths`, by path.
 
     Raises:
-      InputError: a path is not there.
+      InputError: `tree` has no leaf at a path.
     """
     leaves = leaves_by_path(tree)
     _check_paths(paths, leaves)
@@ -37,10 +37,10 @@ def pruned(tree: Any, paths: Collection[str]) -> dict[str, Any]:
 
 
 def edited(tree: Any, changes: Mapping[str, Any]) -> Any:
-    """`tree` with the leaves of `changes`, given by path, in place of its own; all others are handed on as they are.
+    """Returns `tree` with the leaves of `changes`, given by path; all other leaves are passed through unchanged.
 
     Raises:
-      InputError: a path is not there.
+      InputError: `tree` has no leaf at a path.
     """
     leaves, structure = jax.tree.flatten(tree)
     paths = _paths(structure)
@@ -50,25 +50,25 @@ def edited(tree: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def partition(tree: Any, chosen: Callable[[str], bool]) -> tuple[Any, Any]:
-    """Two trees of the same structure: the leaves whose path is `chosen`, and the others; None in place of the rest."""
+    """Splits `tree` into two trees of its structure: leaves whose path is `chosen`, and the others; None elsewhere."""
     first = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if chosen(_text(path)) else None, tree)
     second = jax.tree_util.tree_map_with_path(lambda path, leaf: None if chosen(_text(path)) else leaf, tree)
     return first, second
 
 
 def combine(first: Any, second: Any) -> Any:
-    """The tree that `partition` took apart."""
+    """Merges the two trees that `partition` returns."""
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
 
 
 def changed_paths(before: Any, after: Any) -> tuple[str, ...]:
-    """The paths of the leaves that are other arrays in `after` than in `before`, in the order of the leaves."""
+    """The paths of the leaves that are different objects in `before` and `after`, in leaf order."""
     old, new = leaves_by_path(before), leaves_by_path(after)
     return tuple(path for path, leaf in old.items() if new[path] is not leaf)
 
 
 def differing_paths(before: Any, after: Sequence[Any]) -> tuple[str, ...]:
-    """The paths of the leaves whose values in any of the trees `after` are not those in `before`, in order."""
+    """The paths of the leaves whose values differ between `before` and any of the trees `after`, in leaf order."""
 
     def differs(old: Any, new: Any) -> bool:
         return old is not new and not np.array_equal(np.asarray(old), np.asarray(new))
@@ -81,7 +81,7 @@ def differing_paths(before: Any, after: Sequence[Any]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _paths(structure: Any) -> tuple[str, ...]:
-    """Once a structure: a warm request is little else."""
+    """Cached by structure, because it dominates the time of a warm request."""
     numbered = jax.tree.unflatten(structure, range(structure.num_leaves))
     return tuple(_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(numbered))
 
@@ -94,4 +94,4 @@ def _check_paths(paths: Collection[str], known: Collection[str]) -> None:
     known = set(known)
     missing = next((path for path in paths if path not in known), None)
     if missing is not None:
-        raise InputError(f"the statistics do not fit the network: there is no {missing}; collect them anew")
+        raise InputError(f"the statistics do not fit the network: there is no {missing}; collect them again")

@@ -288,7 +288,7 @@ UNLEARN_MISUSE = {
     "nothing to go through": ({"forget": 2.5}, "give names or numbers"),
     "an unknown method": ({"method": "ospfit"}, "unknown method 'ospfit'"),
     "a class of methods": ({"method": OspFit}, "OspFit()"),
-    "a number as method": ({"method": 3}, "give a name, as 'osp-fit'"),
+    "a number as method": ({"method": 3}, "give a name, such as 'osp-fit'"),
     "images as statistics": ({"statistics": UINT8}, "collect_statistics"),
     "neither statistics nor data": ({"statistics": None}, "give statistics="),
     "images that are missing": ({"method": "scrub"}, "give data=(images, labels)"),

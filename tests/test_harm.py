@@ -36,7 +36,7 @@ def digits() -> Digits:
     trained = trained_digits()
     images, labels = trained.dataset.train.images[:400], trained.dataset.train.labels[:400]
     batches = [(images[start : start + 100], labels[start : start + 100]) for start in range(0, 400, 100)]
-    statistics = collect_statistics(trained.model, batches, keep_features=400, keep_tails=300)
+    statistics = collect_statistics(trained.model, batches, keep_features=400, cached_inputs=300)
     return Digits(trained.model, images, labels, statistics)
 
 
@@ -113,7 +113,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("change", OTHERS)
 def test_what_is_no_gain_is_read_off_images(digits, change):
-    after, features_only = changed(digits.model, **OTHERS[change]), digits.statistics.replace(tail=())
+    after, features_only = changed(digits.model, **OTHERS[change]), digits.statistics.replace(cached_inputs=())
     with pytest.raises(InputError, match="cannot be estimated"):
         estimate_harm(digits.model, after, (3,), statistics=features_only)
 

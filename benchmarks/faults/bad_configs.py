@@ -79,7 +79,7 @@ _OVERRIDES = {
     "checkpoint.keep": ("0", "-1", "99999999999999999999"),
     "statistics.batch_size": ("0", "-1", "nan"),
     "statistics.features": ("-1", "nan", "99999999999999999999"),
-    "statistics.tails": ("-1", "nan"),
+    "statistics.cached_inputs": ("-1", "nan"),
     "unknown.setting": ("1",),
     "data.unknown": ("1",),
     "training": ("1",),

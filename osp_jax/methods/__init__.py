@@ -1,10 +1,10 @@
-"""Unlearning methods by name; one file a method, each a frozen dataclass of its settings.
+"""Unlearning methods by name: one file per method, each a frozen dataclass of its settings.
 
     method = OspFit(margin=2.0)
     unlearned = unlearn_classes(method, model, (3,), statistics=statistics, rng=jax.random.key(0))
 
-`unlearn_classes` checks the request and keeps classes that were forgotten before away from the method
-(`methods/parts/door.py`). What a method is, and how to write one: `methods/parts/method.py`.
+`unlearn_classes` checks the request and hides earlier forgotten classes from the method (`methods/parts/door.py`).
+`methods/parts/method.py` defines the interface of a method.
 """
 
 import ast
@@ -88,7 +88,7 @@ def get_method(name: str) -> type[Method]:
 
 
 def method_name(method: Method | type[Method]) -> str:
-    """The name under which a method is registered; the name of its class where it is not."""
+    """The registered name of a method; the class name if it is not registered."""
     kind = method if isinstance(method, type) else type(method)
     return next((name for name, known in METHODS.items() if known is kind), kind.__name__)
 
@@ -133,6 +133,6 @@ def _literal(text: str, kind: type) -> Any:
         raise ValueError(text)
     if kind is int and value != int(value):
         raise ValueError(text)
-    if not abs(value) <= _LARGEST[kind]:  # nan is not
+    if not abs(value) <= _LARGEST[kind]:  # also true for nan
         raise ValueError(text)
     return value

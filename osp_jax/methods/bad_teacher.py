@@ -1,14 +1,15 @@
-"""Bad teaching: the forgotten images are learnt from a random network, the retained ones from the original.
+"""Bad teaching: learns forgotten images from a random network and retained images from the original.
 
 Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks using an
 Incompetent Teacher", AAAI 2023, arXiv 2205.08096. The student starts as the original and descends
-KL(teacher || student), the teacher being chosen by image: a network with fresh random weights, the incompetent one, or
-the original, the competent one. The student is in train mode, the teachers in eval mode, no image is augmented.
+KL(teacher || student). The teacher of a forgotten image is a network with fresh random weights (incompetent), that of a
+retained image is the original (competent). The student is in train mode, the teachers are in eval mode, and images are
+not augmented.
 
-Defaults are those of the authors' code (github.com/vikram2000b/bad-teaching-unlearning): its notebook forgets one of
-CIFAR-100's classes; the code of SSD (github.com/if-loops/selective-synaptic-dampening) has the same for whole classes.
+Defaults are those of the authors' code (github.com/vikram2000b/bad-teaching-unlearning), whose notebook forgets one
+class of CIFAR-100; the code of SSD (github.com/if-loops/selective-synaptic-dampening) uses the same for whole classes.
 
-Ours: the retained images are drawn from each class alike, where the code draws from all at once.
+Ours: the same number of retained images is drawn from each class, where the code draws from all at once.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ from osp_jax.training.descent import Forward, Loss, Optimiser, descend, epoch_ba
 
 @dataclasses.dataclass(frozen=True)
 class BadTeacher(Method):
-    """Forgotten images learnt from a random network, retained ones from the original.
+    """Learns forgotten images from a random network and retained images from the original.
 
     The sources of the settings are the notebook and `blindspot_unlearner` of the authors' code.
     """
@@ -61,7 +62,7 @@ class BadTeacher(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The student."""
+        """Returns the student."""
         subset_key, teacher_key, order_key, step_key = jax.random.split(rng, 4)
         classes = np.setdiff1d(statistics.classes_seen(), forget)
         counts = np.asarray(next(iter(statistics.layers.values())).count)[classes]
@@ -83,7 +84,7 @@ class BadTeacher(Method):
 
 @lru_cache(maxsize=16)
 def teachers_loss(student: Forward, apply: Callable[[Any, jax.Array], jax.Array], preparation: Preparation) -> Loss:
-    """Divergence of each image from its teacher, the incompetent one where `batch['forgotten']`.
+    """Divergence of each image from its teacher; the incompetent teacher if `batch['forgotten']`.
 
     The mean is over images and classes, as in the authors' code, and there is no factor for the temperature.
     """

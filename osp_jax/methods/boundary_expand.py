@@ -1,13 +1,13 @@
-"""Boundary expanding: the forgotten images are learnt as a class of their own, which is then cut off.
+"""Boundary expanding: learns forgotten images as an extra class, then removes that class.
 
 Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision
-Boundary", CVPR 2023, arXiv 2303.11570. The head gets one more output, the shadow class; the network is fine-tuned on
-the forgotten images with that label, and the output is pruned. Several forgotten classes share the shadow class (ours;
-the code forgets one).
+Boundary", CVPR 2023, arXiv 2303.11570. The head gets an additional output, the shadow class; the network is fine-tuned
+on the forgotten images with that label, and the output is pruned. Several forgotten classes share the shadow class
+(ours; the code forgets one).
 
-Defaults are those of the authors' code (as in github.com/TY-LEE-KR/Boundary-Unlearning-Code, AllCNN on CIFAR-10). On
-forgotten images alone, train mode moves the running statistics of a batch norm to theirs, whatever the learning rate;
-that is the code, and with `train` False, ours, the statistics stay.
+Defaults are those of the authors' code (as in github.com/TY-LEE-KR/Boundary-Unlearning-Code, AllCNN on CIFAR-10). In
+train mode on forgotten images alone, the running statistics of batch norms move to those images at any learning rate,
+as in the code; with `train` False (ours) they stay.
 """
 
 import dataclasses
@@ -84,7 +84,7 @@ class BoundaryExpand(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after the shadow class has drawn the forgotten images to itself and is gone."""
+        """Returns the model after fine-tuning, without the shadow class."""
         del forget
         shadow_key, order_key, step_key = jax.random.split(rng, 3)
         forward = in_train_mode(model) if self.train else in_eval_mode(model)
@@ -105,8 +105,8 @@ class BoundaryExpand(Method):
 
 
 def shadow_output(variables: Any, gates: Gates, key: jax.Array) -> dict[str, jax.Array]:
-    """The output that the head gets more: Glorot normal 'kernel' `(features,)` as in the code, and a 'bias' of 0 where
-    the head has one."""
+    """The shadow output of the head: a Glorot normal 'kernel' `(features,)` as in the code, and, if the head has a
+    bias, a 'bias' of 0."""
     kernel, bias = head_of(variables, gates.head)
     scale = math.sqrt(2 / (kernel.shape[0] + kernel.shape[1] + 1))
     output = {"kernel": scale * jax.random.normal(key, kernel.shape[:1], kernel.dtype)}
@@ -121,7 +121,7 @@ def shadow_loss(forward: Forward, preparation: Preparation, gates: Gates, num_cl
         params, shadow = both
         inputs = preparation.plain(images[batch["indices"]])
         logits, new_rest = forward(params, rest, inputs, key)
-        # The shadow output in the place of the first gives its logit; the rest of the program is the same.
+        # Replacing the first output by the shadow output gives its logit from the same program.
         kernel, bias = head_of(params, gates.head)
         bias = bias.at[0].set(shadow.get("bias", 0.0))
         swapped = edited(params, head_changes(params, gates.head, kernel.at[:, 0].set(shadow["kernel"]), bias))

@@ -1,19 +1,19 @@
-"""Boundary shrink: the forgotten images are learnt as the class that lies nearest to each.
+"""Boundary shrink: learns each forgotten image as the nearest other class.
 
 Chen, Gao, Liu, Peng and Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision
-Boundary", CVPR 2023, arXiv 2303.11570. Each image moves by one step of the gradient's sign that raises its loss under
-the original; what the original says there is its new label. The network is fine-tuned on the unmoved images with the
-new labels.
+Boundary", CVPR 2023, arXiv 2303.11570. Each image moves one step along the sign of the gradient that raises its loss
+under the original; the class that the original predicts there is its new label. The network is fine-tuned on the
+unmoved images with the new labels.
 
 Defaults are those of the authors' code (as in github.com/TY-LEE-KR/Boundary-Unlearning-Code, AllCNN on CIFAR-10). The
-labels do not change while it trains, so here they are found once. Choices:
+labels do not change during training, so they are computed once. Choices:
 
-- `labels`: the paper speaks of the nearest but incorrect class; the code takes the class of the moved image, which is
-  the old one where the step was too short to leave it. 'any' is the code, 'retained' the most likely retained class.
-- `bound` is on the scale of pixels from 0 to 1. The code undoes another normalisation than its data has (standard
-  deviations near 0.2, not 0.5), so that its 0.1 moves images by about 0.25.
-- `train`: on forgotten images alone, train mode moves the running statistics of a batch norm to theirs, whatever the
-  learning rate. That is the code; False, ours, leaves the statistics alone.
+- `labels`: the paper takes the nearest incorrect class; the code takes the predicted class of the moved image, which is
+  the old class if the step is too short to leave it. 'any' is the code, 'retained' the most likely retained class.
+- `bound` is on the 0..1 scale of pixels. The code inverts a normalisation that differs from that of its data (standard
+  deviations near 0.2, not 0.5), so its 0.1 moves images by about 0.25.
+- `train`: in train mode on forgotten images alone, the running statistics of batch norms move to those images at any
+  learning rate, as in the code. With False (ours) they stay.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ class BoundaryShrink(Method):
         del gates
         if model.reads_texts:
             raise InputError(
-                "boundary-shrink moves pixels along gradients, and the network reads texts; take another method"
+                "boundary-shrink moves pixels along gradients, and this network reads texts; take another method"
             )
 
     def unlearn(
@@ -103,7 +103,7 @@ class BoundaryShrink(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after fine-tuning the forgotten images towards their neighbours."""
+        """Returns the model after fine-tuning on the relabelled forgotten images."""
         self.check(model, statistics.gates)
         order_key, step_key = jax.random.split(rng)
         indices = data.forget()
@@ -126,7 +126,7 @@ class BoundaryShrink(Method):
 def nearest_labels(apply: Callable[[Any, jax.Array], jax.Array], preparation: Preparation) -> Callable[..., jax.Array]:
     """A jitted `(variables, images uint8 (batch, h, w, c), labels, bound, excluded) -> labels int32 (batch,)`.
 
-    `excluded`: 0/1 float32 `(classes,)`, the classes that are not given.
+    `excluded`: 0/1 float32 `(classes,)`, classes that are never returned.
     """
 
     @jax.jit
@@ -152,6 +152,6 @@ def _nearest_labels(
     size = batch_of(indices, method.batch_size)
     found = []
     for start in range(0, len(indices), size):
-        batch = np.resize(indices[start : start + size], size)  # the last is filled up, so that one program serves all
+        batch = np.resize(indices[start : start + size], size)  # pads the last batch, so that the program compiles once
         found.append(nearest(model.variables, data.images[batch], data.labels[batch], method.bound, excluded))
     return np.concatenate(found)[: len(indices)]

@@ -1,22 +1,22 @@
-"""Class-discriminative pruning: removes the channels that tell the forgotten class from the others, then fine-tunes.
+"""Class-discriminative pruning: removes channels that discriminate the forgotten class, then fine-tunes.
 
 Wang, Guo, Xie and Qi, "Federated Unlearning via Class-Discriminative Pruning", WWW 2022, arXiv 2110.11794, without the
-federation. Channels are the words and classes the documents of a TF-IDF score over class means of post-ReLU, spatially
-averaged activations A (classes, channels), layer by layer, for the forgotten class c:
+federation. For the forgotten class c, a TF-IDF scores the channels (words) of each layer over the classes (documents),
+from class means of post-ReLU, spatially averaged activations A (classes, channels):
 
     TF(j) = A[c, j] / sum_k A[c, k]        IDF(j) = log((1 + U) / (1 + n_j))
 
-where n_j of the U classes use channel j. In the paper (known from notes of its equations) class u uses it if A[u, j] is
-at least the mean of A[u, :] over channels, and the channels of the highest scores go. In the authors' code
+where n_j of the U classes use channel j. In the paper (known from notes on its equations) class u uses it if A[u, j] is
+at least the mean of A[u, :] over channels, and the channels with the highest scores are removed. In the authors' code
 (github.com/wangjunxiao/unlearning) it does if A[u, j] is at least the mean of A[:, j] over classes, the IDF is
-log(U / (1 + n_j)), and the channels of the lowest scores go, so that its forgetting is that of the fine-tuning. Each
-of these is an option; the code is variant=released, direction=lowest, scope=global, source=conv. Several classes are
-pruned one after another, where channels that are gone count no more (stored means of the others stay as they were).
+log(U / (1 + n_j)), and the channels with the lowest scores are removed, so the fine-tuning does the forgetting. Each of
+these is an option; the code is variant=released, direction=lowest, scope=global, source=conv. Several classes are
+pruned in turn; removed channels no longer count (the stored means of the others do not change).
 
-Deviations from the code, all ours: a pruned channel is removed exactly, where the code leaves the constant that its
-batch norm makes of it, and stays removed in the fine-tuning, as in the paper, where the code lets it grow again. The
+Departures from the code, all ours: a pruned channel is removed exactly, where the code leaves the constant that its
+batch norm makes of it, and stays removed during fine-tuning, as in the paper, where the code lets it grow again. The
 channel at the threshold itself stays, layers with fewer than 1 / sparsity filters are pruned too (the code's pruning
-library skips them), the images of source=conv are not augmented, and the order of the fine-tuning is shuffled.
+library skips them), the images of source=conv are not augmented, and the fine-tuning shuffles its images.
 """
 
 import dataclasses
@@ -43,12 +43,12 @@ from osp_jax.statistics import ClassStatistics, Statistics, layer_statistics
 
 @dataclasses.dataclass(frozen=True)
 class Cdp(Method):
-    """Removes the channels that tell the forgotten class from the others, then fine-tunes on retained images.
+    """Removes channels that discriminate the forgotten class, then fine-tunes on retained images.
 
-    "Code" is github.com/wangjunxiao/unlearning, its scripts cifar10_resnet*_main.py.
+    "Code" is github.com/wangjunxiao/unlearning, scripts cifar10_resnet*_main.py.
     """
 
-    sees: ClassVar[tuple[str, ...]] = ("retain",)  # for the fine-tuning; source=conv asks for forgotten images too
+    sees: ClassVar[tuple[str, ...]] = ("retain",)  # for the fine-tuning; source=conv also needs forgotten images
     search: ClassVar[Mapping[str, Sequence[Any]]] = {
         "sparsity": (0.05, 0.1, 0.2),
         "learning_rate": (0.01, 0.03, 0.1),
@@ -112,7 +112,7 @@ class Cdp(Method):
         return self.epochs > 0
 
     def check(self, model: Model, gates: Gates) -> None:
-        """Raises `InputError` for a network that has no convolution to measure, where `source` is 'conv'."""
+        """Raises `InputError` if `source` is 'conv' and the network has no convolution."""
         del model
         if self.source == "conv":
             filters(gates)
@@ -120,7 +120,7 @@ class Cdp(Method):
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model without the chosen channels, fine-tuned on the retained images."""
+        """Returns the model without the chosen channels, fine-tuned on the retained images."""
         stored = self.source == "stored"
         units = statistics.gates if stored else filters(statistics.gates)
         gains = {group.name: np.ones(group.channels, np.float32) for group in units.groups}
@@ -138,7 +138,7 @@ class Cdp(Method):
 def prune(
     layers: Mapping[str, ClassStatistics], gains: Mapping[str, np.ndarray], number: int, settings: Cdp
 ) -> dict[str, np.ndarray]:
-    """`gains`, 0 or 1, float32 `(channels,)` by layer, with 0 also for the channels that the class `number` costs."""
+    """`gains`, 0 or 1, float32 `(channels,)` by layer, with 0 also for the channels pruned for class `number`."""
     scores = {}
     for name, gain in gains.items():
         layer, there = jax.device_get(layers[name]), gain > 0
@@ -157,7 +157,7 @@ def prune(
 def discrimination(means: np.ndarray, number: int, settings: Cdp) -> np.ndarray:
     """TF-IDF of each channel for the class `number`, float64 `(channels,)`; `means` float64 `(classes, channels)`."""
     classes, channels = means.shape
-    frequency = means[number] / (means[number].sum() or 1)  # a layer that the class does not use at all scores 0
+    frequency = means[number] / (means[number].sum() or 1)  # a layer that the class does not use scores 0
     if settings.balance:
         frequency = frequency * np.log(np.e * channels / settings.balance)
     if settings.variant == "paper":
@@ -181,7 +181,7 @@ def _batch_statistics(apply: Apply, preparation: Preparation, units: Gates, clas
     def statistics(variables: Any, images: Any, labels: Any, indices: Any, weights: jax.Array, key: jax.Array) -> Any:
         del key
         outputs = filter_outputs(apply, units, variables, preparation.plain(images[indices]))
-        labels = jnp.where(weights > 0, labels[indices], -1)  # an image that fills the batch up is of no class
+        labels = jnp.where(weights > 0, labels[indices], -1)  # padding has no class
         return {name: layer_statistics(jax.nn.relu(value), labels, classes) for name, value in outputs.items()}
 
     return statistics

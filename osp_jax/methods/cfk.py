@@ -1,6 +1,6 @@
-"""CF-k: the last k layers are fine-tuned on retained images and left to forget, the rest is frozen.
+"""CF-k: fine-tunes the last k layers on retained images and freezes the rest.
 
-Goel et al., arXiv 2201.06640 (catastrophically forgetting); layers, schedule and defaults are told in `last_layers.py`.
+Goel et al., arXiv 2201.06640 (catastrophic forgetting); `last_layers.py` describes layers, schedule and defaults.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from osp_jax.statistics import Statistics
 
 @dataclasses.dataclass(frozen=True)
 class Cfk(LastLayers):
-    """Fine-tuning of the last k layers on retained images; settings as in `LastLayers`, but for fewer epochs."""
+    """Fine-tuning of the last k layers on retained images; settings as in `LastLayers`, with fewer epochs."""
 
     search: ClassVar[Mapping[str, Any]] = {"k": (1, 3, 6), "epochs": (7, 15, 30), "learning_rate": (0.03, 0.1, 0.2)}
 
@@ -35,6 +35,6 @@ class Cfk(LastLayers):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model whose last k layers were trained on with retained images."""
+        """Returns the model with its last k layers fine-tuned on retained images."""
         del forget, statistics
         return train_last_layers(self, model, model.variables, data, rng)

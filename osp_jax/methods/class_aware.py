@@ -1,16 +1,16 @@
-"""Class-aware filter scores as an unlearning rule: removes filters that forgotten classes need and few others do.
+"""Class-aware filter scores for unlearning: removes filters that forgotten classes need and few others do.
 
 The score is that of Jiang et al., "Class-Aware Pruning for Efficient Neural Networks", DATE 2024, arXiv 2312.05875, as
-in their code (github.com/HWAI-TUDa/Class-Aware-Pruning, utils/vgg16_cifar10_score_utils.py). In an image a filter
-counts at a position if |activation * gradient of the cross-entropy| there, the Taylor estimate of what its removal
-changes, is above a threshold. How much a class needs a filter is the mean of these counts over images of the class, at
-the position where it is largest: a number from 0 to 1. Their method sums it over classes (in front of the maximum) and
-prunes, for compression, the filters that few classes need.
+in their code (github.com/HWAI-TUDa/Class-Aware-Pruning, utils/vgg16_cifar10_score_utils.py). A filter counts at a
+position of an image if |activation * gradient of the cross-entropy|, the Taylor estimate of the effect of its removal,
+is above a threshold there. A class's need for a filter is the mean of these counts over images of the class, at the
+position of the largest mean: a number from 0 to 1. Their method sums it over classes (before the maximum) and prunes,
+for compression, the filters that few classes need.
 
-The rule is ours: a filter's score is the largest need among the forgotten classes less the mean (or largest) need among
-the retained ones, and the fraction of the filters that score highest is removed. Ours too are the rule's defaults, the
-fine-tuning that may follow, and that the gradient is of each image's own loss, not of a batch's mean, which makes no
-difference at a threshold of 0.
+The rule is ours: the score of a filter is the largest need among the forgotten classes minus the mean (or largest) need
+among the retained ones, and the fraction of filters with the highest scores is removed. The rule's defaults and the
+optional fine-tuning are ours too, and the gradient is that of each image's own loss instead of a batch mean, which
+makes no difference at a threshold of 0.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ from osp_jax.trees import pruned
 
 @dataclasses.dataclass(frozen=True)
 class ClassAware(Method):
-    """Removes the filters that forgotten classes need and few others do; fine-tuning may follow.
+    """Removes filters that forgotten classes need and few others do, with optional fine-tuning.
 
     "Code" is github.com/HWAI-TUDa/Class-Aware-Pruning.
     """
@@ -96,10 +96,10 @@ class ClassAware(Method):
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model without the filters that the forgotten classes need more than the retained ones."""
+        """Returns the model without the filters that the forgotten classes need more than the retained ones."""
         draw_key, tune_key = jax.random.split(rng)
         units = filters(statistics.gates, self.layers)
-        pruned(model.variables, [path for unit in units.groups for path in kernel_paths(unit)])  # raises for others
+        pruned(model.variables, [path for unit in units.groups for path in kernel_paths(unit)])  # raises if absent
         indices = np.concatenate([data.retain(self.per_class, draw_key), data.forget(self.per_class, draw_key)])
         needs = class_needs(model, units, data, indices, self.threshold)
         gains = without_highest(forget_scores(needs, forget, self.against), self.fraction, self.scope)
@@ -111,7 +111,7 @@ class ClassAware(Method):
 def forget_scores(
     needs: Mapping[int, Mapping[str, np.ndarray]], forget: tuple[int, ...], against: str
 ) -> dict[str, np.ndarray]:
-    """How much more the forgotten classes need each filter than the retained ones, `(channels,)` by layer."""
+    """How much more the forgotten classes need each filter than the retained ones do, `(channels,)` by layer."""
     reduce = {"mean": np.mean, "max": np.max}[against]
     forgotten = [needs[c] for c in needs if c in forget]
     retained = [needs[c] for c in needs if c not in forget]
@@ -124,11 +124,11 @@ def forget_scores(
 def class_needs(
     model: Model, units: Gates, data: RequestData, indices: np.ndarray, threshold: float
 ) -> dict[int, dict[str, np.ndarray]]:
-    """How much each class needs each filter, by class and layer: float32 `(channels,)`, from 0 to 1.
+    """Each class's need for each filter, by class and layer: float32 `(channels,)`, from 0 to 1.
 
     Args:
-      units: the filters, as `filters` gives them.
-      indices: of the images to score on, int32 `(n,)`, all of their classes.
+      units: the filters, as `filters` returns them.
+      indices: int32 `(n,)`, images of these classes.
     """
     labels = np.asarray(data.labels[indices])
     counts = _position_counts(model.apply, data.preparation, units)
@@ -143,7 +143,7 @@ def class_needs(
 
 @lru_cache(maxsize=16)
 def _position_counts(apply: Apply, preparation: Preparation, units: Gates) -> Any:
-    """Compiled, in how many images of a batch each filter counts: float32 `(positions, channels)` by layer."""
+    """Compiled function: in how many images of a batch each filter counts, float32 `(positions, channels)` by layer."""
     paths = {kernel_paths(unit)[0]: unit.name for unit in units.groups}
 
     def loss(factors: dict[str, jax.Array], variables: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
@@ -158,7 +158,7 @@ def _position_counts(apply: Apply, preparation: Preparation, units: Gates) -> An
         inputs = preparation.plain(images[indices])
         _, outputs = jax.eval_shape(lambda: kernel_outputs(apply, variables, inputs, tuple(paths)))
         ones = jax.tree.map(lambda output: jnp.ones(output.shape, output.dtype), outputs)
-        # The derivative by a factor on the output is output * gradient, the Taylor term, at every position.
+        # The derivative by a factor on the output is output * gradient, the Taylor term at each position.
         terms = jax.grad(loss)(ones, variables, inputs, labels[indices])
         above = {paths[path]: (jnp.abs(term) > threshold).astype(jnp.float32) for path, term in terms.items()}
         flat = jax.tree.map(lambda value: value.reshape(len(value), -1, value.shape[-1]), above)  # b h w c -> b (h w) c

@@ -1,24 +1,24 @@
-"""Concept erasure: the kernels that write the last features are refitted so that these no longer tell the class.
+"""Concept erasure: refits the kernels that write the last features, so that these no longer encode the class.
 
-Ours. Masks and projections in front of the head leave the features as they are: a new head reads the class from them.
-Here the features themselves are asked to lose, on all images, the direction that tells the class apart (least-squares
-concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819):
+Ours. Masks and projections in front of the head do not change the features, and a new head recovers the class from
+them. This method removes from the features of all images the direction that discriminates the class (least-squares
+concept erasure, Belrose et al., NeurIPS 2023, arXiv 2306.03819). The targets are
 
-    f - share * d w.(f - mean),    d the class's own mean less mean, w = S^-1 d / (d.S^-1 d),
+    f - share * d w.(f - mean),    d = mean of the class - mean,   w = S^-1 d / (d.S^-1 d),
 
-mean that of the retained side and S the covariance. To ask it of the retained images, too, costs them little, since the
-direction is of no use once the class is gone, and makes the targets nearly linear in what the kernels read. On
-forgotten images the mean is replaced by an anchor as well: the means of the retained classes, mixed by what the network
-takes the image for when its own class is left out. A model that never saw the class takes it for one of the others.
+with the mean of the retained images and the covariance S of all. Erasing the direction from retained images costs them
+little, since it only serves the forgotten class, and makes the targets nearly linear in the kernels' inputs. On
+forgotten images an anchor also replaces the mean: the means of the retained classes, mixed by the network's
+probabilities without the image's own class, because a model that never saw the class predicts one of the others.
 
 The kernels and the bias that write the head's input are refitted to these targets (`program/tail`, `kernel_refit`).
-The last kernels cannot take out all that a residual stream brings: with a `depth`, so many stages before the features
-are given targets of the same form first, from the front backwards. The kernels between two stages are then repaired, so
-that they give retained images what they gave before (`kernel_repair`). No gradient step is taken.
+The last kernels cannot erase everything that a residual stream carries: with a `depth`, as many stages before the
+features get targets of the same form first, from front to back. The kernels between two stages are then repaired, so
+that their outputs on retained images stay the same (`kernel_repair`). No gradient steps are taken.
 
-The head's columns are refitted to give retained images the logits that they had (`head_refit`). That of a forgotten
-class becomes the column of a class without images (`unsupported_column`); without a recipe its level is measured on
-the retained images.
+The head's columns are refitted to reproduce the logits of retained images (`head_refit`). The column of a forgotten
+class becomes that of a class without images (`unsupported_column`); without a recipe its level is measured on the
+retained images.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ ANCHORS = ("mean", "classes")
 
 @dataclasses.dataclass(frozen=True)
 class ConceptErasure(Method):
-    """Refits the kernels that write the last features, so that these no longer tell the class."""
+    """Refits the kernels that write the last features, so that these no longer encode the class."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     # Not `share` and `depth`: they decide what the features keep, and a comparison chooses by accuracy.
@@ -96,13 +96,13 @@ class ConceptErasure(Method):
     batch_size: int = option(50, "images in a batch", low=1)
 
     def answers_from(self, statistics: Statistics) -> bool:
-        """Whether the statistics hold all that a request needs, so that it sees no image."""
-        return bool(statistics.tail) and not self.depth
+        """Whether the statistics replace the images of a request."""
+        return bool(statistics.cached_inputs) and not self.depth
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model with refitted last features, and for each class a column of the head without support."""
+        """Returns the model with refitted last features, and a head column without support for each class."""
         vector = jnp.asarray(forget_vector(forget, statistics))
         tails, kept, labels, real = _sample(model, forget, data, statistics, self, rng)
         tail, variables = tails[-1], model.variables
@@ -136,17 +136,18 @@ def _sample(
     settings: ConceptErasure,
     rng: jax.Array,
 ) -> tuple[tuple[Tail, ...], list[list[jax.Array]], jax.Array, jax.Array]:
-    """(the tails, what they start from by batch, labels, 0/1 weights `(batches, batch)`), of stored images or not."""
+    """(the tails, their inputs by batch, labels, 0/1 weights `(batches, batch)`), from cached inputs or from images."""
     stored, keys = settings.answers_from(statistics), jax.random.split(rng)
     each = max(settings.images // len(statistics.classes_seen()), 1)
     if stored:
-        labels, rows = statistics.labels, np.arange(len(statistics.tail[0]))
+        labels, rows = statistics.labels, np.arange(len(statistics.cached_inputs[0]))
         host_labels = np.asarray(labels)
         gone = np.isin(host_labels[rows], forget)
         missing = set(forget) - set(host_labels[rows[gone]].tolist())
         if missing:
             raise InputError(
-                f"no image of class {min(missing)} was stored up to the last kernels; train with more statistics.tails"
+                f"no inputs of the last kernels are cached for class {min(missing)}; train with more "
+                "statistics.cached_inputs"
             )
         wanted = ((rows[~gone], each, keys[0]), (rows[gone], settings.forget_images, keys[1]))
         chosen = np.concatenate([of_each_class(host_labels, *given) for given in wanted])
@@ -156,7 +157,7 @@ def _sample(
     batches = filled_batches(chosen, min(settings.batch_size, len(chosen)))
     tails = tails_of(model, batches["indices"].shape[1], data.images.shape[1:], settings.depth)
     if stored:
-        kept = [[values[indices] for values in statistics.tail] for indices in batches["indices"]]
+        kept = [[values[indices] for values in statistics.cached_inputs] for indices in batches["indices"]]
     else:
         moments = data.preparation.moments()
         kept = [tails[-1].early(model.variables, (data.images[indices], *moments)) for indices in batches["indices"]]
@@ -166,7 +167,7 @@ def _sample(
 def forgotten_weight(forgotten: jax.Array, retained: jax.Array, settings: ConceptErasure) -> jax.Array:
     """Weight of all `forgotten` images together, against 1 for the `retained`; both are numbers of images, 0-d.
 
-    Below `forget_weight` where that would let a forgotten image count for more than `image_weight` retained ones.
+    It is `forget_weight`, or less, so that a forgotten image counts for at most `image_weight` retained ones.
     """
     return jnp.minimum(settings.forget_weight, settings.image_weight * forgotten / jnp.maximum(retained, 1))
 
@@ -186,11 +187,13 @@ def erasure_targets(
 
     Args:
       features: `(..., channels)`.
-      real: 0/1 `(...,)`; rows that are not real have weight 0. labels: int `(...,)`.
+      real: 0/1 `(...,)`, 0 for padding, which has weight 0.
+      labels: int `(...,)`.
       vector: 0/1 `(classes,)`, 1 for a class to forget.
-      keep: of what the erasure leaves of a forgotten image's own features.
+      keep: share of a forgotten image's own features to keep after the erasure.
+      forget_weight: weight of all forgotten images together.
       anchors: like `features`; None: the mean over the retained.
-      share: of the forgotten classes' directions that retained images, and anchors, lose.
+      share: share of the forgotten classes' directions to erase from retained images and anchors.
     """
     forgotten = vector[labels]
     retained, gone = real * (1 - forgotten), real * forgotten
@@ -206,7 +209,7 @@ def erasure_targets(
     difference = sums / jnp.maximum(of_class.reshape(-1, len(vector)).sum(0), 1)[:, None]  # classes channels
     solved = jax.scipy.linalg.solve(covariance, difference.T, assume_a="pos")  # channels classes
     sizes = matmul(difference, solved)
-    sizes += jnp.diag(jnp.where(jnp.diag(sizes) > 0, 1e-6 * jnp.diag(sizes), 1))  # 1 for a class that stays
+    sizes += jnp.diag(jnp.where(jnp.diag(sizes) > 0, 1e-6 * jnp.diag(sizes), 1))  # 1 for a retained class
 
     def along(values: jax.Array) -> jax.Array:
         return jnp.linalg.solve(sizes, ((values - mean) @ solved).reshape(-1, len(vector)).T).T @ difference
@@ -219,12 +222,12 @@ def erasure_targets(
 
 
 def mixtures(mixture: jax.Array, features: jax.Array, retained: jax.Array, labels: jax.Array) -> jax.Array:
-    """Means of the retained features of each class, mixed by the probabilities `mixture`; like `features`."""
+    """Class means of the retained features, mixed by the probabilities `mixture`; like `features`."""
     return mixture @ class_means(features, labels, retained, mixture.shape[-1])
 
 
 def _looks(variables: Any, kept: list[list[jax.Array]], tail: Tail) -> tuple[jax.Array, jax.Array]:
-    """(the features of a stage `(batches, batch, features)`, the stage itself `(batches, batch, n)`, a map's mean)."""
+    """(features of a stage `(batches, batch, features)`, the stage `(batches, batch, n)`, spatially averaged)."""
     features, inputs = zip(*(_look(variables, values, tail=tail) for values in kept), strict=True)
     return jnp.stack(features), jnp.stack(inputs)
 

@@ -1,12 +1,12 @@
-"""Convolution Transpose: every filter is mirrored along its diagonal, and the network fine-tuned on retained images.
+"""Convolution Transpose: transposes every convolution filter, then fine-tunes on retained images.
 
 An entry of the NeurIPS 2023 unlearning competition, and one of the two winners of Cadet et al., "Deep Unlearn:
-Benchmarking Machine Unlearning for Image Classification", arXiv 2410.01276 (CT), whose code is followed
-(github.com/xcadet/deepunlearn, unlearning/kgltop5.py). There the height and the width of every convolution's kernel are
-swapped, none is left out and nothing is random; then SGD on the cross-entropy of retained images without augmentation,
-the rate on a cosine from epoch to epoch.
+Benchmarking Machine Unlearning for Image Classification", arXiv 2410.01276 (CT). As in their code
+(github.com/xcadet/deepunlearn, unlearning/kgltop5.py), the height and the width of every convolution kernel are
+swapped, without random choices; then SGD descends the cross-entropy of retained images without augmentation, at a rate
+that follows a cosine from epoch to epoch.
 
-Ours: kernels that are not square stay as they are, where their code would change the shape of the map behind them.
+Ours: kernels that are not square stay unchanged; their code would change the shape of the feature map behind them.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from osp_jax.trees import combine, edited, leaves_by_path
 
 @dataclasses.dataclass(frozen=True)
 class ConvTranspose(Method):
-    """Every convolution's filters mirrored along their diagonal, then fine-tuning on retained images."""
+    """Transposes every convolution filter, then fine-tunes on retained images."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain",)
     search: ClassVar[Mapping[str, Any]] = {"learning_rate": (0.001, 0.003, 0.01, 0.03, 0.1), "epochs": (1, 3, 5, 10)}
@@ -63,7 +63,7 @@ class ConvTranspose(Method):
     )
 
     def check(self, model: Model, channels: Any) -> None:
-        """Raises `InputError` for a network in which transposing changes no kernel."""
+        """Raises `InputError` if the network has no kernel that transposing changes."""
         del channels
         shapes = [leaf.shape for leaf in possible_kernels(model).values()]
         if not any(shape[0] == shape[1] > 1 or shape[2] == shape[3] > 1 for shape in shapes):  # h w i o, or o i h w
@@ -78,7 +78,7 @@ class ConvTranspose(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model with mirrored filters after `epochs` passes over the retained images."""
+        """Returns the model with transposed filters after `epochs` passes over the retained images."""
         del forget, statistics
         kernels = convolution_kernels(model, data.images.shape[1:])
         if not _square(model.variables, kernels):
@@ -100,13 +100,13 @@ class ConvTranspose(Method):
 
 
 def transposed(params: Any, kernels: Mapping[str, KernelAxes]) -> Any:
-    """`params` with height and width of every square kernel among `kernels`, those of convolutions, swapped."""
+    """`params` with height and width of every square convolution kernel in `kernels` swapped."""
     leaves, square = leaves_by_path(params), _square(params, kernels)
     return edited(params, {path: leaves[path].swapaxes(*window) for path, window in square.items()})
 
 
 def _square(params: Any, kernels: Mapping[str, KernelAxes]) -> dict[str, tuple[int, int]]:
-    """By path of each kernel of as many rows as columns, above 1x1, these axes."""
+    """The spatial axes of each square kernel above 1x1, by path."""
     leaves, found = leaves_by_path(params), {}
     for path, (_, _, (height, width)) in kernels.items():
         if height is not None and width is not None and leaves[path].shape[height] == leaves[path].shape[width]:

@@ -1,17 +1,16 @@
-"""ESC: the main directions of the forgotten images' features are projected out in front of the head; no training.
+"""ESC: projects the main directions of the forgotten images' features out in front of the head, without training.
 
 Lee, Park, Jeon, Hwang and Park, ESC: Erasing Space Concept for Knowledge Deletion, CVPR 2025 (arXiv 2504.02199);
 defaults are those of their code (github.com/KU-VGI/ESC). The features F (features x images, not centred) of the
-forgotten training images have left singular vectors U by falling singular value; the first p% of them are left out,
-U_p the rest, and the head reads U_p U_p^T f in place of f.
+forgotten training images have left singular vectors U by falling singular value. With U_p all but the first p% of them,
+the head reads U_p U_p^T f in place of f.
 
-Here the projection is folded into the rows of the head's kernel, which gives the same logits from plain parameters. The
-features themselves stay: who reads them, such as a probe, still finds what was erased in front of the head.
+The projection is folded into the rows of the head's kernel, which gives the same logits without new parameters. The
+features do not change: a probe on them still finds the class.
 
-Where the code does more than its idea, this does not: it collects features with the network in train mode, so that
-batch norms use the batch and their running averages move to the forgotten classes (here eval mode, nothing moves);
-with fewer images than features it drops all directions that the images do not span (here they stay). ESC-T, which
-trains a mask on U, is not here.
+Departures from the code: it collects features in train mode, so that batch norms use the batch and their running
+averages move to the forgotten classes (here: eval mode); with fewer images than features it drops all directions that
+the images do not span (here they stay). ESC-T, which trains a mask on U, is not implemented.
 """
 
 import dataclasses
@@ -56,7 +55,7 @@ class Esc(Method):
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model with a head that ignores the main directions of the features of all forgotten images."""
+        """Returns the model with a head that ignores the main directions of the forgotten images' features."""
         del forget
         preparation = data.preparation if self.augment else data.preparation.without_augmentation()
         given = {"apply": model.apply, "gates": statistics.gates, "preparation": preparation}
@@ -82,7 +81,7 @@ def feature_moment(
 ) -> jax.Array:
     """F F^T of a batch of uint8 `images[indices]`, float32 `(features, features)`; images of weight 0 do not count.
 
-    Where the head reads a map, a feature is the mean over its positions.
+    If the head reads a map, a feature is the mean over its positions.
     """
     _, _, read = capture(apply, gates, variables, preparation.augmented(images[indices], key))
     features = read.reshape(len(weights), -1, read.shape[-1]).mean(1).astype(jnp.float32) * weights[:, None]
@@ -93,7 +92,7 @@ def feature_moment(
 def erase_directions(kernel: jax.Array, moment: jax.Array, count: jax.Array) -> jax.Array:
     """A head's kernel `(features, classes)` without its part in the first `count` eigenvectors of F F^T.
 
-    Directions that no feature has (their eigenvalue is 0 to rounding) are not erased, however large `count` is.
+    Directions of eigenvalue 0, up to rounding, are never erased.
     """
     values, vectors = jnp.linalg.eigh(moment)  # ascending
     features = len(values)

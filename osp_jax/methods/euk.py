@@ -1,7 +1,7 @@
-"""EU-k: the last k layers are initialised anew and retrained on retained images, so that they are exactly unlearned.
+"""EU-k: reinitialises the last k layers and retrains them on retained images, so that they are exactly unlearned.
 
-Goel et al., arXiv 2201.06640; layers, schedule and defaults are told in `last_layers.py`. What is trained is set back
-with its norms and their running statistics (in the authors' code these start from where they are).
+Goel et al., arXiv 2201.06640; `last_layers.py` describes layers, schedule and defaults. The norms among these layers
+are reset with their running statistics (the authors' code keeps the latter).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from osp_jax.statistics import Statistics
 
 @dataclasses.dataclass(frozen=True)
 class Euk(LastLayers):
-    """Retraining of the last k layers on retained images; settings as in `LastLayers`."""
+    """Retrains the last k layers on retained images; settings as in `LastLayers`."""
 
     search: ClassVar[Mapping[str, Any]] = {"k": (1, 3, 6), "epochs": (7, 15, 31, 62), "learning_rate": (0.03, 0.1, 0.2)}
     starts_over: ClassVar[bool] = True
@@ -33,7 +33,7 @@ class Euk(LastLayers):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model whose last k layers have seen retained images only."""
+        """Returns the model whose last k layers depend on retained images only."""
         del forget, statistics
         init_key, train_key = jax.random.split(rng)
         start = fresh_variables(model, data.images.shape[1:], init_key)

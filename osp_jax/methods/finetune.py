@@ -1,4 +1,4 @@
-"""Fine-tuning on the retained images alone, and waiting for the class to be forgotten.
+"""Fine-tuning on the retained images alone, so that the network forgets the class by drift.
 
 The baseline of Golatkar et al. (2020, arXiv 1911.04933, section 6). Defaults for class-wise forgetting are those of
 the code of Jia et al. (2023, github.com/OPTML-Group/Unlearn-Sparse): SGD, the images augmented as in training.
@@ -52,7 +52,7 @@ class Finetune(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after `epochs` passes over the retained images."""
+        """Returns the model after `epochs` passes over the retained images."""
         del forget, statistics
         order_key, step_key = jax.random.split(rng)
         batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)

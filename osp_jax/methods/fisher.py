@@ -1,15 +1,16 @@
-"""Fisher forgetting: noise on each parameter, the larger the less the retained images need it.
+"""Fisher forgetting: adds noise to each parameter, more where the retained images need it less.
 
 Golatkar, Achille, Soatto: Eternal Sunshine of the Spotless Net, CVPR 2020, arXiv 1911.04933. The variance is alpha / F
-with F the diagonal Fisher information of the retained images, expected over the network's own labels. As in the
-authors' code (github.com/AdityaGolatkar/SelectiveForgetting) for a whole class: 1 / F is cut off at 1000, in the head
-at 100, then averaged over a kernel's inputs; biases, norms and the head get ten times the variance; the forgotten
-class's weights and bias in the head become noise about 0, whatever F is (`erase_row`); that alone can forget it.
+with F the diagonal Fisher information of the retained images, in expectation over the network's own labels. As in the
+authors' code (github.com/AdityaGolatkar/SelectiveForgetting) for a whole class, 1 / F is clipped at 1000, in the head
+at 100, then averaged over a kernel's inputs; biases, norms and the head get ten times the variance. The forgotten
+class's weights and bias in the head become noise around 0, whatever F is (`erase_row`); this alone can forget the
+class.
 
-`rule` 'fisher_new' is that as it stands in github.com/OPTML-Group/Unlearn-Sparse (Jia et al., 2023), which takes F by
-batches. 'fisher' is the other function there, which none of its commands uses: F by single images and their true
-labels, a standard deviation sqrt(alpha / F) of at most 0.001, ten times that for the head's bias, no treatment of the
-class. There the retained images are augmented, here not.
+`rule` 'fisher_new' is the version in github.com/OPTML-Group/Unlearn-Sparse (Jia et al., 2023), which computes F by
+batches. 'fisher' is another function there, which none of its commands uses: F by single images and their true labels,
+a standard deviation sqrt(alpha / F) of at most 0.001, ten times that for the head's bias, and no special treatment of
+the class. That code augments the retained images; this one does not.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ RULES = ("fisher_new", "fisher")
 
 @dataclasses.dataclass(frozen=True)
 class Fisher(Method):
-    """Noise on every parameter, the larger the less the retained images need it."""
+    """Noise on every parameter, larger where the retained images need it less."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain",)
     search: ClassVar[Mapping[str, Any]] = {"alpha": (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)}
@@ -79,7 +80,7 @@ class Fisher(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model with noise on every parameter; the running statistics stay."""
+        """Returns the model with noise on every parameter; running statistics stay."""
         if self.rule == "fisher":
             information = mean_squared_gradient(model, data, data.retain(), batch_size=1)
         else:
@@ -90,7 +91,7 @@ class Fisher(Method):
         inputs = tuple((path, each.inputs) for path, each in axes.items())
         rule = {"head": statistics.gates.head, "rule": self.rule, "inputs": inputs}
         means, deviations = noise_moments(params, information, erased, self.alpha, **rule)
-        draw = host_generator(rng)  # JAX's own would compile a program a shape
+        draw = host_generator(rng)  # JAX's generator would compile one program per shape
         units = jax.tree.map(lambda mean: draw.standard_normal(mean.shape, np.float32), means)
         return model.replace(variables=combine(_with_noise(means, deviations, units), rest))
 
@@ -122,7 +123,7 @@ def noise_moments(
     Args:
       erased: 0/1 `(classes,)`, the outputs of the head that become noise.
       head: of the network.
-      inputs: (path, axes of its inputs) of each kernel; of other leaves of two axes or more it is the last but one.
+      inputs: (path, input axes) of each kernel; for other leaves of two axes or more, the last but one.
     """
     summed = dict(inputs)
 
@@ -148,7 +149,7 @@ def noise_moments(
 
 @lru_cache(maxsize=8)
 def _label_information(forward: Forward, preparation: Preparation) -> Term:
-    """Term `(params, rest, batch, images, label)`: one label's share of the expected information, in eval mode."""
+    """The term `(params, rest, batch, images, label)`: one label's part of the expected information, in eval mode."""
 
     def term(params: Any, rest: Any, batch: Any, images: jax.Array, label: jax.Array) -> Any:
         weights = batch["weights"] / batch["weights"].sum()

@@ -1,9 +1,9 @@
-"""Gradient ascent on the forgotten images (NegGrad): the loss that training lowered is raised, and nothing holds it.
+"""Gradient ascent on the forgotten images (NegGrad): raises the loss that training lowered, without a bound.
 
-A baseline of Golatkar et al. (2020, arXiv 1911.04933), as it is in the code of Jia et al. (2023,
+A baseline of Golatkar et al. (2020, arXiv 1911.04933), as in the code of Jia et al. (2023,
 github.com/OPTML-Group/Unlearn-Sparse, unlearn/GA.py; the same in Unlearn-Saliency): minus the cross-entropy of a batch,
-SGD, in train mode, the images augmented as in training. The loss has no bound, so a rate or a number of epochs that is
-too large ruins the network.
+SGD, in train mode, with the augmentation of the training. The loss is unbounded, so a large rate or many epochs ruin
+the network.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class GradientAscent(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after `epochs` passes over the forgotten images."""
+        """Returns the model after `epochs` passes over the forgotten images."""
         del forget, statistics
         order_key, step_key = jax.random.split(rng)
         batches = epoch_batches(data.forget(), self.batch_size, self.epochs, order_key)
@@ -75,7 +75,7 @@ class GradientAscent(Method):
 @lru_cache(maxsize=16)
 def ascent_loss(forward: Forward, preparation: Preparation) -> Loss:
     """Minus the cross-entropy of a batch of augmented images with their own labels."""
-    cost = retain_loss(forward, preparation)  # the same formula, here on forgotten images
+    cost = retain_loss(forward, preparation)  # the same formula, on forgotten images
 
     def loss(*arguments: Any) -> tuple[jax.Array, Any]:
         value, rest = cost(*arguments)

@@ -1,13 +1,13 @@
-"""Fine-tuning on the retained images with an L1 penalty, so that weights that only the class needed shrink away.
+"""L1-sparse: fine-tunes on the retained images with an L1 penalty, which shrinks weights that only the class needs.
 
 Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934 (l1-sparse MU), as in their
 code (github.com/OPTML-Group/Unlearn-Sparse, unlearn/FT.py, FT_l1): cross-entropy plus a weight times the sum of
-the absolute values of all parameters, biases and norms included. The weight falls linearly over the epochs,
+the absolute values of all parameters, including biases and norms. The weight falls linearly over the epochs,
 
     alpha * (1 - epoch / (epochs - no_l1_epochs)),  epoch = 0, 1, ...
 
-and is 0 in the last `no_l1_epochs`. (With `no_l1_epochs` equal to `epochs` their code keeps it at alpha; that is not
-offered.) Nothing is cut off at a threshold.
+and is 0 in the last `no_l1_epochs`. (If `no_l1_epochs` equals `epochs`, their code keeps it at alpha; this is not
+supported.) No threshold is applied.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ class L1Sparse(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after `epochs` passes over the retained images."""
+        """Returns the model after `epochs` passes over the retained images."""
         del forget, statistics
         order_key, step_key = jax.random.split(rng)
         batches = epoch_batches(data.retain(), self.batch_size, self.epochs, order_key)

@@ -1,4 +1,4 @@
-"""The trivial bound: the logit of a forgotten class is pushed out of reach, and nothing else changes."""
+"""Logit mask: a trivial baseline that sets the bias of a forgotten class to -1e9 and changes nothing else."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from osp_jax.statistics import Statistics
 
 @dataclasses.dataclass(frozen=True)
 class LogitMask(Method):
-    """Pushes the logit of each forgotten class out of reach; it has no settings."""
+    """Sets the head's bias of each forgotten class to -1e9; it has no settings."""
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a head without a bias."""
@@ -23,6 +23,6 @@ class LogitMask(Method):
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model with the head's bias of each forgotten class at -1e9."""
+        """Returns the model with the head's bias of each forgotten class at -1e9."""
         del data, rng
         return model.replace(variables=put_out_of_reach(model.variables, statistics.gates, forget))

@@ -1,14 +1,14 @@
-"""MSG, masked small gradients: weights on which forgotten and retained images agree are drawn anew and trained.
+"""MSG, masked small gradients: redraws and trains the weights on which forgotten and retained images agree.
 
 One of the two best methods in Cadet et al.: Deep Unlearn, arXiv 2410.01276, for random images; here as in its code
-(github.com/xcadet/deepunlearn, munl/unlearning/kgltop2.py). The gradient of the retained images' loss (as many images,
-drawn at random, as are forgotten) minus the forgotten images' is taken in train mode; in each 2-D convolution the
-`fraction` of weights where it is smallest in size is drawn anew, normal with variance 2 / fan-out. Then fine-tuning on
-the retained images without augmentation, in which the convolutions' other weights learn at a tenth of the rate; the
-rate rises and falls again linearly, epoch by epoch.
+(github.com/xcadet/deepunlearn, munl/unlearning/kgltop2.py). It computes, in train mode, the gradient of the retained
+images' loss (on as many images, drawn at random, as are forgotten) minus that of the forgotten images' loss. In each
+2-D convolution, the `fraction` of weights where its magnitude is smallest is redrawn, normal with variance 2 / fan-out.
+It then fine-tunes on the retained images without augmentation; the convolutions' other weights learn at a tenth of the
+rate, which rises and falls linearly, epoch by epoch.
 
-Deviations: there the batches of the first gradient change the running statistics, which fine-tuning replaces anyway;
-there weight decay is not slowed down with the gradient.
+Departures: in their code the batches of the first gradient change the running statistics, which fine-tuning replaces
+anyway, and weight decay is not slowed down with the gradient.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Msg(Method):
     augment: bool = option(False, "augment the images as in training", source="munl/settings.py: default_loaders")
 
     def check(self, model: Model, channels: Any) -> None:
-        """Raises `InputError` for a network without 2-D convolutions."""
+        """Raises `InputError` if the network has no 2-D convolution."""
         del channels
         if not possible_kernels(model):
             raise _no_convolutions()
@@ -75,7 +75,7 @@ class Msg(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after the reset and `epochs` passes over the retained images."""
+        """Returns the model after the reset and `epochs` passes over the retained images."""
         del forget, statistics
         kernels = convolution_kernels(model, data.images.shape[1:])
         if not kernels:
@@ -111,7 +111,7 @@ def gradient_difference(model: Model, data: RequestData, batch_size: int, rng: j
 def reset(
     params: Any, gradient: Any, kernels: Mapping[str, KernelAxes], fraction: float, kept_rate: float, rng: jax.Array
 ) -> tuple[Any, Any]:
-    """(new params, factors on their later changes), pytrees like `params`; see above. `kernels`: of convolutions."""
+    """(new params, factors on their later updates), pytrees like `params`. `kernels`: those of convolutions."""
     flat, gradients, masks = leaves_by_path(params), leaves_by_path(gradient), {}
     draw = host_generator(rng)
     for path, axes in kernels.items():
@@ -124,7 +124,7 @@ def reset(
 
 
 def epoch_rates(peak: float, epochs: int) -> np.ndarray:
-    """The rate of each epoch, float64 `(epochs,)`: up to `peak` in the first half, down towards 0 after the last."""
+    """The rate of each epoch, float64 `(epochs,)`: rises to `peak` in the first half, then falls towards 0."""
     number, rise = np.arange(1, epochs + 1), (epochs + 1) // 2
     return peak * np.where(number <= rise, number / max(rise, 1), (epochs + 1 - number) / (epochs + 1 - rise))
 

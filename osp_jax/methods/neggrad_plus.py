@@ -1,15 +1,15 @@
-"""NegGrad+: down on retained and up on forgotten images in the same step, weighted.
+"""NegGrad+: descends the loss of retained images and ascends that of forgotten images in the same step.
 
 The strong baseline of Kurmanji et al. ("Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv 2302.09880). Each
-step lowers, for a batch of each side,
+step descends, on one batch of each side,
 
     alpha * (CE(retain) + pull / 2 * |w - w0|^2) - (1 - alpha) * CE(forget)
 
-with w0 the parameters of the original. The paper's body could not be had; formula and values are those of the authors'
-code (github.com/meghdadk/SCRUB). It has two versions: `small_scale_unlearning.ipynb`, which forgets whole classes, has
-the pull to the original and normalises by running statistics, which then never change; `train_negrad`, which the
-notebooks of larger networks call for some images of a class, has no pull and is in train mode (`pull=0`,
-`train_mode=true`). The defaults are the first's. Images are augmented as in training; theirs are not, in either.
+with w0 the parameters of the original. We did not have access to the full paper; formula and values are from the
+authors' code (github.com/meghdadk/SCRUB). It has two versions. `small_scale_unlearning.ipynb`, which forgets whole
+classes, pulls towards the original and normalises by running statistics, which do not change. `train_negrad`, which the
+notebooks of larger networks use for some images of a class, has no pull and uses train mode (`pull=0`,
+`train_mode=true`). The defaults are those of the first. Images are augmented as in training; neither version does so.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from osp_jax.training.descent import (
 
 @dataclasses.dataclass(frozen=True)
 class NegGradPlus(Method):
-    """Down on retained and up on forgotten images at once; `epochs` are passes over the retained images."""
+    """Descends on retained images and ascends on forgotten ones; `epochs` are passes over the retained images."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Any]] = {
@@ -96,7 +96,7 @@ class NegGradPlus(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after `epochs` passes over the retained images, those to forget repeated beside them."""
+        """Returns the model after `epochs` passes over the retained images; images to forget repeat as needed."""
         del forget, statistics
         retain_key, forget_key, step_key = jax.random.split(rng, 3)
         retain = epoch_batches(data.retain(), self.batch_size, self.epochs, retain_key)

@@ -1,10 +1,9 @@
-"""OSP: one-shot soft pruning of the channels that the forgotten classes own (arXiv 2506.19891, section 3).
+"""OSP: one-shot soft pruning of the channels specific to the forgotten classes (arXiv 2506.19891, section 3).
 
-The paper's body could not be had; what is known of it comes from a reimplementation from its formulas. From there:
-the signed difference of mean activations, its spatial maximum, the top 25% of each layer, the strength
-max(0.5, 1 - r / k), no fine-tuning. Where the paper is silent the choice is ours, and an option: which layers
-(`layers`), and where the factor stands (`place`), since a factor on a kernel alone does not gate a channel in front of
-a batch norm.
+We did not have access to the full paper; this follows a reimplementation from its formulas: the signed difference of
+mean activations, its spatial maximum, the top 25% of each layer, the strength max(0.5, 1 - r / k), and no fine-tuning.
+Choices that the paper leaves open are options: the layers (`layers`), and the location of the factor (`place`), since a
+factor on a kernel alone does not gate a channel in front of a batch norm.
 """
 
 import dataclasses
@@ -42,9 +41,9 @@ _AMOUNTS = {"fraction": (0, 1), "top-k": (1, 2**31 - 1), "threshold": (-1e6, 1e6
 
 @dataclasses.dataclass(frozen=True)
 class Osp(Method):
-    """Prunes the channels that score highest for the forgotten classes, by statistics alone; needs no image.
+    """Prunes the channels that score highest for the forgotten classes, from statistics alone; uses no images.
 
-    `masks.class_difference` and `masks.channel_gains` say what each rule means.
+    `masks.class_difference` and `masks.channel_gains` define the rules.
     """
 
     search: ClassVar[Mapping[str, Sequence[Any]]] = {
@@ -100,16 +99,16 @@ class Osp(Method):
             raise InputError("only the last group feeds the head; with place=head use layers=last")
 
     def check(self, model: Model, gates: Gates) -> None:
-        """Raises `InputError` for a network without the layers that the settings name."""
+        """Raises `InputError` if the network lacks the layers of the settings."""
         names = chosen_groups(gates, self.layers)
         pruned(model.variables, masked_paths(gates, names, self.place, self.erase))
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model with the channels of the forgotten classes suppressed; reads nothing but the statistics.
+        """Returns the model with the channels of the forgotten classes suppressed; uses nothing but the statistics.
 
-        Only masked parameters go through the compiled program; all others are handed on as they are.
+        Only masked parameters go through the compiled program; all others are passed through unchanged.
         """
         del data, rng
         names = chosen_groups(statistics.gates, self.layers)

@@ -1,15 +1,15 @@
-"""OSP with fitted factors: per-channel gains of the last features, found by a short convex-like fit, no retraining.
+"""OSP with fitted factors: fits per-channel gains of the last features, without retraining.
 
 Ours, not the paper's. The head is affine in the last features f, so with gains g in [0, 1] the logits are
-(f * g) @ W + b: a model small enough to fit on a stored sample of features in a fraction of a second. The fit asks that
-on forgotten images every forgotten logit falls below the best retained one by a margin (a hinge), and that on
-retained images the output stays what it was among the retained classes (Kullback-Leibler divergence from the original
-softmax without the forgotten classes). The network's weights see no gradient step; they are multiplied by the gains.
+(f * g) @ W + b: a model small enough to fit on a stored sample of features in a fraction of a second. The loss has two
+terms. On forgotten images, every forgotten logit falls below the best retained one by a margin (a hinge). On retained
+images, the output among the retained classes stays the same (Kullback-Leibler divergence from the original softmax
+without the forgotten classes). The network's weights are multiplied by the gains and take no gradient steps.
 
-In a network with few features or few classes a forgotten class can win by its bias once its features are turned down,
-and where features have both signs, as in many Transformers, gains take from all classes alike. Where gains alone leave
-the class recognised, or cost the other classes accuracy, the gains are fitted again together with a fall of the
-class's bias in the head.
+In a network with few features or few classes, a forgotten class can win by its bias once its features are scaled down;
+and if features have both signs, as in many Transformers, gains affect all classes alike. If gains alone leave the class
+recognised or reduce the accuracy on other classes, they are fitted again together with a reduction of the class's bias
+in the head.
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ from osp_jax.trees import edited, pruned
 
 SOURCES = ("features", "statistics")
 PLACES = ("gate", "head")
-_FALL = 10.0  # logits of a fall in the unit of a gain, since both take the same steps
+_FALL = 10.0  # logits per unit of a fall, which takes steps of the same size as a gain
 
 
 @dataclasses.dataclass(frozen=True)
 class OspFit(Method):
-    """Fits gains of the last features on stored features; needs no image.
+    """Fits gains of the last features on stored features; uses no images.
 
     The defaults were chosen on validation images (`docs/architecture.md`).
     """
@@ -70,20 +70,20 @@ class OspFit(Method):
     )
 
     def check(self, model: Model, gates: Gates) -> None:
-        """Raises `InputError` for a network whose head does not read channels that can be gated."""
+        """Raises `InputError` if the head does not read channels that can be gated."""
         pruned(model.variables, masked_paths(gates, (gates.last.name,), self.place, self.erase))
 
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData | None, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model with its last features gated by fitted gains, and a lower bias of the forgotten classes where gains
-        alone do not serve; reads nothing but the statistics."""
+        """Returns the model with its last features gated by fitted gains and, if these do not suffice, a lower bias of
+        the forgotten classes; uses nothing but the statistics."""
         del data
         name = statistics.gates.last.name
         features, labels = fitting_sample(statistics, self, rng)
         head = head_of(model.variables, statistics.gates.head)
         if features.shape[1] != head[0].shape[0]:
-            raise InputError("the head reads a map, whose positions the statistics do not hold; use source=features")
+            raise InputError("the head reads a map, and the statistics have no positions; use source=features")
         paths = masked_paths(statistics.gates, (name,), self.place, self.erase)
         masked = pruned(model.variables, paths)
         vector = forget_vector(forget, statistics)
@@ -114,10 +114,9 @@ def fitting_sample(statistics: Statistics, settings: OspFit, rng: jax.Array) -> 
 
 
 def draw_features(statistics: ClassStatistics, rng: jax.Array, draws: int) -> tuple[jax.Array, jax.Array]:
-    """`draws` features a class from independent normals with the class's moments of the spatial mean, cut off at 0
-    where all means are above it, as behind a ReLU.
+    """Draws `draws` features per class from independent normals with the class's moments of the spatial mean.
 
-    A class that the statistics never saw gets the label -1.
+    They are clipped at 0 if all means are positive, as behind a ReLU. A class without images gets the label -1.
     """
     count = jnp.maximum(statistics.count, 1)[:, None]
     mean = statistics.mean.sum / count
@@ -141,14 +140,14 @@ def fit_gains(
 ) -> tuple[jax.Array, jax.Array]:
     """Gains in [0, 1], `(channels,)`, by projected Adam from all ones, and falls of the bias, `(classes,)`.
 
-    Falls of the forgotten classes are at least 0 and are fitted by the same loss; without `with_bias` they are 0.
+    Falls of the forgotten classes are at least 0 and minimise the same loss; without `with_bias` they are 0.
 
     Args:
       features: `(n, features)`.
-      labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
+      labels: int `(n,)`; -1 is neither retained nor forgotten.
       kernel, bias: of the head, `(features, classes)` and `(classes,)`.
       forget: 0/1 `(classes,)`.
-      channels: the channel of each feature, int `(features,)`, not traced.
+      channels: the channel of each feature, int `(features,)`, static.
       with_bias: whether the bias may fall.
     """
     fitted = forget * with_bias
@@ -156,7 +155,7 @@ def fit_gains(
     retained = (labels >= 0) * (1 - forget[labels])
     without = jnp.where(forget > 0, -jnp.inf, 0)
     target = jax.nn.softmax(features @ kernel + bias + without)
-    # n * entropy of the target does not depend on the gains; it only makes the value a divergence.
+    # n * entropy of the target does not depend on the gains; it makes the loss a divergence.
     entropy = jax.scipy.special.entr(target).sum(-1)
 
     def loss(parameters: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -185,11 +184,11 @@ def fit_gains(
 def gains_suffice(
     before: jax.Array, after: jax.Array, labels: jax.Array, forget: jax.Array, settings: OspFit
 ) -> jax.Array:
-    """Whether at most `allowed` of the forgotten images are still recognised, and no more of the others are lost.
+    """Whether at most `allowed` of the forgotten images are still recognised, and at most that share of others is lost.
 
     Args:
       before, after: logits without and with the gains, `(n, classes)`.
-      labels: int `(n,)`; -1 counts neither as retained nor as forgotten.
+      labels: int `(n,)`; -1 is neither retained nor forgotten.
       forget: 0/1 `(classes,)`.
     """
     forgotten = (labels >= 0) & (forget[labels] > 0)

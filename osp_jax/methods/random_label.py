@@ -1,11 +1,12 @@
-"""Random labels: the forgotten images are trained on with labels of other classes, the retained ones with their own.
+"""Random labels: trains on the forgotten images with labels of other classes and on the retained ones with their own.
 
 The baseline of Golatkar et al. (CVPR 2020, arXiv 1911.04933, section 6) and of Graves et al. (AAAI 2021,
 arXiv 2010.10981), in the form that SalUn builds on (Fan et al., ICLR 2024, arXiv 2310.12508). Defaults are those of its
 code (github.com/OPTML-Group/Unlearn-Saliency, Classification/unlearn/RL.py) for CIFAR-10: in each epoch one pass over
-the forgotten images, newly labelled, and then one over the retained images, all augmented, at a constant rate.
+the relabelled forgotten images, then one over the retained images, all augmented, at a constant rate.
 
-The code draws from all classes, the image's own included; the paper wants another one. Ours is the paper's, and of
+The code draws from all classes, including the image's own; the paper wants another class. Ours follows the paper, and
+no forgotten class gets the label of another (`labels`). Also ours: the last batch of a pass is padded.
 several forgotten classes none gets the label of another (`labels`). Ours too: a pass's last batch is filled up.
 """
 
@@ -41,5 +42,5 @@ class RandomLabel(Relabelling):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after `epochs` passes over the relabelled and the retained images."""
+        """Returns the model after `epochs` passes over the relabelled and the retained images."""
         return descend_relabelled(self, model, forget, data, statistics.classes_seen(), rng)

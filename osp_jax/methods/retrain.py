@@ -1,6 +1,6 @@
 """Retraining from scratch without the class, by the recipe of the original: the gold standard.
 
-The normalisation stays that of the original, as in a deployed model; all else, the seed included, is the recipe.
+The normalisation stays that of the original, as in a deployed model; everything else follows the recipe and its seed.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight, trained
 
 @dataclasses.dataclass(frozen=True)
 class Retrain(Method):
-    """Trains a new network on the retained images; it has no settings: the recipe is the config of the original."""
+    """Trains a new network on the retained images by the recipe of the original; it has no settings."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain",)
     starts_over: ClassVar[bool] = True
@@ -33,11 +33,11 @@ class Retrain(Method):
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """A network that was trained on the retained images only.
+        """Returns a network that was trained on the retained images only.
 
         Raises:
-          InputError: fewer images than a batch, an original that did not start from random parameters, or one that is
-            no network that recipes train.
+          InputError: there are fewer images than a batch, the original did not start from random parameters, or
+            recipes cannot train its network.
         """
         del forget, statistics, rng
         indices, settings = jnp.asarray(data.retain()), data.recipe_for("Retrain")
@@ -55,7 +55,7 @@ class Retrain(Method):
         key, shape = json.dumps(settings.to_dict(), sort_keys=True), data.images.shape[1:]
         module = trained_by_recipes(model, shape, "retrain")
         recipe, run_epoch = _program(key, module, shape, data.preparation, steps)
-        state = jax.tree.map(jnp.copy, recipe.start)  # an epoch gives its state away
+        state = jax.tree.map(jnp.copy, recipe.start)  # an epoch donates its state
         for epoch in range(1, settings.training.epochs + 1):
             parts = epoch_parts(indices, recipe.order_key, epoch, batch_size, last_batch)
             weight = jnp.float32(penalty_weight(settings, epoch))

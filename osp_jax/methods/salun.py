@@ -1,10 +1,10 @@
-"""SalUn: random labels, but only the parameters that the loss of the forgotten images depends on most may change.
+"""SalUn: random labels, where only the parameters that most affect the loss of the forgotten images may change.
 
 Fan et al.: SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both Image Classification and
 Generation, ICLR 2024, arXiv 2310.12508. Defaults are those of its code (github.com/OPTML-Group/Unlearn-Saliency,
 Classification): the mask of generate_mask.py, one threshold over all parameters on the absolute sum of the batch
-gradients in eval mode, then RL.py as in `random_label.py`. What is masked out stays exactly, weight decay included, as
-in its later version. There the images of the gradient are augmented, here not.
+gradients in eval mode, then RL.py as in `random_label.py`. Masked parameters stay exactly the same, also under weight
+decay, as in its later version. That code augments the images of the gradient; this one does not.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from osp_jax.training.descent import in_eval_mode
 
 @dataclasses.dataclass(frozen=True)
 class Salun(Relabelling):
-    """Random labels, and only the parameters that matter most to the forgotten images may change."""
+    """Random labels, where only the parameters that matter most to the forgotten images may change."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Any]] = {
@@ -52,7 +52,7 @@ class Salun(Relabelling):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model with changes in `fraction` of the parameters, and in the running statistics."""
+        """Returns the model with changes in `fraction` of the parameters, and in the running statistics."""
         batches = filled_batches(data.forget(), self.batch_size)
         term = loss_gradient(in_eval_mode(model), data.preparation)
         mask = saliency_mask(summed(term, model, batches, data.images, data.labels), self.fraction)
@@ -60,6 +60,6 @@ class Salun(Relabelling):
 
 
 def saliency_mask(gradient: Any, fraction: float) -> Any:
-    """1 at the `fraction` of all entries that are largest in size, else 0; float32, a pytree like `gradient`."""
+    """1 at the `fraction` of all entries that are largest in magnitude, else 0; float32, a pytree like `gradient`."""
     flat, unravel = ravel_pytree(gradient)
     return unravel(smallest(-jnp.abs(flat), int(fraction * flat.size)).astype(jnp.float32))

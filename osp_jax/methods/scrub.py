@@ -1,16 +1,16 @@
-"""SCRUB: away from the original on the forgotten images, and back to it on the retained ones, in turn.
+"""SCRUB: alternately moves away from the original on forgotten images and back to it on retained images.
 
 Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv
-2302.09880. The student starts as the original, which stays its teacher. A max epoch ascends the divergence
+2302.09880. The student starts as the original, which is its teacher. A max epoch ascends the divergence
 KL(teacher || student) on the forgotten images; a min epoch descends `alpha` times that divergence plus `gamma` times
 the cross-entropy on the retained ones. The first `max_epochs` epochs are a max and then a min epoch, the others a min
-epoch alone. The student is in train mode, its teacher in eval mode, no image is augmented.
+epoch only. The student is in train mode, its teacher in eval mode, and images are not augmented.
 
 Defaults are those of the authors' code (github.com/meghdadk/SCRUB, large_scale_unlearning.ipynb), which forgets class 5
-of CIFAR-10. SCRUB+R, which rewinds to an earlier epoch against membership inference, is not here.
+of CIFAR-10. SCRUB+R, which rewinds to an earlier epoch against membership inference, is not implemented.
 
-Ours: one batch size for both kinds of epoch, where that code takes 512 forgotten and 256 retained images, so that all
-steps are one program with one momentum, as there; fewer images than a batch are repeated until they fill one.
+Ours: one batch size for both kinds of epoch, so that all steps share one program and, as in that code, one momentum;
+the code takes 512 forgotten and 256 retained images. Fewer images than a batch are repeated to fill it.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ class Scrub(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The student."""
+        """Returns the student."""
         del forget, statistics
         order_key, step_key = jax.random.split(rng)
         batches = schedule(data.forget(), data.retain(), self, order_key)
@@ -143,11 +143,11 @@ def scrub_loss(student: Forward, apply: Callable[[Any, jax.Array], jax.Array], p
 
 
 def schedule(forgotten: np.ndarray, retained: np.ndarray, method: Scrub, rng: jax.Array) -> dict[str, np.ndarray]:
-    """Of each step: the indices of its images, int32 `(steps, batch)`, and `gamma`, `alpha` and `rate`, `(steps,)`."""
+    """For each step: indices of its images, int32 `(steps, batch)`, and `gamma`, `alpha` and `rate`, `(steps,)`."""
     phases = []
 
     def add(images: np.ndarray, key: jax.Array, **values: float) -> None:
-        images = np.resize(images, max(method.batch_size, len(images)))  # repeated, where there are too few
+        images = np.resize(images, max(method.batch_size, len(images)))  # repeated to fill a batch
         indices = epoch_batches(images, method.batch_size, 1, key)
         phases.append({"indices": indices, **{name: np.full(len(indices), value) for name, value in values.items()}})
 

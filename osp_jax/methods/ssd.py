@@ -1,15 +1,14 @@
-"""SSD: parameters that matter more to the forgotten images than to all of them are dampened, without training.
+"""SSD: dampens parameters that matter more to the forgotten images than to all images, without training.
 
 Foster, Schoepf, Brintrup: Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening, AAAI 2024,
 arXiv 2308.07707. With the diagonal importances I_all of the whole training set and I_forget of the forgotten images, a
 parameter with I_forget > alpha I_all is multiplied by min(lambda I_all / I_forget, 1).
 
 Defaults and details are those of the authors' code for full classes (github.com/if-loops/selective-synaptic-dampening):
-all parameters, eval mode, no augmentation, and importances that are not the Fisher information of the paper but the
-mean of squared batch gradients. What stands in a batch therefore matters. There the set runs class by class, so that
-I_all is about I_forget times the share of forgotten images or more: on 10 equal classes an alpha of 10 selects next to
-nothing. Mixed batches (`shuffled`, as in github.com/sangamesh-kodge/class_forgetting) lift that bound, and want a
-larger alpha.
+all parameters, eval mode, no augmentation, and importances that are the mean of squared batch gradients instead of the
+paper's Fisher information, so that they depend on the batches. The code's batches run class by class, so that I_all is
+at least about I_forget times the share of forgotten images: on 10 equal classes an alpha of 10 selects almost nothing.
+Mixed batches (`shuffled`, as in github.com/sangamesh-kodge/class_forgetting) remove that bound and need a larger alpha.
 """
 
 import dataclasses
@@ -33,7 +32,7 @@ from osp_jax.trees import combine
 
 @dataclasses.dataclass(frozen=True)
 class Ssd(Method):
-    """Damping of the parameters that matter more to the forgotten images than to all of them."""
+    """Dampens the parameters that matter more to the forgotten images than to all images."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Any]] = {
@@ -73,7 +72,7 @@ class Ssd(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model with dampened parameters; the running statistics stay."""
+        """Returns the model with dampened parameters; running statistics stay."""
         del forget, statistics
         labels, draw = np.asarray(data.labels), host_generator(rng)
 
@@ -81,7 +80,7 @@ class Ssd(Method):
             return draw.permutation(indices) if self.shuffled else indices[np.argsort(labels[indices], kind="stable")]
 
         of_forget = ordered(data.forget())
-        of_all = np.concatenate([ordered(data.retain()), of_forget])  # the forgotten classes last, as there
+        of_all = np.concatenate([ordered(data.retain()), of_forget])  # forgotten classes last, as in the code
         of_all = draw.permutation(of_all) if self.shuffled else of_all
         forget_importance, importance = (
             mean_squared_gradient(model, data, indices, self.batch_size) for indices in (of_forget, of_all)
@@ -93,7 +92,7 @@ class Ssd(Method):
 
 @jax.jit
 def dampened(params: Any, importance: Any, forget_importance: Any, alpha: Any, dampening: Any) -> Any:
-    """`params` after the rule above; `importance` is that of all images; pytrees alike, float32."""
+    """`params` after damping; `importance` is that of all images; float32 pytrees of one structure."""
 
     def leaf(parameter: jax.Array, of_all: jax.Array, of_forget: jax.Array) -> jax.Array:
         chosen = of_forget > alpha * of_all

@@ -1,20 +1,20 @@
-"""STEU: rows of the token embedding that tell of the class, and the head, learn not to predict it.
+"""STEU: trains the head and the token-embedding rows specific to the class, so that the class is not predicted.
 
 Ait Hou et al., "Parameter-Efficient Token Embedding Editing for Clinical Class-Level Unlearning", arXiv 2603.19302
-(2026). It is behavioural: the classifier stops predicting the class, and nothing is promised about what the frozen
-encoder keeps of it; the audit's probe and new head ask that.
+(2026). It changes behaviour only: the classifier stops predicting the class, and the frozen encoder may keep what it
+knows, which the audit's probe and new head measure.
 
 A token t has the score log2(P(t | forget) / P(t | all)) * log(1 + n(t)), with n(t) its count in the forgotten texts:
-pointwise mutual information, weighted by log frequency. The `k` rows of the highest scores and the head are trained,
-every other number of the network stays as it is, to the bit. The loss on forgotten texts is the binary cross-entropy
-of the class's logit with the label 0; that on retained ones the mean over the other classes of the binary
-cross-entropy of the new probability (sigmoid) with the original's.
+pointwise mutual information, weighted by log frequency. The `k` rows with the highest scores and the head are trained;
+all other parameters stay the same, bit by bit. The loss on forgotten texts is the binary cross-entropy of the class's
+logit with the label 0; the loss on retained texts is the mean over the other classes of the binary cross-entropy of the
+new probability (sigmoid) with the original's.
 
-From the paper's text and a summary of it: the score, `k`, both losses, `epochs`. The rest was not published where we
-could read it, and the choice is ours: which classes the loss on forgotten texts is over (`over`), the weight of the
-other loss, the optimiser (Adam), its rate, the batch, the least number of texts, and what an epoch is: one pass over
-the forgotten texts, with as many retained ones. `loss='softmax'` is the form for one class a text: the probability of
-the class is that of the softmax, and the others are compared without it.
+The score, `k`, both losses and `epochs` are from the paper's text and a summary of it. We did not have access to the
+rest, so these are our choices: the classes in the loss on forgotten texts (`over`), the weight of the other loss, the
+optimiser (Adam), its rate, the batch size, the least number of texts, and an epoch as one pass over the forgotten texts
+with as many retained ones. `loss='softmax'` is for one class per text: the probability of the class is that of the
+softmax, and the others are compared without it.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ from osp_jax.trees import edited, leaves_by_path
 
 @dataclasses.dataclass(frozen=True)
 class Steu(Method):
-    """Rows of the token embedding that tell of the class, and the head, learn not to predict it."""
+    """Trains the head and the token-embedding rows specific to the class, so that the class is not predicted."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     only_for: ClassVar[str] = "a network that reads texts"
@@ -83,11 +83,11 @@ class Steu(Method):
             raise InputError("option k is 0 and head is False, so nothing would change; set one of them")
 
     def check(self, model: Model, gates: Gates) -> None:
-        """Raises `InputError` for a network of images, or where there is no leaf `embedding`."""
+        """Raises `InputError` for a network of images, or if there is no leaf `embedding`."""
         del gates
         if not model.reads_texts:
             raise InputError(
-                "steu edits the embeddings of tokens, and the network reads images; give a network of texts, or take "
+                "steu edits token embeddings, and this network reads images; give a network of texts, or take "
                 "another method"
             )
         if self.embedding and np.ndim(leaves_by_path(model.variables).get(self.embedding)) != 2:
@@ -102,7 +102,7 @@ class Steu(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model with other rows at the chosen tokens, and another head."""
+        """Returns the model with new rows for the chosen tokens, and a new head."""
         self.check(model, statistics.gates)
         draw_key, forget_key, retain_key, step_key = jax.random.split(rng, 4)
         forgotten, retained = data.forget(), data.retain()
@@ -137,7 +137,7 @@ def token_scores(forgotten: np.ndarray, retained: np.ndarray, vocabulary: int) -
     """log2(P(t | forget) / P(t | all)) * log(1 + n(t)) of each token, float64 `(vocabulary,)`; 0 where n(t) is 0.
 
     Args:
-      forgotten, retained: token ids `(texts, length)`; 'all' is both. Special tokens count as none.
+      forgotten, retained: token ids `(texts, length)`; 'all' is both. Special tokens are not counted.
     """
     counts, others = (np.bincount(ids.ravel(), minlength=vocabulary)[:vocabulary] for ids in (forgotten, retained))
     for each in (counts, others):
@@ -151,9 +151,9 @@ def token_scores(forgotten: np.ndarray, retained: np.ndarray, vocabulary: int) -
 def chosen_tokens(
     method: Steu, forgotten: np.ndarray, retained: np.ndarray, vocabulary: int, rng: jax.Array
 ) -> np.ndarray:
-    """The rows to train, int32, at most `k`, ascending; ties go to the lower id. Never those of special tokens.
+    """The rows to train, int32, at most `k`, ascending; ties go to the lower id. Special tokens are never chosen.
 
-    Tokens stand in at least `min_texts` forgotten texts; 'random' ones are drawn from all that any text holds.
+    Tokens occur in at least `min_texts` forgotten texts; 'random' ones are drawn from all tokens of any text.
     """
     texts = np.bincount(np.concatenate([np.zeros(0, int), *map(np.unique, forgotten)]), minlength=vocabulary)
     allowed = texts[:vocabulary] >= method.min_texts
@@ -174,7 +174,7 @@ def chosen_tokens(
 def steu_loss(
     apply: Callable[[Any, jax.Array], jax.Array], preparation: Preparation, table: str, kind: str, over: str
 ) -> Loss:
-    """The loss on forgotten texts, and `utility_weight` times that on retained ones."""
+    """The loss on forgotten texts plus `utility_weight` times that on retained ones."""
     of_forgotten, of_retained = _LOSSES[kind]
 
     def loss(
@@ -210,7 +210,7 @@ def _sigmoid_utility(logits: jax.Array, original: jax.Array, target: jax.Array) 
 
 
 def _softmax_forget(logits: jax.Array, target: jax.Array, over: str) -> jax.Array:
-    """-log(1 - p), p the probability of the classes to forget; all logits are in it."""
+    """-log(1 - p), with p the probability of the classes to forget under the softmax over all logits."""
     del over
     others = jnp.where(target, -jnp.inf, logits)
     return jnp.mean(jax.nn.logsumexp(logits, -1) - jax.nn.logsumexp(others, -1))

@@ -1,21 +1,21 @@
-"""Deep Unlearning: projects the forgotten classes' share of its input space out of every layer, without gradients.
+"""Deep Unlearning: projects the forgotten classes' part of the input space out of every layer, without gradients.
 
 Kodge, Saha and Roy, Deep Unlearning: Fast and Efficient Gradient-free Approach to Class Forgetting, TMLR 2024
 (arXiv 2312.00761); defaults are those of their code for CIFAR-10 (github.com/sangamesh-kodge/class_forgetting).
 
-For every convolution and dense layer, R holds in its columns what the layer reads (a convolution: patches), not
+For every convolution and dense layer, the columns of R are the layer's inputs (for a convolution: patches), not
 centred, with singular values s_i and left singular vectors U. With v_i = s_i^2 / sum_j s_j^2 and an importance
 lambda_i = alpha v_i / ((alpha - 1) v_i + 1), P = U diag(lambda) U^T; P_r of retained and P_f of forgotten images give
-M = I - (P_f - P_f P_r), and the layer's weight W (outputs x inputs) becomes W M^T. All P are of the original network,
-in eval mode; biases and norms stay.
+M = I - (P_f - P_f P_r), and the layer's weight W (outputs x inputs) becomes W M^T. All P are those of the original
+network, in eval mode; biases and norms stay.
 
 No decomposition is needed: with the normalised moments C = R R^T / trace(R R^T), P = alpha C ((alpha - 1) C + I)^-1,
-the same for any U, so each layer takes two solves of symmetric positive definite systems with W^T at their right.
+the same for any U, so each layer takes two solves of symmetric positive definite systems with W^T on the right side.
 
-Ours: the images come in batches, over which C is summed, so that memory does not grow with them; the patches that are
-kept are drawn evenly from the batches; a layer that reads nothing but zeros on one side has P = 0 on it (theirs is not
-a number); several forgotten classes share the forgotten samples evenly. Layers are read off the traced program, those
-of attention among them; grouped convolutions and kernels that are computed from leaves stay as they are.
+Ours: C is summed over batches of images, so that memory does not grow with their number; the patches to keep are drawn
+evenly from the batches; a layer whose inputs are all zero on one side has P = 0 on it (theirs is not a number); several
+forgotten classes share the forgotten samples evenly. Layers are found in the traced program, including those of
+attention; grouped convolutions and kernels that are computed from leaves stay as they are.
 """
 
 import dataclasses
@@ -53,13 +53,13 @@ from osp_jax.trees import edited, leaves_by_path
 
 @dataclasses.dataclass(frozen=True)
 class Subspace(Method):
-    """Projects the forgotten classes' share of the input space out of every layer.
+    """Projects the forgotten classes' part of the input space out of every layer.
 
-    Its random draws follow the key of the request: the same key, the same result.
+    The random draws depend only on the key of the request.
     """
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
-    # The grid of the authors' sensitivity script, our_hyper_parameter_tuning.sh.
+    # Grid of the authors' sensitivity script, our_hyper_parameter_tuning.sh.
     search: ClassVar[Mapping[str, Sequence[Any]]] = {
         "alpha_retain": (10.0, 30.0, 100.0, 300.0, 1000.0),
         "alpha_forget": (1.0, 3.0, 10.0, 30.0, 100.0),
@@ -100,7 +100,7 @@ class Subspace(Method):
             raise InputError(f"option layers {shown(self.layers)} is not a regular expression: {error}") from error
 
     def check(self, model: Model, gates: Gates) -> None:
-        """Raises `InputError` where `layers` matches no leaf that could be a kernel."""
+        """Raises `InputError` if `layers` matches no leaf that could be a kernel."""
         del gates
         kernels = [path for path, leaf in leaves_by_path(model.variables).items() if len(leaf.shape) > 1]
         if not any(re.search(self.layers, module_of(path)) for path in kernels if model.is_parameter(path)):
@@ -109,17 +109,17 @@ class Subspace(Method):
     def unlearn(
         self, model: Model, forget: tuple[int, ...], *, data: RequestData, statistics: Statistics, rng: jax.Array
     ) -> Model:
-        """The model with the kernel of every chosen layer projected; all moments are of the given model."""
+        """Returns the model with the kernel of every chosen layer projected; all moments are of the given model."""
         retained_classes = max(len(np.setdiff1d(statistics.classes_seen(), forget)), 1)
         draw_key, retain_key, forget_key = jax.random.split(rng, 3)
-        retained = data.retain(max(self.samples // retained_classes, 1))  # the first of each class, as theirs
-        forgotten = data.forget(max(self.samples // len(forget), 1), draw_key)  # a random draw, as theirs
+        retained = data.retain(max(self.samples // retained_classes, 1))  # the first of each class, as in their code
+        forgotten = data.forget(max(self.samples // len(forget), 1), draw_key)  # a random draw, as in their code
         layers = chosen_layers(model, data.images.shape[1:], self.layers)
         retain_moments = input_moments(model, layers, data, retained, self, retain_key)
         forget_moments = input_moments(model, layers, data, forgotten, self, forget_key)
         leaves = leaves_by_path(model.variables)
         for calls, *moments in zip(layers, retain_moments, forget_moments, strict=True):
-            layer = calls[0]  # one layer at a time: the widest of a ResNet-18 has 4,608 inputs
+            layer = calls[0]  # one layer at a time: the widest in a ResNet-18 has 4,608 inputs
             kernel = kernel_matrix(layer, leaves[layer.path])
             projected = project_kernel(kernel, *moments, self.alpha_retain, self.alpha_forget)
             leaves[layer.path] = write_matrix(layer, leaves[layer.path], projected)
@@ -129,7 +129,7 @@ class Subspace(Method):
 
 
 class Sampling(NamedTuple):
-    """Which rows of a layer count; `patches`: at most so many of a layer and a batch, 0 for all. Hashable."""
+    """Which rows of a layer count; `patches`: the most per layer and batch, 0 for all. Hashable."""
 
     window: bool
     patches: int
@@ -140,10 +140,10 @@ def _unmatched(layers: str) -> InputError:
 
 
 def chosen_layers(model: Model, image_shape: tuple[int, ...], layers: str) -> tuple[tuple[Layer, ...], ...]:
-    """The layers whose module path `layers` matches, each with all its calls.
+    """The layers whose module path matches `layers`, each with all its calls.
 
     Raises:
-      InputError: there are none.
+      InputError: no layer matches.
     """
     found: dict[tuple[str, bytes], list[Layer]] = {}
     leaves = leaves_by_path(model.variables)
@@ -198,7 +198,7 @@ def batch_moments(
     """R R^T of a batch of uint8 `images[indices]`, by layer, float32 `(inputs, inputs)`.
 
     Args:
-      window_key: of the windows' places, one a layer, which are the same in every batch.
+      window_key: key of the windows' positions, one per layer, the same in every batch.
       weights: 0/1 `(batch,)`; images of weight 0 do not count.
       key: of the augmentation and of the choice of patches.
     """
@@ -223,9 +223,9 @@ def batch_moments(
 
 
 def random_window(layer: Layer, inputs: jax.Array, key: jax.Array) -> jax.Array:
-    """A convolution's input `(batch, ..., channels)`, cut along each axis to three times the kernel where it is wider.
+    """A convolution's input `(batch, ..., channels)`, cropped along each axis to at most three times the kernel.
 
-    One place for all images, any with the same probability.
+    All images share one position, drawn uniformly.
     """
     first = inputs.ndim - 1 - len(layer.window)
     for axis, k in enumerate(layer.window, start=first):
@@ -247,7 +247,7 @@ def project_kernel(
 
 
 def project(moment: jax.Array, alpha: jax.Array, rows: jax.Array) -> jax.Array:
-    """P `rows` `(inputs, outputs)` from R R^T; 0 where R is."""
+    """P `rows` `(inputs, outputs)` from R R^T; 0 if R is 0."""
     trace = jnp.trace(moment)
     energy = moment / jnp.where(trace > 0, trace, 1)
     system = (alpha - 1) * energy + jnp.eye(len(energy))

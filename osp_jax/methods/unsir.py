@@ -1,20 +1,20 @@
-"""UNSIR: noise that the network cannot name impairs the class, retained images repair the rest.
+"""UNSIR: noise with a high loss impairs the class, then retained images repair the others.
 
 Tarun, Chundawat, Mandal and Kankanhalli, "Fast Yet Effective Machine Unlearning", IEEE TNNLS 35(9), 2024, arXiv
-2111.08947. Zero-glance: no forgotten image is seen. For each forgotten class a set of noise images, in the normalised
-space of the network's input, is optimised to a high loss for that class and a small norm; then the network learns the
-noise as that class among retained images ("impair"), and then the retained images alone ("repair").
+2111.08947. Zero-glance: the method uses no forgotten image. For each forgotten class a set of noise images, in the
+normalised input space, is optimised to a high loss for that class and a small norm; the network then learns the noise
+as that class among retained images ("impair"), and then the retained images alone ("repair").
 
 Defaults are those of the authors' notebook (github.com/vikram2000b/Fast-Machine-Unlearning, ResNet-18 on CIFAR-10,
 trained with Adam at 0.01). It differs from the paper, so there are two `settings`:
 
 - 'as_intended', the default, is the paper: the noise is optimised against the network in eval mode, all noise images
-  are learnt, and the retained images are a random draw of each class.
-- 'as_released' is the notebook as it runs: the noise is optimised in train mode, whose running statistics then stay in
-  the network; of the noise images of a class only as many are learnt as an image has colour channels, since the loop
-  over them runs over the wrong axis; the retained images are the first of each class.
+  are learned, and the retained images are a random draw of each class.
+- 'as_released' is the notebook: the noise is optimised in train mode, and its running statistics stay in the network;
+  only as many noise images of a class are learned as an image has colour channels, because the loop over them runs over
+  the wrong axis; the retained images are the first of each class.
 
-In both the noise of a class has that class as its label; the notebook labels all noise 0, whatever the class.
+In both, the noise of a class has that class as its label; the notebook labels all noise 0, whatever the class.
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ class Unsir(Method):
         """Raises `InputError` for a network of texts."""
         del gates
         if model.reads_texts:
-            raise InputError("unsir makes noise of pixels, and the network reads texts; take another method")
+            raise InputError("unsir makes noise of pixels, and this network reads texts; take another method")
 
     def unlearn(
         self,
@@ -100,7 +100,7 @@ class Unsir(Method):
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model after impairing and repairing."""
+        """Returns the model after impairing and repairing."""
         self.check(model, statistics.gates)
         del statistics
         retain_key, noise_key, impair_key, repair_key, step_key = jax.random.split(rng, 5)
@@ -136,8 +136,8 @@ class Unsir(Method):
 
 @lru_cache(maxsize=16)
 def noise_loss(forward: Forward) -> Loss:
-    """What noise, in the place of the parameters, descends: minus its cross-entropy with `batch['label']`, plus
-    `batch['penalty']` times its squared norm; the mean over noise images."""
+    """The loss of the noise, which takes the place of the parameters: minus its cross-entropy with `batch['label']`
+    plus `batch['penalty']` times its squared norm; the mean over noise images."""
 
     def loss(noise: jax.Array, rest: Any, batch: Any, key: jax.Array, params: Any) -> Any:
         logits, rest = forward(params, rest, noise, key)
@@ -150,7 +150,7 @@ def noise_loss(forward: Forward) -> Loss:
 
 @lru_cache(maxsize=16)
 def impair_loss(forward: Forward, preparation: Preparation) -> Loss:
-    """Cross-entropy; the input is noise where `batch['noise']`, its number, is 0 or more."""
+    """Cross-entropy; the input is noise image `batch['noise']` if that is 0 or more."""
 
     def loss(params: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array, noise: jax.Array) -> Any:
         is_noise = (batch["noise"] >= 0)[:, None, None, None]
@@ -164,7 +164,7 @@ def impair_loss(forward: Forward, preparation: Preparation) -> Loss:
 def optimised_noise(
     model: Model, forget: tuple[int, ...], image_shape: tuple[int, int, int], method: Unsir, rng: jax.Array
 ) -> tuple[jax.Array, Any]:
-    """(noise float32 `(forgotten classes, images, h, w, c)`, variables as the optimisation leaves them)."""
+    """(noise float32 `(forgotten classes, images, h, w, c)`, the variables after its optimisation)."""
     released, steps = method.settings == "as_released", method.noise_steps
     forward = in_train_mode(model) if released else in_eval_mode(model)
     (params, rest), noises = split_variables(model), []
@@ -186,11 +186,11 @@ def optimised_noise(
 def impair_examples(
     retained: np.ndarray, labels: np.ndarray, forget: tuple[int, ...], noise_images: int, repeats: int
 ) -> dict[str, np.ndarray]:
-    """Of each example, noise first: the image's index, the number of the noise or -1, and the label; int32 `(n,)`."""
+    """For each example, noise first: the image's index, the number of the noise or -1, and the label; int32 `(n,)`."""
     number = np.tile(np.arange(len(forget) * noise_images), repeats)
     named = np.tile(np.repeat(forget, noise_images), repeats)
     examples = {
-        # An example of noise needs an index too: that of a retained image, so that no forgotten one is read.
+        # A noise example needs an index too: that of a retained image, so that no forgotten image is read.
         "indices": np.concatenate([np.full(len(number), retained[0]), retained]),
         "noise": np.concatenate([number, np.full(len(retained), -1)]),
         "labels": np.concatenate([named, labels]),

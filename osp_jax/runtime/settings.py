@@ -6,8 +6,10 @@ are completed with it.
 """
 
 import json
+import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ml_collections import ConfigDict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
@@ -72,6 +74,7 @@ class Section(BaseModel):
     """Settings of one group; numbers are finite, and no type is converted to another."""
 
     model_config = Rules(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+    former_names: ClassVar[Mapping[str, str]] = {}  # new by old name
 
 
 class Data(Section):
@@ -157,9 +160,11 @@ class Checkpoint(Section):
 
 
 class Statistics(Section):
+    former_names: ClassVar[Mapping[str, str]] = {"tails": "cached_inputs"}
+
     batch_size: int = Field(256, ge=1, le=10**6)
     features: int = Field(4000, ge=0, le=10**9)
-    tails: int = Field(0, ge=0, le=10**9)
+    cached_inputs: int = Field(0, ge=0, le=10**9)
 
 
 class Experiment(Section):
@@ -375,7 +380,7 @@ def plain(config: Any, where: str = "config") -> dict[str, Any]:
 
 def completed(fields: Mapping[str, Any], kind: type[Section] = Experiment) -> dict[str, Any]:
     """`fields` with the defaults of settings that they lack; values that are there are not looked at."""
-    whole = dict(fields)
+    whole = _with_new_names(fields, kind)
     for name, field in kind.model_fields.items():
         section = _section(field)
         if name not in whole:
@@ -385,6 +390,22 @@ def completed(fields: Mapping[str, Any], kind: type[Section] = Experiment) -> di
         elif section and isinstance(whole[name], Mapping):
             whole[name] = completed(whole[name], section)
     return whole
+
+
+def _with_new_names(fields: Mapping[str, Any], kind: type[Section]) -> dict[str, Any]:
+    """`fields` with renamed settings under their new names; warns about each."""
+    whole = dict(fields)
+    for old, new in kind.former_names.items():
+        if old in whole:
+            whole[new] = whole.pop(old)
+            _warn_renamed(f"{kind.__name__.lower()}.{old}", new)
+    return whole
+
+
+@cache
+def _warn_renamed(old: str, new: str) -> None:
+    """Once per process."""
+    print(f"warning: the setting {old} is now called {new}; rename it", file=sys.stderr)
 
 
 def of_any_version(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
 
 def test_where_tails_were_stored_a_request_sees_no_image(tmp_path):
     workdir, out = tmp_path / "model", tmp_path / "unlearned"
-    done = run_command("experiments.train", f"--workdir={workdir}", *TINY, "--config.statistics.tails=150")
+    done = run_command("experiments.train", f"--workdir={workdir}", *TINY, "--config.statistics.cached_inputs=150")
     assert done.returncode == 0, done.stderr
     request = [f"--workdir={workdir}", "--forget=3", "--method=concept-erasure", f"--out={out}", "--accept"]
     done = run_command("experiments.unlearn", *request, "--data_dir=/nowhere", "--option=directions=32")

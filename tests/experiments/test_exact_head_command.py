@@ -44,7 +44,7 @@ def fitted(trained, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("ridge") / "model"
     done = fit(trained, workdir)
     assert done.returncode == 0, done.stderr
-    assert "what the network learnt of it stays" in done.stderr
+    assert "the network keeps what it learned from the class" in done.stderr
     return workdir
 
 

@@ -164,7 +164,7 @@ def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images
     method, found = ConceptErasure(images=40, batch_size=16), {}
     for tails, indices in ((0, everything), (40, none)):
         batches = index_batches(split, everything, 16)
-        statistics = collect_statistics(model, batches, keep_features=40, keep_tails=tails)
+        statistics = collect_statistics(model, batches, keep_features=40, cached_inputs=tails)
         assert method.needs_images(statistics) == (tails == 0)
         data = request_data(split, indices, (2,), PREPARATION, get_config())
         given = {"data": data, "statistics": statistics, "rng": key}
@@ -172,7 +172,7 @@ def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images
     assert data.seen() == {}
     for one, other in zip(*map(jax.tree.leaves, found.values()), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
-    few = dataclasses.replace(statistics, tail=tuple(values[:2] for values in statistics.tail))
+    few = dataclasses.replace(statistics, cached_inputs=tuple(values[:2] for values in statistics.cached_inputs))
     missing = next(c for c in range(4) if c not in np.asarray(statistics.labels)[:2])
     with pytest.raises(InputError, match=r"statistics\.tails"):
         method.unlearn(model, (missing,), **{**given, "statistics": few})
@@ -186,7 +186,7 @@ def test_with_a_depth_the_stage_before_tells_the_class_less_and_the_kernels_betw
     images = rng.integers(0, 150, (48, 32, 32, 3)) + 25 * (labels == 2)[:, None, None, None] * np.asarray([1, 0, 0])
     split, everything = Split(images.astype(np.uint8), labels), np.arange(48, dtype=np.int32)
     data = request_data(split, everything, (2,), PREPARATION, get_config())
-    statistics = collect_statistics(model, index_batches(split, everything, 16), keep_features=48, keep_tails=48)
+    statistics = collect_statistics(model, index_batches(split, everything, 16), keep_features=48, cached_inputs=48)
     method = ConceptErasure(depth=1, batch_size=16)
     assert method.needs_images(statistics)
     after = unlearn_classes(method, model, (2,), data=data, statistics=statistics, rng=key)

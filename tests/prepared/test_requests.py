@@ -99,7 +99,7 @@ def test_changes_of_several_classes_multiply_where_they_are_factors(model, prepa
 
 
 def test_a_set_is_computed_where_what_is_stored_does_not_show_its_cost(digits, model, statistics):
-    bare = statistics.replace(features=jnp.zeros((0, 32)), labels=jnp.zeros(0, jnp.int32), tail=())
+    bare = statistics.replace(features=jnp.zeros((0, 32)), labels=jnp.zeros(0, jnp.int32), cached_inputs=())
     data = digits.dataset.train.images[:300], digits.dataset.train.labels[:300]
     prepared = osp_jax.prepare(model, [3, 5], "logit-mask", statistics=bare, data=data)
     report = osp_jax.unlearn(model, [3, 5], prepared=prepared, data=data).report

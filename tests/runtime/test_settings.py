@@ -13,6 +13,7 @@ from ml_collections.config_dict import placeholder
 from configs import default
 from configs.benchmark import default as comparison
 from configs.paper import default as study
+from osp_jax.runtime import settings
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.settings import Comparison, Experiment, Federated, Study, completed, of_any_version, validated
 
@@ -158,6 +159,15 @@ def test_a_config_that_lacks_a_setting_gets_its_default():
     assert made.training.norm_bias_rate == 1.0
     assert made.features.penalty == "none"
     assert made.to_dict() == completed({})
+
+
+def test_a_setting_with_a_former_name_is_read_with_a_warning(capsys):
+    settings._warn_renamed.cache_clear()
+    fields = completed({})
+    fields["statistics"]["tails"] = 30
+    assert validated(ConfigDict(fields)).statistics.cached_inputs == 30
+    assert validated(fields).statistics.cached_inputs == 30
+    assert capsys.readouterr().err == "warning: the setting statistics.tails is now called cached_inputs; rename it\n"
 
 
 def test_a_whole_config_comes_back_as_it_is():

@@ -59,11 +59,11 @@ def state(variables):
     return dataclasses.replace(state, step=jnp.int32(7), opt_state=momentum)
 
 
-def statistics(variables, keep_features: int, keep_tails: int = 0):
+def statistics(variables, keep_features: int, cached_inputs: int = 0):
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (12, *SHAPE), np.uint8), np.arange(12, dtype=np.int32) % 3
     model = from_linen(MODEL, variables, mean=(0.5,), std=(0.3,), class_names=["a", "b", "c"])
-    return collect_statistics(model, [batch], keep_features=keep_features, keep_tails=keep_tails)
+    return collect_statistics(model, [batch], keep_features=keep_features, cached_inputs=cached_inputs)
 
 
 # Round trips.
@@ -103,15 +103,15 @@ def test_a_training_state_comes_back_as_it_was(state, abstract, variables, tmp_p
     assert_equal(checkpoint.load_variables(tmp_path, abstract), variables)
 
 
-@pytest.mark.parametrize(("keep_features", "keep_tails"), [(5, 0), (0, 0), (5, 3)])
-def test_statistics_come_back_as_they_were_with_the_table_of_gates(keep_features, keep_tails, variables, tmp_path):
-    before = statistics(variables, keep_features, keep_tails)
+@pytest.mark.parametrize(("keep_features", "cached_inputs"), [(5, 0), (0, 0), (5, 3)])
+def test_statistics_come_back_as_they_were_with_the_table_of_gates(keep_features, cached_inputs, variables, tmp_path):
+    before = statistics(variables, keep_features, cached_inputs)
     statistics_files.save_statistics(tmp_path / "statistics", before)
     after = statistics_files.load_statistics(tmp_path / "statistics")
     assert_equal(after, before)
     assert after.gates == before.gates
     assert after.features.shape[0] == keep_features
-    assert {len(values) for values in after.tail} == ({keep_tails} if keep_tails else set())
+    assert {len(values) for values in after.cached_inputs} == ({cached_inputs} if cached_inputs else set())
 
 
 # What the first version with stored statistics wrote: a table of channel groups instead of gates.

@@ -9,13 +9,13 @@ from osp_jax.trees import leaves_by_path
 
 
 def convolution_kernels(model: Model, image_shape: Sequence[int]) -> dict[str, KernelAxes]:
-    """The parameters, by path, that are kernels of 2-D convolutions, and their axes."""
+    """The parameters that are kernels of 2-D convolutions, by path, with their axes."""
     found = kernel_axes(model.apply, model.variables, image_shape)
     return {path: axes for path, axes in found.items() if len(axes.window) == 2 and model.is_parameter(path)}
 
 
 def possible_kernels(model: Model) -> dict[str, Any]:
-    """The parameters, by path, that could be kernels of 2-D convolutions by their shape alone, where no image is known;
-    `model.variables` may hold shapes."""
+    """The parameters whose shape allows a 2-D convolution kernel, by path, for use without images; `model.variables`
+    may hold shapes."""
     leaves = leaves_by_path(model.variables)
     return {path: leaf for path, leaf in leaves.items() if len(leaf.shape) == 4 and model.is_parameter(path)}

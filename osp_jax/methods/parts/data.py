@@ -1,6 +1,6 @@
-"""What a method may see of the training images, and the record of what it took.
+"""The training images that a method may use, and a record of those it used.
 
-Nothing is copied: a method takes index arrays, and gathers from the images on the device inside its jitted step.
+Nothing is copied: a method gets index arrays and gathers images on the device inside its jitted step.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ SIDES = ("retain", "forget")
 class RequestData:
     """The training images of one request to forget.
 
-    `images` uint8 `(n, h, w, c)` and `labels` int32 `(n,)` are the whole training split, on the device; a method
-    reads them at the indices that `retain` and `forget` give it, and nowhere else. `recipe` is the config that the
-    original was trained with, None where it is unknown. `forgotten` are the classes to forget.
+    `images` uint8 `(n, h, w, c)` and `labels` int32 `(n,)` are the whole training split, on the device. A method must
+    read them only at the indices that `retain` and `forget` return. `recipe` is the config of the original's training,
+    or None if it is unknown. `forgotten` are the classes to forget.
     """
 
     images: jax.Array
@@ -40,23 +40,23 @@ class RequestData:
     _seen: np.ndarray
 
     def retain(self, per_class: int | None = None, rng: jax.Array | None = None) -> np.ndarray:
-        """Indices int32 `(k,)` of retained images: all that the budget allows, or up to `per_class` of each class.
+        """Indices int32 `(k,)` of retained images: all within the budget, or at most `per_class` of each class.
 
-        Without `rng` these are the first in the order of the data set, otherwise a random draw.
+        Without `rng`, these are the first in the order of the data set, otherwise a random draw.
         """
         return self._take("retain", per_class, rng)
 
     def forget(self, per_class: int | None = None, rng: jax.Array | None = None) -> np.ndarray:
-        """The same of the images of the classes to forget."""
+        """Like `retain`, for images of the classes to forget."""
         return self._take("forget", per_class, rng)
 
     def without(self, classes: Sequence[int]) -> "RequestData":
-        """The same data less the images of `classes`; what is taken from them counts as seen here, too."""
+        """The data without the images of `classes`; images taken from the result also count as seen here."""
         kept = {s: i[~np.isin(self._host_labels[i], list(classes))] for s, i in self._allowed.items()}
         return dataclasses.replace(self, _allowed=kept)
 
     def recipe_for(self, method: str) -> ConfigDict:
-        """The recipe, for the method of this name. Raises `InputError` where there is none."""
+        """Returns the recipe for the method of this name. Raises `InputError` if there is none."""
         if self.recipe is None:
             raise InputError(
                 f"{method} needs the recipe of the original; give it as data.recipe, or take another method"
@@ -64,7 +64,7 @@ class RequestData:
         return ConfigDict(self.recipe)
 
     def seen(self) -> dict[str, int]:
-        """How many different images of each class, by its number as text, were taken so far."""
+        """How many distinct images of each class (its number, as text) were taken so far."""
         classes, counts = np.unique(self._host_labels[self._seen], return_counts=True)
         return {str(c): int(n) for c, n in zip(classes, counts, strict=True)}
 
@@ -89,11 +89,11 @@ def request_data(
     forget_per_class: int | None = None,
     on_device: tuple[jax.Array, jax.Array] | None = None,
 ) -> RequestData:
-    """What a request to forget the classes `forget` may see of the images `indices` of a training split.
+    """The images `indices` of a training split that a request to forget the classes `forget` may use.
 
     Args:
-      retain_per_class, forget_per_class: the data budget, in images of each class; None: all, 0: none.
-      on_device: `(images, labels)` of the split where they are on the device already.
+      retain_per_class, forget_per_class: data budget, in images per class; None: all, 0: none.
+      on_device: `(images, labels)` of the split, if they are already on the device.
     """
     if min(retain_per_class or 0, forget_per_class or 0) < 0:
         raise InputError("a data budget is below 0; give a number of images of each class, or none for all")
@@ -103,7 +103,7 @@ def request_data(
         if budget is not None:
             allowed[side] = of_each_class(split.labels, allowed[side], budget)
     if on_device is None and isinstance(split.images, StoredImages):
-        # Of images in files those that the budget allows are read, and these become the whole set.
+        # Of images in files, only those in the budget are read; they become the whole split.
         read = np.sort(np.concatenate(list(allowed.values())))
         split = Split(split.images[read], split.labels[read])
         allowed = {side: np.searchsorted(read, indices).astype(np.int32) for side, indices in allowed.items()}
@@ -113,7 +113,7 @@ def request_data(
 
 
 def of_each_class(labels: np.ndarray, indices: np.ndarray, per_class: int, rng: jax.Array | None = None) -> np.ndarray:
-    """Up to `per_class` of `indices` `(k,)` of each class, int32: the first, or with `rng` a random draw; ordered."""
+    """At most `per_class` of `indices` `(k,)` of each class, int32, sorted: the first, or a random draw if `rng`."""
     if rng is not None:
         indices = host_generator(rng).permutation(indices)
     chosen = [indices[labels[indices] == c][:per_class] for c in np.unique(labels[indices])]

@@ -1,9 +1,9 @@
-"""Every request to forget passes here: it is checked, and what was forgotten before stays forgotten.
+"""The entry point of every request to forget: checks it, and keeps earlier forgotten classes forgotten.
 
-A class that an earlier request removed must not come back with the next. A method therefore gets neither its images
-nor its statistics, and its logit is out of reach while the method runs and afterwards, in the bias of the head: a
-method that trains the network cannot learn the class again from what is left of it. (A head without a bias has no such
-place; there the class stays away because nothing of it is shown.)
+A later request must not restore an earlier forgotten class. A method therefore gets neither images nor statistics of
+such a class, and during and after the method the bias of the head puts its logit out of reach, so that further training
+cannot learn the class again. (A head without a bias cannot do this; there the class stays forgotten because the method
+sees nothing of it.)
 """
 
 from collections.abc import Sequence
@@ -28,22 +28,22 @@ def answer(
     statistics: Statistics,
     rng: jax.Array,
 ) -> Model:
-    """The model without the classes `forget`, by an unlearning method.
+    """Removes the classes `forget` from a model by an unlearning method.
 
     Args:
       method: such as `OspFit(margin=2.0)`.
-      model: the classes of `model.forgotten` stay forgotten.
+      model: the classes in `model.forgotten` stay forgotten.
       forget: class numbers.
-      data: what the method may see of the images; None for a method that sees none.
-      statistics: what `collect_statistics` returns, of the images that the model was trained on.
+      data: images that the method may use; None for a method that uses none.
+      statistics: what `collect_statistics` returns for the training images of the model.
       rng: a JAX key; the same key gives the same result.
 
     Returns:
-      The model with new variables, and with `forget` among its `forgotten` classes.
+      The model with new variables, whose `forgotten` includes `forget`.
 
     Raises:
-      InputError: `forget` names no class, one that does not exist or is forgotten already, or all that are left; data,
-        statistics or method are missing or of another request; or the method cannot act on this network.
+      InputError: `forget` is empty, contains an unknown or already forgotten class, or all remaining classes; data,
+        statistics or method are missing or belong to another request; or the method does not support this network.
     """
     _check_given(method, model, statistics)
     check_forget(forget, model.num_classes, model.forgotten, model.class_names)
@@ -68,7 +68,7 @@ def _check_given(method: Method, model: Model, statistics: Statistics) -> None:
     if statistics.num_classes != model.num_classes:
         raise InputError(
             f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
-            "collect them anew"
+            "collect them again"
         )
 
 
@@ -78,7 +78,7 @@ def _check_supplies(method: Method, model: Model, data: RequestData | None, forg
         raise InputError(f"{name} needs {' and '.join(method.sees)} images; give data, as request_data returns it")
     if data is not None and set(data.forgotten) != set(forget):
         asked = f"{list(data.forgotten)}, not {list(forget)}"
-        raise InputError(f"data are for forgetting {asked}; make them for this request")
+        raise InputError(f"data are for forgetting {asked}; create them for this request")
     if method.trains and model.train_apply is None:
         raise InputError(f"{name} trains the network and the model has no train_apply; give it, or take another method")
     if method.starts_over and model.init is None:

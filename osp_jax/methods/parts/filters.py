@@ -1,7 +1,7 @@
-"""Filters, the unit of methods that prune: the channels of one convolution or dense layer, and their exact removal.
+"""Filters, the unit of pruning methods: the channels of one convolution or dense layer, and their exact removal.
 
-A filter is gated where its output is written, so nothing of it is left behind its norm either, which equals removing
-the input channels of the next layers. In a residual stream each layer that adds to a channel has a filter for it.
+A filter is gated where its output is written, which also removes its constant behind a norm and equals removing the
+input channels of the next layers. In a residual stream, each layer that adds to a channel has its own filter for it.
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ Apply = Callable[[Any, jax.Array], jax.Array]
 
 
 def filters(gates: Gates, layers: str = "all") -> Gates:
-    """`gates` with a group for each layer that has filters, named by the layer's path, instead of its own groups.
+    """`gates` with one group per layer that has filters, named by the layer's path, instead of the original groups.
 
-    `layers` says of which of its own groups: 'last', 'all', or a regular expression on their names. Of a group that is
-    gated where it is read, the filters are those of the last layer in front of it with as many channels.
+    `layers` selects original groups: 'last', 'all', or a regular expression on their names. A group that is gated by
+    its readers gives the filters of the last layer in front of it with as many channels.
     """
     chosen = [group for group in gates.groups if group.name in chosen_groups(gates, layers)]
     found: dict[str, Gate] = {} if layers != "all" else {unit.name: unit for unit in gates.filters}
@@ -47,17 +47,15 @@ def filters(gates: Gates, layers: str = "all") -> Gates:
 
 
 def kernel_paths(unit: Gate) -> tuple[str, ...]:
-    """The paths of the kernels that make the channels of a filter."""
+    """The paths of the kernels that write the channels of a filter."""
     return tuple(kernel.path for kernel in unit.kernels)
 
 
 def filter_outputs(model_apply: Apply, units: Gates, variables: Any, inputs: jax.Array) -> dict[str, jax.Array]:
-    """What the layers of filters put out in eval mode, in front of any norm, `(batch, ..., channels)` by name.
-
-    Jittable.
+    """Outputs of the filters' layers in eval mode, in front of any norm, `(batch, ..., channels)` by name; jittable.
 
     Args:
-      units: as `filters` gives them.
+      units: as `filters` returns them.
       inputs: normalised images, `(batch, h, w, c)`.
     """
     paths = {unit.name: kernel_paths(unit)[0] for unit in units.groups}
@@ -66,11 +64,11 @@ def filter_outputs(model_apply: Apply, units: Gates, variables: Any, inputs: jax
 
 
 def without_highest(scores: Mapping[str, np.ndarray], fraction: float, scope: str) -> dict[str, np.ndarray]:
-    """Gains float32 `(channels,)` by layer: 0 for the `fraction` that score highest, at least one; 1 for the others.
+    """Gains float32 `(channels,)` by layer: 0 for the `fraction` with the highest scores, at least one; 1 for others.
 
     Args:
-      scores: `(channels,)` by layer; of equal ones the first go.
-      scope: 'global', the fraction is of all layers' channels together, or 'layer', of each layer's.
+      scores: `(channels,)` by layer; among equal scores, the first are removed.
+      scope: 'global': the fraction is of the channels of all layers together; 'layer': of each layer.
     """
     if scope == "layer":
         return {name: _without_highest(score, fraction) for name, score in scores.items()}
@@ -80,18 +78,18 @@ def without_highest(scores: Mapping[str, np.ndarray], fraction: float, scope: st
 
 
 def _without_highest(scores: np.ndarray, fraction: float) -> np.ndarray:
-    """On the host, where a few thousand numbers need no program."""
+    """On the host: a few thousand numbers are not worth a compilation."""
     gains = np.ones(len(scores), np.float32)
     gains[np.argsort(-scores, kind="stable")[: max(1, round(fraction * len(scores)))]] = 0
     return gains
 
 
 def fine_tune(model: Model, mask: Mask, data: RequestData, settings: Any, rng: jax.Array) -> Model:
-    """The model after `settings.epochs` over the retained images; parameters that `mask` made 0 stay 0.
+    """Trains for `settings.epochs` over the retained images; parameters that `mask` zeroed stay 0.
 
     Args:
-      settings: has `epochs`, `learning_rate`, `batch_size`, `momentum` and `weight_decay`; Nesterov's momentum, and the
-        rate goes along half a cosine from epoch to epoch.
+      settings: has `epochs`, `learning_rate`, `batch_size`, `momentum` (Nesterov) and `weight_decay`; the rate follows
+        half a cosine from epoch to epoch.
     """
     order_key, step_key = jax.random.split(rng)
     batches = epoch_batches(data.retain(), settings.batch_size, settings.epochs, order_key)

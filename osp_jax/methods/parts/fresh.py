@@ -1,4 +1,4 @@
-"""Variables as before any training."""
+"""Freshly initialised variables."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,12 +11,12 @@ from osp_jax.runtime.distributed import on_cpu
 
 
 def fresh_variables(model: Model, image_shape: tuple[int, ...], key: jax.Array) -> Any:
-    """What `model.init` gives for images `(h, w, c)`, compiled."""
+    """The result of `model.init` for images `(h, w, c)`, compiled."""
     return _initialiser(model.init)(key, tuple(image_shape))
 
 
 @lru_cache(maxsize=32)
 def _initialiser(init: Callable[..., Any]) -> Any:
-    # It runs once: what XLA gains for a CPU takes it far longer than the run.
+    # It runs once, so XLA's CPU optimisations would cost far more time than they save.
     options = {"xla_backend_optimization_level": 0} if on_cpu() else None
     return jax.jit(init, static_argnums=1, compiler_options=options)

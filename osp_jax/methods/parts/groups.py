@@ -1,4 +1,4 @@
-"""Channel groups by name, and the leaves that a mask on them touches."""
+"""Channel groups by name, and the leaves that a mask on them changes."""
 
 import re
 from functools import lru_cache
@@ -13,7 +13,7 @@ from osp_jax.statistics import Statistics
 
 @lru_cache(maxsize=64)
 def chosen_groups(gates: Gates, layers: str) -> tuple[str, ...]:
-    """Names of the channel groups that `layers` means: 'last', 'all', or a regular expression."""
+    """Names of the channel groups that `layers` selects: 'last', 'all', or a regular expression."""
     names = tuple(group.name for group in gates.groups)
     if layers == "all":
         return names
@@ -24,7 +24,7 @@ def chosen_groups(gates: Gates, layers: str) -> tuple[str, ...]:
     except re.error as error:
         raise InputError(f"layers {shown(layers)} is not a regular expression: {error}") from error
     if not chosen:
-        raise InputError(f"layers {shown(layers)} matches no channel group; there are: {', '.join(names)}")
+        raise InputError(f"layers {shown(layers)} matches no channel group; choose from: {', '.join(names)}")
     return chosen
 
 
@@ -37,7 +37,7 @@ def forget_vector(forget: tuple[int, ...], statistics: Statistics) -> np.ndarray
 
 @lru_cache(maxsize=64)
 def masked_paths(gates: Gates, names: tuple[str, ...], place: str, erase: bool) -> tuple[str, ...]:
-    """Paths of the leaves that a mask on the groups `names` touches."""
+    """Paths of the leaves that a mask on the groups `names` changes."""
     if place == "head":
         return tuple(factor.path for factor in gates.last.readers)
     gains = {group.name: np.ones(group.channels, np.float32) for group in gates.groups if group.name in names}

@@ -1,4 +1,4 @@
-"""The head of a network: the linear layer that gives the logits."""
+"""The head of a network: the linear layer that computes the logits."""
 
 from typing import Any
 
@@ -11,33 +11,33 @@ from osp_jax.trees import pruned
 
 
 def head_leaves(head: Head) -> tuple[str, ...]:
-    """The paths of the head's kernel and, where there is one, its bias."""
+    """The paths of the head's kernel and, if it has one, its bias."""
     return (head.kernel,) if head.bias is None else (head.kernel, head.bias)
 
 
 def head_of(variables: Any, head: Head) -> tuple[jax.Array, jax.Array]:
-    """(kernel `(features, classes)`, bias `(classes,)`, zeros where there is none) of the head.
+    """(kernel `(features, classes)`, bias `(classes,)`) of the head; zeros if it has no bias.
 
     Raises:
-      InputError: the statistics that `head` is of are those of another network.
+      InputError: `head` belongs to another network.
     """
     leaves = pruned(variables, head_leaves(head))
     kernel = jnp.moveaxis(leaves[head.kernel], (head.input_axis, head.output_axis), (-2, -1))
-    kernel = kernel.reshape(kernel.shape[-2:])  # a 1x1 convolution is a dense layer too
+    kernel = kernel.reshape(kernel.shape[-2:])  # a 1x1 convolution is a dense layer
     bias = jnp.zeros(kernel.shape[-1], kernel.dtype) if head.bias is None else leaves[head.bias].reshape(-1)
     return kernel, bias
 
 
 def head_logits(variables: Any, head: Head, inputs: jax.Array) -> jax.Array:
-    """Logits `(..., classes)` of inputs of the head `(..., features)`."""
+    """Logits `(..., classes)` for inputs of the head `(..., features)`."""
     kernel, bias = head_of(variables, head)
     return inputs @ kernel + bias
 
 
 def head_changes(variables: Any, head: Head, kernel: jax.Array, bias: jax.Array) -> dict[str, jax.Array]:
-    """The leaves that put this kernel and bias, laid out as `head_of` gives them, into the head; by path.
+    """The leaves, by path, that set the head to this kernel and bias, in the layout of `head_of`.
 
-    Where the head has no bias, `bias` is left out.
+    `bias` is ignored if the head has none.
     """
     leaves = pruned(variables, head_leaves(head))
     old = leaves[head.kernel]

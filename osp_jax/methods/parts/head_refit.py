@@ -1,4 +1,4 @@
-"""The head's columns refitted to logits: a ridge regression against a change, in closed form."""
+"""Refits the head's columns to given logits by ridge regression, in closed form."""
 
 from typing import Any
 
@@ -13,11 +13,13 @@ from osp_jax.program.gates import Head
 def refit_head(
     variables: Any, head: Head, inputs: jax.Array, logits: jax.Array, weights: jax.Array, *, ridge: float = 1e-4
 ) -> dict[str, jax.Array]:
-    """The leaves of the head, by path, with which its `inputs` give nearly `logits`.
+    """The leaves of the head, by path, that map its `inputs` to approximately `logits`.
 
     Args:
-      inputs: float32 `(..., features)`. logits: `(..., classes)`. weights: `(...,)`, of the squared errors.
-      ridge: against a change of the kernel, over the mean square of the inputs.
+      inputs: float32 `(..., features)`.
+      logits: `(..., classes)`.
+      weights: `(...,)`, of the squared errors.
+      ridge: penalty on the change of the kernel, relative to the mean square of the inputs.
     """
     kernel, bias = head_of(variables, head)
     rows = inputs.reshape(-1, inputs.shape[-1])

@@ -1,8 +1,8 @@
-"""How much each parameter matters to a set of images: sums over gradients of the loss, outside of any descent.
+"""Importance of each parameter for a set of images: sums over gradients of the loss, outside of any descent.
 
 A term is a function of one batch, `(params, rest, batch, *arguments) -> pytree like params`. `params` and `rest` are as
 in a loss of `descend`; `batch` has `indices` int32 `(batch,)` and `weights` float32 `(batch,)`. Like a loss, a term is
-made in a cached function of its settings, so that its program compiles once.
+created by a cached function of its settings, so that its program compiles once.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ Term = Callable[..., Any]
 
 
 def summed(term: Term, model: Model, batches: Mapping[str, np.ndarray], *arguments: Any) -> Any:
-    """Sum of `term` over the batches, entries of `batches` along their first axis; float32, a pytree like `params`."""
+    """Sum of `term` over the batches, slices of `batches` along the first axis; float32, a pytree like `params`."""
     add, (params, rest) = _accumulate(term), split_variables(model)
     result = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
     for i in range(len(batches["indices"])):
@@ -33,9 +33,9 @@ def summed(term: Term, model: Model, batches: Mapping[str, np.ndarray], *argumen
 
 
 def filled_batches(indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """All `indices` in their order in full batches: `indices` int32 and `weights` float32, `(steps, batch)`.
+    """All `indices` in order in full batches: `indices` int32 and `weights` float32, `(steps, batch)`.
 
-    The last batch is filled up with the first indices again; those that only fill up have weight 0, all others 1.
+    The first indices pad the last batch, with weight 0; all others have weight 1.
     """
     shape = (-(-len(indices) // batch_size), batch_size)
     weights = (np.arange(shape[0] * batch_size) < len(indices)).astype(np.float32)
@@ -46,7 +46,7 @@ def mean_squared_gradient(model: Model, data: RequestData, indices: np.ndarray, 
     """Mean over batches of the squared gradient of a batch's mean cross-entropy, in eval mode.
 
     The gradient is squared after the mean over the batch; with batches of one image this is the diagonal of the
-    empirical Fisher information. `indices` `(k,)` are taken in their order; float32, a pytree like `params`.
+    empirical Fisher information. `indices` `(k,)` are used in order; float32, a pytree like `params`.
     """
     batches = filled_batches(indices, batch_size)
     term = loss_gradient(in_eval_mode(model), data.preparation, power=2)
@@ -56,9 +56,8 @@ def mean_squared_gradient(model: Model, data: RequestData, indices: np.ndarray, 
 
 @lru_cache(maxsize=32)
 def loss_gradient(forward: Forward, preparation: Preparation, *, power: int = 1) -> Term:
-    """Term `(params, rest, batch, images, labels)`: the gradient of the weighted mean cross-entropy of the images,
-    without augmentation, each entry to the `power`. Running statistics stay as they are,
-    and dropout draws the same for every batch."""
+    """Term `(params, rest, batch, images, labels)`: the gradient of the weighted mean cross-entropy of plain images,
+    each entry to the `power`. Running statistics do not change, and dropout uses one key for all batches."""
 
     def loss(params: Any, rest: Any, batch: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits, _ = forward(params, rest, preparation.plain(images[batch["indices"]]), jax.random.key(0))
@@ -73,7 +72,7 @@ def loss_gradient(forward: Forward, preparation: Preparation, *, power: int = 1)
 
 @jax.jit
 def smallest(values: jax.Array, count: Any) -> jax.Array:
-    """True at the `count` smallest of all `values`, in their shape; of equal ones the first."""
+    """True at the `count` smallest of all `values`, in their shape; among equal values, the first."""
     order = jnp.argsort(values, axis=None)
     return jnp.zeros(values.size, bool).at[order].set(jnp.arange(values.size) < count).reshape(values.shape)
 

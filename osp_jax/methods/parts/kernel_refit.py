@@ -1,10 +1,10 @@
-"""Refits the kernels that write the last features, so that these come near given targets, without a gradient step.
+"""Refits the kernels that write the last features towards given targets, without gradient steps.
 
-No linear map behind an activation could be folded into the network, so the maps in front of it are solved for. Channel
-by channel a feature is near to linear in them: its derivative by the kernel's result, position by position, is that of
-what stands between (where that is a ReLU, 1 where it is open). So each channel is a ridge regression of its own
-(Gauss-Newton; two rounds suffice). Behind a norm over channels each image keeps its own mean and deviation; then the
-features are linear in the kernels, and one round is all.
+A linear map behind an activation cannot be folded into the network, so this solves for the kernels in front of it.
+Channel by channel, a feature is almost linear in them: its derivative by the kernel's output, position by position, is
+that of the operations between them (for a ReLU, 1 where it is active). So each channel is a separate ridge regression
+(Gauss-Newton; two rounds suffice). Behind a norm over channels, each image keeps its own mean and deviation; the
+features are then linear in the kernels, and one round suffices.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ from osp_jax.trees import edited, leaves_by_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Response:
-    """How a writer's result reaches the features, under given variables.
+    """How a writer's output reaches the features, under given variables.
 
     Attributes:
-      factor: what each channel is multiplied by before the first operation that is not affine, float32 `(channels,)`.
-      positions: those of the result that the features depend on, ascending.
-      bias: path of the leaf that shifts the channels there; None where there is none.
-      bias_factor: by what, `(channels,)`.
+      factor: the factor on each channel before the first operation that is not affine, float32 `(channels,)`.
+      positions: the positions of the output that the features depend on, ascending.
+      bias: path of the leaf that shifts the channels there, or None.
+      bias_factor: the factor on this leaf, `(channels,)`.
     """
 
     factor: jax.Array
@@ -52,15 +52,16 @@ def refit(
     ridge: float,
     rounds: int,
 ) -> Any:
-    """Variables with kernels, and a bias, under which the last features come near `targets`.
+    """Returns variables whose kernels, and a bias, bring the last features close to `targets`.
 
     Args:
-      tail, kept: the network from the kernels on, and by batch what it starts from.
-      real: 0/1 `(batches, batch)`, 0 for rows that only fill up.
-      targets: `(batches, batch, features)`. weights: `(batches, batch)`, of the squared errors.
-      directions: how many principal directions of what a kernel reads it may change in; 0: all.
-      ridge: against a change, over the mean square of what is read.
-      rounds: how often derivatives are taken anew, where no norm over channels follows.
+      tail, kept: the network from the kernels on, and its inputs by batch.
+      real: 0/1 `(batches, batch)`, 0 for padding.
+      targets: `(batches, batch, features)`.
+      weights: `(batches, batch)`, of the squared errors.
+      directions: number of principal directions of a kernel's input in which it may change; 0: all.
+      ridge: penalty on the change, relative to the mean square of the input.
+      rounds: how often derivatives are recomputed, if no norm over channels follows.
     """
     responses = measured(variables, tail, kept[0])
     chosen = tuple(response.positions for response in responses)
@@ -88,7 +89,7 @@ def refit(
 
 @partial(jax.jit, static_argnames="directions")
 def principal_directions(moment: jax.Array, directions: int) -> tuple[jax.Array, jax.Array]:
-    """(orthonormal `(inputs, k)`, mean squares along them `(k,)`) of what a kernel reads, from its second moment."""
+    """(orthonormal `(inputs, k)`, mean squares along them `(k,)`) of a kernel's input, from its second moment."""
     values, vectors = jnp.linalg.eigh(moment)  # ascending
     k = min(directions or len(values), len(values))
     return vectors[:, -k:], jnp.maximum(values[-k:], 1e-6 * values[-1])
@@ -108,8 +109,8 @@ def changed_leaves(
     bases: Sequence[tuple[jax.Array, jax.Array]],
     changes: Sequence[jax.Array],
 ) -> dict[str, jax.Array]:
-    """The leaves, by path, that changes of the features make new; `changes`: by group of writers that write the same
-    features `(directions of all their kernels and 1, channels)`."""
+    """The new leaves, by path, for changes of the features; `changes`: by group of writers of the same features,
+    `(directions of all their kernels and 1, channels)`."""
     leaves, new = leaves_by_path(variables), {}
     for group, change in zip(_groups(writers), changes, strict=True):
         start = 0
@@ -120,14 +121,14 @@ def changed_leaves(
             matrix = kernel_matrix(layer, leaves[layer.path]) + _divided(piece, responses[w].factor)
             new[layer.path] = write_matrix(layer, leaves[layer.path], matrix)
         biased = [responses[w] for w in group if responses[w].bias]
-        for response in biased[-1:]:  # they are added up: one of them will do
+        for response in biased[-1:]:  # biases add up, so one suffices
             leaf = leaves[response.bias]
             new[response.bias] = leaf + _divided(change[-1], response.bias_factor).reshape(leaf.shape)
     return new
 
 
 def measured(variables: Any, tail: Tail, kept: list[jax.Array]) -> list[Response]:
-    """How the writers' results reach the features of a batch, one `Response` a writer."""
+    """One `Response` per writer, from a batch."""
     factors, biases, reached = _measured(variables, kept, jnp.float32(1), tail=tail)
     responses = []
     for w, writer in enumerate(tail.writers):
@@ -141,10 +142,10 @@ def measured(variables: Any, tail: Tail, kept: list[jax.Array]) -> list[Response
 
 @partial(jax.jit, static_argnames="tail")
 def _measured(variables: Any, kept: list[jax.Array], one: jax.Array, *, tail: Tail) -> Any:
-    """By writer: factors; of each leaf that may be a bias (its factor, how far it is from a shift of each channel by
-    itself, as a share of its largest); 0/1 which positions reach the features.
+    """By writer: factors; for each candidate bias (its factor, its distance from a shift of each channel alone, as a
+    share of its largest entry); 0/1 whether a position reaches the features.
 
-    `one`: 1; as an argument, so that derivatives which are constant are not computed by the compiler.
+    `one`: 1, as an argument, so that the compiler does not evaluate constant derivatives.
     """
     ends, none = tail.late((variables, tail.no_shifts()), kept), tail.no_shifts()
     leaves = leaves_by_path(variables)
@@ -159,7 +160,7 @@ def _measured(variables: Any, kept: list[jax.Array], one: jax.Array, *, tail: Ta
         factors.append(_largest(derivative.reshape(-1, derivative.shape[-1]).astype(jnp.float32)))
         tried = partial(_as_bias, streams, leaves, none, w, writer, one)
         biases.append({path: tried(path) for path in writer.biases})
-    # Shifts that open and close every activation, so that no position is left out by chance.
+    # Shifts that activate and deactivate every activation, so that no position is left out by chance.
     keys = jax.random.split(jax.random.key(0), len(none))
     noise = [
         10 * jnp.sqrt(jnp.mean(output.astype(jnp.float32) ** 2)).astype(shift.dtype)
@@ -187,7 +188,7 @@ def _as_bias(
 def derivatives_of(
     variables: Any, kept: list[jax.Array], shifts: list[jax.Array], *, tail: Tail
 ) -> tuple[Ends, list[jax.Array]]:
-    """(what the tail gives; by writer how each feature changes with its own channel of the writer's result, float32
+    """(outputs of the tail; by writer the derivative of each feature by its own channel of the writer's output, float32
     `(batch, positions, channels)`)."""
 
     def features(shifts: list[jax.Array]) -> tuple[jax.Array, Ends]:
@@ -213,8 +214,8 @@ def _moments(
     tail: Tail,
     positions: tuple[tuple[int, ...], ...],
 ) -> tuple[list[jax.Array], jax.Array]:
-    """(by writer the second moment of what its kernel reads, a mean over positions, `(inputs, inputs)`; the square of
-    each feature's derivative by a shift, `(features,)`); sums over images."""
+    """(by writer the second moment of its kernel's input, a mean over positions, `(inputs, inputs)`; the squared
+    derivative of each feature by a shift, `(features,)`); sums over images."""
     ends, derivatives = derivatives_of(variables, kept, tail.no_shifts(), tail=tail)
     moments, slopes = [], jnp.zeros(ends.features.shape[-1])
     for w, (writer, where) in enumerate(zip(tail.writers, positions, strict=True)):
@@ -234,7 +235,7 @@ def _read(
     tail: Tail,
     positions: tuple[tuple[int, ...], ...],
 ) -> list[jax.Array]:
-    """What each kernel reads, along its directions, `(batch, positions, directions)`; the refit does not change it."""
+    """Inputs of each kernel along its directions, `(batch, positions, directions)`; the refit does not change them."""
     ends = tail.late((variables, tail.no_shifts()), kept)
     given = zip(tail.writers, ends.reads, ends.outputs, bases, strict=True)
     found = [products_of(writer, read, output, len(ends.features), basis) for writer, read, output, basis in given]
@@ -256,12 +257,12 @@ def _system(
     positions: tuple[tuple[int, ...], ...],
     biased: tuple[bool, ...],
 ) -> list[tuple[jax.Array, jax.Array]]:
-    """By group of writers Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions, sums over a
+    """Gram matrices `(channels, n, n)` and products `(channels, n)` of the regressions by group of writers, sums over a
     batch.
 
-    A regressor is what an input of a kernel (in a principal direction), or the bias, adds to a feature: its mean over
-    the positions, weighted by the feature's derivative under `variables`, which have `changes` in them. Where no writer
-    is biased, the last regressor is 0, and so is its coefficient.
+    A regressor is the contribution of a kernel input (along a principal direction) or of the bias to a feature: its
+    mean over the positions, weighted by the feature's derivative under `variables`, which include `changes`. If no
+    writer has a bias, the last regressor and its coefficient are 0.
     """
     ends, derivatives = derivatives_of(variables, kept, tail.no_shifts(), tail=tail)
     root, systems = jnp.sqrt(weights)[:, None], []
@@ -272,7 +273,7 @@ def _system(
             regressors.append(jnp.einsum("npr,npc->cnr", reads[w], slopes))
         shift = jnp.einsum("npc->cn", slopes)[..., None] * float(with_bias)
         regressors = jnp.concatenate([*regressors, shift], -1)
-        regressors = jax.lax.optimization_barrier(regressors)  # fused into what follows they take twice the time
+        regressors = jax.lax.optimization_barrier(regressors)  # fusion with the following code doubles their time
         wanted = root * (targets - ends.features)[:, own] / scale[own]
         wanted += jnp.einsum("cnr,rc->nc", regressors, change)
         systems.append(
@@ -284,7 +285,7 @@ def _system(
 def _enough(
     tail: Tail, batches: list[tuple[list[jax.Array], jax.Array]], positions: Sequence[Sequence[int]]
 ) -> list[tuple[list[jax.Array], jax.Array]]:
-    """As many batches from both ends (the forgotten may come last) as have twenty rows for each input; or all."""
+    """Batches from both ends (the forgotten may come last), enough for twenty rows per input; or all."""
     counts = [int(real.sum()) for _, real in batches]
     pairs = zip(tail.writers, positions, strict=True)
     needed = max(20 * writer.layer.inputs / len(where) for writer, where in pairs)
@@ -295,7 +296,7 @@ def _enough(
 
 
 def _rows(ends: Ends, tail: Tail, w: int, where: tuple[int, ...]) -> jax.Array:
-    """What a writer's kernel multiplies at some positions, `(batch, positions, inputs)`, float32."""
+    """The rows that a writer's kernel multiplies at the given positions, `(batch, positions, inputs)`, float32."""
     return _at(rows_of(tail.writers[w], ends.reads[w], ends.outputs[w], len(ends.features)), where)
 
 
@@ -304,16 +305,16 @@ def _at(rows: jax.Array, where: tuple[int, ...]) -> jax.Array:
 
 
 def _groups(writers: Sequence[Writer]) -> list[list[int]]:
-    """Numbers of the writers that write the same features."""
+    """Numbers of the writers, grouped by the features they write."""
     starts = sorted({writer.start for writer in writers})
     return [[w for w, writer in enumerate(writers) if writer.start == start] for start in starts]
 
 
 def _divided(values: jax.Array, factor: jax.Array) -> jax.Array:
-    """0 where the factor is."""
+    """The quotient; 0 where `factor` is 0."""
     return jnp.where(factor == 0, 0, values / jnp.where(factor == 0, 1, factor))
 
 
 def _largest(values: jax.Array) -> jax.Array:
-    """By column the entry of the largest magnitude."""
+    """The entry of largest magnitude in each column."""
     return jnp.take_along_axis(values, jnp.abs(values).argmax(0)[None], 0)[0]

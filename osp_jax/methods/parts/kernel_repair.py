@@ -1,7 +1,7 @@
-"""Kernels between two stages, repaired: on retained images they give what they gave before the first of them changed.
+"""Repairs the kernels between two stages, so that their outputs on retained images stay as they were.
 
-Each is one ridge regression over positions, which all channels share, in program order. A repair by pooled features
-alone does not bring the later stages back.
+Each kernel is one ridge regression over positions, shared by all channels, in program order. A repair by pooled
+features alone does not restore the later stages.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,18 @@ from osp_jax.program.tail import Inner, Tail, by_image, rows_of
 from osp_jax.runtime.distributed import everywhere
 from osp_jax.trees import edited, leaves_by_path
 
-_POSITIONS = 8  # of each image, others from image to image
+_POSITIONS = 8  # per image; different ones in each image
 
 
 def repaired(
     old: Any, new: Any, tail: Tail, kept: Sequence[list[jax.Array]], weights: jax.Array, *, ridge: float
 ) -> Any:
-    """`new` with the kernels `tail.front` refitted to give what they give under the variables `old`.
+    """Returns `new` with the kernels `tail.front` refitted to their outputs under the variables `old`.
 
     Args:
-      kept: by batch what the tail starts from. weights: `(batches, batch)`, of the squared errors.
-      ridge: against a change, over the mean square of what is read.
+      kept: by batch, the inputs of the tail.
+      weights: `(batches, batch)`, of the squared errors.
+      ridge: penalty on the change, relative to the mean square of the input.
     """
     batches = [given for given in zip(kept, weights, strict=True) if bool(given[1].any())]
     for place, inner in enumerate(tail.front):
@@ -60,7 +61,7 @@ def _by_image(kernel: Inner, value: jax.Array, count: int) -> jax.Array:
 
 
 def _some(values: jax.Array) -> jax.Array:
-    """Some positions of `(batch, positions, n)`, evenly apart, that begin elsewhere in every image."""
+    """Some positions of `(batch, positions, n)`, evenly spaced, with a different start in every image."""
     batch, positions = values.shape[:2]
     count = min(_POSITIONS, positions)
     start = jnp.arange(batch)[:, None] * 3  # 3 shares no factor with the sides of most maps

@@ -1,13 +1,13 @@
-"""Training the last k layers of any network on retained images, the rest frozen: what EU-k and CF-k share.
+"""Trains the last k layers of any network on retained images and freezes the rest; shared by EU-k and CF-k.
 
 Goel et al., "Towards Adversarial Evaluations for Inexact Machine Unlearning", arXiv 2201.06640. As in their code
-(github.com/shash42/Evaluating-Inexact-Unlearning), a layer is a convolution or dense layer, here any kernel that a
-product or convolution of the traced program reads, counted from the end of the forward pass; what else has parameters
-behind the first of them, such as norms, is trained with them. Their rate falls along a cosine in cycles of 1, 2, 4, ...
-epochs, so that 2**n - 1 epochs end low.
+(github.com/shash42/Evaluating-Inexact-Unlearning), a layer is a convolution or dense layer; here, any kernel that a
+product or convolution of the traced program reads, counted from the end of the forward pass. Other parameters behind
+the first of them, such as norms, are trained too. The rate falls along a cosine in cycles of 1, 2, 4, ... epochs, so
+that 2**n - 1 epochs end at a low rate.
 
-Ours: frozen batch norms use their running statistics, which stay (theirs follow the retained images); no clipping of
-gradients (theirs at a norm of 10).
+Ours: frozen batch norms use their running statistics, which do not change (theirs follow the retained images);
+gradients are not clipped (theirs at a norm of 10).
 """
 
 import dataclasses
@@ -74,8 +74,7 @@ class LastLayers(Method):
 
 
 def train_last_layers(method: LastLayers, model: Model, start: Any, data: RequestData, rng: jax.Array) -> Model:
-    """The model with its last `method.k` layers trained on retained images from where they are in `start`, variables
-    like its own."""
+    """Trains the last `method.k` layers of the model on retained images, from the variables `start`."""
     method.check(model, None)
     order_key, step_key = jax.random.split(rng)
     order = leaves_in_order(model, data.images.shape[1:])
@@ -106,10 +105,10 @@ def last_leaves(order: tuple[tuple[str, bool], ...], k: int) -> frozenset[str]:
 
 @dataclasses.dataclass(frozen=True)
 class PartlyTraining:
-    """A `train_apply` that changes no leaf but those at the paths `trained`.
+    """A `train_apply` that changes only the leaves at the paths `trained`.
 
-    In Flax Linen frozen batch norms use their running statistics. In other frameworks nothing tells a frozen norm from
-    a trained one: all normalise by the batch, as in train mode, but the running statistics of frozen ones stay.
+    In Flax Linen, frozen batch norms use their running statistics. In other frameworks frozen norms are not
+    distinguishable: all normalise by the batch, as in train mode, but the running statistics of frozen ones stay.
     """
 
     train_apply: TrainApply
@@ -127,7 +126,7 @@ def _keep_running_statistics(trained: frozenset[str], next_fun: Any, args: Any, 
     trains = isinstance(module, nn.BatchNorm) and context.method_name == "__call__" and not module.use_running_average
     if not trains or "/".join(("batch_stats", *module.path, "mean")) in trained:
         return next_fun(*args, **kwargs)
-    # A copy, for the mode may stand in the module or in the call, but not in both.
+    # A copy, because the mode may be set in the module or in the call, but not in both.
     frozen = module.clone(parent=None, use_running_average=True)
     return frozen.apply(module.variables, args[0])
 
@@ -136,8 +135,8 @@ def leaves_in_order(model: Model, image_shape: tuple[int, ...]) -> tuple[tuple[s
     """(path, whether it is a kernel) of each leaf of `model.variables` that the network reads, in the order of the
     forward pass in eval mode.
 
-    A leaf stands where it last meets what comes from the images. A kernel is a parameter of two axes or more that is
-    multiplied there, in a product or a convolution.
+    A leaf counts at its last operation with a value that depends on the images. A kernel is a parameter of two axes or
+    more that is multiplied there, in a product or a convolution.
     """
     shapes = jax.eval_shape(lambda variables: variables, model.variables)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
@@ -153,8 +152,8 @@ def leaves_in_order(model: Model, image_shape: tuple[int, ...]) -> tuple[tuple[s
 
 
 def _reads(program: Program, leaf: Any) -> dict[int, int | None]:
-    """Equations in which a leaf, or what follows from variables alone and it, meets what comes from the images, by
-    number; of a product with it as the kernel, which operand it is."""
+    """The equations, by number, that combine a leaf, or a value that depends on it and variables only, with a value
+    that depends on the images; for a product with it as the kernel, the operand number."""
     found: dict[int, int | None] = {}
     seen, waiting = {leaf}, [leaf]
     while waiting:

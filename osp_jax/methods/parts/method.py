@@ -1,4 +1,4 @@
-"""What every unlearning method is: a frozen dataclass of its settings, and what the registry asks of it."""
+"""The interface of an unlearning method: a frozen dataclass of its settings."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ class Method:
     `__post_init__`. Call `osp_jax.methods.unlearn_classes`, which checks the request, rather than `unlearn` itself.
 
     Class attributes:
-      sees: which training images it needs, of 'retain' and 'forget'.
-      search: by the name of a setting, the values that a comparison may try for it.
+      sees: the training images that it needs, of 'retain' and 'forget'.
+      search: by setting name, the values that a comparison may try.
       trains: whether it needs `model.train_apply`.
-      only_for: the kind of model that it needs; a comparison of all methods leaves it out.
+      only_for: the kind of model that it requires; comparisons of all methods leave it out.
       starts_over: whether it needs `model.init`.
     """
 
@@ -40,15 +40,15 @@ class Method:
         check_options(self)
 
     def check(self, model: Model, gates: Gates) -> None:
-        """Raises `InputError` where the method cannot act on the network; `model.variables` may hold shapes."""
+        """Raises `InputError` if the method does not support the network; `model.variables` may hold shapes."""
 
     def answers_from(self, statistics: Statistics) -> bool:
-        """Whether the statistics hold all that the method would otherwise take from images."""
+        """Whether the statistics replace all that the method would take from images."""
         del statistics
         return False
 
     def needs_images(self, statistics: Statistics) -> bool:
-        """Whether a request must see training images, where these statistics are stored."""
+        """Whether a request needs training images, given these stored statistics."""
         return bool(self.sees) and not self.answers_from(statistics)
 
     def unlearn(
@@ -60,11 +60,13 @@ class Method:
         statistics: Statistics,
         rng: jax.Array,
     ) -> Model:
-        """The model with other variables.
+        """Returns the model with new variables.
 
         Args:
+          model: the model; it is not modified.
           forget: the classes to forget, sorted and checked.
-          data: what the method may see of the images; None only where `sees` is empty.
-          statistics: of the training images, without those of classes that were forgotten before.
+          data: images that the method may use; None only if `sees` is empty.
+          statistics: statistics of the training images, without earlier forgotten classes.
+          rng: a JAX key.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Second moments of what layers read, R R^T for a matrix R of inputs in columns, summed over batches of images."""
+"""Second moments of layer inputs, R R^T for a matrix R with inputs in columns, summed over batches of images."""
 
 from collections.abc import Callable, Iterable
 from functools import partial, reduce
@@ -18,7 +18,7 @@ def sum_over_batches(
 ) -> Any:
     """The sum of `function(indices (batch,), weights (batch,), key)`, a pytree, over batches of `indices` `(n,)`.
 
-    Weights, float32, are 0 for images that only fill the last batch up, otherwise 1.
+    Weights, float32, are 0 for padding of the last batch, otherwise 1.
     """
     total = None
     batches = filled_batches(indices, min(batch_size, len(indices)))
@@ -49,5 +49,5 @@ def second_moment(rows: jax.Array) -> jax.Array:
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The product in full float32, which accelerators would otherwise round off."""
+    """The product in full float32; the default precision of accelerators is lower."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

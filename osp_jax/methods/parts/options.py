@@ -104,7 +104,7 @@ def check_options(options: Any, **ranges: tuple[float | None, float | None]) -> 
 
 
 def check_choices(options: Any, **choices: Sequence[str]) -> None:
-    """Raises `InputError` for an option that is none of its choices; it lists them."""
+    """Raises `InputError`, which lists the choices, for an option that is not among them."""
     for name, known in choices.items():
         if getattr(options, name) not in known:
             raise unknown(name, getattr(options, name), known)
@@ -128,6 +128,6 @@ def _check_type(name: str, value: Any, kind: type) -> None:
         if not isinstance(value, bool):
             raise InputError(f"option {name} is {shown(value)}; give True or False")
     else:
-        wanted, what = (numbers.Integral, "a whole number") if kind is int else (numbers.Real, "a finite number")
+        wanted, what = (numbers.Integral, "an integer") if kind is int else (numbers.Real, "a finite number")
         if isinstance(value, bool) or not isinstance(value, wanted) or not math.isfinite(value):
             raise InputError(f"option {name} is {shown(value)}; give {what}")

@@ -1,4 +1,4 @@
-"""The logit of a class is put out of reach, in the head's bias."""
+"""Puts the logit of a class out of reach by the bias of the head."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import edited, pruned
 
-# In effect minus infinity, but finite, so that losses and gradients of the masked model stay finite.
+# Effectively minus infinity, but finite, so that losses and gradients of the masked model stay finite.
 _OUT_OF_REACH = -1e9
 
 
@@ -22,7 +22,7 @@ def put_out_of_reach(variables: Any, gates: Gates, classes: Sequence[int]) -> An
 
 
 def keep_out_of_reach(variables: Any, gates: Gates, classes: Sequence[int]) -> Any:
-    """The same; a head without a bias is left as it is."""
+    """Like `put_out_of_reach`, but leaves a head without a bias unchanged."""
     if not len(classes) or gates.head.bias is None:
         return variables
     return put_out_of_reach(variables, gates, classes)

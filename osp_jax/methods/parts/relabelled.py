@@ -1,6 +1,6 @@
-"""Descent on forgotten images with labels of other classes, between retained ones, for `random-label` and `salun`.
+"""Descent on forgotten images with labels of other classes and on retained images, for `random-label` and `salun`.
 
-Defaults and their sources: see `methods/random_label.py`.
+`methods/random_label.py` gives the sources of the defaults.
 """
 
 import dataclasses
@@ -63,9 +63,9 @@ def descend_relabelled(
     rng: jax.Array,
     mask: Any = None,
 ) -> Model:
-    """The model after `epochs` passes over the relabelled and the retained images.
+    """Trains for `epochs` passes over the relabelled and the retained images.
 
-    Labels are from `classes`, and `mask` is on the changes, as in `descend`.
+    Labels are drawn from `classes`; `mask` applies to the updates, as in `descend`.
     """
     order_key, step_key = jax.random.split(rng)
     batches = relabelled_batches(data, forget, classes, method, order_key)
@@ -104,7 +104,7 @@ def relabelled_batches(
 
 @lru_cache(maxsize=16)
 def relabelled_loss(forward: Forward, preparation: Preparation) -> Loss:
-    """Cross-entropy of a batch of augmented images with the labels that the batch brings."""
+    """Cross-entropy of a batch of augmented images with the labels in the batch."""
 
     def loss(params: Any, rest: Any, batch: Any, key: jax.Array, images: jax.Array) -> Any:
         inputs = preparation.augmented(images[batch["indices"]], key)

@@ -1,4 +1,4 @@
-"""One request to forget, carried out and timed: what `experiments.unlearn` does between reading and writing."""
+"""Runs and times one request to forget."""
 
 import math
 import statistics as stats
@@ -22,8 +22,8 @@ from osp_jax.trees import leaves_by_path
 
 
 class Outcome(NamedTuple):
-    """The new model, and seconds: the first call, with compilation, and median and 95th percentile of warm ones, None
-    where there was none."""
+    """The new model, and seconds: the first call, with compilation, and median and 95th percentile of warm calls, or
+    None without warm calls."""
 
     model: Model
     cold: float
@@ -46,9 +46,9 @@ def timed_request(
     """Runs a method once, and times it.
 
     Args:
-      warm_calls: further calls to time, at most; the first of them is made whatever it takes, others while they fit
-        into `warm_seconds`.
-      limit: seconds of the first call, above which there are no others.
+      warm_calls: most further calls to time; the first of them always runs, others only while they fit into
+        `warm_seconds`.
+      limit: if the first call takes more seconds, there are no others.
     """
 
     jax.block_until_ready((model.variables, statistics))
@@ -59,7 +59,7 @@ def timed_request(
 def timed(
     request: Callable[[], Model], *, warm_calls: int = 0, warm_seconds: float = 3.0, limit: float = math.inf
 ) -> Outcome:
-    """Calls `request` once, and times it until the new variables are there; the other arguments as `timed_request`."""
+    """Calls `request` and times it until the new variables are ready; other arguments as in `timed_request`."""
 
     def call() -> tuple[Model, float]:
         start = time.perf_counter()
@@ -79,10 +79,10 @@ def timed(
 def describe_change(
     before: Model, after: Model, forget: tuple[int, ...], statistics: Statistics, method: Method | None = None
 ) -> dict[str, Any]:
-    """What changed, JSON-ready: `masked_channels` and `channels` (score and factor) by group, `parameters_changed`.
+    """The change, JSON-ready: `masked_channels` and `channels` (score and factor) by group, `parameters_changed`.
 
-    The score is the one that `method` asks for, where it does. Factors are read off the parameters themselves, so they
-    hold for any method that scales channels; a group that was not changed, or in another way, is left out.
+    The score is the one that `method` uses, if any. Factors are recovered from the parameters, so they hold for any
+    method that scales channels; groups that are unchanged, or changed in another way, are left out.
     """
     old, new = leaves_by_path(before.variables), leaves_by_path(after.variables)
     other = [path for path in old if before.is_parameter(path) and old[path] is not new[path]]
@@ -105,7 +105,7 @@ def describe_change(
 
 
 def earlier_requests(before: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a model was asked before, the first request first, from the `unlearn.json` of the model; `{}`: nothing."""
+    """The earlier requests of a model, oldest first, from its `unlearn.json`; `{}`: none."""
     if not before:
         return []
     asked = {name: before[name] for name in ("method", "options", "forget")}
@@ -113,6 +113,6 @@ def earlier_requests(before: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def images_seen(statistics: Statistics) -> Mapping[str, int]:
-    """Training images that the statistics were collected on, by class number."""
+    """How many training images the statistics were collected on, by class number."""
     count = next(iter(statistics.layers.values())).count
     return {str(c): int(n) for c, n in enumerate(np.asarray(count))}

@@ -1,4 +1,4 @@
-"""Losses against targets that are not an image's own label: labels that the batch brings, or a teacher's outputs."""
+"""Losses against targets other than an image's own label: labels in the batch, or a teacher's outputs."""
 
 from functools import lru_cache
 from typing import Any

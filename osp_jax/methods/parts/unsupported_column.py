@@ -1,6 +1,6 @@
-"""The head's column of a class without images, in closed form: where training without the class would have left it.
+"""The head's column of a class without images, in closed form: the column that training without the class gives.
 
-A head trained without positives drives the logit of the class down by its own gradient, which falls off with its
+A head trained without positives lowers the logit of the class by its own gradient, which decreases with its
 probability: with S the sum of the learning rates over one minus the momentum, the logit ends about log(1 + S |f|^2)
 below the log-sum of the others, along minus the mean feature.
 """
@@ -19,7 +19,7 @@ from osp_jax.training.schedules import learning_rate
 
 
 def recipe_level(recipe: ConfigDict, statistics: Statistics, inputs: jax.Array, retained: jax.Array) -> jax.Array:
-    """How far below the log-sum of the others the logit of a class without images ends, log(1 + S |f|^2)."""
+    """The distance of the logit of a class without images below the log-sum of the others, log(1 + S |f|^2)."""
     training = recipe.training
     count = float(next(iter(statistics.layers.values())).count.sum())
     each = len(batch_sizes(int(count), training.batch_size, training.get("last_batch", "drop")))
@@ -31,13 +31,15 @@ def recipe_level(recipe: ConfigDict, statistics: Statistics, inputs: jax.Array, 
 
 
 def measured_level(logits: jax.Array, labels: jax.Array, retained: jax.Array, vector: jax.Array) -> jax.Array:
-    """The same where no recipe tells: how far the logit of a class lies below the log-sum of the others on retained
-    images of other classes, on average. What the network gives classes that an image does not belong to is the nearest
-    thing to be measured: no image belongs to a class without images.
+    """Like `recipe_level`, measured, for use without a recipe: the mean distance of a class's logit below the log-sum
+    of the others, on retained images of other classes. It approximates a class without images, to which no image
+    belongs.
 
     Args:
-      logits: `(..., classes)`. labels: int `(...,)`. retained: 0/1 `(...,)`.
-      vector: 0/1 `(classes,)`, 1 for a class to forget; these do not count.
+      logits: `(..., classes)`.
+      labels: int `(...,)`.
+      retained: 0/1 `(...,)`.
+      vector: 0/1 `(classes,)`, 1 for a class to forget; these are left out.
     """
     classes = logits.shape[-1]
     kept = jnp.where(vector > 0, -jnp.inf, logits)[..., None, :]
@@ -50,9 +52,11 @@ def measured_level(logits: jax.Array, labels: jax.Array, retained: jax.Array, ve
 def unsupported_columns(
     variables: Any, head: Head, inputs: jax.Array, retained: jax.Array, vector: jax.Array, level: jax.Array
 ) -> dict[str, jax.Array]:
-    """The leaves of the head, by path, with columns for the classes of `vector` along minus the mean of its `inputs`
-    `(..., features)` on retained images, so long that their logit is on average `level` below the log-sum of the
-    others."""
+    """The leaves of the head, by path, with new columns for the classes of `vector`.
+
+    They point along minus the mean of the head's `inputs` `(..., features)` on retained images, and their length puts
+    the logit on average `level` below the log-sum of the others.
+    """
     kernel, bias = head_of(variables, head)
     share = retained / retained.sum()
     logits = head_logits(variables, head, inputs) + jnp.where(vector > 0, -jnp.inf, 0)

@@ -87,7 +87,7 @@ def test_a_method_that_needs_the_recipe_says_so_where_it_is_unknown(flat_mlp):
 
 
 def test_statistics_of_another_number_of_classes_are_refused(flat_mlp):
-    with pytest.raises(InputError, match="of 5 classes and the model has 4; collect them anew"):
+    with pytest.raises(InputError, match="of 5 classes and the model has 4; collect them again"):
         asked(flat_mlp, model=flat_mlp.model.replace(class_names=("a", "b", "c", "d")))
 
 
