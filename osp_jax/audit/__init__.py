@@ -1,6 +1,6 @@
-"""What an unlearned model still knows: one file a question, all asked by `run.audit`.
+"""Measures what an unlearned model still knows: one file per question, all run by `run.audit`.
 
-The package can be called: `osp_jax.audit(model, unlearned, data)` is `osp_jax.api.audit`.
+The package is callable: `osp_jax.audit(model, unlearned, data)` is `osp_jax.api.audit`.
 """
 
 import importlib

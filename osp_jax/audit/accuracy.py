@@ -1,4 +1,4 @@
-"""Is the class still recognised, and are the others as well as before? Accuracy, confusion and destinations."""
+"""Accuracy, confusion and predicted classes: is the class still recognised, and are the others unharmed?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,22 +9,22 @@ from osp_jax.audit.measure import Measure, measure
 
 
 def predictions_of(logits: np.ndarray) -> np.ndarray:
-    """The class of the largest of logits `(n, classes)`, int64 `(n,)`; -1, which is always wrong, where that is not
+    """The class of the largest of logits `(n, classes)`, int64 `(n,)`; -1, which is always wrong, if it is not
     finite."""
     return np.where(np.isfinite(logits.max(-1)), logits.argmax(-1), -1)
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> float | None:
-    """Share of the images in the boolean mask `chosen` that are predicted right; None where there is none.
+    """Accuracy on the images in the boolean mask `chosen`; None if there are none.
 
-    All outputs of the network are allowed: a retained image sent to a forgotten class counts as wrong.
+    All outputs of the network count: a retained image that is assigned to a forgotten class is wrong.
     """
     return float((predictions == labels)[chosen].mean()) if chosen.any() else None
 
 
 def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts `(classes, classes)`, int64: rows are true classes, columns predicted ones; predictions of -1, of a
-    network that gave none, are in no column."""
+    """Counts `(classes, classes)`, int64: rows are true classes, columns predicted ones; predictions of -1 are in no
+    column."""
     given = predictions >= 0
     counts = np.bincount(labels[given] * num_classes + predictions[given], minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
@@ -33,7 +33,7 @@ def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: i
 def accuracy_report(
     train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], forget: Sequence[int]
 ) -> dict[str, Any]:
-    """The accuracies of one model, JSON-ready, as `eval.json` has them for each model.
+    """The accuracies of one model, JSON-ready, as in `eval.json`.
 
     Args:
       train, test: (logits `(n, classes)`, labels `(n,)`) of each split.
@@ -60,11 +60,11 @@ def accuracy_report(
 def closeness(
     mine: Mapping[str, float], retrained: Mapping[str, float], gaps: Sequence[float | None]
 ) -> dict[str, Measure]:
-    """How near a model's accuracies are to those of the retrained one.
+    """How close the accuracies of a model are to those of the retrained one.
 
     Args:
       mine, retrained: accuracies on the parts 'train_forget', 'train_retain' and 'test_retain'.
-      gaps: differences in other fractions that the average gap counts too; with None among them it has no value.
+      gaps: differences in other fractions to include in the average gap; if one is None, the gap is None.
 
     Returns:
       `tug_of_war` (Zhao et al., NeurIPS 2024, arXiv 2406.01257): the product of one minus each difference, 1 is
@@ -78,15 +78,15 @@ def closeness(
 
 
 def without_logits(logits: np.ndarray, forget: Sequence[int]) -> np.ndarray:
-    """The logits of the trivial reference: those of `forget` are minus infinity."""
+    """The logits of the trivial reference: those of `forget` become minus infinity."""
     logits = logits.copy()
     logits[:, list(forget)] = -np.inf
     return logits
 
 
 def f1_scores(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """By class the harmonic mean of precision and recall, float64 `(classes,)`; 0 where a class is never predicted
-    right."""
+    """The harmonic mean of precision and recall by class, float64 `(classes,)`; 0 for a class that is never predicted
+    correctly."""
     counts = confusion_matrix(predictions, labels, num_classes)
     right, named = np.diag(counts), np.bincount(labels, minlength=num_classes) + counts.sum(0)
     return 2 * right / np.maximum(named, 1)

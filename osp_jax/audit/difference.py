@@ -1,8 +1,7 @@
-"""How a model differs from the retrained one: each measure's difference with the 95% interval of the difference.
+"""The difference of each measure between a model and the retrained one, with its 95% interval.
 
-Two models are asked about the same images, so what they make of an image is compared image by image wherever a measure
-is made of images (`measure.PARTS`). That is narrower than what the two intervals alone allow, and whether those overlap
-is no test at 5%.
+Both models see the same images, so measures that are means over images (`measure.PARTS`) are compared image by image.
+Such an interval is narrower than one computed from the two models' intervals, whose overlap is no test at 5%.
 """
 
 import math
@@ -20,8 +19,8 @@ _NORMAL = float(stats.norm.ppf(0.975))
 def with_differences(
     models: Mapping[str, Mapping[str, Mapping[str, Measure]]], retrained: str = "retrained"
 ) -> dict[str, dict[str, dict[str, Measure]]]:
-    """The measures by model, question and name, JSON-ready: each has its `difference` to those of the model
-    `retrained`, where both have a value; without such a model none has."""
+    """The measures by model, question and name, JSON-ready: each with its `difference` from the measure of the model
+    `retrained`, if both have a value; without such a model there are no differences."""
     its = models.get(retrained, {})
 
     def finished(question: str, name: str, mine: Measure, compare: bool) -> Measure:
@@ -39,10 +38,10 @@ def with_differences(
 
 
 def difference(mine: Measure, other: Measure | None) -> dict[str, Any] | None:
-    """`{"value", "ci95", "paired"}` of `mine` less `other`; None where one has no value.
+    """`{"value", "ci95", "paired"}` of `mine` minus `other`; None if one has no value.
 
-    `paired`: from the images that both were asked about. Otherwise the interval is that of two independent values, and
-    None where one of them has no interval.
+    `paired`: computed image by image. Otherwise the interval is that of two independent values, and None if one of them
+    has no interval.
     """
     values = mine.get("value"), (other or {}).get("value")
     if None in values:
@@ -54,11 +53,11 @@ def difference(mine: Measure, other: Measure | None) -> dict[str, Any] | None:
 
 
 def paired_interval(gap: float, mine: Parts, other: Parts) -> tuple[float, float]:
-    """The 95% interval of a difference from what both models made of the same images.
+    """The 95% interval of a difference from paired results on the same images.
 
-    Of shares, bool, that of Agresti and Min (Biometrics 2005): a half is added to each cell of the table of both
-    models' answers, so that it stays open where no image is told apart. A value of two shares is their mean. Otherwise
-    Student's t over the images' differences.
+    For shares (bool) it follows Agresti and Min (Biometrics 2005): a half is added to each cell of the table of both
+    models' results, so that it stays open if they agree on all images. A value of two shares is their mean. Otherwise
+    it is Student's t over the images' differences.
     """
     if mine[0].dtype == bool:
         centre = variance = 0.0
@@ -74,8 +73,8 @@ def paired_interval(gap: float, mine: Parts, other: Parts) -> tuple[float, float
 
 
 def independent_interval(mine: Measure, other: Measure) -> tuple[float, float] | None:
-    """The 95% interval of the difference of two independent values from their own 95% intervals, which need not be
-    symmetric (Zou and Donner, Statistics in Medicine 2008); None where one has none."""
+    """The 95% interval of the difference of two independent values from their 95% intervals, which may be asymmetric
+    (Zou and Donner, Statistics in Medicine 2008); None if one has none."""
     if None in (ends := (mine.get("ci95"), other.get("ci95"))):
         return None
     (low, high), (other_low, other_high) = ends

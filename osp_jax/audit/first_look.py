@@ -1,7 +1,7 @@
-"""Whether a network that was trained elsewhere knows its images as it should, and what is likely wrong if not.
+"""Checks that an imported network performs well on its images, and suggests a likely cause if it does not.
 
-The images may be normalised in another way than in its training, its classes may be in another order than those of the
-data, and its channels may be blue, green, red. Each shows in the accuracy, so likely changes are tried.
+Likely causes are a different normalisation, a different order of classes, and channels in blue-green-red order. Each
+reduces the accuracy, so the check tries likely changes.
 """
 
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from osp_jax.forward import predict_logits
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 
-_ENOUGH = 0.75  # an accuracy from which on nothing is tried
-_SAMPLE = 300  # images that likely changes are tried on
-_GAIN, _ORDER_GAIN = 0.06, 0.2  # of accuracy, that make a change worth telling
+_ENOUGH = 0.75  # accuracy that needs no check
+_SAMPLE = 300  # images to try changes on
+_GAIN, _ORDER_GAIN = 0.06, 0.2  # gain in accuracy that makes a change worth reporting
 
 _USUAL = {
     "": ((0.0,), (1.0,)),
@@ -31,7 +31,7 @@ _USUAL = {
 
 
 class FirstLook(NamedTuple):
-    """The accuracy on `images` test images, and a line that says what to check; None where all seems well."""
+    """The accuracy on `images` test images, and a warning; None if there is none."""
 
     accuracy: float
     images: int
@@ -39,10 +39,10 @@ class FirstLook(NamedTuple):
 
 
 def first_look(model: Model, split: Split, indices: np.ndarray) -> FirstLook:
-    """Asks a network about the images `indices` `(n,)` of a split.
+    """Evaluates a network on the images `indices` `(n,)` of a split.
 
     Raises:
-      InputError: there are none, or logits that are not finite.
+      InputError: there are no images, or logits are not finite.
     """
     if not len(indices):
         raise InputError("there is no test image of the classes that the network knows; give other data")
@@ -69,12 +69,12 @@ def _warning(model: Model, split: Split, indices: np.ndarray, predicted: np.ndar
         return None
     return (
         f"that is near chance ({chance:.1%}): check --mean and --std, the order of the classes (--class_names), "
-        "whether the network takes red, green, blue or blue, green, red, and whether the weights are of a trained one"
+        "whether the network takes red, green, blue or blue, green, red, and whether its weights are trained"
     )
 
 
 def _other_order(model: Model, labels: np.ndarray, predicted: np.ndarray, accuracy: float) -> str | None:
-    """The order of classes with which the accuracy is highest, where it is much higher."""
+    """The order of classes with the highest accuracy, if that is much higher."""
     classes, outputs = linear_sum_assignment(confusion_matrix(predicted, labels, model.num_classes), maximize=True)
     numbers = dict(zip(outputs.tolist(), classes.tolist(), strict=True))  # by output of the network
     best = float((np.vectorize(numbers.get)(predicted) == labels).mean())
@@ -85,7 +85,7 @@ def _other_order(model: Model, labels: np.ndarray, predicted: np.ndarray, accura
 
 
 def _other_input(model: Model, split: Split, indices: np.ndarray) -> str | None:
-    """The change of the images with which the accuracy on a sample is highest, where it is higher."""
+    """The change of the images with the highest accuracy on a sample, if that is higher."""
     chosen = np.sort(per_class_sample(split.labels, indices, _SAMPLE, seed=0)[:_SAMPLE])
     images, labels = np.asarray(split.images[chosen]), split.labels[chosen]
     channels, own = images.shape[-1], channel_moments(images)

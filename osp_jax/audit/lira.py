@@ -1,12 +1,12 @@
-"""Likelihood-ratio attacks with shadow models: does a model's answer on an image tell whether it was trained on it?
+"""Likelihood-ratio attacks with shadow models: do a model's outputs on an image show whether it was trained on it?
 
 LiRA (Carlini et al., Membership Inference Attacks From First Principles, S&P 2022): Algorithm 1, online, and its
 offline one-sided test. U-LiRA (Hayes et al., Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense
-of Privacy, arXiv 2403.01218) asks another question: is an image that a model learned and was then made to forget told
-from one that it never learned? The statistic of both is the logit-scaled confidence.
+of Privacy, arXiv 2403.01218) asks another question: does an image that a model learned and then unlearned differ from
+one that it never learned? The statistic of both is the logit-scaled confidence.
 
-Every shadow model is the target once, attacked with Gaussians that were fitted to the others only, so no number is
-both fitted and scored.
+Every shadow model is the target once, attacked with Gaussians fitted to the others, so that no number is both fitted
+and scored.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from scipy.special import logsumexp
 from osp_jax.audit.measure import RATES, Measure, half_width, measure, roc_points
 from osp_jax.runtime.errors import InputError
 
-# Scores and truth (1: member), `(k,)`, of one target, from Gaussians without it and without the shadow models given.
+# Scores and truth (1: member), `(k,)`, of a target, from Gaussians without it and without the given shadow models.
 Score = Callable[[int, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 
 VARIANCES = ("auto", "global", "per-example")
-_BOUND = 1e3  # of the statistic: a masked class has minus infinity
-_SPREAD = 1e-3  # least standard deviation: the statistics of a masked class are all the same
-_MANY = 64  # shadow models from which on Carlini et al. take a variance of each image's own
+_BOUND = 1e3  # of the statistic: that of a masked class is minus infinity
+_SPREAD = 1e-3  # least standard deviation: the statistics of a masked class are all equal
+_MANY = 64  # number of shadow models from which on Carlini et al. use per-example variances
 _HALVINGS = 20  # of the retrained models, for the control
-_CALIBRATION = 4  # other shadow models whose scores a threshold is chosen on
+_CALIBRATION = 4  # other shadow models whose scores set a threshold
 
 
 class Attack(NamedTuple):
@@ -39,8 +39,8 @@ class Attack(NamedTuple):
 def scaled_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """log(p / (1 - p)) of the probability p of the true class: logits `(n, classes)`, labels `(n,)` -> float64 `(n,)`.
 
-    Taken as the logit of the true class less the log-sum-exp of the others, so that it is exact where p is next to 0
-    or 1, and clipped to +-1000. Where it is undefined (a model that answers NaN) it is -1000.
+    It is the logit of the true class minus the log-sum-exp of the others, which is exact for p close to 0 or 1, clipped
+    to +-1000. NaN outputs give -1000.
     """
     logits, rows = np.asarray(logits, np.float64), np.arange(len(labels))
     own, others = logits[rows, labels], logits.copy()
@@ -51,25 +51,25 @@ def scaled_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def lira(statistics: np.ndarray, keep: np.ndarray, *, variance: str = "auto", seed: int = 0) -> Attack:
-    """The online attack: log-likelihood of the target's statistic if it saw the image, less that if it did not.
+    """The online attack: log-likelihood of the target's statistic if it saw the image, minus that if it did not.
 
-    Each image's Gaussians are fitted to as many shadow models that saw it as did not, one or two being dropped at
-    random: otherwise leaving out the target would leave fewer on its own side, which alone would tell.
+    The Gaussians of each image are fitted to equally many shadow models that saw it and that did not, after dropping
+    one or two at random: otherwise leaving out the target would leave fewer on its side, which would reveal it.
 
     Args:
       statistics: `scaled_confidence` of N shadow models, `(N, images)`.
       keep: which of them were trained on which image, bool `(N, images)`.
-      variance: 'per-example', each image's own; 'global', one for all images, as the mean square distance from their
-        means; 'auto': the former from 64 shadow models on, as Carlini et al. advise.
+      variance: 'per-example'; 'global', one for all images, the mean squared distance from their means; or 'auto':
+        'per-example' for 64 or more shadow models, as Carlini et al. recommend.
 
     Returns:
       `lira_auc`, `lira_balanced_accuracy`, `lira_tpr_at_1_percent_fpr`, `lira_tpr_at_0_1_percent_fpr`: the mean over
       targets, with a t-interval over targets and the number of scores. The threshold of the balanced accuracy is
-      chosen on other shadow models, scored without the target. Those of the last two hold over all targets together;
-      null where there are too few scores to tell such a rate.
+      chosen on other shadow models, scored without the target. The last two are over all targets together, and null
+      if there are too few scores to resolve such a rate.
 
     Raises:
-      InputError: too few shadow models, an unknown variance, or an image that all or none but one of them saw.
+      InputError: too few shadow models, an unknown variance, or an image seen by all shadow models or all but one.
     """
     _check(statistics, keep, variance, both=True)
 
@@ -83,10 +83,10 @@ def lira(statistics: np.ndarray, keep: np.ndarray, *, variance: str = "auto", se
 
 
 def lira_offline(statistics: np.ndarray, keep: np.ndarray, *, variance: str = "auto", seed: int = 0) -> Attack:
-    """The offline attack, from shadow models that did not see the image alone: how far above these is the target?
+    """The offline attack, from shadow models that did not see the image: how far above them is the target?
 
-    The score is the statistic's distance from their mean in standard deviations, of which the 1 - Pr[Z > statistic] of
-    the paper is a rising function. Arguments, returns (`lira_offline_...`) and errors as for `lira`.
+    The score is the statistic's distance from their mean in standard deviations; the paper's 1 - Pr[Z > statistic] is
+    an increasing function of it. Arguments, returns (`lira_offline_...`) and errors as for `lira`.
     """
     _check(statistics, keep, variance, both=True)
 
@@ -101,17 +101,16 @@ def lira_offline(statistics: np.ndarray, keep: np.ndarray, *, variance: str = "a
 def u_lira(
     unlearned: np.ndarray, retrained: np.ndarray, keep: np.ndarray, *, variance: str = "auto", seed: int = 0
 ) -> Attack:
-    """Is a model that learned an image and was made to forget its class told from one that never saw the class?
+    """U-LiRA: does a model that learned an image and unlearned its class differ from one that never saw the class?
 
-    For each target and each image it once learned, the statistic of the unlearned model and that of the retrained one
-    are scored by the same two Gaussians: over the other unlearned models that had learned the image, and over the other
-    retrained models. 0.5 is an AUC of perfect unlearning; the attack notices any difference, a statistic that is too
-    low as well as one that is too high.
+    For each target and each image that it learned, the same two Gaussians score the statistics of the unlearned and of
+    the retrained model: one over the other unlearned models that had learned the image, one over the other retrained
+    models. Perfect unlearning has an AUC of 0.5; the attack detects any difference, in either direction.
 
     Args:
       unlearned, retrained: `scaled_confidence` of N shadow models each, `(N, images)`, on images of the forgotten
-        classes; model i of the one and of the other had the same retained images.
-      keep: which of the former had learned which image, bool `(N, images)`.
+        classes; model i of both had the same retained images.
+      keep: which of the unlearned models had learned which image, bool `(N, images)`.
       variance: as for `lira`.
 
     Returns:
@@ -136,11 +135,11 @@ def u_lira(
 
 
 def retrained_control(retrained: np.ndarray, *, variance: str = "auto", seed: int = 0) -> Attack:
-    """U-LiRA on models that never saw the class: what chance alone makes of two groups of them.
+    """U-LiRA on models that never saw the class, as a control.
 
-    A random half of them stands for unlearned models, again and again. By symmetry the mean over all halvings is 0.5
-    for the AUC; how far a single halving strays from it is what counts: networks differ as a whole, so with few shadow
-    models it is far.
+    A random half of them takes the place of the unlearned models, repeatedly. By symmetry the mean AUC over all
+    halvings is 0.5; the spread over halvings shows the noise level, which is large for few shadow models because whole
+    networks differ.
 
     Args:
       retrained: `scaled_confidence` of N retrained shadow models, `(N, images)`.
@@ -174,7 +173,7 @@ def _over_halvings(found: list[Measure]) -> Measure:
     return measure(np.mean(values), tuple(np.percentile(values, (2.5, 97.5))), found[0]["n"], leak="high")
 
 
-# Gaussians of the others.
+# Gaussians of the other shadow models
 
 
 def _sides(keep: np.ndarray, left_out: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +191,7 @@ def _sides(keep: np.ndarray, left_out: tuple[int, ...], seed: int) -> tuple[np.n
 
 
 def _gaussian(values: np.ndarray, chosen: np.ndarray, variance: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation by image, `(images,)`, of the chosen of `values` `(N, images)`; NaN where none is."""
+    """Mean and standard deviation by image, `(images,)`, of the chosen of `values` `(N, images)`; NaN without any."""
     count = chosen.sum(0)
     with np.errstate(invalid="ignore"):
         mean = np.where(chosen, values, 0).sum(0) / np.where(count, count, np.nan)
@@ -204,17 +203,17 @@ def _gaussian(values: np.ndarray, chosen: np.ndarray, variance: str) -> tuple[np
 
 
 def _log_density(values: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Of a Gaussian, up to a constant."""
+    """The log density of a Gaussian, up to a constant."""
     return -0.5 * ((values - mean) / deviation) ** 2 - np.log(deviation)
 
 
-# What all attacks are measured by.
+# Measures of all attacks
 
 
 def _attack(name: str, score: Score, number: int, seed: int) -> Attack:
     from sklearn.metrics import roc_auc_score
 
-    scored = [_told(*score(target, ())) for target in range(number)]
+    scored = [_drop_unscored(*score(target, ())) for target in range(number)]
     scores, truth = (np.concatenate(parts) for parts in zip(*scored, strict=True))
     thresholds = [_threshold(score, target, number, seed) for target in range(number)]
     found = {
@@ -234,30 +233,30 @@ def _attack(name: str, score: Score, number: int, seed: int) -> Attack:
 
 
 def _threshold(score: Score, target: int, number: int, seed: int) -> float:
-    """The score from which on an image counts as a member: the best balanced accuracy on some other shadow models,
-    which are scored without the target."""
+    """The lowest score of a member: the threshold with the best balanced accuracy on some other shadow models, which
+    are scored without the target."""
     from sklearn.metrics import roc_curve
 
     rest = np.setdiff1d(np.arange(number), [target])
     chosen = np.random.default_rng([seed, target]).permutation(rest)[:_CALIBRATION]
-    parts = [_told(*score(other, (target,))) for other in chosen]
+    parts = [_drop_unscored(*score(other, (target,))) for other in chosen]
     scores, truth = (np.concatenate(part) for part in zip(*parts, strict=True))
     if truth.all() or not truth.any():
-        return 0.0  # as likely the one as the other
+        return 0.0  # both are equally likely
     fpr, tpr, thresholds = roc_curve(truth, scores)
     best = thresholds[np.argmax(tpr - fpr)]
     below = scores[scores < best]
-    return float((best + below.max()) / 2 if len(below) else best)  # in the middle of the gap, where there is one
+    return float((best + below.max()) / 2 if len(below) else best)  # the middle of the gap, if there is one
 
 
-def _told(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without the images that no shadow model was left for."""
+def _drop_unscored(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drops the images that have no shadow model left."""
     known = np.isfinite(scores)
     return scores[known], truth[known]
 
 
 def _over_targets(values: list[float] | None, n: int) -> Measure:
-    """Mean over targets and its t-interval, within 0..1; targets share shadow models, so it is on the narrow side."""
+    """Mean over targets and its t-interval, within 0..1; too narrow, because targets share shadow models."""
     if values is None:
         return measure(None, None, n, leak="high")
     mean, half = np.mean(values), half_width(values)
@@ -266,7 +265,7 @@ def _over_targets(values: list[float] | None, n: int) -> Measure:
 
 
 def _check(statistics: np.ndarray, keep: np.ndarray, variance: str, *, both: bool) -> None:
-    """`both`: shadow models that did not see an image are needed too."""
+    """Raises `InputError` for unusable arguments; `both`: shadow models that did not see an image are needed too."""
     if variance not in VARIANCES:
         raise InputError(f"variance {variance!r} is none of {', '.join(VARIANCES)}; choose one of them")
     if len(keep) < 4:

@@ -1,7 +1,7 @@
-"""A measured value with its 95% interval and the number of images behind it, as the report and machines read it.
+"""A measured value with its 95% interval and number of images, JSON-ready.
 
-`leak` says what the value tells of the forgotten class: 'high' if a larger value means that more of it is left,
-'low' if a smaller one does, None if neither. What a value means is judged against the retrained model, never alone.
+`leak` gives the direction of the value: 'high' if a larger value means that more of the forgotten class is left, 'low'
+if a smaller one does, None if neither. A value is always interpreted relative to the retrained model.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ import numpy as np
 from scipy import stats
 
 Measure = dict[str, Any]
-# What a value is made of, for `differences`: arrays `(n,)`, one for each sample of images, whose means add up to the
-# value but for a constant. It stands under `PARTS` until `differences` has compared it, and is never written.
+# The parts of a value, for `differences`: arrays `(n,)`, one per sample of images, whose means sum to the value up to a
+# constant. They are stored under `PARTS` until `differences` has compared them, and are never written.
 Parts = Sequence[np.ndarray]
 
 PARTS = "parts"
-RATES = {"1_percent": 0.01, "0_1_percent": 0.001}  # of false positives, at which the true ones are told
+RATES = {"1_percent": 0.01, "0_1_percent": 0.001}  # false-positive rates at which the true-positive rate is reported
 
 
 def measure(
@@ -27,7 +27,7 @@ def measure(
     leak: str | None = None,
     parts: Parts | None = None,
 ) -> Measure:
-    """`value` None where there was nothing to measure; JSON-ready without `parts`."""
+    """A measure; `value` is None if there was nothing to measure. JSON-ready without `parts`."""
     known = value is not None and np.isfinite(value)
     ends = [float(end) for end in ci95] if known and ci95 is not None else None
     found = {"value": float(value) if known else None, "ci95": ends, "n": n, "leak": leak}
@@ -35,17 +35,17 @@ def measure(
 
 
 def no_value(why: str, *, leak: str | None = None) -> Measure:
-    """Of something that cannot be measured; `why` is a few words, as "the logits are not finite"."""
+    """A measure that cannot be taken; `why` is a short reason, such as "the logits are not finite"."""
     return {**measure(None, leak=leak), "why": why}
 
 
 def never(limit: int, n: int | None = None, *, leak: str | None = None) -> Measure:
-    """Of something that did not happen up to `limit`."""
+    """A measure of an event that did not occur up to `limit`."""
     return {**measure(None, None, n, leak=leak), "never": limit}
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95% score interval of a share of `n` > 0 (Wilson 1927, JASA 22), which stays honest at 0 and 1."""
+    """The 95% score interval of a share of `n` > 0 (Wilson 1927, JASA 22), which is valid at 0 and 1."""
     low, high = stats.binomtest(int(hits), int(n)).proportion_ci(method="wilson")
     return min(float(low), hits / n), max(float(high), hits / n)
 
@@ -59,7 +59,7 @@ def share(hits: np.ndarray, *, leak: str | None = None) -> Measure:
 
 
 def mean(values: np.ndarray, *, leak: str | None = None) -> Measure:
-    """The mean of `values` `(n,)` with a normal interval; a single value has none."""
+    """The mean of `values` `(n,)` with a normal interval; None as the interval of a single value."""
     if not len(values):
         return measure(None, None, 0, leak=leak)
     value = np.mean(values)
@@ -70,7 +70,7 @@ def mean(values: np.ndarray, *, leak: str | None = None) -> Measure:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half of the 95% interval of the mean of two or more `values` by Student's t."""
+    """Half of the 95% interval of the mean of two or more `values`, by Student's t."""
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
@@ -89,14 +89,14 @@ def auc(members: np.ndarray, others: np.ndarray, *, leak: str | None = "high") -
     variance = sum(part.var(ddof=1) / len(part) for part in (above, below) if len(part) > 1)
     half = 1.96 * np.sqrt(variance)
     ends = max(0.0, value - half), min(1.0, value + half)
-    # The structural components of DeLong et al.: their covariance is that of two areas on the same images.
+    # The structural components of DeLong et al.; their covariance is that of two areas on the same images.
     return measure(value, ends, m + k, leak=leak, parts=[above, below])
 
 
 def bootstrap(
     statistic: Callable[..., float], *samples: np.ndarray, draws: int = 500, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of `statistic(*samples)`; every sample is redrawn on its own."""
+    """Percentile interval of `statistic(*samples)`; every sample is resampled independently."""
     rng = np.random.default_rng(seed)
     values = [statistic(*(s[rng.integers(0, len(s), len(s))] for s in samples)) for _ in range(draws)]
     low, high = np.percentile(values, [2.5, 97.5])
@@ -104,7 +104,7 @@ def bootstrap(
 
 
 def balanced(members: np.ndarray, others: np.ndarray, *, leak: str | None = "high") -> Measure:
-    """Balanced accuracy from whether each member and each other was told right, bool arrays; bootstrap interval."""
+    """Balanced accuracy from whether each member and each non-member was classified correctly; bootstrap interval."""
     if not (len(members) and len(others)):
         return measure(None, None, len(members) + len(others), leak=leak)
 
@@ -117,7 +117,7 @@ def balanced(members: np.ndarray, others: np.ndarray, *, leak: str | None = "hig
 
 
 def roc_points(members: np.ndarray, others: np.ndarray, most: int = 200) -> dict[str, list[float]]:
-    """The ROC curve for a figure, thinned evenly on the logarithm of the false-positive rate."""
+    """The ROC curve for a figure, thinned evenly in the logarithm of the false-positive rate."""
     from sklearn.metrics import roc_curve
 
     truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])

@@ -1,10 +1,9 @@
-"""Is a forgotten training image told from an unseen image of the same class?
+"""Membership inference: can a forgotten training image be distinguished from an unseen image of the same class?
 
-Attacks by a threshold on one score: confidence (Salem et al., NDSS 2019), entropy and modified entropy (Song and
-Mittal, USENIX Security 2021, eq. 8), loss (Yeom et al., CSF 2018); attacks by a classifier that is fitted on images of
-known membership and scored on others. Beside them stand the protocols of three groups under their own names, which
-compare forgotten images with retained ones: that is another question, and their figures mean something only beside
-those of the retrained model.
+Threshold attacks on one score: confidence (Salem et al., NDSS 2019), entropy and modified entropy (Song and Mittal,
+USENIX Security 2021, eq. 8), loss (Yeom et al., CSF 2018). Classifier attacks, fitted on images of known membership and
+scored on others. In addition, the protocols of three groups under their own names. These compare forgotten with
+retained images, which is another question; their figures are meaningful only relative to those of the retrained model.
 """
 
 from collections.abc import Mapping
@@ -26,8 +25,8 @@ _LEAKS: dict[str, str] = {
     **{f"loss_tpr_at_{label}_fpr": "high" for label in RATES},
     **{f"{name}_{what}": "high" for name in ("logistic", "svc") for what in ("auc", "balanced_accuracy")},
     **{"kodge_svc_non_members": "low", "salun_svc_non_members": "low", "ssd_entropy_members": "high"},
-}  # of what `membership` measures
-_FLOOR = -50.0  # of log-probabilities that a classifier reads: a masked class has minus infinity
+}  # directions of the measures of `membership`
+_FLOOR = -50.0  # of a classifier's log-probabilities: that of a masked class is minus infinity
 
 
 def membership(
@@ -40,16 +39,16 @@ def membership(
 ) -> tuple[dict[str, Measure], Any]:
     """Measures by name, and the ROC curve of each attack.
 
-    Of a model whose logits are not finite (`usable`) no measure has a value, and each says why.
+    If a model's logits are not finite (`usable`), no measure has a value, and each gives the reason.
 
     Args:
       answers: of one model, on the parts 'train_forget', 'test_forget', 'train_retain' and 'test_retain'.
       whole: on all images of these parts, in the order of the data set, for `protocols`; None: `answers`.
-      most: images a side that our classifiers are fitted on.
+      most: images per side to fit our classifiers on.
       most_of_all: as for `protocols`.
 
     Raises:
-      InputError: too few images of the forgotten classes for a split.
+      InputError: the forgotten classes have too few images for a split.
     """
     for part in ("train_forget", "test_forget"):
         if len(answers[part][1]) < 2 * FOLDS:
@@ -75,8 +74,8 @@ def membership(
 
 
 def usable(logits: np.ndarray) -> np.ndarray:
-    """Which rows of logits `(n, classes)` are an answer, bool `(n,)`: no NaN, and a largest one that is finite. Minus
-    infinity, of a class that is masked out, is one."""
+    """Which rows of logits `(n, classes)` are usable, bool `(n,)`: no NaN, and a finite largest logit. Minus infinity,
+    for a masked class, is allowed."""
     return np.isfinite(logits.max(-1))
 
 
@@ -106,7 +105,7 @@ def _modified_entropy(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _fitted_threshold(members: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> dict[str, Measure]:
-    """The loss threshold that is best on one half, scored on the other, and the other way round."""
+    """The loss threshold that is best on one half, scored on the other, in both directions."""
     halves = [np.array_split(rng.permutation(part), 2) for part in (members, others)]
     right: tuple[list, list] = ([], [])
     for half in (0, 1):
@@ -120,7 +119,7 @@ def _fitted_threshold(members: np.ndarray, others: np.ndarray, rng: np.random.Ge
 
 
 def _tpr_at(members: np.ndarray, others: np.ndarray, rate: float) -> Measure:
-    """True-positive rate where at most `rate` of the others pass; None where they are too few to tell that rate."""
+    """True-positive rate at a false-positive rate of at most `rate`; None if there are too few others to resolve it."""
     if len(others) * rate < 1:
         return measure(None, None, len(others), leak="high")
     cut = np.sort(others)[::-1][int(len(others) * rate)]
@@ -128,7 +127,7 @@ def _tpr_at(members: np.ndarray, others: np.ndarray, rate: float) -> Measure:
 
 
 def _features(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What the classifiers read of an image: the four scores, and its probabilities from large to small."""
+    """The classifiers' features of an image: the four scores, and its probabilities in descending order."""
     found = np.stack(list(scores(logits, labels).values()), axis=1)
     log_p = log_softmax(np.asarray(logits, np.float64), axis=-1)
     return np.clip(np.concatenate([found, np.sort(log_p, axis=-1)[:, ::-1]], axis=1), _FLOOR, -_FLOOR)
@@ -159,22 +158,22 @@ def _classifiers(
 
 
 def protocols(answers: Mapping[str, Answers], most_of_all: int | None = None) -> dict[str, Measure]:
-    """The membership figures of other groups, as their released code takes them.
+    """The membership figures of other groups, by their released code.
 
-    What they tell depends on how many images of each side are fitted on, so `answers` are to be on all images, in the
-    order of the data set: with as many retained as forgotten ones, the first is another figure.
+    They depend on the number of images on each side, so `answers` must cover all images, in the order of the data set;
+    with equally many retained and forgotten images, the first figure would change.
 
     `kodge_svc_non_members` (Kodge et al., TMLR 2024): an SVC on the probability of the true class, fitted on retained
-    against forgotten training images; the share of forgotten test images that it takes for the latter.
+    against forgotten training images; the share of forgotten test images classified as forgotten.
     `salun_svc_non_members` (SalUn, ICLR 2024, and l1-sparse, NeurIPS 2023: MIA efficacy by confidence): fitted on
-    the first retained training images, as many as there are retained test images, against the latter; the share of
-    forgotten training images taken for test images.
+    the first retained training images, as many as there are retained test images, against these test images; the share
+    of forgotten training images classified as test images.
     `ssd_entropy_members` (SSD, AAAI 2024; bad teacher, AAAI 2023): logistic regression on the entropy, retained
-    training against test images; the share of forgotten training images taken for training images.
+    training against test images; the share of forgotten training images classified as training images.
 
     Args:
-      most_of_all: images that an SVC is fitted on, both sides together, where the released code takes all. What is more
-        is left out by one common fraction, which keeps their ratio: an even spread over the order of the data set.
+      most_of_all: images to fit an SVC on, both sides together; the released code takes all. Both sides are reduced by
+        one fraction, which keeps their ratio, evenly over the order of the data set.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import SVC
@@ -210,7 +209,7 @@ def protocols(answers: Mapping[str, Answers], most_of_all: int | None = None) ->
 
 
 def _spread(side: np.ndarray, fraction: float) -> np.ndarray:
-    """A fraction of the rows of `(n, 1)`, at even distances."""
+    """A fraction of the rows of `(n, 1)`, evenly spaced."""
     number = max(round(len(side) * fraction), 1)
     return side[np.arange(number) * len(side) // number]
 

@@ -1,7 +1,7 @@
-"""Does the class still show in the features? Probes of every stage, and a new head on the last.
+"""Probes of every stage, and a new head on the last: do the features still encode the class?
 
-A probe is fitted on training images and scored on test images. A network that never saw the class separates it to some
-degree, too: only what exceeds the retrained network's figure was learned from the class and kept.
+A probe is fitted on training images and scored on test images. A network that never saw the class also separates it to
+some degree: only the excess over the retrained network's figure was learned from the class and kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ NEIGHBOURS = 10
 
 
 def probes(looks: Mapping[str, Look], stages: Sequence[str], *, most: int = 1000) -> dict[str, Measure]:
-    """Balanced accuracy of forgotten against retained by stage and probe, and the accuracies of a re-fitted head.
+    """Balanced accuracy of forgotten against retained by stage and probe, and the accuracies of a refitted head.
 
     Args:
-      looks: of one model, by part.
-      stages: the names of features to probe; the last is what the new head reads.
-      most: training images a side that a probe is fitted on.
+      looks: looks of one model, by part.
+      stages: the names of features to probe; the last is the new head's input.
+      most: training images per side to fit a probe on.
     """
     measures = {}
     for stage in stages:

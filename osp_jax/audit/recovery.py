@@ -1,6 +1,6 @@
-"""Can the class be brought back without an image of it?
+"""Recovery attacks: can the class be restored without an image of it?
 
-Attacks by one who has the unlearned model, and at most retained images. Where the class comes back, it was hidden, not
+The attacker has the unlearned model and at most retained images. A class that can be restored was hidden, not
 forgotten.
 """
 
@@ -25,15 +25,15 @@ from osp_jax.runtime.distributed import everywhere
 from osp_jax.training.descent import Optimiser, descend, epoch_batches
 from osp_jax.trees import edited, leaves_by_path
 
-_UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these leave 1.5% of the old ones
+_UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these keep 1.5% of the old ones
 
 
 NO_PIXELS = "inverted images are made by gradients on pixels, and a text has none"
 
 
 class Settings(NamedTuple):
-    """Of fine-tuning on retained images (`steps` of `batch_size`) and of the inversion (`inversion_steps` on
-    `inversion_images` images of a class); none of them is given in a paper."""
+    """Settings of fine-tuning on retained images (`steps` of `batch_size`) and of the inversion (`inversion_steps` on
+    `inversion_images` images of a class); no paper gives them."""
 
     steps: int = 100
     batch_size: int = 64
@@ -51,8 +51,8 @@ def recovery(
     """Accuracy on forgotten test images after each attack.
 
     Args:
-      judge: the original, which says whether an inverted image shows the class.
-      training: with the attacks that train, fine-tuning on retained images and inversion, too.
+      judge: the original, which decides whether an inverted image shows the class.
+      training: whether to include the attacks that train: fine-tuning on retained images and inversion.
     """
     key = jax.random.key(seed)
     attacks = {
@@ -75,10 +75,10 @@ def recovery(
 
 
 def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
-    """Variables in which a channel that stands out as turned down is turned up again.
+    """Variables in which channels that stand out as scaled down are scaled up again.
 
-    Every scale of a norm (with its bias) and every row of the head's kernel is brought to at least the median size of
-    its layer, where it is not exactly 0; the head's biases are made even.
+    Every scale of a norm (with its bias) and every row of the head's kernel is raised to at least the median magnitude
+    of its layer, unless it is exactly 0; the head's biases become equal.
     """
     head = stages_of(subject.model, image_shape).head
     even = with_even_bias(subject, image_shape)
@@ -95,13 +95,13 @@ def rescaled(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
 
 
 def _is_scale(path: str, leaf: np.ndarray, has_bias: bool) -> bool:
-    """Whether a leaf is the scale of a norm: 'scale' in Flax, in PyTorch a 'weight' of one axis with a bias beside."""
+    """Whether a leaf is the scale of a norm: 'scale' in Flax; in PyTorch, a 'weight' of one axis next to a bias."""
     name = path.rpartition("/")[2]
     return name == "scale" or (name.rpartition(".")[2] == "weight" and leaf.ndim == 1 and has_bias)
 
 
 def with_even_bias(subject: Subject, image_shape: tuple[int, int, int]) -> Any:
-    """Variables whose head has the same bias, the median, for every class: undoes what only hides an answer."""
+    """Variables whose head has the median bias for every class, which undoes attempts to only hide a class."""
     variables, path = subject.model.variables, stages_of(subject.model, image_shape).head.bias
     if path is None:
         return variables
@@ -114,15 +114,15 @@ def _to_median(sizes: np.ndarray) -> np.ndarray:
 
 
 def with_batch_statistics(subject: Subject, images: Images, batch_size: int = 256) -> Any:
-    """Variables whose norms have run through retained training images until little is left of their statistics.
+    """Variables whose norms recomputed their running statistics on retained training images.
 
-    Those of the model itself where it has none, or no train mode that would change them.
+    Unchanged if the model has none, or no train mode that updates them.
     """
     model, after = subject.model, subject.model.variables
     if model.train_apply is None or all(map(model.is_parameter, leaves_by_path(after))):
         return after
     split, retained = images.dataset.train, images.parts["train_retain"]
-    size, key = min(batch_size, len(retained)), jax.random.key(0)  # of dropout, where there is any
+    size, key = min(batch_size, len(retained)), jax.random.key(0)  # key of dropout, if there is any
     update, moments = _statistics_update(model.train_apply), subject.preparation.moments()
     for number in range(_UPDATES):
         batch = np.roll(retained, -number * size)[:size]
@@ -140,9 +140,9 @@ def _statistics_update(train_apply: Callable[[Any, jax.Array, jax.Array], tuple[
 
 
 def quantised(model: Model, image_shape: tuple[int, int, int]) -> Any:
-    """Variables whose kernels are rounded to 8 bits, symmetric, a scale for each output channel.
+    """Variables whose kernels are rounded to 8 bits, symmetric, with one scale per output channel.
 
-    A leaf whose outputs are unknown, or on its last axis, has a scale for each entry of that axis.
+    A leaf whose output axis is unknown, or the last, has one scale per entry of the last axis.
     """
     layouts = kernel_axes(model.apply, model.variables, image_shape)
 
@@ -178,10 +178,10 @@ def fine_tuned(subject: Subject, images: Images, settings: Settings, key: jax.Ar
 
 
 def inversion(subject: Subject, images: Images, judge: Subject, settings: Settings, key: jax.Array) -> Measure:
-    """Share of images, made from noise so that the model takes them for a forgotten class, in which the judge sees it.
+    """Optimises noise images into a forgotten class of the model; the share in which the judge recognises the class.
 
-    Adam ascends the margin of the class's logit over the largest other one, less a penalty on differences of
-    neighbouring pixels. A logit that is out of reach has no gradient that helps: the noise stays noise.
+    Adam ascends the margin of the class's logit over the largest other one, minus a penalty on differences of
+    neighbouring pixels. A logit that is out of reach gives no useful gradient, and the noise stays noise.
     """
     climb, draw = _climb(subject.model.apply), host_generator(key)
     hits = []

@@ -1,10 +1,10 @@
-"""How fast does the model learn the class again, and from how few images?
+"""Relearning: how fast, and from how few images, does the model learn the class again?
 
-The model is trained on a few images of every class until it recognises forgotten test images as well as half, and as
-95%, of what the original did. A model that never saw the class learns it too: the anamnesis index (Chundawat et al.,
-IEEE TIFS 2023, arXiv 2201.05629) is the number of steps over that of the retrained model, 1 where nothing was left.
-Neither the learning rate, the batch nor the normalisation's mode are given there: they are ours (`Settings`); the
-running statistics of norms stay as they are.
+The model is trained on a few images of every class until its accuracy on forgotten test images reaches 50%, and 95%, of
+the original's. A model that never saw the class learns it too: the anamnesis index (Chundawat et al., IEEE TIFS 2023,
+arXiv 2201.05629) is the number of steps divided by that of the retrained model; 1 is ideal. The paper gives neither
+the learning rate, the batch size nor the mode of the norms: they are ours (`Settings`); running statistics do not
+change.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ _STOPS = (0, 1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128,
 
 
 class Settings(NamedTuple):
-    """`counts`: images of each class to learn from; up to `steps` steps; each setting is repeated for `draws` draws."""
+    """`counts`: images of each class; `steps`: the most steps; each setting is repeated for `draws` draws."""
 
     counts: tuple[int, ...] = (1, 5, 50, 500)
     layers: tuple[str, ...] = LAYERS
@@ -50,11 +50,11 @@ def relearning(
     *,
     until: float = max(TARGETS.values()),
 ) -> tuple[dict[str, Measure], dict[str, dict[str, list[float]]]]:
-    """Steps to each target by layers and count, the fewest images that do, and the curves of the first draw.
+    """Steps to each target by layers and count, the fewest sufficient images, and the curves of the first draw.
 
     Args:
-      original_accuracy: of the original on the forgotten test images; the targets are shares of it.
-      until: the share of it at which a run ends; targets above it are not reached.
+      original_accuracy: accuracy of the original on the forgotten test images; the targets are shares of it.
+      until: the share of it at which a run ends; higher targets are not reached.
     """
     measures, curves = {}, {}
     for layers in settings.layers:
@@ -80,7 +80,7 @@ def relearning(
 
 
 def steps_measure(found: Sequence[int | None], limit: int) -> Measure:
-    """The median number of steps over draws; never, where half of the draws or more did not get there."""
+    """The median number of steps over draws; `never` if half of the draws or more did not reach the target."""
     known = [steps for steps in found if steps is not None]
     if 2 * len(known) <= len(found):
         return never(limit, len(found), leak="low")
@@ -94,8 +94,8 @@ def steps_measure(found: Sequence[int | None], limit: int) -> Measure:
 def anamnesis(mine: Mapping[str, Measure], retrained: Mapping[str, Measure]) -> dict[str, Measure]:
     """The anamnesis index of each setting with all layers, at 95% of the original's accuracy.
 
-    0 where the class was there from the start; never, where the model does not get there and the retrained one does;
-    no value, where the retrained one does not.
+    It is 0 if the model reaches it without training; `never` if the retrained model reaches it and the model does not;
+    without a value if the retrained model does not reach it.
     """
     found = {}
     for name, its in retrained.items():
@@ -113,7 +113,7 @@ def anamnesis(mine: Mapping[str, Measure], retrained: Mapping[str, Measure]) -> 
 def _accuracies(
     subject: Subject, images: Images, layers: str, count: int, settings: Settings, key: jax.Array
 ) -> Iterator[tuple[int, float]]:
-    """`(steps, accuracy on forgotten test images)` along the way."""
+    """Yields `(steps, accuracy on forgotten test images)`."""
     draw_key, order_key, step_key = jax.random.split(key, 3)
     split = images.dataset.train
     batches = _batches(of_each_class(split.labels, images.train, count, draw_key), settings, order_key)
@@ -132,7 +132,7 @@ def _accuracies(
 
 
 def _batches(indices: np.ndarray, settings: Settings, key: jax.Array) -> np.ndarray:
-    """Random orders of `indices` one after another in batches of one size for any count, int32 `(steps, batch)`."""
+    """Consecutive random orders of `indices` in batches of one size for any count, int32 `(steps, batch)`."""
     draw, wanted = host_generator(key), settings.steps * settings.batch_size
     orders = [draw.permutation(indices) for _ in range(-(-wanted // len(indices)))]
     return np.concatenate(orders)[:wanted].reshape(settings.steps, settings.batch_size)
@@ -150,13 +150,13 @@ def _first(points: Sequence[tuple[int, float]], goal: float) -> int | None:
 
 
 def frozen_norm_loss(subject: Subject, leaves: Collection[str] | None = None) -> Loss:
-    """Cross-entropy of a batch of augmented images, with the running statistics of the norms, which stay.
+    """Cross-entropy of a batch of augmented images; norms use their running statistics, which do not change.
 
-    The mean and standard deviation of the normalisation are its arguments, so that models that differ in these share a
+    The mean and standard deviation of the normalisation are arguments, so that models with different ones share a
     program.
 
     Args:
-      leaves: paths of the parameters that alone have a gradient; None: all have. No other's is computed.
+      leaves: paths of the only parameters to differentiate; None: all. Other gradients are not computed.
     """
     augmentation = subject.preparation._replace(mean=(), std=())
     return _frozen_norm_loss(subject.model.apply, augmentation, None if leaves is None else frozenset(leaves))

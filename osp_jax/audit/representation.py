@@ -1,7 +1,7 @@
-"""Does the network work like one that never saw the class?
+"""Representation: does the network work like one that never saw the class?
 
-Everything is taken on forgotten test images: features and outputs of the model beside those of the original and of the
-retrained network.
+All measures are on forgotten test images: features and outputs of the model compared with those of the original and of
+the retrained network.
 """
 
 from collections.abc import Mapping
@@ -26,18 +26,18 @@ def representation(
     random: Look | None,
     stage: str,
 ) -> tuple[dict[str, Measure], dict[str, dict[str, float]]]:
-    """Measures by name, and by other model the similarity (CKA) of each stage, for a figure.
+    """Measures by name, and the similarity (CKA) of each stage to each other model, for a figure.
 
     Args:
       look: of `model`, on forgotten test images.
-      others: 'original' and, where it is known, 'retrained': (their look on the same images, the model).
-      random: the look of a network of random parameters; None where none can be drawn.
-      stage: whose similarity is a measure.
+      others: 'original' and, if there is one, 'retrained': (its look on the same images, the model).
+      random: the look of a network with random parameters; None if there is none.
+      stage: the stage whose similarity is a measure.
     """
     measures: dict[str, Measure] = {}
     similarities = {}
     for name, (other, _) in others.items():
-        # Close to the original: the class is left. Far from the retrained: that tells nothing by itself.
+        # Close to the original: the class is left. Far from the retrained: inconclusive.
         high, low = ("high", "low") if name == "original" else (None, None)
         similarities[name] = {s: cka(look.features[s], other.features[s]) for s in look.features}
         pair = look.features[stage], other.features[stage]
@@ -57,8 +57,8 @@ def representation(
 def cka(x: np.ndarray, y: np.ndarray) -> float:
     """Linear centred kernel alignment of features `(n, c)` and `(n, d)` (Kornblith et al., ICML 2019).
 
-    By the unbiased estimate of HSIC (Song et al., JMLR 2012, eq. 5), for which n may be smaller than c; n > 3. It may
-    fall a little below 0. 0 where one side does not vary.
+    It uses the unbiased estimate of HSIC (Song et al., JMLR 2012, eq. 5), for which n > 3 may be smaller than c. It can
+    be slightly below 0. It is 0 if one side does not vary.
     """
     kernels = [_kernel(features) for features in (x, y)]
     own = [_hsic(k, k) for k in kernels]
@@ -97,8 +97,8 @@ def js_divergence(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def weight_distances(model: Model, original: Model) -> dict[str, float]:
-    """Norm of the change of each layer's parameters over the norm of the original's, by the path of the layer (in
-    Linen's collection 'params', without its name)."""
+    """Norm of the change of each layer's parameters over the norm of the original's, by layer path (without the name of
+    Linen's collection 'params')."""
     mine, its = leaves_by_path(model.variables), leaves_by_path(original.variables)
     layers: dict[str, list[str]] = {}
     for path in filter(original.is_parameter, its):
@@ -115,10 +115,10 @@ def weight_distances(model: Model, original: Model) -> dict[str, float]:
 
 
 def similarity(x: np.ndarray, y: np.ndarray, *, leak: str | None = None) -> Measure:
-    """`cka` with an interval by the jackknife over images; None with fewer than 5 images.
+    """`cka` with a jackknife interval over images; None for fewer than 5 images.
 
-    A bootstrap would not do: an image that is drawn twice is taken for agreement, and without the second draw the
-    samples are smaller than the one whose spread is asked for.
+    A bootstrap is biased here: an image that is drawn twice counts as agreement, and without the second draw the
+    samples are smaller than the original one.
     """
     if len(x) < 5:
         return measure(None, None, len(x), leak=leak)
@@ -129,7 +129,7 @@ def similarity(x: np.ndarray, y: np.ndarray, *, leak: str | None = None) -> Meas
 
 
 def cka_without_each(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`cka` of all images but one, `(n,)`, for each; x `(n, c)`, y `(n, d)`, n > 4."""
+    """`cka` without each single image, `(n,)`; x `(n, c)`, y `(n, d)`, n > 4."""
     k, m = (_kernel(features) for features in (x, y))
     own = [_hsic_without_each(kernel, kernel) for kernel in (k, m)]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,7 +137,7 @@ def cka_without_each(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _hsic_without_each(k: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """`_hsic` without the row and column i, for each i, from the sums over all: O(n^2) in all."""
+    """`_hsic` without row and column i, for each i, from the sums over all: O(n^2) in total."""
     n, rows, columns = len(k) - 1, k.sum(1), m.sum(1)
     both = (k * m).sum(1)
     inner = both.sum() - 2 * both

@@ -1,4 +1,4 @@
-"""All questions of an audit, asked of the original, the unlearned and the retrained model alike."""
+"""Runs all questions of an audit on the original, the unlearned and the retrained model."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,16 +25,16 @@ MAP_POINTS = 1000
 
 
 class Level(NamedTuple):
-    """How much is asked: `images` a part, the settings of each question, and whether every stage is probed.
+    """The extent of an audit: `images` per part, the settings of each question, and whether every stage is probed.
 
-    `protocol_images`: that an SVC of other groups' membership protocols is fitted on; None: all, as they do.
+    `protocol_images`: images to fit an SVC of other groups' membership protocols on; None: all, as in their code.
     """
 
     images: int
     every_stage: bool
     relearning: relearn.Settings
     recovery: recovery.Settings
-    training: bool  # recovery by attacks that train
+    training: bool  # whether to run recovery attacks that train
     protocol_images: int | None = None
 
 
@@ -65,20 +65,20 @@ def audit(
     on_work: Callable[[str], None] = lambda _: None,
     answers: Mapping[str, Sequence[Answers]] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """By model `measures` (by question and name) and `curves`, and the seconds that each question took.
+    """`measures` (by question and name) and `curves` by model, and the seconds of each question.
 
-    Each measure has its `difference` to that of the retrained model, where there is one (`difference.py`). A network
-    that answers something that is not finite has measures without a value, which say why.
+    Each measure has its `difference` from that of the retrained model, if there is one (`difference.py`). If the
+    outputs of a network are not finite, its measures have no value and give the reason.
 
     Args:
-      subjects: 'original', 'retrained' where it is known, and any number of unlearned models under names of their own.
-      shadows: for the likelihood-ratio attacks; `requests` has the names of the unlearned models.
-      answers: by model its (logits, labels) on all images of `images.train` and on all test images, where they are
-        known; the membership protocols of other groups ask for all. None: they are taken here.
-      on_work: is called with a few words for each piece of work, of which there are `pieces(subjects, shadows)`.
+      subjects: 'original', 'retrained' if available, and any number of unlearned models under other names.
+      shadows: for the likelihood-ratio attacks; the names in `requests` are those of the unlearned models.
+      answers: (logits, labels) by model on all images of `images.train` and on all test images, which the membership
+        protocols of other groups need; None: they are computed.
+      on_work: called with a short description for each of the `pieces(subjects, shadows)` pieces of work.
 
     Raises:
-      InputError: too few images of the forgotten classes.
+      InputError: the forgotten classes have too few images.
     """
     found: dict[str, dict[str, Any]] = {name: {"measures": {}, "curves": {}} for name in subjects}
     seconds: dict[str, float] = {}
@@ -157,7 +157,7 @@ def audit(
 
 
 def pieces(subjects: Mapping[str, Subject], shadows: ShadowSets | None = None) -> int:
-    """How many pieces of work an audit of these models has."""
+    """The number of pieces of work in an audit of these models."""
     return 6 * len(subjects) + (len(shadows.every.keep) * len(shadows.requests) if shadows else 0)
 
 
@@ -180,7 +180,7 @@ def _accuracy(found: Look) -> float:
 
 
 def _all_finite(looks: Mapping[str, Look]) -> bool:
-    """Whether a model's logits, but for masked ones, and its features are."""
+    """Whether a model's features and its logits, except masked ones, are finite."""
     return all(
         usable(look.logits).all() and all(np.isfinite(features).all() for features in look.features.values())
         for look in looks.values()
@@ -188,7 +188,7 @@ def _all_finite(looks: Mapping[str, Look]) -> bool:
 
 
 def _without_values(found: Mapping[str, dict[str, Any]], question: str) -> dict[str, Measure]:
-    """The measures of a question that another model was asked, without values."""
+    """The measures of a question, as another model has them, without values."""
     named = next((of["measures"][question] for of in found.values() if of["measures"].get(question)), {})
     return {name: no_value(NOT_FINITE, leak=measure["leak"]) for name, measure in named.items()}
 
@@ -212,12 +212,12 @@ def _by_part(answers: Sequence[Answers], forget: tuple[int, ...]) -> dict[str, A
 
 
 def _random(original: Subject, images: Images) -> Look | None:
-    """What a network of the same kind that was never trained makes of the forgotten test images; None where the model
-    has no `init`."""
+    """The look of an untrained network of the same kind on the forgotten test images; None if the model has no
+    `init`."""
     model = original.model
     if model.init is None:
         return None
-    # It runs once: what XLA gains for a CPU takes it far longer than the run.
+    # It runs once, so XLA's CPU optimisations would cost far more time than they save.
     options = {"xla_backend_optimization_level": 0} if on_cpu() else None
     init = jax.jit(model.init, static_argnums=1, compiler_options=options)
     fresh = model.replace(variables=init(jax.random.key(0), images.dataset.image_shape))
@@ -225,12 +225,12 @@ def _random(original: Subject, images: Images) -> Look | None:
 
 
 def _last_stage(subject: Subject, images: Images, stages: list[str]) -> str:
-    """What the head reads, or the last stage of a network whose head reads something else."""
+    """The stage that the head reads; the last stage if the head reads something else."""
     return stages_of(subject.model, images.dataset.image_shape).features
 
 
 def _axes(looks: Mapping[str, Look], stage: str) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and first two principal axes of the original's features of test images: every model's map has them."""
+    """Centre and first two principal axes of the original's features of test images, shared by all models' maps."""
     features = np.concatenate([looks["test_forget"].features[stage], looks["test_retain"].features[stage]])
     centre = features.mean(0)
     return centre, np.linalg.svd(features - centre, full_matrices=False)[2][:2]

@@ -1,4 +1,4 @@
-"""How far channels specialise, and what that does for a mask: the quantities that an orthogonality penalty is for."""
+"""Specificity of channels, and its effect on masks: the quantities that an orthogonality penalty aims to change."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,16 +12,16 @@ from osp_jax.statistics import ClassStatistics
 
 
 def top_class_share(statistics: ClassStatistics) -> jax.Array:
-    """Share of each channel's activation that its top class owns, `(channels,)`: the largest class mean over their sum.
+    """The largest class mean of each channel over the sum of its class means, `(channels,)`.
 
-    1 / classes for a channel that all share alike, 1 for one that fires for a single class, NaN for a dead one.
+    1 / classes for a channel that is equally active for all classes, 1 for a single class, NaN for a dead channel.
     """
     means = statistics.mean.sum / jnp.maximum(statistics.count, 1)[:, None]
     return means.max(0) / means.sum(0)
 
 
 def feature_correlation(features: np.ndarray) -> float:
-    """Mean absolute correlation over images of two of the `features` `(n, channels)`; dead ones are left out."""
+    """Mean absolute correlation over images between pairs of `features` `(n, channels)`, without dead ones."""
     alive = np.asarray(features, np.float64)[:, np.std(features, axis=0) > 0]
     correlation = np.abs(np.corrcoef(alive.T))
     return float((correlation.sum() - len(correlation)) / (len(correlation) * (len(correlation) - 1)))
@@ -36,15 +36,15 @@ def tradeoff(
     amount: float,
     strengths: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(forget accuracy, change of the retained accuracy) when each class in turn loses its channels more and more.
+    """(forget accuracy, change of the retained accuracy) as the channels of each class are scaled down.
 
-    The channels are those of `osp`, the share `amount` with the largest class difference; all are turned down by the
-    same strength. The head reads the features, so gating these is all that the mask does.
+    The channels are those of `osp`: the share `amount` with the largest class difference; all are scaled by the same
+    strength. The head reads the features, so gating these is the whole effect of the mask.
 
     Args:
-      statistics: of the group that the head reads.
+      statistics: statistics of the group that the head reads.
       head: kernel `(channels, classes)` and bias.
-      features: of the images to judge on, `(n, channels)`, with labels `(n,)`.
+      features: features of evaluation images, `(n, channels)`, with labels `(n,)`.
 
     Returns:
       float64 `(classes, strengths)` each.
@@ -54,7 +54,7 @@ def tradeoff(
 
     def judged(vector: jax.Array, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores = class_difference(statistics, vector)
-        # Of strength 1 and interpolated: a strength of its own for each call would be a program of its own.
+        # At strength 1, then interpolated: a different strength in each call would compile another program.
         gains = 1 - strength * (1 - channel_gains(scores, select="fraction", amount=amount, strength="hard"))
         right = ((features * gains) @ kernel + bias).argmax(-1) == labels
         gone = vector[labels]

@@ -1,4 +1,4 @@
-"""A model under audit, and what it makes of images: logits, and the features of every stage."""
+"""A model under audit, and its outputs: logits, and the features of every stage."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -25,9 +25,9 @@ class Subject(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The images that every model of an audit is asked about; indices int32 into the splits of `dataset`.
+    """The images of an audit, shared by all models; indices int32 into the splits of `dataset`.
 
-    `train` are those that the original was trained on. Parts are 'train_forget', 'train_retain', 'test_forget' and
+    `train` are the training images of the original. Parts are 'train_forget', 'train_retain', 'test_forget' and
     'test_retain', in random order.
     """
 
@@ -38,7 +38,7 @@ class Images(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Of `n` images: float32 logits `(n, classes)`, labels `(n,)`, spatial means `(n, channels)` by stage."""
+    """Outputs for `n` images: float32 logits `(n, classes)`, labels `(n,)`, spatial means `(n, channels)` by stage."""
 
     logits: np.ndarray
     labels: np.ndarray
@@ -46,7 +46,7 @@ class Look(NamedTuple):
 
 
 def images_of(dataset: Dataset, train: np.ndarray, forget: Sequence[int], most: int, seed: int) -> Images:
-    """Up to about `most` images a part, the same number of each class."""
+    """At most about `most` images per part, the same number of each class."""
     parts = {}
     for part, labels, chosen in whole_parts(dataset, train, forget):
         sample = per_class_sample(labels, chosen, most, seed) if len(chosen) else chosen
@@ -68,14 +68,14 @@ def whole_parts(
 
 
 def look(subject: Subject, images: Images, part: str) -> Look:
-    """What a model makes of the images of a part."""
+    """The outputs of a model for the images of a part."""
     return look_at(
         subject, images.dataset.train if part.startswith("train") else images.dataset.test, images.parts[part]
     )
 
 
 def look_at(subject: Subject, split: Split, indices: np.ndarray, batch_size: int = 256) -> Look:
-    """What a model makes of the images `indices` `(n,)` of a split."""
+    """The outputs of a model for the images `indices` `(n,)` of a split."""
     model, moments = subject.model, subject.preparation.moments()
     forward = _forward(model.apply, stages_of(model, split.images.shape[1:]))
     found = [forward(model.variables, batch, *moments) for batch, _ in index_batches(split, indices, batch_size)]
@@ -89,8 +89,7 @@ def stages_of(model: Model, image_shape: tuple[int, ...]) -> Gates:
 
 
 def recognised(model: Model, images: Images) -> np.ndarray:
-    """Whether a model knows each forgotten test image, bool `(n,)`; no, where it answers something that is not
-    finite."""
+    """Whether a model recognises each forgotten test image, bool `(n,)`; False for outputs that are not finite."""
     test, asked = images.dataset.test, images.parts["test_forget"]
     logits = predict_logits(model, test, asked, batch_size=min(500, len(asked)))
     return np.isfinite(logits).all(-1) & (logits.argmax(-1) == test.labels[asked])

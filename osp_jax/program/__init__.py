@@ -1,1 +1,1 @@
-"""What is read off a traced program: which leaves gate a channel, and what each kernel reads."""
+"""Analysis of a traced program: the leaves that gate a channel, and the inputs of each kernel."""

@@ -1,4 +1,4 @@
-"""What may be gated in a traced program, and which leaves would carry the gains."""
+"""Candidate gates in a traced program, and the leaves that would carry their gains."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,40 +16,40 @@ _WINDOWS = frozenset("reduce_window_sum reduce_window_max".split())
 _POOLS = frozenset("reduce_sum reduce_max".split()) | _WINDOWS
 _AFFINE = frozenset("add sub mul div neg add_any".split())
 
-Place = tuple[int, int]  # number of the equation that makes a value, and the value's channel axis
+Place = tuple[int, int]  # number of the equation that computes a value, and the value's channel axis
 
 
 def candidate_groups(program: Program, head: int) -> tuple[list[Gate], Place]:
-    """All groups that may be gates, from input to output, and the place of the one that the head reads.
+    """All candidate groups, from input to output, and the place of the one that the head reads.
 
     Args:
-      head: number of the product that gives the logits.
+      head: number of the product that computes the logits.
 
     Raises:
-      InputError: nothing that the head reads can be gated.
+      InputError: no value that the head reads can be gated.
     """
     found: dict[Place, Gate | None] = {}
     for number in program.kernels:
         places = list(_places(program, number)) if number != head else []
         if places and places[-1] not in found and _value(program, places[-1]) in program.learned:
             found[places[-1]] = candidate(program, places[-1])
-    # As near to its origin as the head alone reads it.
+    # The place closest to its origin that only the head reads.
     for features in reversed(list(_places(program, head))):
         gate = found.get(features) or candidate(program, features)
         if gate and gate.readers:
             found[features] = gate
             return [found[place] for place in sorted(found) if found[place]], features
-    raise no_head("what it reads cannot be gated")
+    raise no_head("its input cannot be gated")
 
 
 def candidate_filters(program: Program, head: int) -> list[Gate]:
-    """For each kernel but the head's its output behind the affine operations that follow it, if that may be gated."""
+    """The output of each kernel except the head's, behind the affine operations that follow it, if it may be gated."""
     found = [_filter(program, number) for number in program.kernels if number != head]
     return [gate for gate in found if gate]
 
 
-def named(gates: Sequence[Gate]) -> list[Gate]:
-    """With unique names: a second one of the same name has a number."""
+def with_unique_names(gates: Sequence[Gate]) -> list[Gate]:
+    """Makes names unique: appends a number to each repeated name."""
     found: dict[str, Gate] = {}
     for gate in gates:
         name, number = gate.name, 2
@@ -60,7 +60,7 @@ def named(gates: Sequence[Gate]) -> list[Gate]:
 
 
 def candidate(program: Program, place: Place, *, readers: bool = True) -> Gate | None:
-    """The gate of a value, or None where neither its writers nor its readers can carry the gains."""
+    """The gate of a value; None if neither its writers nor its readers can carry the gains."""
     var = _value(program, place)
     channels = var.aval.shape[place[1]]
     index = labels.along(len(var.aval.shape), place[1], channels)
@@ -84,11 +84,11 @@ def _value(program: Program, place: Place) -> Var:
     return program.equations[place[0]].outvars[0]
 
 
-# Where the value is that a kernel reads
+# The value that a kernel reads
 
 
 def _places(program: Program, number: int) -> Iterator[Place]:
-    """What a kernel reads, from its operand back to where it is made, through operations that lose no channel."""
+    """The input of a kernel, from its operand back to its origin, through operations that keep every channel."""
     atom, index = program.read_operand(number), program.summed_index(number)
     while index is not None and atom in program.made:
         made, result = program.made[atom]
@@ -98,10 +98,10 @@ def _places(program: Program, number: int) -> Iterator[Place]:
         equation = program.equations[made]
         name = equation.primitive.name
         by_constant = name in ("mul", "div") and any(program.is_constant(operand) for operand in equation.invars)
-        by_constant = by_constant or program.handed_on(made) is not None
+        by_constant = by_constant or program.unchanged_operand(made) is not None
         if name not in labels.KEEPS_ALL and name not in _POOLS and not by_constant:
             return
-        if name in _WINDOWS and axis is not None:  # behind it positions are others, but channels the same
+        if name in _WINDOWS and axis is not None:  # pooling changes positions, not channels
             index = labels.along(index.ndim, axis, atom.aval.shape[axis])
         before = _seen_behind(program, made, result, index)
         if len(before) != 1:
@@ -111,11 +111,11 @@ def _places(program: Program, number: int) -> Iterator[Place]:
 
 def _seen_behind(program: Program, number: int, result: int, index: Index) -> list[tuple[Any, Index]]:
     found = program.operands_behind(number, result, index) or []
-    return [pair for pair in found if program.is_seen(pair[0])]
+    return [pair for pair in found if program.depends_on_images(pair[0])]
 
 
 def _channel_axis(program: Program, var: Var, index: Index) -> int | None:
-    """The axis of a value that is its channel axis, where a kernel sums over what `index` numbers."""
+    """The channel axis of a value, if a kernel sums over the entries that `index` numbers."""
     axes = labels.varying(index) or [axis for axis, size in enumerate(var.aval.shape) if size == 1][-1:]
     if program.batch_axes[var] in labels.varying(index):  # merged with images, as heads are for a batched product
         return None
@@ -130,8 +130,8 @@ def _channel_axis(program: Program, var: Var, index: Index) -> int | None:
 
 
 def _sources(program: Program, var: Var, axis: int) -> set[str]:
-    """Where the entries along an axis come from: 'kernel', the output axis of one; 'head', a batch axis of a product of
-    two activations."""
+    """The origins of the entries along an axis: 'kernel', the output axis of a kernel; 'head', a batch axis of a
+    product of two activations."""
     if axis == program.batch_axes[var]:
         return set()
     pending, seen, kinds = [(var, labels.along(len(var.aval.shape), axis, var.aval.shape[axis]))], set(), set()
@@ -147,7 +147,7 @@ def _sources(program: Program, var: Var, axis: int) -> set[str]:
             kinds.add(_source(program, number, index))
         elif equation.primitive.name in ELEMENTWISE:
             same = [operand for operand in equation.invars if operand.aval.shape == atom.aval.shape]
-            pending += [(operand, index) for operand in same if program.is_seen(operand)]
+            pending += [(operand, index) for operand in same if program.depends_on_images(operand)]
         else:
             pending += _seen_behind(program, number, result, index)
     return kinds
@@ -167,17 +167,17 @@ def _behind_kernel(program: Program, number: int, index: Index) -> Index | None:
     return next((wanted for atom, wanted in program.factors_behind(number, index) if atom is kernel), None)
 
 
-# Which leaves carry the gains
+# The leaves that carry the gains
 
 
 def _writers(program: Program, value: int, index: Index) -> dict[str, Index]:
-    """The leaves whose scaling scales a value, and nothing else on any other way to the logits."""
+    """The leaves whose scaling scales this value and nothing else on the way to the logits."""
     leaves = _scaled(program.leaves_behind({program.equations[value].outvars[0]: index}))
     return leaves if leaves and _passes(program, _starts(program, leaves), target=(value, index)) else {}
 
 
 def _readers(program: Program, var: Var, index: Index) -> dict[str, Index]:
-    """The kernels that absorb the gains of a value wherever it is read."""
+    """The kernels that absorb the gains of a value at each of its reads."""
     try:
         reads = program.push({var: Label(index)}, absorb=True)
     except Blocked:
@@ -194,13 +194,13 @@ def _readers(program: Program, var: Var, index: Index) -> dict[str, Index]:
 
 
 def _kernels(program: Program, value: int, index: Index, writers: Mapping[str, Index]) -> dict[str, Index]:
-    """Kernels that may be zeroed with channels: writers, and those behind which a writer scales the channel."""
+    """Kernels that may be zeroed with channels: writers, and kernels in front of a writer that scales the channel."""
     kernels = {program.kernel_leaf(number) for number in program.kernels}
     found = {path: wanted for path, wanted in writers.items() if path in kernels}
     starts = _starts(program, writers)
     for equation in program.equations[: value + 1]:
         derived = [atom for atom in equation.invars if program.is_derived(atom)]
-        seen = [atom for atom in equation.invars if program.is_seen(atom)]
+        seen = [atom for atom in equation.invars if program.depends_on_images(atom)]
         if equation.primitive.name != "mul" or len(derived) != 1 or len(seen) != 1:
             continue
         scaled = _label_of(program, derived[0], starts)
@@ -214,7 +214,7 @@ def _kernels(program: Program, value: int, index: Index, writers: Mapping[str, I
 
 
 def _kernel_behind(program: Program, atom: Any, index: Index) -> dict[str, Index]:
-    """The kernel whose output, behind operations that keep every channel to itself, is this value."""
+    """The kernel whose output this value is, behind operations that do not mix channels."""
     while atom in program.made:
         number, result = program.made[atom]
         equation = program.equations[number]
@@ -222,8 +222,8 @@ def _kernel_behind(program: Program, atom: Any, index: Index) -> dict[str, Index
             wanted = _behind_kernel(program, number, index)
             kernel = equation.invars[program.kernels[number]]
             return {} if wanted is None else program.leaves_behind({kernel: wanted}) or {}
-        if equation.primitive.name in ELEMENTWISE:  # of x - mean(x) the value itself, not what is taken of it
-            seen = [operand for operand in equation.invars if program.is_seen(operand)]
+        if equation.primitive.name in ELEMENTWISE:  # in x - mean(x) follow x, not the reduced value
+            seen = [operand for operand in equation.invars if program.depends_on_images(operand)]
             same = [operand for operand in seen if operand.aval.shape == atom.aval.shape]
             before = [(operand, index) for operand in dict.fromkeys(same)]
         else:
@@ -266,13 +266,13 @@ def _filter(program: Program, number: int) -> Gate | None:
     if axis is None or path is None:
         return None
     places = [(number, axis), *_affine_places(program, number, axis)]
-    # The last, or the kernel's own output where what follows mixes channels.
+    # The last of them, or the kernel's own output if the next operation mixes channels.
     gates = (candidate(program, place, readers=False) for place in dict.fromkeys([places[-1], places[0]]))
     return next((dataclasses.replace(gate, name=module_of(path)) for gate in gates if gate), None)
 
 
 def _output_axis(program: Program, number: int) -> int | None:
-    """The axis of a product that holds what its kernel puts out; None where there are several."""
+    """The axis of a product that holds its kernel's outputs; None if there are several."""
     dot, convolution = program.dot(number), program.convolution(number)
     if convolution:
         return convolution.outputs[1]
@@ -285,7 +285,7 @@ def _output_axis(program: Program, number: int) -> int | None:
 
 
 def _affine_places(program: Program, number: int, axis: int) -> Iterator[Place]:
-    """Behind each affine operation that follows a product and maybe pooling, with nothing else reading on the way."""
+    """The places behind affine operations, and pooling, after a product, as long as nothing else reads the value."""
     var = program.equations[number].outvars[0]
     channels = var.aval.shape[axis]
     index = labels.along(len(var.aval.shape), axis, channels)
@@ -294,7 +294,11 @@ def _affine_places(program: Program, number: int, axis: int) -> Iterator[Place]:
         equation = program.equations[number]
         name = equation.primitive.name
         others = [atom for atom in equation.invars if atom is not var]
-        if name not in _AFFINE | labels.KEEPS_ALL | _POOLS or len(others) > 1 or any(map(program.is_seen, others)):
+        if (
+            name not in _AFFINE | labels.KEEPS_ALL | _POOLS
+            or len(others) > 1
+            or any(map(program.depends_on_images, others))
+        ):
             return
         if name not in _AFFINE:
             try:
@@ -321,16 +325,16 @@ def _first_use(program: Program, path: str) -> int:
 
 
 def _name(program: Program, writers: Mapping[str, Index], readers: Mapping[str, Index]) -> str:
-    """Of the module that writes last, or of the first that reads."""
+    """The name of the module that writes last, or of the first that reads."""
     if writers:
         return module_of(max(writers, key=lambda path: _first_use(program, path)))
     return f"{module_of(min(readers, key=lambda path: _first_use(program, path)))}/input"
 
 
 def module_of(path: str) -> str:
-    """Of the module that a leaf belongs to: without the collection and the name of the leaf.
+    """The path of the module of a leaf: without the collection and the name of the leaf.
 
-    Of a flat dict with the keys of PyTorch, 'layer1.0.bn1.weight', it is 'layer1.0.bn1'.
+    For a key of a flat PyTorch dict, 'layer1.0.bn1.weight', it is 'layer1.0.bn1'.
     """
     parts = path.split("/")
     if len(parts) == 1:

@@ -1,4 +1,4 @@
-"""The table that a network looks its token ids up in, read off the network's own program."""
+"""Finds the table in which a network looks up its token ids, from its traced program."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,20 +14,20 @@ from osp_jax.trees import leaf_paths
 
 
 def find_embedding(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, length: int) -> str:
-    """The path of the leaf `(vocabulary, width)` whose rows a network of texts picks by the ids of its tokens.
+    """The path of the leaf `(vocabulary, width)` whose rows a network of texts gathers by token id.
 
     Args:
       variables: a pytree of arrays or shapes.
-      length: tokens of a text.
+      length: tokens per text.
 
     Raises:
-      InputError: the program gathers rows of no leaf, or of several, by what it computes of the ids.
+      InputError: the program gathers rows of no leaf, or of several, by values computed from the ids.
     """
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda variables: variables, variables))
     found = _gathered(apply, tuple(leaves), structure, length)
     if len(found) != 1:
         what = f"several tables ({', '.join(found)})" if found else "no table"
-        raise InputError(f"the network looks token ids up in {what}; give the path of one as the option embedding")
+        raise InputError(f"the network looks up token ids in {what}; give the path of one as the option embedding")
     return found[0]
 
 

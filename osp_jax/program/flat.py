@@ -1,8 +1,8 @@
 """A traced function as one flat list of equations, and an interpreter for it.
 
-Calls (`jax.jit`, `jax.checkpoint`, `custom_jvp`, `custom_vjp`) are inlined, so that every operation of a network stands
-in one list, in program order. The number of an equation names a value: its first output. It is the same for every batch
-size as long as the function does the same operations for every batch size.
+Calls (`jax.jit`, `jax.checkpoint`, `custom_jvp`, `custom_vjp`) are inlined, so that every operation of a network is in
+one list, in program order. The number of an equation identifies a value: its first output. It is the same for every
+batch size if the function runs the same operations for every batch size.
 """
 
 import hashlib
@@ -28,9 +28,8 @@ _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 def flatten(function: Callable[..., Any], *args: Any) -> ClosedJaxpr:
     """The program of `function(*args)` as one flat closed jaxpr; its arguments are the leaves of `args`.
 
-    Operations on which no output depends are left out. `scan`, `while` and `cond` stay single equations, and so does a
-    convolution with derivatives of its own whose implementation needs one of them. Calls lose their own derivative
-    rules.
+    Operations that no output depends on are left out. `scan`, `while` and `cond` stay single equations, as does a
+    convolution with custom derivatives whose implementation contains one of them. Calls lose their custom derivatives.
 
     Args:
       args: trees of arrays or shapes.
@@ -53,7 +52,7 @@ def flatten(function: Callable[..., Any], *args: Any) -> ClosedJaxpr:
 
 
 def signature(program: ClosedJaxpr) -> str:
-    """A digest of the operations of a flat program in their order; the same for every batch size."""
+    """A digest of the operations of a flat program in order; the same for every batch size."""
     names = " ".join(equation.primitive.name for equation in program.jaxpr.eqns)
     return hashlib.sha256(names.encode()).hexdigest()
 
@@ -69,15 +68,14 @@ def evaluate(
     """Runs a flat program; traceable.
 
     Args:
-      values: one for each argument of the program.
-      keep: numbers of equations whose first output is returned too, and (number of an equation, position) for one of
+      values: one per argument of the program.
+      keep: numbers of equations whose first output is also returned, and (number of an equation, position) for one of
         its operands.
-      scale: by number of an equation an array that its first output is multiplied by.
-      dtype: computes in this floating-point type, and products at the highest precision, whatever the program says.
+      scale: by equation number, an array to multiply its first output by.
+      dtype: computes in this floating-point type, and products at the highest precision, overriding the program.
 
     Returns:
-      the outputs; the kept values by number or (number, position), first outputs as they are used in what follows, so
-      after `scale`.
+      the outputs; the kept values by number or (number, position). First outputs are returned after `scale`.
     """
     known = dict(zip(program.jaxpr.invars, values, strict=True))
     known |= zip(program.jaxpr.constvars, program.consts, strict=True)
@@ -132,7 +130,7 @@ def _inline(
 
 
 def _called(equation: JaxprEqn) -> tuple[Any, Sequence[Any]] | None:
-    """(jaxpr, consts) of an equation that only calls another program once, or stands for several simple ones."""
+    """(jaxpr, consts) of an equation that only calls another program once, or stands for several simple equations."""
     if equation.primitive.name == "split":  # so that each part is the first output of an equation
         parts = jax.make_jaxpr(partial(_parts, **equation.params))(equation.invars[0].aval)
         return parts.jaxpr, parts.consts
@@ -148,8 +146,8 @@ def _parts(operand: Any, sizes: Sequence[int], axis: int) -> list[Any]:
 
 
 def is_own_convolution(equation: JaxprEqn) -> bool:
-    """Whether an equation is a function with derivatives of its own that has the shape of a convolution, b h w i and
-    h w i o to b h w o with stride 1, and contains a loop, so that it cannot be read as a list of operations."""
+    """Whether an equation is a function with custom derivatives and the shape of a convolution, b h w i and h w i o to
+    b h w o with stride 1, that contains a loop, so that it cannot be inlined."""
     if equation.primitive.name != "custom_vjp_call" or len(equation.invars) != 2 or len(equation.outvars) != 1:
         return False
     shapes = [atom.aval.shape for atom in (*equation.invars, *equation.outvars)]
@@ -170,7 +168,7 @@ def _primitives(jaxpr: Any) -> Iterator[str]:
 
 
 def _needed(equations: list[JaxprEqn], outputs: Sequence[Any]) -> list[JaxprEqn]:
-    """Those equations that the outputs depend on, in their order."""
+    """The equations that the outputs depend on, in order."""
     wanted, needed = {atom for atom in outputs if isinstance(atom, Var)}, []
     for equation in reversed(equations):
         if not wanted.isdisjoint(equation.outvars):
@@ -204,7 +202,7 @@ def _bind(equation: JaxprEqn, operands: list[Any], dtype: Any) -> list[Any]:
     if dtype is not None:
         if equation.primitive.name == "reduce_precision":
             return operands
-        if any(key in params for key in (*_INNER, "branches", "cond_jaxpr")):  # has types of its own inside
+        if any(key in params for key in (*_INNER, "branches", "cond_jaxpr")):  # contains typed inner programs
             operands = [value.astype(atom.aval.dtype) for value, atom in zip(operands, equation.invars, strict=True)]
         else:
             params = {key: _in_dtype(key, value, equation, dtype) for key, value in params.items()}
@@ -227,7 +225,7 @@ def bind(equation: JaxprEqn, operands: Sequence[Any], params: Any) -> Sequence[A
 
 
 def _in_dtype(key: str, value: Any, equation: JaxprEqn, dtype: Any) -> Any:
-    """A parameter of an equation where this computes in `dtype`."""
+    """A parameter of an equation, for computation in `dtype`."""
     if key in ("new_dtype", "preferred_element_type", "dtype"):
         floating = value is not None and is_floating(value)
         return jnp.dtype(dtype) if floating else value

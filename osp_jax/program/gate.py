@@ -1,4 +1,4 @@
-"""A gate: a value of a network with a channel axis, and the leaves that may carry the gains of its channels."""
+"""A gate: a value of a network with a channel axis, and the leaves that can carry the gains of its channels."""
 
 import dataclasses
 from functools import cached_property
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Factor:
-    """Which gain scales which entries of a leaf.
+    """Maps the gains of channels to the entries of a leaf.
 
     Attributes:
-      path: of the leaf in the variables.
+      path: path of the leaf in the variables.
       shape: broadcasts against the leaf, same rank.
-      index: flat, one number for each entry of `shape`: the channel whose gain scales it; -1: none.
+      index: flat, one number per entry of `shape`: the channel whose gain scales it; -1: none.
     """
 
     path: str
@@ -25,17 +25,17 @@ class Factor:
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """Channels of a value, and where their gains may stand.
+    """The channels of a value, and the leaves that can carry their gains.
 
     Attributes:
       name: path of the module that writes the channels last, or of the first that reads them and '/input'.
-      channels: how many.
+      channels: number of channels.
       value: number of the equation in the flat program whose first output is gated.
       axis: its channel axis.
-      writers: leaves whose scaling equals scaling the value; () where that is not exact.
-      readers: leaves that absorb the gains where the value is read; () where not every read can.
-      kernels: leaves that make the channel and nothing else, so that they may be zeroed with it.
-      batch_axis: the axis of the value that images are on.
+      writers: leaves whose scaling equals scaling the value; () if that is not exact.
+      readers: leaves that absorb the gains at each read of the value; () if some read cannot.
+      kernels: leaves that compute only these channels, so that they may be zeroed with them.
+      batch_axis: the axis of the value that indexes images.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Gate:
 
     @property
     def factors(self) -> tuple[Factor, ...]:
-        """Where a mask stands: at the writers if possible."""
+        """The factors of a mask: the writers if possible, else the readers."""
         return self.writers or self.readers
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """The leaves that give the logits, features @ kernel + bias, and the axes of the kernel."""
+    """The leaves that compute the logits, features @ kernel + bias, and the axes of the kernel."""
 
     kernel: str
     input_axis: int
@@ -65,15 +65,15 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class Gates:
-    """What can be gated in a network; hashable.
+    """The gates of a network; hashable.
 
     Attributes:
-      groups: from input to output, each proved.
-      filters: one for each kernel, where possible: its output behind the affine operations that follow it, gated at
-        its own writers.
+      groups: from input to output, each verified.
+      filters: one per kernel, where possible: its output behind the affine operations that follow it, gated at its own
+        writers.
       head: the leaves of the linear head.
       features: name of the group that the head reads, which always has readers.
-      read: of the head's input: number of the head's equation, which operand it is, its feature axis, its batch axis.
+      read: the head's input: number of the head's equation, its operand, its feature axis, its batch axis.
       program: digest of the flat program that the numbers refer to.
     """
 
@@ -89,7 +89,7 @@ class Gates:
 
     @cached_property
     def _hash(self) -> int:
-        """Once: every call of a program in which these are static asks for it."""
+        """Cached, because every call of a program in which gates are static needs it."""
         return hash((self.groups, self.filters, self.head, self.features, self.read, self.program))
 
     @property
@@ -99,7 +99,7 @@ class Gates:
 
 
 def spread(factor: Factor, gain: Any) -> Any:
-    """The array that a leaf is multiplied by, for gains `(channels,)`: float32, of the shape of the factor."""
+    """The factor on a leaf for gains `(channels,)`: float32, of the shape of `factor`."""
     index = np.asarray(factor.index).reshape(factor.shape)
     array = np if isinstance(gain, np.ndarray) else jnp
     return array.where(index >= 0, gain[np.maximum(index, 0)], 1.0).astype(np.float32)

@@ -1,13 +1,13 @@
-"""Which leaves of the variables gate a channel, read off the network's own program.
+"""Finds the leaves of the variables that gate a channel, from the network's own program.
 
-A gain between 0 and 1 on a channel of a value may stand at the leaves that write the value, if everything between is
-positively homogeneous, or at the kernels that read it, in their input axis. Which leaves those are follows from the
-traced program (`scaling`), for any architecture; every gate is then proved on a few images, masked variables against
+The gain of a channel, between 0 and 1, can be applied to the leaves that write the value, if every operation between
+them is positively homogeneous, or to the kernels that read it, in their input axis. The traced program determines these
+leaves (`scaling`), for any architecture; every gate is then verified on a few images by comparing masked variables with
 scaled values.
 
-What is gated is what each convolution and product with a kernel reads, at its origin: behind the activation, before
-pooling and reshaping. The value of a residual stream that later blocks go on to read is no gate: its writers feed those
-blocks too. The value that the head reads always is one.
+Gates are the inputs of convolutions and of products with a kernel, at their origin: behind the activation, before
+pooling and reshaping. The value of a residual stream that later blocks read is no gate, since its writers feed those
+blocks too. The value that the head reads is always a gate.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ import numpy as np
 
 from osp_jax.data.kinds import is_text
 from osp_jax.program import labels
-from osp_jax.program.candidates import candidate_filters, candidate_groups, named
+from osp_jax.program.candidates import candidate_filters, candidate_groups, with_unique_names
 from osp_jax.program.flat import evaluate, flatten, signature
 from osp_jax.program.gate import Factor, Gate, Gates, Head, spread
 from osp_jax.program.head import find_head
@@ -45,28 +45,27 @@ __all__ = [
 
 
 def find_gates(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, images: jax.Array) -> Gates:
-    """The gates of a network.
+    """Finds and verifies the gates of a network.
 
     Args:
       apply: `(variables, images) -> logits (batch, classes)`, pure, in eval mode.
       variables: any pytree of arrays.
-      images: normalised, float, `(batch, h, w, c)`; a few, for the proof.
+      images: normalised, float, `(batch, h, w, c)`; a few, to verify the gates on.
 
     Raises:
-      InputError: `apply` returns something else than logits, the network has no linear head, or its logits are not
-        finite.
+      InputError: `apply` does not return logits, the network has no linear head, or its logits are not finite.
     """
     program = traced(apply, variables, images.shape[1:], images.dtype)
     number, head = find_head(program)
     groups, features = candidate_groups(program, number)
     filters = candidate_filters(program, number)
     found = proved([*groups, *filters], program, apply, variables, images)
-    groups = named([gate for gate in found[: len(groups)] if gate])
-    filters = named([gate for gate in found[len(groups) :] if gate])
+    groups = with_unique_names([gate for gate in found[: len(groups)] if gate])
+    filters = with_unique_names([gate for gate in found[len(groups) :] if gate])
     last = [gate for gate in groups if (gate.value, gate.axis) == features and gate.readers]
     if not last:
         raise InputError(
-            "scaling the rows of the head's kernel does not do to the logits what scaling the features does; "
+            "scaling the rows of the head's kernel changes the logits differently than scaling the features; "
             "`apply` must compute them in floating point, by one linear head"
         )
     operand = program.read_operand(number)
@@ -76,9 +75,9 @@ def find_gates(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, ima
 
 
 def gates_of(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, images: Any) -> Gates:
-    """`find_gates`, once for a function and the shapes of its variables and images: the proof takes seconds.
+    """`find_gates`, cached by function and the shapes of its variables and images, since verification takes seconds.
 
-    A function that knows which of its channels may be gated says so by `own_gates(variables, image_shape)`.
+    A function can declare its gates by `own_gates(variables, image_shape)`.
 
     Raises:
       InputError: as `find_gates`.
@@ -102,8 +101,8 @@ _MOST_FOUND = 32
 
 
 def noise_images(image_shape: tuple[int, ...]) -> np.ndarray:
-    """A few images of normal noise, float32 `(batch, h, w, c)`, to prove gates on where no others are at hand; for
-    texts random ids, float32 `(batch, length)`, of which networks take those beyond their vocabulary for its last."""
+    """A few images of normal noise, float32 `(batch, h, w, c)`, to verify gates on without data; for texts random ids,
+    float32 `(batch, length)`; networks map ids beyond their vocabulary to the last one."""
     if is_text(image_shape):
         return np.random.default_rng(0).integers(0, 1000, size=(4, *image_shape)).astype(np.float32)
     return np.random.default_rng(0).normal(size=(4, *image_shape)).astype(np.float32)
@@ -112,21 +111,21 @@ def noise_images(image_shape: tuple[int, ...]) -> np.ndarray:
 def capture(
     apply: Callable[[Any, jax.Array], jax.Array], gates: Gates, variables: Any, images: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
-    """One eval-mode forward pass with what it computed on the way; jittable.
+    """One eval-mode forward pass that also returns intermediate values; jittable.
 
     Returns:
       logits `(batch, classes)`; the value of each group by name, `(batch, ..., channels)`; the input of the head,
       `(batch, ..., features)`.
 
     Raises:
-      InputError: the program is another one than `gates` was read off.
+      InputError: the program differs from the one in which `gates` were found.
     """
     batch = len(images)
-    images = images if batch > 1 else jnp.concatenate([images, images])  # a program for one image may be another
+    images = images if batch > 1 else jnp.concatenate([images, images])  # the program for one image may differ
     program = flatten(apply, variables, images)
     if signature(program) != gates.program:
         raise InputError(
-            "the network does other operations on these images than on those its gates were found with; "
+            "the network runs other operations on these images than on those that its gates were found on; "
             "find its gates with images of this shape"
         )
     *read, axis, batch_axis = gates.read
@@ -141,7 +140,7 @@ def traced(apply: Callable[..., jax.Array], variables: Any, image_shape: tuple[i
     """The program of a network for a few images.
 
     Raises:
-      InputError: it depends on how many, or its result is not `(batch, classes)`.
+      InputError: it depends on their number, or its result is not `(batch, classes)`.
     """
     shapes = jax.eval_shape(lambda variables: variables, variables)
     batches = [jax.ShapeDtypeStruct((count, *image_shape), dtype) for count in (2, 3)]
@@ -156,7 +155,7 @@ def traced(apply: Callable[..., jax.Array], variables: Any, image_shape: tuple[i
 
 
 def arranged(value: jax.Array, axis: int, batch_axis: int, images: jax.Array) -> jax.Array:
-    """To (batch, ..., channels); an axis on which positions follow images is split."""
+    """Moves axes to (batch, ..., channels), and splits an axis in which positions follow images."""
     value = jnp.moveaxis(value, axis, -1)
     value = jnp.moveaxis(value, batch_axis - (batch_axis > axis), 0)
     batch = images.shape[0]

@@ -14,7 +14,7 @@ from osp_jax.runtime.errors import InputError
 
 
 class _Last(NamedTuple):
-    """The last product, which classes its output holds, and the leaf that is added to it."""
+    """The last product, the classes along its output, and the leaf that is added to it."""
 
     number: int
     classes: Index
@@ -22,10 +22,10 @@ class _Last(NamedTuple):
 
 
 def find_head(program: Program) -> tuple[int, Head]:
-    """The number of the product that gives the logits, and its leaves.
+    """The number of the product that computes the logits, and its leaves.
 
     Raises:
-      InputError: the logits are no sum of a product with one leaf and a bias.
+      InputError: the logits are not a product with one leaf plus a bias.
     """
     last = _last_product(program)
     number, kernel = last.number, program.equations[last.number].invars[program.kernels[last.number]]
@@ -57,7 +57,7 @@ def no_head(reason: str) -> InputError:
 
 
 def _last_product(program: Program) -> _Last:
-    """Goes back from the logits, through a bias, what keeps every entry, and a mean over positions."""
+    """Walks back from the logits through a bias, operations that keep every entry, and a mean over positions."""
     (atom,), bias, averaged = program.outputs, None, -1
     index = labels.along(2, 1, atom.aval.shape[1])
     while isinstance(atom, Var) and atom in program.made:
@@ -65,7 +65,7 @@ def _last_product(program: Program) -> _Last:
         name = program.equations[number].primitive.name
         if number in program.kernels:
             return _Last(number, index, bias)
-        if (same := program.handed_on(number)) is not None:
+        if (same := program.unchanged_operand(number)) is not None:
             atom = same
             continue
         if name in ("add", "add_any") and bias is None:
@@ -78,18 +78,18 @@ def _last_product(program: Program) -> _Last:
         if averaged is None:
             raise no_head(f"{name} follows the last kernel")
         found = program.operands_behind(number, result, index) or []
-        found = [pair for pair in found if program.is_seen(pair[0])]
+        found = [pair for pair in found if program.depends_on_images(pair[0])]
         if len(found) != 1:
             raise no_head(f"{name} follows the last kernel")
         ((atom, index),) = found
-    raise no_head("the logits are none of its products")
+    raise no_head("the logits are not the result of a product")
 
 
 def _bias(program: Program, number: int, index: Index) -> tuple[str, Var]:
-    """The leaf that is added to the logits, and what it is added to."""
+    """The leaf that is added to the logits, and the other summand."""
     operands = program.equations[number].invars
     derived = [atom for atom in operands if program.is_derived(atom)]
-    others = [atom for atom in operands if program.is_seen(atom)]
+    others = [atom for atom in operands if program.depends_on_images(atom)]
     if len(derived) != 1 or len(others) != 1:
         raise no_head("the logits are a sum")
     leaves = program.leaves_behind({derived[0]: index}) or {}
@@ -99,15 +99,15 @@ def _bias(program: Program, number: int, index: Index) -> tuple[str, Var]:
 
 
 def _sum_behind(program: Program, number: int) -> int | None:
-    """The number of the sum that is divided by how many entries it has; None where there is none."""
+    """The number of the sum that is divided by its number of entries; None if there is none."""
     equation = program.equations[number]
     divisors = [program.value(atom) for atom in equation.invars if program.is_constant(atom)]
-    atoms = [atom for atom in equation.invars if program.is_seen(atom)]
+    atoms = [atom for atom in equation.invars if program.depends_on_images(atom)]
     while len(atoms) == 1 and atoms[0] in program.made:
         made = program.made[atoms[0]][0]
         sums = program.equations[made]
-        if program.handed_on(made) is not None:
-            atoms = [program.handed_on(made)]
+        if program.unchanged_operand(made) is not None:
+            atoms = [program.unchanged_operand(made)]
             continue
         if sums.primitive.name == "reduce_sum":
             count = math.prod(sums.invars[0].aval.shape[axis] for axis in sums.params["axes"])
@@ -116,5 +116,5 @@ def _sum_behind(program: Program, number: int) -> int | None:
             return made if mean else None
         if sums.primitive.name not in labels.KEEPS_ALL:
             return None
-        atoms = [atom for atom in sums.invars if program.is_seen(atom)]
+        atoms = [atom for atom in sums.invars if program.depends_on_images(atom)]
     return None

@@ -1,5 +1,5 @@
-"""The kernels of a network by path, products and convolutions with a leaf: how each is laid out, and what it puts out,
-with its bias, in front of any norm."""
+"""The kernels of a network by path, products and convolutions with a leaf: their layouts and their outputs, with bias,
+in front of any norm."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
@@ -17,12 +17,12 @@ from osp_jax.trees import leaf_paths
 
 
 class KernelAxes(NamedTuple):
-    """How a kernel is laid out in its leaf. An axis of size 1 is named nowhere.
+    """The layout of a kernel in its leaf, without axes of size 1.
 
     Attributes:
-      inputs: axes that are summed over, positions aside.
-      outputs: axes of what is put out.
-      window: of a convolution its spatial axes in order, None for one of size 1; () for a product.
+      inputs: axes that are summed over, except positions.
+      outputs: axes of the outputs.
+      window: for a convolution, its spatial axes in order, None for one of size 1; () for a product.
     """
 
     inputs: tuple[int, ...]
@@ -33,9 +33,9 @@ class KernelAxes(NamedTuple):
 def kernel_axes(
     apply: Callable[[Any, jax.Array], jax.Array], variables: Any, image_shape: Sequence[int]
 ) -> dict[str, KernelAxes]:
-    """By path of each leaf that is a kernel, in the order of the leaves, the axes of the leaf.
+    """The axes of each leaf that is a kernel, by path, in leaf order.
 
-    Left out are kernels that are a part of a leaf, and leaves that are read in two layouts.
+    Kernels that are part of a leaf, and leaves that are read in two layouts, are left out.
 
     Args:
       variables: a pytree of arrays or shapes.
@@ -64,7 +64,7 @@ def _kernel_axes(
 
 
 def _axes_of(program: Program, number: int, path: str) -> KernelAxes | None:
-    """The axes of the leaf at `path` where the product or convolution `number` reads all of it."""
+    """The axes of the leaf at `path`, if the product or convolution `number` reads all of it."""
     side = program.kernels[number]
     kernel, dot, convolution = program.equations[number].invars[side], program.dot(number), program.convolution(number)
     if kernel.aval.size != program.leaves[path].aval.size:
@@ -86,7 +86,7 @@ def _axes_of(program: Program, number: int, path: str) -> KernelAxes | None:
 
 
 def _axis_behind(program: Program, kernel: Any, axis: int, path: str) -> int | None:
-    """The axis of a leaf that an axis of a kernel is; None where that is of size 1, or no single one."""
+    """The axis of a leaf that an axis of a kernel is; None if that has size 1, or is no single one."""
     shape = kernel.aval.shape
     behind = program.leaves_behind({kernel: labels.along(len(shape), axis, shape[axis])}) or {}
     varying = labels.varying(behind[path]) if path in behind else []
@@ -94,8 +94,8 @@ def _axis_behind(program: Program, kernel: Any, axis: int, path: str) -> int | N
 
 
 def kernel_calls(program: Program) -> dict[str, tuple[int, int]]:
-    """By path of each leaf that is a kernel, in the order of the program: number of the equation that reads it last, or
-    of the sum with its bias, and axis of its output channels in the result."""
+    """By path of each kernel leaf, in program order: number of the equation that reads it last, or of the sum with its
+    bias, and the axis of its output channels in the result."""
     found: dict[str, tuple[int, int]] = {}
     for number, side in program.kernels.items():
         path = program.kernel_leaf(number)
@@ -115,7 +115,7 @@ def kernel_calls(program: Program) -> dict[str, tuple[int, int]]:
 
 
 def _with_bias(program: Program, number: int, axis: int) -> int:
-    """The number of the sum of a kernel's output and a leaf with an entry a channel, if nothing else reads it."""
+    """The number of the sum of a kernel's output and a leaf with one entry per channel, if nothing else reads it."""
     output = program.equations[number].outvars[0]
     users = program.uses.get(output, [])
     if len(users) != 1 or output in program.outputs:
@@ -136,12 +136,12 @@ def kernel_outputs(
     paths: Collection[str],
     factors: Mapping[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """One eval-mode forward pass: logits, and by path what the kernels put out, `(batch, ..., channels)`; jittable.
+    """One eval-mode forward pass: logits, and the outputs of kernels by path, `(batch, ..., channels)`; jittable.
 
     Args:
       images: normalised, `(batch, h, w, c)`.
-      paths: of kernels among the leaves of `variables`.
-      factors: by path what an output is multiplied by, of its shape.
+      paths: kernels among the leaves of `variables`.
+      factors: by path, an array to multiply an output by, of its shape.
 
     Raises:
       InputError: no product or convolution of the network reads one of `paths`.
@@ -150,7 +150,7 @@ def kernel_outputs(
     calls = kernel_calls(Program(closed, leaf_paths(variables)))
     missing = next((path for path in paths if path not in calls), None)
     if missing is not None:
-        raise InputError(f"the statistics do not fit the network: it reads no kernel {missing}; collect them anew")
+        raise InputError(f"the statistics do not fit the network: it reads no kernel {missing}; collect them again")
     scale = {calls[path][0]: jnp.moveaxis(factor, -1, calls[path][1]) for path, factor in (factors or {}).items()}
     outputs, kept = evaluate(
         closed, [*jax.tree.leaves(variables), images], keep={calls[path][0] for path in paths}, scale=scale

@@ -1,10 +1,10 @@
-"""Index arrays: for each entry of a value the number of the channel whose gain scales it.
+"""Index arrays: the number of the channel whose gain scales each entry of a value.
 
-An index array has the rank of its value, and axes of size 1 where all entries along the axis agree. `NONE` stands for
-an entry that no gain scales, `ANY` for one that any gain may scale: a zero, or an entry that nothing reads.
+An index array has the rank of its value, and axes of size 1 where all entries along the axis agree. `NONE` marks an
+entry that no gain scales, `ANY` one that any gain may scale: a zero, or an entry that nothing reads.
 
-Operations that only move data are run on index arrays themselves: `forward` from operands to results, `backward` from
-a result to operands.
+Operations that only move data run on index arrays themselves: `forward` from operands to results, `backward` from a
+result to operands.
 """
 
 import math
@@ -19,13 +19,13 @@ NONE, ANY = -1, -2
 
 Index = np.ndarray
 
-# Operations that keep the place of every entry.
+# Operations that keep the position of every entry.
 IN_PLACE = frozenset(
     "convert_element_type copy copy_p name stop_gradient optimization_barrier reduce_precision sharding_constraint "
     "device_put pvary mesh_cast".split()
 )
 
-# Operations that keep every entry, wherever to.
+# Operations that keep every entry, at any position.
 KEEPS_ALL = IN_PLACE | frozenset("reshape transpose squeeze expand_dims broadcast_in_dim pad rev".split())
 
 
@@ -39,12 +39,12 @@ def nothing(rank: int) -> Index:
 
 
 def is_nothing(index: Index) -> bool:
-    """Whether no gain need scale any entry."""
+    """Whether no gain scales any entry."""
     return bool(index.max(initial=NONE) < 0)
 
 
 def compressed(index: Index, strict: bool = False) -> Index:
-    """With size 1 for every axis along which the entries agree; if `strict`, along which they are the same."""
+    """Reduces every axis along which the entries agree to size 1; if `strict`, along which they are equal."""
     for axis, size in enumerate(index.shape):
         if size > 1:
             most = index.max(axis=axis, keepdims=True)
@@ -54,13 +54,13 @@ def compressed(index: Index, strict: bool = False) -> Index:
 
 
 def met(first: Index, second: Index, strict: bool = False) -> Index | None:
-    """What agrees with both, or None where they contradict each other; `strict` as for `compressed`."""
+    """The index array that agrees with both; None if they contradict each other; `strict` as for `compressed`."""
     agree = (first == second) | (first == ANY) | (second == ANY)
     return compressed(np.maximum(first, second), strict) if agree.all() else None
 
 
 def collapsed(index: Index, axes: Iterable[int]) -> Index | None:
-    """With size 1 for these axes, or None where entries along one contradict each other."""
+    """Reduces these axes to size 1; None if entries along one contradict each other."""
     for axis in axes:
         if index.shape[axis] > 1:
             most = index.max(axis=axis, keepdims=True)
@@ -76,7 +76,7 @@ def varying(index: Index) -> list[int]:
 
 
 def fitted(index: Index, shape: Sequence[int]) -> Index | None:
-    """For an operand of `shape` that is broadcast, axis by axis, to what `index` belongs to."""
+    """The index array of an operand of `shape` that is broadcast, axis by axis, to the value of `index`."""
     return collapsed(index, [axis for axis, size in enumerate(shape) if size == 1])
 
 
@@ -85,7 +85,7 @@ def expanded(index: Index, shape: Sequence[int]) -> Index:
 
 
 def reshaped(index: Index, before: Sequence[int], after: Sequence[int]) -> Index:
-    """Of a reshape; only axes that are merged or split are expanded."""
+    """The index array after a reshape; expands only axes that are merged or split."""
     result: list[int] = []
     parts: list[tuple[int, ...]] = []
     for old, new in _factors(before, after):
@@ -98,7 +98,7 @@ def reshaped(index: Index, before: Sequence[int], after: Sequence[int]) -> Index
 
 
 def _factors(before: Sequence[int], after: Sequence[int]) -> list[tuple[range, range]]:
-    """Runs of axes that a reshape makes from one another, from the first axis to the last."""
+    """The runs of axes that a reshape turns into one another, from the first axis to the last."""
     runs, i, j = [], 0, 0
     while i < len(before) or j < len(after):
         start, other = i, j
@@ -116,11 +116,11 @@ def forward(name: str, params: dict[str, Any], shapes: Sequence[Sequence[int]], 
     """The index arrays of the results of an operation that moves data.
 
     Args:
-      shapes: of the operands.
-      indices: of the operands; for those that say where (starts of slices, places to gather from) their values.
+      shapes: shapes of the operands.
+      indices: index arrays of the operands; for positions (starts of slices, indices of a gather) their values.
 
     Raises:
-      KeyError: `name` is no such operation.
+      KeyError: `name` is not such an operation.
     """
     return [compressed(index) for index in _FORWARD[name](params, shapes, indices)]
 
@@ -128,15 +128,15 @@ def forward(name: str, params: dict[str, Any], shapes: Sequence[Sequence[int]], 
 def backward(
     name: str, params: dict[str, Any], shapes: Sequence[Sequence[int]], out: Index, result: int, values: Sequence[Any]
 ) -> list[Index | None] | None:
-    """The index arrays that operands of an operation that moves data must have for result number `result` to have
-    `out`. None where no index array does.
+    """The index arrays of the operands of an operation that moves data, if that of result number `result` is `out`;
+    None if there are none.
 
     Args:
-      shapes: of the operands.
-      values: of the operands where they are constants, or else None.
+      shapes: shapes of the operands.
+      values: values of constant operands, else None.
 
     Raises:
-      KeyError: `name` is no such operation.
+      KeyError: `name` is not such an operation.
     """
     found = _BACKWARD[name](params, shapes, out, result, values)
     return None if found is None else [None if i is None else compressed(i, strict=True) for i in found]
@@ -147,7 +147,7 @@ def moves(name: str) -> bool:
     return name in _FORWARD
 
 
-# Forward, one function an operation: (params, shapes of the operands, index arrays) -> index arrays of the results.
+# Forward, one function per operation: (params, shapes of the operands, index arrays) -> index arrays of the results.
 
 
 def _transpose(params, shapes, indices):
@@ -190,7 +190,7 @@ def _slices(params, shape):
 def _pad(params, shapes, indices):
     index, fill = indices
     padded = [axis for axis, config in enumerate(params["padding_config"]) if tuple(config) != (0, 0, 0)]
-    if fill == ANY:  # padded with zeros: an axis along which the entries agree stays so
+    if fill == ANY:  # zero padding: an axis along which the entries agree stays so
         padded = [axis for axis in padded if index.shape[axis] > 1]
     shape = [shapes[0][axis] if axis in padded else size for axis, size in enumerate(index.shape)]
     config = [tuple(c) if axis in padded else (0, 0, 0) for axis, c in enumerate(params["padding_config"])]
@@ -261,7 +261,7 @@ _FORWARD: dict[str, Callable[..., list[Index]]] = {
 }
 
 
-# Backward, one function an operation: index arrays for the operands, None for those that have none.
+# Backward, one function per operation: index arrays for the operands, None for those without one.
 
 
 def _transpose_back(params, shapes, out, result, values):
@@ -355,7 +355,7 @@ def _tile_back(params, shapes, out, result, values):
 
 
 def _by_numbers(move, shape, out):
-    """Numbers the entries of the operand and looks where they come out."""
+    """Numbers the entries of the operand and finds where they end up."""
     numbers = np.arange(math.prod(shape), dtype=np.int32)
     read = move(numbers.reshape(shape))
     wanted, read = expanded(out, read.shape).ravel(), read.ravel()

@@ -1,9 +1,9 @@
-"""What each layer of a network reads, as the matrix that its kernel multiplies.
+"""The inputs of each layer of a network, as rows of the matrix that its kernel multiplies.
 
-A layer is a product (`dot_general`) or a convolution in the traced program whose one operand is a leaf of the
+A layer is a product (`dot_general`) or a convolution in the traced program with one operand that is a leaf of the
 variables, moved or cast but not computed with. A product multiplies vectors; a convolution multiplies the patches of
-its input map. Either way `outputs = rows @ kernel_matrix`, up to the bias, which is what methods that change kernels by
-projections need. `write_matrix` puts a matrix back into the leaf, whatever its layout.
+its input map. In both cases `outputs = rows @ kernel_matrix`, up to the bias, which is what methods that project
+kernels need. `write_matrix` writes a matrix to the leaf, in any layout.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from osp_jax.program.flat import evaluate, flatten, is_own_convolution, signatur
 from osp_jax.runtime.distributed import on_cpu
 from osp_jax.trees import leaf_paths
 
-# Operations that put each entry of a kernel at another place, or leave some out. A cast is left out where the matrix is
-# read, so that a matrix of the leaf's own precision comes back into it.
+# Operations that move the entries of a kernel, or drop some. Casts are skipped when the matrix is read, so that a
+# matrix of the leaf's own precision is written back.
 _MOVES = frozenset(
     "transpose reshape squeeze expand_dims rev slice split copy copy_p name optimization_barrier".split()
 )
@@ -37,16 +37,16 @@ class Layer:
     """A product or a convolution with a leaf of the variables.
 
     Attributes:
-      path: of the leaf.
-      number: of the equation in the flat program.
+      path: path of the leaf.
+      number: number of the equation in the flat program.
       inputs, outputs: sizes of the kernel matrix.
       window: sizes of a convolution's kernel along its spatial axes; () for a product.
-      read, written: the order of the axes that puts the axes of positions first, those of channels last: of the value
-        that the kernel multiplies, and of the result. In a convolution and behind it the first axis is that of images.
-      channel_axes: how many axes of the value, and of the result, are those of channels.
-      steps: how the kernel comes from the leaf, as (equation, number of the result).
-      kernel: the order of the axes of the kernel that puts those of its inputs first.
-      strides, padding, dilation: of a convolution.
+      read, written: the axis orders that put positions first and channels last, of the value that the kernel
+        multiplies and of the result. In a convolution and behind it the first axis is that of images.
+      channel_axes: number of channel axes of the value, and of the result.
+      steps: the operations from the leaf to the kernel, as (equation, number of the result).
+      kernel: the axis order that puts the kernel's inputs first.
+      strides, padding, dilation: those of a convolution.
     """
 
     path: str
@@ -66,15 +66,15 @@ class Layer:
 
 
 def find_layers(apply: Callable[[Any, jax.Array], Any], variables: Any, images: Any) -> tuple[Layer, ...]:
-    """The layers of `apply(variables, images)` in program order; a layer that is called twice is there twice.
+    """The layers of `apply(variables, images)` in program order; a layer appears once per call.
 
-    Left out are kernels that multiply something else than the rows of one matrix: of grouped convolutions, of
-    convolutions with a dilated input, of products with a batch axis in the kernel, and kernels that are computed.
+    Left out are kernels that do not multiply the rows of one matrix: those of grouped convolutions, of convolutions
+    with a dilated input, of products with a batch axis in the kernel, and computed kernels.
 
     Args:
       variables: a pytree of arrays or shapes.
-      images: normalised, `(batch, h, w, c)`, or their shape; numbers of layers are the same for all batches of two
-        images or more.
+      images: normalised, `(batch, h, w, c)`, or their shape; layer numbers are the same for all batches of two or more
+        images.
     """
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *given: given, variables, images))
     return _find_layers(apply, tuple(leaves), structure)
@@ -83,10 +83,10 @@ def find_layers(apply: Callable[[Any, jax.Array], Any], variables: Any, images: 
 def layer_inputs(
     apply: Callable[[Any, jax.Array], Any], variables: Any, images: jax.Array, layers: Sequence[Layer]
 ) -> list[jax.Array]:
-    """What each of `layers` reads in one pass; jittable.
+    """The inputs of each of `layers` in one pass; jittable.
 
     Returns:
-      by layer `(batch, ..., channels)`; a convolution's with its spatial axes, a product's with the axes it has.
+      by layer `(batch, ..., channels)`; for a convolution with its spatial axes, for a product with its own axes.
     """
     program = flatten(apply, variables, images)
     values = _operands(program, variables, images, layers)
@@ -96,7 +96,7 @@ def layer_inputs(
 def layer_outputs(
     apply: Callable[[Any, jax.Array], Any], variables: Any, images: jax.Array, layers: Sequence[Layer]
 ) -> list[jax.Array]:
-    """What each of `layers` gives in one pass, before its bias, `(batch, ..., channels)`; jittable."""
+    """The outputs of each of `layers` in one pass, before its bias, `(batch, ..., channels)`; jittable."""
     program = flatten(apply, variables, images)
     numbers = {layer.number for layer in layers}
     kept = evaluate(program, jax.tree.leaves((variables, images)), keep=numbers)[1]
@@ -104,12 +104,12 @@ def layer_outputs(
 
 
 def inputs_of(layer: Layer, value: jax.Array) -> jax.Array:
-    """The value that the layer reads, as it stands in the program, as `(batch, ..., channels)`."""
+    """The value that the layer reads in the program, as `(batch, ..., channels)`."""
     return _merged(value.transpose(layer.read), layer.channel_axes[0])
 
 
 def outputs_of(layer: Layer, value: jax.Array) -> jax.Array:
-    """The layer's result, as it stands in the program, as `(batch, ..., channels)`."""
+    """The layer's result in the program, as `(batch, ..., channels)`."""
     return _merged(value.transpose(layer.written), layer.channel_axes[1])
 
 
@@ -117,7 +117,7 @@ def input_rows(layer: Layer, inputs: jax.Array) -> jax.Array:
     """The rows that the kernel matrix multiplies, `(positions, inputs)`, image after image.
 
     Args:
-      inputs: of `layer_inputs`; a convolution's may be cut to a part of its map.
+      inputs: as `layer_inputs` returns them; a convolution's may be cropped to part of its map.
     """
     if layer.window:
         inputs = _patches(layer, inputs)
@@ -125,10 +125,11 @@ def input_rows(layer: Layer, inputs: jax.Array) -> jax.Array:
 
 
 def multiplied(layer: Layer, inputs: jax.Array, matrix: jax.Array) -> jax.Array:
-    """`input_rows(layer, inputs) @ matrix` in full float32, `(batch, ..., k)`; a convolution where the layer is one.
+    """`input_rows(layer, inputs) @ matrix` in full float32, `(batch, ..., k)`, as a convolution for a convolution.
 
     Args:
-      inputs: `(batch, ..., channels)`, of `layer_inputs`. matrix: `(inputs, k)`.
+      inputs: `(batch, ..., channels)`, as `layer_inputs` returns them.
+      matrix: `(inputs, k)`.
     """
     precision = None if on_cpu() else lax.Precision.HIGHEST
     if not layer.window:
@@ -141,12 +142,12 @@ def multiplied(layer: Layer, inputs: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def kernel_matrix(layer: Layer, leaf: jax.Array) -> jax.Array:
-    """The kernel `(inputs, outputs)` that is in a leaf of the variables."""
+    """The kernel `(inputs, outputs)` in a leaf of the variables."""
     return _moved(layer, leaf).transpose(layer.kernel).reshape(layer.inputs, layer.outputs)
 
 
 def write_matrix(layer: Layer, leaf: jax.Array, matrix: jax.Array) -> jax.Array:
-    """The leaf with `matrix` `(inputs, outputs)` for its kernel; entries that the layer does not read stay."""
+    """Returns the leaf with `matrix` `(inputs, outputs)` as its kernel; entries that the layer does not read stay."""
     taken, put = jax.vjp(lambda leaf: kernel_matrix(layer, leaf), leaf)
     if taken.size == leaf.size:
         return put(matrix.astype(leaf.dtype))[0]
@@ -165,8 +166,8 @@ def _find_layers(apply: Callable, leaves: tuple[jax.ShapeDtypeStruct, ...], stru
 def layers_of(program: ClosedJaxpr, paths: Sequence[str], more: ClosedJaxpr | None = None) -> tuple[Layer, ...]:
     """The layers of a flat program whose first arguments are the leaves at `paths`.
 
-    `more` is the same program for another number of images; with it, the first of the axes of positions is that of
-    images.
+    `more` is the same program for another number of images; it identifies the axis of images, which becomes the first
+    of the axes of positions.
     """
     jaxpr = program.jaxpr
     leaves = dict(zip(jaxpr.invars, paths, strict=False))
@@ -191,7 +192,7 @@ def layers_of(program: ClosedJaxpr, paths: Sequence[str], more: ClosedJaxpr | No
 
 
 def _operands(program: ClosedJaxpr, variables: Any, images: Any, layers: Sequence[Layer]) -> list[jax.Array]:
-    """The values that the layers read. Those that are no first result of an equation are arguments or other results."""
+    """The values that the layers read; one that is no first result of an equation is an argument or other result."""
     jaxpr = program.jaxpr
     wanted = [jaxpr.eqns[layer.number].invars[1 - layer.side] for layer in layers]
     outputs = ClosedJaxpr(jaxpr.replace(outvars=wanted, debug_info=None), program.consts)
@@ -201,7 +202,7 @@ def _operands(program: ClosedJaxpr, variables: Any, images: Any, layers: Sequenc
 def _origin(
     atom: Any, leaves: Mapping[Var, str], made: Mapping[Var, tuple[int, int]], equations: Sequence[JaxprEqn]
 ) -> tuple[str, tuple[tuple[JaxprEqn, int], ...]] | None:
-    """The leaf that a value is made of by moving it, and the operations on the way from there."""
+    """The leaf that a value is moved from, and the operations in between."""
     steps: list[tuple[JaxprEqn, int]] = []
     while not isinstance(atom, Literal) and atom not in leaves:
         if atom not in made:
@@ -237,7 +238,7 @@ def _dot(equation: JaxprEqn, side: int, path: str, number: int, steps: Any) -> L
     ranks = [len(atom.aval.shape) for atom in equation.invars]
     free = [[axis for axis in range(ranks[s]) if axis not in contract[s]] for s in (0, 1)]
     shape = equation.invars[side].aval.shape
-    # Of the result: the free axes of the first operand, then those of the second.
+    # In the result: the free axes of the first operand, then those of the second.
     starts = (0, len(free[0]))
     axes = [[starts[s] + i for i in range(len(free[s]))] for s in (1 - side, side)]
     return Layer(
@@ -256,7 +257,7 @@ def _dot(equation: JaxprEqn, side: int, path: str, number: int, steps: Any) -> L
 
 
 def _images_first(layer: Layer, shape: Sequence[int], other: Sequence[int]) -> Layer:
-    """A product with the axis of images, whose size changes with their number, in front of the other positions."""
+    """A product with the axis of images, whose size depends on their number, in front of the other positions."""
     image = next((axis for axis, (a, b) in enumerate(zip(shape, other, strict=True)) if a != b), None)
     count = len(layer.read) - layer.channel_axes[0]
     if image not in layer.read[:count]:
@@ -298,13 +299,13 @@ def _convolution(equation: JaxprEqn, side: int, path: str, number: int, steps: A
         kernel=kernel,
         side=side,
         strides=tuple(strides),
-        padding=_named(padding, equation.invars[0].aval.shape, read, sizes[:-2], strides, dilation),
+        padding=_padding_name(padding, equation.invars[0].aval.shape, read, sizes[:-2], strides, dilation),
         dilation=tuple(dilation),
     )
 
 
-def _named(padding: Any, shape: Any, read: Any, sizes: Any, strides: Any, dilation: Any) -> Any:
-    """'SAME' where the padding is that, so that it fits a part of the map too; otherwise what it is."""
+def _padding_name(padding: Any, shape: Any, read: Any, sizes: Any, strides: Any, dilation: Any) -> Any:
+    """'SAME' if the padding equals it, so that it also fits part of the map; otherwise the padding itself."""
     spatial = [shape[axis] for axis in read[1:-1]]
     extents = [(k - 1) * d + 1 for k, d in zip(sizes, dilation, strict=True)]
     same = tuple(map(tuple, lax.padtype_to_pads(spatial, extents, strides, "SAME")))
@@ -312,12 +313,12 @@ def _named(padding: Any, shape: Any, read: Any, sizes: Any, strides: Any, dilati
 
 
 def _merged(value: jax.Array, count: int) -> jax.Array:
-    """With the last `count` axes as one."""
+    """Merges the last `count` axes."""
     return value if count == 1 else value.reshape(*value.shape[: value.ndim - count], -1)
 
 
 def _patches(layer: Layer, inputs: jax.Array) -> jax.Array:
-    """b h w c -> b oh ow (kh kw c). Slices, since `lax.conv_general_dilated_patches` takes five times as long on a
+    """b h w c -> b oh ow (kh kw c). Uses slices, because `lax.conv_general_dilated_patches` is five times as slow on a
     CPU."""
     sizes, dilation, extents = layer.window, layer.dilation, _extents(layer)
     zero = jnp.zeros((), inputs.dtype)

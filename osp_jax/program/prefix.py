@@ -1,4 +1,4 @@
-"""The first part of a network, computed once for many variables that differ in later leaves only."""
+"""The first part of a network, computed once for many variables that differ only in later leaves."""
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from osp_jax.runtime.distributed import everywhere
 
 
 class Prefix(NamedTuple):
-    """What the first part of a network makes of `count` images, batch by batch, and the `late` part, jitted."""
+    """Outputs of the first part of a network for `count` images, batch by batch, and the `late` part, jitted."""
 
     late: Callable[[Any, list[jax.Array]], jax.Array]
     batches: list[list[jax.Array]]
@@ -26,11 +26,11 @@ class Prefix(NamedTuple):
 def compute_prefix(
     model: Model, split: Split, indices: np.ndarray, changing: Collection[str], batch_size: int = 500
 ) -> Prefix:
-    """The part of `predict_logits` that is the same for all variables that differ in the leaves `changing` only.
+    """The part of `predict_logits` that is the same for all variables that differ only in the leaves `changing`.
 
     Args:
-      changing: paths as 'params/head/kernel'. Where they are early in the network, as much memory as the images take as
-        float32 is used; where they are late, less.
+      changing: paths such as 'params/head/kernel'. If they are early in the network, this uses as much memory as the
+        images take as float32; if they are late, less.
     """
 
     moments = jnp.asarray(model.mean), jnp.asarray(model.std)
@@ -48,5 +48,5 @@ def compute_prefix(
 
 
 def logits_from(prefix: Prefix, variables: Any) -> np.ndarray:
-    """What `predict_logits` gives for `variables`, at the cost of the late part of the network."""
+    """The result of `predict_logits` for `variables`, at the cost of the late part of the network."""
     return np.concatenate([np.asarray(prefix.late(variables, values)) for values in prefix.batches])[: prefix.count]

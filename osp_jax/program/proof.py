@@ -1,7 +1,7 @@
-"""The proof of gates: masked variables against scaled values, on a few images.
+"""Verifies gates on a few images: masked variables against scaled values.
 
-It runs in float32 at the highest precision, whatever the network computes in. What fails there is tried again in
-float64, since in a deep network rounding alone can make more of a difference than the tolerance.
+It runs in float32 at the highest precision, independent of the network's own precision. Gates that fail are tried again
+in float64, since in a deep network rounding alone can exceed the tolerance.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ from osp_jax.program.gate import Gate, spread
 from osp_jax.program.scaling import Program
 from osp_jax.runtime.errors import InputError
 
-TOLERANCE = 1e-5  # of the largest logit
-AT_ONCE = 12  # gates that are tried together; more would drown one another's errors
+TOLERANCE = 1e-5  # relative to the largest logit
+GROUP_SIZE = 12  # gates that are tried together; more would hide each other's errors
 MOST_IMAGES = 4
 
 
 class _Claim(NamedTuple):
-    """That scaling the leaves of one side of a gate, and zeroing its kernels, equals scaling its value."""
+    """The claim that scaling the leaves of one side of a gate, and zeroing its kernels, equals scaling its value."""
 
     gate: int
     side: str
@@ -35,7 +35,7 @@ class _Claim(NamedTuple):
 
 
 class _Subject(NamedTuple):
-    """What gates are tried on. `run(dtype, leaves, images, gains)`, one vector of gains for each gate, gives logits."""
+    """The program to try gates on. `run(dtype, leaves, images, gains)`, one gain vector per gate, returns logits."""
 
     gates: Sequence[Gate]
     paths: Sequence[str]
@@ -47,11 +47,11 @@ class _Subject(NamedTuple):
 def proved(
     gates: Sequence[Gate], program: Program, apply: Callable[[Any, jax.Array], jax.Array], variables: Any, images: Any
 ) -> list[Gate | None]:
-    """Each gate with what holds of it, or None where nothing does.
+    """Each gate with the claims that hold, or None if none does.
 
     Args:
-      program: of `apply`, in which the gates were found.
-      images: normalised, `(batch, h, w, c)`; the first few are looked at.
+      program: the program of `apply`, in which the gates were found.
+      images: normalised, `(batch, h, w, c)`; only the first few are used.
 
     Raises:
       InputError: the logits are not finite.
@@ -66,12 +66,12 @@ def proved(
     _check_finite(subject)
     sides = [(number, side) for side in ("writers", "readers") for number in range(len(gates))]
     claims = [_Claim(n, side, side == "writers") for n, side in sides if getattr(gates[n], side)]
-    held = _held(subject, claims)
-    return [_with_what_holds(gate, number, held) for number, gate in enumerate(gates)]
+    held = _verified_claims(subject, claims)
+    return [_with_verified_sides(gate, number, held) for number, gate in enumerate(gates)]
 
 
 def depends_on_batch() -> InputError:
-    return InputError("the network does other operations for another number of images; `apply` must not depend on it")
+    return InputError("the network runs other operations for another number of images; `apply` must not depend on it")
 
 
 def _check_finite(subject: _Subject) -> None:
@@ -81,7 +81,7 @@ def _check_finite(subject: _Subject) -> None:
         raise InputError("the network's logits are not finite on the first images; give trained variables")
 
 
-def _with_what_holds(gate: Gate, number: int, held: set[_Claim]) -> Gate | None:
+def _with_verified_sides(gate: Gate, number: int, held: set[_Claim]) -> Gate | None:
     def has(side: str, kernels: bool) -> bool:
         return _Claim(number, side, kernels) in held
 
@@ -94,10 +94,10 @@ def _with_what_holds(gate: Gate, number: int, held: set[_Claim]) -> Gate | None:
     return gate if gate.factors else None
 
 
-def _held(subject: _Subject, claims: Sequence[_Claim]) -> set[_Claim]:
-    """Those that hold. Some are tried at once, far from one another; where that fails, one by one."""
+def _verified_claims(subject: _Subject, claims: Sequence[_Claim]) -> set[_Claim]:
+    """The claims that hold. Distant gates are tried together; if that fails, one by one."""
     held: set[_Claim] = set()
-    count = max(1, math.ceil(len(claims) / AT_ONCE))
+    count = max(1, math.ceil(len(claims) / GROUP_SIZE))
     for start in range(count):
         some = claims[start::count]
         if _error(subject, some, jnp.float32) <= TOLERANCE:
@@ -117,7 +117,7 @@ def _holds(subject: _Subject, claim: _Claim) -> bool:
 
 
 def _error(subject: _Subject, claims: Sequence[_Claim], dtype: Any) -> float:
-    """The largest difference between masked and scaled logits, as a share of the largest logit."""
+    """The largest difference between masked and scaled logits, relative to the largest logit."""
     rng = np.random.default_rng(0)
     scales = [np.ones(gate.channels, np.float32) for gate in subject.gates]
     masked = dict(zip(subject.paths, subject.leaves, strict=True))
@@ -136,7 +136,7 @@ def _error(subject: _Subject, claims: Sequence[_Claim], dtype: Any) -> float:
 
 
 def _random_gains(rng: np.random.Generator, channels: int) -> np.ndarray:
-    """In [0, 1): about a third are 0; one is not, and of several one is."""
+    """In [0, 1): about a third are 0; at least one is not, and among several at least one is."""
     gains = rng.uniform(0.1, 0.9, channels) * (rng.uniform(size=channels) > 0.3)
     gains[rng.permutation(channels)[:2]] = (0.5, 0)[:channels]
     return gains.astype(np.float32)

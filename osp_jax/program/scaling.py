@@ -1,10 +1,10 @@
-"""How gains on channels travel through a flat program.
+"""Propagation of channel gains through a flat program.
 
-Forwards: if some values are scaled, channel by channel, which others are scaled in the same way? Backwards: which
-parameter leaves must be scaled for a value to be? Both are questions about shapes and operations only. A rule exists
-for what moves data, for positively homogeneous operations, f(g x) = g f(x) for g >= 0, and for products; everything
-else blocks. The idea is that of dependency graphs for pruning (Fang et al., DepGraph, CVPR 2023, arXiv 2301.12900),
-for gains instead of removals.
+Forwards: if some values are scaled, channel by channel, which other values are scaled in the same way? Backwards: which
+parameter leaves must be scaled to scale a value? Both depend on shapes and operations only. There are rules for
+operations that move data, for positively homogeneous operations, f(g x) = g f(x) for g >= 0, and for products; all
+others block. The idea follows dependency graphs for pruning (Fang et al., DepGraph, CVPR 2023, arXiv 2301.12900), for
+gains instead of removals.
 """
 
 import heapq
@@ -28,7 +28,7 @@ _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min".split())
 _CUMULATIVE = frozenset("cumsum cummax cummin".split())
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
 _PRODUCTS = frozenset("dot_general conv_general_dilated".split())
-# By operation the constant that changes nothing, and as which operand.
+# By operation: the neutral constant, and its operand position.
 _NEUTRAL = {"mul": (1, (1, 0)), "div": (1, (1,)), "add": (0, (1, 0)), "sub": (0, (1,))}
 ELEMENTWISE = (
     _SUMS
@@ -42,12 +42,12 @@ ELEMENTWISE = (
 )
 
 
-class Blocked(Exception):  # noqa: N818 (not an error: the answer no)
-    """The operation that no gain passes."""
+class Blocked(Exception):  # noqa: N818 (not an error: a negative result)
+    """Raised for an operation that gains do not pass."""
 
 
 class Label(NamedTuple):
-    """What gains do to a value: they scale it, or they may change it arbitrarily where they are 0 and not at all
+    """The effect of gains on a value: they scale it, or they may change it arbitrarily where they are 0 and not at all
     elsewhere."""
 
     index: Index
@@ -55,14 +55,14 @@ class Label(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """Axes of a product: of either operand, in pairs where both have one, and of the result."""
+    """Axes of a product: of both operands, in pairs for shared ones, and of the result."""
 
     contract: tuple[Sequence[int], Sequence[int]]
     batch: tuple[Sequence[int], Sequence[int]]
     free: tuple[Sequence[int], Sequence[int]]
 
     def out_axes(self, side: int) -> list[tuple[int, int]]:
-        """(axis of the operand, axis of the result)."""
+        """Pairs (axis of the operand, axis of the result)."""
         start = len(self.batch[0]) + (len(self.free[0]) if side else 0)
         batch = [(axis, number) for number, axis in enumerate(self.batch[side])]
         return [*batch, *[(axis, start + number) for number, axis in enumerate(self.free[side])]]
@@ -78,12 +78,12 @@ class Convolution(NamedTuple):
 
 
 class Program:
-    """A flat program of `apply(variables, images)`, and what follows from its structure."""
+    """A flat program of `apply(variables, images)`, with structure derived from it."""
 
     def __init__(self, closed: ClosedJaxpr, paths: Sequence[str], other: ClosedJaxpr | None = None):
-        """`paths`: of the leaves of the variables, which are the first arguments; the last one is the images.
+        """`paths`: leaves of the variables, which are the first arguments; the last argument is the images.
 
-        `other` is the same program for another number of images; it tells which axes they are on.
+        `other` is the same program for another number of images, which identifies the axes of images.
         """
         jaxpr = closed.jaxpr
         self.closed, self.equations = closed, jaxpr.eqns
@@ -109,10 +109,10 @@ class Program:
         self._values: dict[Var, np.ndarray | None] = {}
 
     def is_derived(self, atom: Any) -> bool:
-        """Whether a value follows from the variables alone."""
+        """Whether a value depends on the variables alone."""
         return isinstance(atom, Var) and atom in self.learned and atom not in self.seen
 
-    def is_seen(self, atom: Any) -> bool:
+    def depends_on_images(self, atom: Any) -> bool:
         """Whether a value depends on the images."""
         return isinstance(atom, Var) and atom in self.seen
 
@@ -120,7 +120,7 @@ class Program:
         return isinstance(atom, Literal) or (atom not in self.learned and atom not in self.seen)
 
     def value(self, atom: Any) -> np.ndarray | None:
-        """Of a constant; None for anything else, and for constants that are too large to look at."""
+        """The value of a constant; None for anything else, and for constants that are too large."""
         if isinstance(atom, Literal):
             return np.asarray(atom.val)
         if not self.is_constant(atom) or atom.aval.size > 2**24:
@@ -137,8 +137,8 @@ class Program:
                     self._values[atom] = np.asarray(bind(equation, read, equation.params)[result])
         return self._values[atom]
 
-    def handed_on(self, number: int) -> Any:
-        """The operand that an equation hands on as it is: of x * 1, x / 1, x + 0 and x - 0 the x; None for others."""
+    def unchanged_operand(self, number: int) -> Any:
+        """The operand that an equation returns unchanged: x in x * 1, x / 1, x + 0 and x - 0; None for others."""
         equation = self.equations[number]
         neutral = _NEUTRAL.get(equation.primitive.name)
         if neutral is None:
@@ -157,13 +157,13 @@ class Program:
 
     @cached_property
     def kernels(self) -> dict[int, int]:
-        """By number of each product or convolution of the images with something that follows from the variables: which
-        operand that is."""
+        """By number of each product or convolution of the images with a value that depends on the variables alone: the
+        position of that operand."""
         found = {}
         for number, equation in enumerate(self.equations):
             if self.is_product(number):
                 sides = [side for side in (1, 0) if self.is_derived(equation.invars[side])]
-                if sides and self.is_seen(equation.invars[1 - sides[0]]):
+                if sides and self.depends_on_images(equation.invars[1 - sides[0]]):
                     found[number] = sides[0]
         return found
 
@@ -172,11 +172,11 @@ class Program:
         return self.paths.get(self.moved_from(self.equations[number].invars[self.kernels[number]]))
 
     def moved_from(self, atom: Any) -> Any:
-        """The value that another one is, behind operations that only move data."""
+        """The origin of a value, behind operations that only move data."""
         while isinstance(atom, Var) and atom in self.made:
             number, _ = self.made[atom]
             equation = self.equations[number]
-            same = self.handed_on(number)
+            same = self.unchanged_operand(number)
             if same is None and not labels.moves(equation.primitive.name):
                 break
             atom = equation.invars[0] if same is None else same
@@ -207,7 +207,7 @@ class Program:
         return Convolution(axes.lhs_spec, axes.rhs_spec, axes.out_spec, equation.params["feature_group_count"])
 
     def summed_index(self, number: int) -> Index | None:
-        """An index array for what a kernel multiplies that numbers the entries it sums over, positions aside."""
+        """An index array for a kernel's input that numbers the entries it sums over, except positions."""
         operand = self.read_operand(number)
         shape, dot, convolution = operand.aval.shape, self.dot(number), self.convolution(number)
         if convolution:
@@ -217,14 +217,14 @@ class Program:
         return np.arange(math.prod(sizes), dtype=np.int32).reshape(sizes) if dot else None
 
     def read_operand(self, number: int) -> Any:
-        """What a kernel multiplies."""
+        """The input of a kernel."""
         return self.equations[number].invars[1 - self.kernels[number]]
 
     def kernel_index(self, number: int, index: Index) -> Index:
-        """Which gain each entry of a kernel must absorb where its product or convolution reads a scaled value.
+        """The gain that each entry of a kernel must absorb if its product or convolution reads a scaled value.
 
         Raises:
-          Blocked: the gains differ from place to place.
+          Blocked: the gains differ between positions.
         """
         equation, side = self.equations[number], self.kernels[number]
         kernel = equation.invars[side].aval.shape
@@ -255,20 +255,19 @@ class Program:
         reads: Mapping[int, Index] | None = None,
         absorb: bool = False,
     ) -> dict[int, Index]:
-        """Follows scaled values to the end of the program.
+        """Propagates scaled values to the end of the program.
 
         Args:
-          starts: labels of values to begin with.
-          target: a value, by number of its equation, and the index array it must get; nothing is followed behind it.
-          reads: products and convolutions, and the index arrays that their kernels must get; nothing is followed
-            behind them.
-          absorb: products and convolutions with a kernel end the way where the kernel could absorb the gains.
+          starts: labels of the first values.
+          target: a value, by number of its equation, and the index array it must get; propagation stops there.
+          reads: products and convolutions, and the index arrays that their kernels must get; propagation stops there.
+          absorb: whether to also stop at products and convolutions whose kernel can absorb the gains.
 
         Returns:
           with `absorb`, by number of the product or convolution, the index array for its kernel.
 
         Raises:
-          Blocked: gains reach the output, something else than the target or the reads, or an operation without a rule.
+          Blocked: gains reach the output, a value other than the target or the reads, or an operation without a rule.
         """
         known, absorbed, met, waiting = dict(starts), {}, set(), set(reads or {})
         for number, equation in enumerate(self.equations):
@@ -405,16 +404,16 @@ class Program:
     # Backwards
 
     def leaves_behind(self, demands: Mapping[Any, Index]) -> dict[str, Index] | None:
-        """The leaves that must be scaled, and how, for some values to be; None where none do.
+        """The leaves that must be scaled, with index arrays, to scale some values; None if there are none.
 
-        Where a product could be scaled in either operand, what follows from the variables alone is taken first. That
-        nothing else is scaled too is for `push` to tell.
+        If a product can be scaled by either operand, one that depends on the variables alone is preferred. `push`
+        checks that nothing else is scaled.
         """
         walk = _Walk(self)
         return walk.leaves if all(walk.demand(atom, index) for atom, index in demands.items()) and walk.run() else None
 
     def operands_behind(self, number: int, result: int, index: Index) -> list[tuple[Any, Index]] | None:
-        """The operands of an equation that must be scaled for one of its results to be, and how."""
+        """The operands of an equation that must be scaled to scale one of its results, with index arrays."""
         equation = self.equations[number]
         name, params, operands = equation.primitive.name, equation.params, equation.invars
         shapes = [atom.aval.shape for atom in operands]
@@ -445,7 +444,7 @@ class Program:
         return None
 
     def _each(self, operands: Sequence[Any], index: Index, name: str) -> list[tuple[Any, Index]] | None:
-        """The same index array for each operand; None where one has fewer entries than it needs."""
+        """The same index array for each operand; None if one has fewer entries than it needs."""
         found = []
         for atom in operands:
             if self.is_constant(atom):
@@ -461,7 +460,7 @@ class Program:
         return found
 
     def _is_free(self, atom: Any, name: str) -> bool:
-        """Whether any gain may scale a constant: zeros, and what never is the largest or the smallest."""
+        """Whether any gain may scale a constant: zeros, and values that are never the largest or the smallest."""
         neutral = {"max": -np.inf, "min": np.inf}.get(name)
         value = self.value(atom) if neutral is not None and self.is_constant(atom) else None
         return self.is_zero(atom) or (value is not None and bool(np.all(value == neutral)))
@@ -484,7 +483,7 @@ class Program:
         return found
 
     def _one_of(self, number: int, index: Index, candidates: list[tuple[Any, Index]]) -> list[tuple[Any, Index]] | None:
-        """The factor of a product whose scaling scales the product: what follows from the variables alone, if any."""
+        """The factor of a product whose scaling scales the product; preferably one that depends on variables alone."""
         ordered = sorted(candidates, key=lambda candidate: not self.is_derived(candidate[0]))
         if len(ordered) <= 1:
             return ordered or None
@@ -496,7 +495,7 @@ class Program:
         return None if chosen is None else [ordered[chosen]]
 
     def _scales(self, number: int, index: Index, atom: Any, wanted: Index) -> bool:
-        """Whether the leaves behind one factor of a product scale it, and not the other factor too."""
+        """Whether the leaves behind one factor of a product scale it and not the other factor."""
         leaves = self.leaves_behind({atom: wanted})
         if leaves is None:
             return False
@@ -508,7 +507,7 @@ class Program:
         return label is not None and label.scaled and labels.met(label.index, index) is not None
 
     def label_of(self, var: Var, starts: Mapping[Var, Label]) -> Label | None:
-        """What gains do to one value.
+        """The effect of gains on one value.
 
         Raises:
           Blocked: an operation on the way has no rule.
@@ -529,7 +528,7 @@ class Program:
 
 
 def _batch_axes(first: ClosedJaxpr, second: ClosedJaxpr) -> dict[Var, int]:
-    """The axis of each value that the images are on: that whose size changes with their number."""
+    """The image axis of each value: the one whose size changes with the number of images."""
     axes = {}
     for one, other in zip([first.jaxpr, *first.jaxpr.eqns], [second.jaxpr, *second.jaxpr.eqns], strict=True):
         pairs = (one.invars, other.invars) if one is first.jaxpr else (one.outvars, other.outvars)
@@ -540,7 +539,7 @@ def _batch_axes(first: ClosedJaxpr, second: ClosedJaxpr) -> dict[Var, int]:
 
 
 class _Walk:
-    """What must be scaled, from the last equation to the first."""
+    """Collects what must be scaled, from the last equation to the first."""
 
     def __init__(self, program: Program):
         self.program = program
@@ -596,7 +595,7 @@ def _agreed(indices: Sequence[Index], name: str) -> Index:
 
 
 def _united(indices: Sequence[Index], name: str) -> Index:
-    """Where at most one gain may change an entry."""
+    """Combines index arrays where at most one gain may change an entry."""
     result = indices[0]
     for index in indices[1:]:
         if not ((result == index) | (result < 0) | (index < 0)).all():
@@ -628,7 +627,7 @@ def _without_axes(label: Label, axes: Sequence[int], name: str, keep: bool = Fal
 
 
 def _windowed_axes(params: Mapping[str, Any]) -> list[int]:
-    """The axes on which windows of a pooling do more than leave every entry alone."""
+    """The axes on which pooling windows change entries."""
     columns = ("window_dimensions", "window_strides", "base_dilation")
     sizes = zip(*[params[key] for key in columns], strict=True)
     pairs = enumerate(zip(sizes, params["padding"], strict=True))
@@ -640,12 +639,12 @@ def _alone(atom: Any, index: Index | None) -> list[tuple[Any, Index]] | None:
 
 
 def closed(index: Index) -> Index:
-    """Of a leaf: what any gain may scale is not scaled."""
+    """The index array of a leaf: entries that any gain may scale are not scaled."""
     return np.where(index < 0, NONE, index).astype(np.int32)
 
 
 def _placed(index: Index, pairs: Sequence[tuple[int, int]], rank: int) -> Index:
-    """Moves axes to those of another value, (from, to); the other axes are of size 1."""
+    """Moves axes to those of another value, (from, to); the other axes have size 1."""
     pairs = sorted(pairs, key=lambda pair: pair[1])
     order = [source for source, _ in pairs]
     rest = [axis for axis in range(index.ndim) if axis not in order]
@@ -656,7 +655,7 @@ def _placed(index: Index, pairs: Sequence[tuple[int, int]], rank: int) -> Index:
 
 
 def _whole(index: Index, axis: int, shape: Any) -> Index:
-    """The entries along one axis, `(shape[axis],)`; the others are of size 1."""
+    """The entries along one axis, `(shape[axis],)`; the other axes have size 1."""
     return np.broadcast_to(index.reshape(-1), (shape[axis],))
 
 

@@ -1,7 +1,7 @@
-"""A program cut in two: what some parameters cannot change, and what follows from them.
+"""Splits a program in two: the part that some parameters cannot change, and the rest.
 
-Requests to forget mostly change parameters late in a network. Whoever judges or fits many of them computes the first
-part once, and only the second again for each.
+Requests to forget mostly change parameters late in a network. Code that evaluates or fits many requests computes the
+first part once, and only the second for each.
 """
 
 from collections.abc import Callable, Collection
@@ -16,8 +16,8 @@ from osp_jax.trees import leaf_paths
 class Halves(NamedTuple):
     """`late(variables, early(variables, inputs))` is the whole program.
 
-    `early` gives a list of arrays, the same for all variables that differ only in the parameters that may change; each
-    depends on the inputs, so where these are a batch it has their leading axis.
+    `early` returns a list of arrays that is the same for all variables that differ only in the changing parameters;
+    each depends on the inputs, so for a batch of inputs it has their leading axis.
     """
 
     early: Callable[[Any, Any], list[jax.Array]]
@@ -27,13 +27,13 @@ class Halves(NamedTuple):
 def split_program(
     function: Callable[[Any, Any], Any], variables: Any, inputs: Any, changing: Collection[str]
 ) -> Halves:
-    """Cuts `function(variables, inputs)` behind the last operation that no changing parameter reaches.
+    """Splits `function(variables, inputs)` behind the last operation that no changing parameter reaches.
 
     Args:
-      function: traceable; what it calls under `jax.jit` counts as one operation.
+      function: traceable; a call under `jax.jit` counts as one operation.
       variables: a pytree of arrays or shapes.
-      inputs: a pytree of arrays or shapes; the halves take inputs of these shapes only.
-      changing: leaves of `variables` by path, such as 'params/head/kernel'; others are ignored.
+      inputs: a pytree of arrays or shapes; the halves accept only inputs of these shapes.
+      changing: leaves of `variables` by path, such as 'params/head/kernel'; unknown paths are ignored.
     """
     program, outputs = jax.make_jaxpr(function, return_shape=True)(variables, inputs)
     jaxpr, count = program.jaxpr, len(jax.tree.leaves(variables))
@@ -46,7 +46,7 @@ def split_program(
         fed |= set(equation.outvars) if read & fed else set()
         if not read & reached:
             early.append(equation)
-        # What follows from variables alone is no value to keep, and what is only reshaped is kept as it was.
+        # Values that depend on variables alone are not kept; a value that is only reshaped is kept in its old shape.
         if read & reached or not read & fed or equation.primitive.name == "reshape":
             late.append(equation)
     late, read = _needed(late, jaxpr.outvars)
@@ -69,7 +69,7 @@ def split_program(
 
 
 def _needed(equations: list[Any], outputs: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Those equations that the outputs depend on, in their order, and all that these and the outputs read."""
+    """The equations that the outputs depend on, in order, and all values that these and the outputs read."""
     wanted, kept = dict.fromkeys(atom for atom in outputs if not isinstance(atom, Literal)), []
     for equation in reversed(equations):
         if wanted.keys() & set(equation.outvars):

@@ -1,8 +1,8 @@
-"""The stages of a network, read off its program: values that everything between images and logits passes through.
+"""The stages of a network, found in its program: values that all data from images to logits passes through.
 
-A residual stream is one between its blocks and none within them, a plain network is one behind each layer. The last of
-these values before the next product is the stage: behind the activation, before pooling. So blocks of any network are
-found without its source, and what they hold of an image can be read off: the mean and the maximum of each channel.
+A residual network has one between its blocks and none within them; a plain network has one behind each layer. The stage
+is the last of these values before the next product: behind the activation, before pooling. This finds the blocks of any
+network without its source. The features of a stage are the mean and the maximum of each channel.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,8 @@ from osp_jax.runtime.errors import InputError
 
 
 class Stage(NamedTuple):
-    """A value of a flat program: the number of its equation, its axes of channels and images, its number of channels
-    and of positions, 1 where it has none but channels."""
+    """A value of a flat program: its equation number, its axes of channels and images, its numbers of channels and of
+    positions; 1 if channels are its only axis."""
 
     value: int
     axis: int
@@ -36,9 +36,9 @@ class Stages(NamedTuple):
     program: str
 
     def last(self, count: int) -> "Stages":
-        """The last `count` of them. Raises `InputError` where there are fewer."""
+        """Returns the last `count` stages. Raises `InputError` if there are fewer."""
         if count > len(self.found):
-            raise InputError(f"head.stages is {count} and the network has {len(self.found)}; give at most so many")
+            raise InputError(f"head.stages is {count} and the network has {len(self.found)}; give at most as many")
         return self._replace(found=self.found[len(self.found) - count :])
 
 
@@ -50,9 +50,9 @@ def find_stages(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, im
     """
     program = traced(apply, variables, tuple(image_shape), jnp.float32)
     if not program.kernels:
-        raise InputError("the network multiplies its images by no parameter, so that it has no stages")
+        raise InputError("the network multiplies its images by no parameter, so it has no stages")
     found, run = [], []
-    for number, products in _cuts(program, max(program.kernels)):  # what follows the last product are the logits
+    for number, products in _cuts(program, max(program.kernels)):  # the values behind the last product are the logits
         if products and run:
             found.append(_stage(program, run))
             run = []
@@ -65,18 +65,18 @@ def find_stages(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, im
 def stage_features(
     apply: Callable[[Any, jax.Array], jax.Array], stages: Stages, variables: Any, images: jax.Array
 ) -> list[jax.Array]:
-    """Of each stage the spatial means and maxima of its channels, float32 `(batch, 2 channels)`; jittable.
+    """The spatial means and maxima of the channels of each stage, float32 `(batch, 2 channels)`; jittable.
 
     A stage without positions gives its channels, `(batch, channels)`.
 
     Raises:
-      InputError: the program is another one than the stages were found in.
+      InputError: the program differs from the one in which the stages were found.
     """
     batch = len(images)
-    images = images if batch > 1 else jnp.concatenate([images, images])  # a program for one image may be another
+    images = images if batch > 1 else jnp.concatenate([images, images])  # the program for one image may differ
     program = flatten(apply, variables, images)
     if signature(program) != stages.program:
-        raise InputError("the network does other operations on these images than on those its stages were found with")
+        raise InputError("the network runs other operations on these images than on those its stages were found with")
     keep = [stage.value for stage in stages.found]
     _, kept = evaluate(program, [*jax.tree.leaves(variables), images], keep=keep)
     features = []
@@ -89,12 +89,12 @@ def stage_features(
 
 
 def feature_widths(stages: Stages) -> list[int]:
-    """How many features `stage_features` gives of each stage."""
+    """The number of features of each stage, as `stage_features` returns them."""
     return [stage.channels * (1 if stage.positions == 1 else 2) for stage in stages.found]
 
 
 def _cuts(program: Program, end: int) -> Iterator[tuple[int, int]]:
-    """(number of an equation whose result alone carries the images, products since the one before), before `end`."""
+    """(number of an equation whose result alone carries the images, products since the last one), before `end`."""
     last = {
         atom: number
         for number, equation in enumerate(program.equations)
@@ -112,7 +112,7 @@ def _cuts(program: Program, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _stage(program: Program, run: Sequence[int]) -> Stage:
-    """Of values with no product between them: the last one that has positions, the last one where none has."""
+    """Among values with no product between them: the last with positions; without any, the last."""
     found = [_described(program, number) for number in run]
     return next((stage for stage in reversed(found) if stage.positions > 1), found[-1])
 
@@ -123,13 +123,13 @@ def _described(program: Program, number: int) -> Stage:
     axis = _read_axis(program, var)
     axis = _written_axis(program, var) if axis is None else axis
     axis = len(shape) - 1 if axis is None else axis
-    images = 2  # of the traced program
+    images = 2  # in the traced program
     positions = max(1, var.aval.size // (images * shape[axis]))
     return Stage(number, axis, batch_axis, shape[axis], positions)
 
 
 def _read_axis(program: Program, start: Var) -> int | None:
-    """The channel axis by the first product that reads a value, what works on its entries aside; None: no such."""
+    """The channel axis by the first product that reads a value, through elementwise operations; None without one."""
     waiting, seen = [start], {start}
     while waiting:
         var = waiting.pop(0)
@@ -144,7 +144,7 @@ def _read_axis(program: Program, start: Var) -> int | None:
 
 
 def _written_axis(program: Program, start: Var) -> int | None:
-    """The same by the product that wrote it last."""
+    """The channel axis by the product that wrote the value last."""
     waiting, seen = [start], {start}
     while waiting:
         var = waiting.pop(0)
@@ -165,7 +165,7 @@ def _written_axis(program: Program, start: Var) -> int | None:
 
 
 def _alike(program: Program, number: int, start: Var, seen: set[Var]) -> list[Var]:
-    """The results of an equation that works entry by entry, of the shape of `start`, if they were not seen."""
+    """The unseen results of an elementwise equation that have the shape of `start`."""
     equation = program.equations[number]
     if equation.primitive.name not in ELEMENTWISE:
         return []

@@ -1,12 +1,11 @@
-"""The end of a network: the kernels that write the head's input, and what is left of the program behind them.
+"""The tail of a network: the kernels that write the head's input, and the program behind them.
 
-The kernels are found in the traced program of any network: those whose output reaches the head through no further
-kernel, less those whose output another of them goes on to read. In a residual stream this leaves what the last block
-writes, since the last block reads what earlier ones wrote. Between kernel and head each channel must stay by itself
-(scales, shifts, activations, pooling, reshaping); a norm over channels may stand there too, whose statistics then count
-as constants.
+The kernels are found in the traced program of any network: those whose output reaches the head through no other kernel,
+except those whose output another of them reads. In a residual stream these are the writers of the last block, which
+reads what earlier blocks wrote. Between kernel and head, channels must not mix (scales, shifts, activations, pooling,
+reshaping); a norm over channels is allowed, and its statistics count as constants.
 
-Earlier stages have such kernels, too. Then the tail begins in front of theirs, and `front` are those in between.
+Earlier stages have such kernels, too. A tail then begins in front of theirs, and `front` are the kernels in between.
 """
 
 import dataclasses
@@ -46,14 +45,14 @@ class Writer:
     """A kernel that writes channels of the head's input.
 
     Attributes:
-      layer: of the kernel.
-      image_axis: of images in the layer's result, as `outputs_of` arranges it.
+      layer: the layer of the kernel.
+      image_axis: axis of images in the layer's result, as `outputs_of` arranges it.
       stream: number of the equation of the last value that is affine in the layer's result, channel by channel, and
-        through which alone it reaches the head.
-      places: where the layer's channels are in that value, once its axes are in the order `stream_axes` and those from
-        `stream_rank` on are one.
-      start: the first of the features that the layer writes; its channels follow one another.
-      biases: paths of leaves that may be a bias in front of `stream`, in program order.
+        through which alone the result reaches the head.
+      places: positions of the layer's channels in that value, once its axes are in the order `stream_axes` and those
+        from `stream_rank` on are merged.
+      start: number of the first feature that the layer writes; the others follow in order.
+      biases: paths of candidate biases in front of `stream`, in program order.
     """
 
     layer: Layer
@@ -67,13 +66,13 @@ class Writer:
 
     @property
     def features(self) -> slice:
-        """Which of the features the layer writes."""
+        """The features that the layer writes."""
         return slice(self.start, self.start + self.layer.outputs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inner:
-    """A kernel between two stages that writes neither: its `layer`, and the `image_axis` of the layer's result as
+    """A kernel between two stages that writes neither: its `layer`, and the `image_axis` of the layer's result, as
     `outputs_of` arranges it."""
 
     layer: Layer
@@ -81,12 +80,12 @@ class Inner:
 
 
 class Ends(NamedTuple):
-    """What a stage of a network gives for a batch.
+    """Values of a stage of a network for a batch.
 
-    `features` float32 `(batch, channels)`: means over the positions that the head reads, or of an earlier stage.
-    `inputs` float32 `(batch, n)`: the stage itself, a map's mean; of the last, the head's input. By writer: what it
-    `reads` and its result, `outputs`, as they stand in the program, and the last value that is affine in it, `streams`
-    `(..., channels)`. `front_reads` and `front_outputs` are the same of the kernels in front.
+    `features` float32 `(batch, channels)`: means over the positions that the head, or an earlier stage, reads.
+    `inputs` float32 `(batch, n)`: the stage itself, as the mean of a map; for the last stage, the head's input. By
+    writer: its input `reads` and its result `outputs`, in the layout of the program, and the last value that is affine
+    in it, `streams` `(..., channels)`. `front_reads` and `front_outputs` are the same for the kernels in front.
     """
 
     features: jax.Array
@@ -100,17 +99,17 @@ class Ends(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tail:
-    """A network from the last kernels, or earlier ones, up to a stage: the head's input, or a value before it.
+    """The program from the last kernels, or earlier ones, to a stage: the head's input, or a value before it.
 
     Attributes:
-      early: jitted, `(variables, (uint8 images, mean, std))` to arrays with a row an image, the same for all variables
-        that differ in the kernels of all tails, their biases and the head alone.
-      late: `((variables, shifts), these)` to `Ends`; `shifts`, one a writer, are added to its result.
-      writers: of the stage, in program order.
-      front: other kernels between the stage of the tail before and this one, in program order.
+      early: jitted, `(variables, (uint8 images, mean, std))` to arrays with one row per image, the same for all
+        variables that differ only in the kernels of all tails, their biases and the head.
+      late: `((variables, shifts), arrays of early)` to `Ends`; `shifts`, one per writer, are added to its result.
+      writers: those of the stage, in program order.
+      front: other kernels between the stage of the previous tail and this one, in program order.
       shifts: shapes of the writers' results.
-      normalised: whether a norm over channels stands between the writers and the stage.
-      head: of the network.
+      normalised: whether there is a norm over channels between the writers and the stage.
+      head: the head of the network.
     """
 
     early: Callable[..., list[jax.Array]]
@@ -122,26 +121,26 @@ class Tail:
     head: Head
 
     def no_shifts(self) -> list[jax.Array]:
-        """Zeros, to add to the writers' results."""
+        """Zero shifts."""
         return [jnp.zeros(shift.shape, shift.dtype) for shift in self.shifts]
 
 
 def tail_of(model: Model, batch: int, image_shape: tuple[int, ...]) -> Tail:
-    """What follows from the last kernels, the biases behind them and the head; for batches of one size.
+    """The tail from the last kernels, with the biases behind them and the head; for batches of one size.
 
     Raises:
-      InputError: there are no such kernels, or they write a part of the head's input only.
+      InputError: there are no such kernels, or they write only part of the head's input.
     """
     return tails_of(model, batch, image_shape, 0)[-1]
 
 
 def tails_of(model: Model, batch: int, image_shape: tuple[int, ...], depth: int) -> tuple[Tail, ...]:
-    """The ends of a network at each of `depth` stages before the head's input (`stages.find_stages`), and at this.
+    """The tails to each of `depth` stages before the head's input (`stages.find_stages`), and to the head's input.
 
-    All begin with the same arrays, `early`, those in front of the kernels that write the first of these stages.
+    All start from the same arrays, `early`, in front of the kernels that write the first of these stages.
 
     Raises:
-      InputError: as `tail_of`, of one of the stages, or there are fewer.
+      InputError: as `tail_of`, for one of the stages, or there are fewer stages.
     """
     leaves, structure = jax.tree.flatten(model.variables)
     shapes = tuple(jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
@@ -149,7 +148,7 @@ def tails_of(model: Model, batch: int, image_shape: tuple[int, ...], depth: int)
 
 
 def by_image(writer: Writer | Inner, values: jax.Array, batch: int) -> jax.Array:
-    """A writer's result, or the rows that make it in the same axes, `(..., n)`, as `(batch, positions, n)`."""
+    """A writer's result, or the rows that it comes from in the same axes, `(..., n)`, as `(batch, positions, n)`."""
     return jnp.moveaxis(values, writer.image_axis, 0).reshape(batch, -1, values.shape[-1])
 
 
@@ -159,7 +158,7 @@ def rows_of(writer: Writer | Inner, read: jax.Array, output: Any, batch: int) ->
 
 
 def products_of(writer: Writer | Inner, read: jax.Array, output: Any, batch: int, matrix: jax.Array) -> jax.Array:
-    """`rows_of(writer, read, output, batch) @ matrix`, `(inputs, k)`, without the rows where these are patches."""
+    """`rows_of(writer, read, output, batch) @ matrix`, `(inputs, k)`, without creating patches."""
     inputs = inputs_of(writer.layer, read).astype(jnp.float32)
     return _rows(writer, multiplied(writer.layer, inputs, matrix), output, batch)
 
@@ -188,11 +187,11 @@ def _tails_of(
     places = [*((stage.value, stage.axis, stage.batch_axis) for stage in stages[len(stages) - depth :]), last]
     closed, more = (flatten(apply, variables, floats((n, *image_shape))) for n in (batch, batch + 1))
     if signature(closed) != digest:
-        raise InputError("the network does other operations for one image; refit it on batches of two or more")
+        raise InputError("the network runs other operations for one image; refit it on batches of two or more")
     program = Program(closed, paths)
     layers = layers_of(closed, paths)
     earlier = [(f"stage {-number} before the last features", "choose a smaller depth") for number in range(-depth, 0)]
-    about = [*earlier, (f"what {head.kernel} reads", "choose a method that leaves the features")]
+    about = [*earlier, (f"the input of {head.kernel}", "choose a method that does not change the features")]
     found = [_writers(program, more, layers, *given, is_parameter) for given in zip(places, about, strict=True)]
     between = itertools.pairwise(places)
     fronts = [(), *(_front(more, program, layers, *given, found) for given in between)]
@@ -245,7 +244,7 @@ def _tails_of(
 
 
 def _head_of(program: Program) -> tuple[Head, tuple[int, int, int], str]:
-    """(the head; number of the equation that gives its input, feature axis, axis of images; digest of the program)."""
+    """(the head; number of the equation of its input, feature axis, axis of images; digest of the program)."""
     number, head = find_head(program)
     operand = program.read_operand(number)
     if operand not in program.made:
@@ -254,12 +253,12 @@ def _head_of(program: Program) -> tuple[Head, tuple[int, int, int], str]:
     return head, (program.made[operand][0], axis, program.batch_axes[operand]), signature(program.closed)
 
 
-# Which kernels.
+# Finding the kernels
 
 
 class _Way(NamedTuple):
-    """What becomes of a kernel's result on the way to the head: the index array of its channels in the head's input,
-    the last value that is affine in it and the index array there, and where statistics over channels are taken."""
+    """The path of a kernel's result to the head: the index array of its channels in the head's input, the last value
+    that is affine in it and its index array, and the positions of statistics over channels."""
 
     index: np.ndarray
     stream: int
@@ -275,11 +274,11 @@ def _writers(
     about: tuple[str, str],
     is_parameter: Callable[[str], bool],
 ) -> tuple[tuple[Writer, ...], np.ndarray, frozenset[int]]:
-    """(the writers of a stage; by entry of it the feature that it is; where statistics over channels are taken).
+    """(the writers of a stage; the feature of each of its entries; the positions of statistics over channels).
 
     Args:
-      place: of the stage: the equation that gives it, its axes of channels and of images.
-      about: what it is, and the remedy where it has no such writers.
+      place: the stage: its equation, its axes of channels and of images.
+      about: a description of it, and the remedy if it has no such writers.
     """
     target, axis, _ = place
     by_number = {layer.number: layer for layer in layers}
@@ -289,7 +288,7 @@ def _writers(
     found: list[Writer] = []
     streams: dict[int, tuple[int, np.ndarray]] = {}
     statistics: frozenset[int] = frozenset()
-    reason = "it reads no kernel's output"
+    reason = "no kernel's output reaches it"
     for number in sorted(_last_products(program, target), reverse=True):
         layer = by_number.get(number)
         if layer is None or shared.count(layer.path) > 1:
@@ -333,7 +332,7 @@ def _writer(program: Program, more: Any, layer: Layer, way: _Way, start: int, bi
 
 
 def _image_axis(program: Program, more: Any, layer: Layer) -> int:
-    """Where the images are in a layer's result as `outputs_of` arranges it."""
+    """The axis of images in a layer's result, as `outputs_of` arranges it."""
     outputs = [outputs.jaxpr.eqns[layer.number].outvars[0].aval for outputs in (program.closed, more)]
     pairs = zip(*(jax.eval_shape(partial(outputs_of, layer), aval).shape for aval in outputs), strict=True)
     return next(axis for axis, (few, many) in enumerate(pairs) if few != many)
@@ -342,8 +341,8 @@ def _image_axis(program: Program, more: Any, layer: Layer) -> int:
 def _front(
     more: Any, program: Program, layers: Sequence[Layer], start: Any, stop: Any, found: Sequence[Any]
 ) -> tuple[Inner, ...]:
-    """The kernels between two stages, less the writers that were `found`; grouped, shared or computed ones are left
-    out."""
+    """The kernels between two stages, without the writers that were `found` and without grouped, shared or computed
+    kernels."""
     shared = [layer.path for layer in layers]
     written = {writer.layer.number for writers, _, _ in found for writer in writers}
     return tuple(
@@ -354,7 +353,7 @@ def _front(
 
 
 def _last_products(program: Program, target: int) -> set[int]:
-    """Products with kernels whose result reaches a value through no other, and feeds none of the others."""
+    """Products with kernels whose result reaches a value directly, and reaches none of the others."""
 
     candidates = _products_behind(program, program.equations[target].outvars[:1], stop=True)
     read = (_products_behind(program, program.equations[number].invars, stop=False) for number in candidates)
@@ -362,7 +361,7 @@ def _last_products(program: Program, target: int) -> set[int]:
 
 
 def _products_behind(program: Program, atoms: Sequence[Any], stop: bool) -> set[int]:
-    """Products with kernels that values depend on; with `stop`, those through no other."""
+    """Products with kernels that values depend on; with `stop`, only those that reach them directly."""
     found, seen, waiting = set(), set(), [atom for atom in atoms if isinstance(atom, Var)]
     while waiting:
         var = waiting.pop()
@@ -381,7 +380,7 @@ def _follow(program: Program, layer: Layer, target: int, axis: int) -> _Way:
     """Follows the channels of a layer's result to the value `target`, whose channel axis is `axis`.
 
     Raises:
-      Blocked: an operation on the way mixes them.
+      Blocked: an operation on the way mixes channels.
     """
     needed = _ancestors(program, target)
     start = program.equations[layer.number].outvars[0]
@@ -471,7 +470,7 @@ def _stepped(
 def _biases(
     program: Program, stream: int, target: int, channels: int, is_parameter: Callable[[str], bool]
 ) -> tuple[str, ...]:
-    """Parameters that reach a value and the head through it alone, and no kernel; by where they are first read."""
+    """Parameters that reach a value without a kernel, and the head only through it; by their first read."""
     last, end = program.equations[stream].outvars[0], program.equations[target].outvars[0]
     found = []
     for path, leaf in program.leaves.items():
@@ -485,7 +484,7 @@ def _biases(
 
 
 def _behind(program: Program, start: Var, stop: Var, among: set[int] | None = None) -> set[Var]:
-    """The values that depend on one, itself included, though not by way of another; `among`: by these equations."""
+    """The values that depend on `start`, including it, but not by way of `stop`; `among`: in these equations."""
     seen, waiting = {start}, [start]
     while waiting:
         var = waiting.pop()
@@ -507,13 +506,13 @@ def _ancestors(program: Program, target: int) -> set[int]:
     return found
 
 
-# What is left of the program.
+# Running the rest of the program
 
 
 def _interpreted(
     closed: Any, values: Sequence[Any], added: Mapping[int, jax.Array], constant: frozenset[int], last: int
 ) -> dict[Var, Any]:
-    """All values of a flat program up to equation `last`; some results have something added, some are constants."""
+    """All values of a flat program up to equation `last`; adds arrays to some results, makes others constant."""
     known = dict(zip(closed.jaxpr.invars, values, strict=True))
     known |= zip(closed.jaxpr.constvars, closed.consts, strict=True)
     for number, equation in enumerate(with_shifts(closed).jaxpr.eqns[: last + 1]):
@@ -531,10 +530,10 @@ def _interpreted(
 
 
 def _extreme(operand: jax.Array, axes: Sequence[int], position: Callable[..., jax.Array]) -> jax.Array:
-    """A maximum or minimum over axes, whose derivative is that of one entry.
+    """A maximum or minimum over axes, with the derivative of one entry.
 
-    JAX's own divides by how many entries equal the result, and they may be none where XLA computes them twice and
-    rounds them differently.
+    JAX's own derivative divides by the number of entries that equal the result, which can be 0 if XLA computes them
+    twice with different rounding.
     """
     rest = [axis for axis in range(operand.ndim) if axis not in axes]
     rows = operand.transpose((*rest, *axes)).reshape(*(operand.shape[axis] for axis in rest), -1)
@@ -552,7 +551,7 @@ def _stream(writer: Writer, value: jax.Array) -> jax.Array:
 
 
 def _arranged(value: jax.Array, read: tuple[int, int, int], batch: int) -> jax.Array:
-    """The head's input as float32 `(batch, features)`: a map's mean."""
+    """The head's input as float32 `(batch, features)`; the mean of a map."""
     _, axis, image_axis = read
     value = jnp.moveaxis(value, axis, -1)
     value = jnp.moveaxis(value, image_axis - (image_axis > axis), 0)

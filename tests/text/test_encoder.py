@@ -55,7 +55,7 @@ def test_its_channels_are_gated_and_its_head_is_found(model):
 
 def test_the_table_of_embeddings_is_found(model):
     assert find_embedding(model.apply, model.variables, LENGTH) == "params/embedding"
-    with pytest.raises(InputError, match="looks token ids up in no table"):
+    with pytest.raises(InputError, match="looks up token ids in no table"):
         find_embedding(lambda variables, ids: ids @ variables["kernel"], {"kernel": jnp.ones((LENGTH, 3))}, LENGTH)
 
     def both(variables, ids):

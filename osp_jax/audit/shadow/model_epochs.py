@@ -1,4 +1,4 @@
-"""One epoch of many models of one recipe: all together, in turn, or one a device."""
+"""One epoch of many models of one recipe: together, in turn, or one per device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,14 +15,14 @@ from osp_jax.training.epoch import make_epoch
 from osp_jax.training.state import TrainState
 from osp_jax.training.step import Step
 
-# (states, orders, step keys, penalty weight) -> states, and one array (N,) a metric.
+# (states, orders, step keys, penalty weight) -> states, and one array (N,) per metric.
 RunEpochs = Callable[..., tuple[TrainState, dict[str, np.ndarray]]]
 
 
 def choose_way(number: int) -> str:
-    """How `number` models train fastest here, going by `benchmarks/shadows.py`.
+    """The fastest way to train `number` models here, according to `benchmarks/shadows.py`.
 
-    One a device where there are several. On a CPU that is one device one after another: XLA turns convolutions over
+    One per device if there are several. On a CPU, which is one device, one after another: XLA turns convolutions over
     stacked kernels into grouped ones, which are slow there.
     """
     if _models_at_a_time(number) > 1:
@@ -31,18 +31,18 @@ def choose_way(number: int) -> str:
 
 
 def _models_at_a_time(number: int) -> int:
-    """The most devices that can train one each until all `number` models are done, with none idle."""
+    """The largest number of devices that divides `number`, so that none is idle."""
     return max(n for n in range(1, device_count() + 1) if number % n == 0)
 
 
 def epochs_of_all(way: str, step: Step, pool: Split, number: int) -> RunEpochs:
     """`run(states, orders, step_keys, penalty_weight) -> (states, metrics)`: one epoch of all models.
 
-    `states` is stacked, and given away; `orders` int32 `(N, steps, batch)`; `metrics` float32 `(N,)` a name, the means
+    `states` is stacked, and donated; `orders` int32 `(N, steps, batch)`; `metrics` float32 `(N,)` by name, the means
     over the steps.
 
     Raises:
-      InputError: an unknown way, or devices that do not fit it.
+      InputError: an unknown way, or devices that do not support it.
     """
     if way not in WAYS:
         raise unknown("way to train shadow models", way, WAYS)
@@ -55,7 +55,7 @@ def _together(step: Step, pool: Split, number: int) -> RunEpochs:
     run_epoch = make_epoch(jax.vmap(step, in_axes=(0, 0, None, None, 0, None)))
 
     def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
-        # The epoch gives away what it starts from; arrays of the host might share their memory with what it is given.
+        # The epoch donates its input, whose memory host arrays might share.
         states = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), states)
         states, history = run_epoch(states, orders.swapaxes(0, 1), images, labels, keys, weight)
         return states, {name: np.asarray(values).mean(0) for name, values in history.items()}  # steps N -> N
@@ -64,7 +64,7 @@ def _together(step: Step, pool: Split, number: int) -> RunEpochs:
 
 
 def _in_turn(step: Step, pool: Split, number: int) -> RunEpochs:
-    """The epoch of one model after that of another, by the same compiled step."""
+    """The epochs of the models one after another, by the same compiled step."""
     images, labels = jnp.asarray(pool.images), jnp.asarray(pool.labels)
     run_epoch = make_epoch(step)
 
@@ -81,12 +81,12 @@ def _in_turn(step: Step, pool: Split, number: int) -> RunEpochs:
 
 
 def _a_model_a_device(step: Step, pool: Split, number: int) -> RunEpochs:
-    """Models one on each of as many devices as divide their number; nothing passes between them."""
+    """One model on each of as many devices as divide their number, without communication."""
     devices = _models_at_a_time(number)
     if devices < 2:
         raise InputError(
-            f"{number} shadow models cannot go one to each of {device_count()} device(s); train a number with a "
-            "divisor between two and the number of devices, or choose another way"
+            f"{number} shadow models cannot be divided over {device_count()} device(s); train a number with a divisor "
+            "between two and the number of devices, or choose another way"
         )
     mesh = make_mesh(model=devices, devices=jax.devices()[:devices])
     everywhere, each = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("model"))
@@ -98,7 +98,7 @@ def _a_model_a_device(step: Step, pool: Split, number: int) -> RunEpochs:
 
     split, whole = PartitionSpec("model"), PartitionSpec()
     specs = {"in_specs": (split, split, whole, whole, split, whole), "out_specs": split}
-    # Unchecked: a scan inside the step (the kernel gradient's) starts from zeros, which are of no device.
+    # Unchecked: a scan inside the step (in the kernel gradient) starts from zeros, which belong to no device.
     run_epoch = make_epoch(jax.shard_map(step_here, mesh=mesh, check_vma=False, **specs))
 
     def run(states: TrainState, orders: np.ndarray, keys: jax.Array, weight: jax.Array) -> Any:
@@ -124,5 +124,5 @@ WAYS: dict[str, Callable[[Step, Split, int], RunEpochs]] = {
 
 
 def stacked(trees: Sequence[Any]) -> Any:
-    """Along a new leading axis, on the host: no program is compiled for it."""
+    """The trees along a new leading axis, on the host, without compiling a program."""
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)

@@ -1,7 +1,7 @@
-"""What shadow models make of images, as trained and after unlearning: the statistic that `audit/lira.py` attacks by.
+"""The statistics of shadow models on images, as trained and after unlearning, for the attacks of `audit/lira.py`.
 
-What unlearning took from a shadow model is kept beside its set, a file a model, so that a killed run goes on where it
-was and a method is applied once.
+The statistics after unlearning are stored with the set, one file per model, so that an interrupted run resumes and a
+method is applied only once.
 """
 
 import dataclasses
@@ -34,9 +34,9 @@ from osp_jax.statistics import Statistics, statistics_over
 
 
 class ShadowRequest(NamedTuple):
-    """To forget `forget` by a method, with a data budget as in `request_data`.
+    """A request to forget `forget` by a method, with a data budget as in `request_data`.
 
-    `earlier` are the requests that come before this one.
+    `earlier` are the requests before this one.
     """
 
     method: Method
@@ -51,19 +51,19 @@ class ShadowRequest(NamedTuple):
 
     @property
     def forgotten(self) -> tuple[int, ...]:
-        """All classes that are gone in the end."""
+        """All classes that are forgotten in the end."""
         return tuple(sorted({c for step in self.steps for c in step.forget}))
 
     def record(self) -> dict[str, Any]:
-        """What determines the request, JSON-ready."""
+        """The fields that determine the request, JSON-ready."""
         what = {"method": method_name(self.method), "options": dataclasses.asdict(self.method)}
         what |= {"forget": list(map(int, self.forget)), "budget": dict(self.budget)}
         return what | ({"earlier": [step.record() for step in self.earlier]} if self.earlier else {})
 
 
 class ShadowSets(NamedTuple):
-    """Shadow models of all classes and of all but the forgotten ones, from `find_shadows`, and the `requests` that the
-    former are to answer, by model under audit."""
+    """Shadow models of all classes and of all but the forgotten ones, from `find_shadows`, and the `requests` to the
+    former, by model under audit."""
 
     every: Shadows
     without: Shadows
@@ -73,11 +73,11 @@ class ShadowSets(NamedTuple):
 def ratio_attacks(
     sets: ShadowSets, forget: tuple[int, ...], *, on_shadow: Callable[[str], None] = lambda _: None
 ) -> dict[str, dict[str, Attack]]:
-    """By model ('original', 'retrained' and those of `sets.requests`) what LiRA, its offline form and U-LiRA tell of
-    forgotten images.
+    """LiRA, offline LiRA and U-LiRA on forgotten images, by model ('original', 'retrained' and those of
+    `sets.requests`).
 
     Args:
-      on_shadow: called with a few words after each shadow model that has answered a request.
+      on_shadow: called with a short description after each request to a shadow model.
 
     Raises:
       InputError: as `unlearn_shadows`, or too few shadow models.
@@ -122,20 +122,20 @@ def shadow_statistics(shadows: Shadows, indices: np.ndarray) -> np.ndarray:
 def unlearn_shadows(
     shadows: Shadows, request: ShadowRequest, *, seed: int = 0, on_shadow: Callable[[int], None] = lambda _: None
 ) -> np.ndarray:
-    """The statistic of each shadow model after it was made to forget, on the pool's images of the forgotten classes.
+    """The statistic of each unlearned shadow model on the pool's images of the forgotten classes.
 
-    Each sees its own half of the pool as its training images, and gets its own class statistics.
+    The training images of each are its half of the pool; its class statistics are its own.
 
     Args:
-      shadows: originals, which saw every class.
-      seed: of methods that draw random numbers; folded with the number of the model.
+      shadows: originals, trained on all classes.
+      seed: seed of methods that draw random numbers; folded with the number of the model.
       on_shadow: called after each model with the number done.
 
     Returns:
       float64 `(N, images)`, columns as in `forgotten_images`.
 
     Raises:
-      InputError: a method that cannot act on this network, or no image of these classes.
+      InputError: the method does not support this network, or the pool has no image of these classes.
     """
     indices = forgotten_images(shadows, request.forgotten)
     what = request.record() | {"seed": seed, "statistics": _statistics_settings(shadows)}
@@ -161,13 +161,13 @@ def unlearn_shadows(
 def _unlearned(
     shadows: Shadows, i: int, members: np.ndarray, request: ShadowRequest, on_device: Any, rng: jax.Array
 ) -> Model:
-    """Shadow model i, which saw the images `members`, after all steps of a request."""
+    """Shadow model i, trained on the images `members`, after all steps of a request."""
     model = _member(shadows, i)
     statistics = _class_statistics(shadows, i, model, members)
     for step in request.steps:
         members = members[~np.isin(shadows.pool.labels[members], model.forgotten)]
         if model.forgotten and step.method.sees:
-            # As `experiments.unlearn` finds none stored with a network that was trained further.
+            # `experiments.unlearn` also finds no statistics stored with a network that was trained further.
             statistics = _collected(shadows, model, members)
         given = shadows.pool, members, step.forget, shadows.preparation, shadows.config.to_dict()
         data = request_data(*given, **step.budget, on_device=on_device) if step.method.sees else None
@@ -185,18 +185,21 @@ def _statistic(shadows: Shadows, model: Model, indices: np.ndarray) -> np.ndarra
 
 
 def statistics_folder(shadows: Shadows) -> Path:
-    """Where the class statistics of the models of a set lie, for these `config.statistics`."""
+    """The folder of the class statistics of a set's models for its `config.statistics`."""
     key = hashlib.sha256(json.dumps(_statistics_settings(shadows), sort_keys=True).encode()).hexdigest()[:12]
     return shadows.folder / f"statistics-{key}"
 
 
 def _statistics_settings(shadows: Shadows) -> dict[str, Any]:
-    """What class statistics depend on beside the model and its images."""
-    return shadows.config.statistics.to_dict()
+    """The settings that class statistics depend on, besides the model and its images."""
+    fields = shadows.config.statistics.to_dict()
+    # The key has the former name of this setting, so that finished sets keep theirs.
+    fields["tails"] = fields.pop("cached_inputs")
+    return fields
 
 
 def _class_statistics(shadows: Shadows, i: int, model: Model, members: np.ndarray) -> Statistics:
-    """Over the model's own images, as a workdir's; the same for every method, so collected once for each
+    """Over the model's own images, as in a workdir; independent of the method, so collected once per
     `config.statistics`."""
     path = statistics_folder(shadows) / str(i)
     if path.exists():
@@ -207,7 +210,7 @@ def _class_statistics(shadows: Shadows, i: int, model: Model, members: np.ndarra
     except OSError:
         if not path.exists():
             raise
-        # Another audit of these shadow models was first.
+        # Another audit of these shadow models wrote it first.
     return statistics
 
 

@@ -1,8 +1,8 @@
 """Shadow models: many models of one recipe, each on its own half of a pool of images, trained together.
 
-Attacks that know how a model answers on images it did and did not see need them (`osp_jax/audit/lira.py`). A set of
-them is kept in a folder of its own, named by what determines it: the recipe, the pool, who sees what, and the classes
-left out. It is trained once; a run that was killed goes on from its newest checkpoint.
+Attacks that need a model's outputs on images that it was and was not trained on use them (`osp_jax/audit/lira.py`). A
+set has its own folder, named by what determines it: the recipe, the pool, the halves, and the excluded classes. It is
+trained once; an interrupted run resumes from its newest checkpoint.
 """
 
 import hashlib
@@ -45,10 +45,10 @@ _SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the sa
 
 
 class Shadows(NamedTuple):
-    """A finished set: a model whose variables are stacked along a leading axis N, and what they were made of.
+    """A finished set: a model whose variables are stacked along a leading axis N, and its training data.
 
-    Shadow model i was trained on the images `keep[i]` of `pool`, bool `(N, pool)`, less those of the classes `exclude`.
-    `folder` is where the set lies, and where what is derived from it may be kept too.
+    Shadow model i was trained on the images `keep[i]` of `pool`, bool `(N, pool)`, without the classes `exclude`.
+    `folder` holds the set, and may hold data derived from it.
     """
 
     model: Model
@@ -61,7 +61,7 @@ class Shadows(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network that is not one of `osp_jax.networks`: its module, and what tells it from others, as a checksum."""
+    """A network from outside `osp_jax.networks`: its module, and an identifier, such as a checksum."""
 
     module: nn.Module
     digest: str
@@ -79,10 +79,10 @@ class Start(NamedTuple):
 
 
 def shadow_pool(dataset: Dataset, train_indices: np.ndarray) -> Split:
-    """The images shadow models draw from: those the original was trained on, then the test images.
+    """The pool of images for shadow models: the original's training images, then the test images.
 
-    The latter stand for an attacker's own data; without them every image of a forgotten class would be one that the
-    original saw. Classes that the original was never trained on are left out.
+    The latter stand for an attacker's own data; without them the original would have seen every image of a forgotten
+    class. Classes that the original was never trained on are left out.
     """
     train, test = dataset.train, dataset.test
     known = np.isin(test.labels, np.unique(train.labels[train_indices]))
@@ -93,10 +93,10 @@ def shadow_pool(dataset: Dataset, train_indices: np.ndarray) -> Split:
 
 
 def draw_keep(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Which of `number` shadow models sees which image: bool `(number, images)`.
+    """Which of `number` shadow models is trained on which image: bool `(number, images)`.
 
-    Every image is in exactly half of them; of each class every one has the same number of images, up to one. As in
-    Carlini et al. (S&P 2022), who draw a random half for each image, but balanced.
+    Every image is in exactly half of them, and all have the same number of images of each class, up to one. Carlini et
+    al. (S&P 2022) draw a random half for each image; this draw is balanced.
 
     Args:
       labels: `(images,)`.
@@ -121,7 +121,7 @@ def draw_keep(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
 
 
 def shadow_preparation(config: ConfigDict, pool: Split) -> Preparation:
-    """Normalisation and augmentation of all shadow models on a pool; those without a class keep it, as `retrain`."""
+    """Normalisation and augmentation of all shadow models on a pool; models without a class share it, as `retrain`."""
     return preparation_of(config, *image_moments(config, pool.images, np.arange(len(pool.images))))
 
 
@@ -138,35 +138,35 @@ def train_shadows(
     checkpoint_every: int = 5,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Trains a set of shadow models, goes on with it, or reads it where it is finished.
+    """Trains a set of shadow models, resumes its training, or reads a finished one.
 
-    The set is kept in `shadow_folder(...)`, with a `record.json` that says what it is and what each epoch took. All
-    random numbers follow from `config.seed`, the number of the model, epoch and step, so the end does not depend on
-    interruptions; the way changes float rounding only.
+    The set is stored in `shadow_folder(...)`, with a `record.json` of its settings and epochs. All random numbers
+    depend only on `config.seed`, the number of the model, epoch and step, so interruptions do not change the result;
+    the way changes float rounding only.
 
     Args:
       keep: bool `(N, images)`, see `draw_keep`; row i holds the images of model i.
-      folder: of all sets.
-      exclude: classes that no model sees.
+      folder: the folder of all sets.
+      exclude: classes to leave out of all models.
       network: None: the one that `config.model` names.
       way: one of `model_epochs.WAYS`; None: `choose_way`.
-      checkpoint_every: epochs between checkpoints, which is what a killed run may lose.
-      on_epoch: called after each epoch with what `record.json` says of it.
+      checkpoint_every: epochs between checkpoints; an interruption loses at most these.
+      on_epoch: called after each epoch with its entry of `record.json`.
 
     Returns:
       variables, stacked along a leading axis N.
 
     Raises:
-      InputError: an odd number of models or one below 4, a batch size above the images of the smallest model, nothing
-        left to train on, settings that no training could use, a way that does not fit the devices, no space, or a loss
-        that is not finite.
+      InputError: an odd number of models or one below 4, a batch size above the images of the smallest model, no images
+        to train on, unusable settings, a way that the devices do not support, no disk space, or a loss that is not
+        finite.
     """
     if checkpoint_every < 1:
         raise InputError(f"checkpoint_every is {checkpoint_every}; give a positive number of epochs")
     config = validated(config)
     here = shadow_folder(config, pool, keep, folder, exclude, network)
     if _is_finished(here):
-        discard(here / "checkpoints")  # of a run that was killed before it could
+        discard(here / "checkpoints")  # left by an interrupted run
         for place in (here, here / "models" / "checkpoints"):
             remove_all_leftovers(place)
         return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep), network))
@@ -200,7 +200,7 @@ def train_shadows(
     _check_finite(jax.tree.leaves(states.variables), epochs)
     variables = jax.tree.map(jnp.asarray, states.variables)
     checkpoint.save_variables(here / "models", variables)
-    discard(here / "checkpoints")  # the optimiser's state is of no further use
+    discard(here / "checkpoints")  # the optimiser's state is no longer needed
     return variables
 
 
@@ -214,9 +214,8 @@ def find_shadows(
 ) -> tuple[Shadows, Shadows]:
     """Finished sets under `folder` for a recipe: shadow models of every class, and those without `forget`.
 
-    Both have the `keep` that `draw_keep` draws by the seed of the recipe; they may have been trained for another number
-    of epochs than `config` says. Of several such pairs the one with the most models is taken, and among these the one
-    of the longest training.
+    Both have the `keep` that `draw_keep` draws by the seed of the recipe; their number of epochs may differ from that
+    of `config`. Among several such pairs, the one with the most models is returned, then that of the longest training.
 
     Raises:
       InputError: there is no such pair.
@@ -262,10 +261,10 @@ def shadow_folder(
     exclude: Sequence[int] = (),
     network: Network | None = None,
 ) -> Path:
-    """Where the set of this recipe, pool, `keep` and `exclude` lies under `folder`, whether it is there or not.
+    """The folder of the set of this recipe, pool, `keep` and `exclude` under `folder`; it need not exist.
 
-    Names of before left out `config.features`, so sets of different recipes had one name: such a set is taken only if
-    its record says that it has this recipe.
+    Older names did not depend on `config.features`, so that sets of different recipes shared a name: such a set is used
+    only if its record has this recipe.
     """
     what = {"exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
     if network:
@@ -281,12 +280,12 @@ def shadow_folder(
 
 
 def seconds_per_shadow(folder: Path) -> float:
-    """What each model of the finished set in `folder` took to train, its share of compiling included."""
+    """The training time of each model of the finished set in `folder`, including its share of the compilation."""
     record = records.checked(read_piece(folder / "record.json"), records.ShadowSet, folder / "record.json")
     return sum(epoch["seconds"] for epoch in record["epochs"]) / record["number"]
 
 
-# One set: its start, its epochs.
+# One set: its start and its epochs
 
 
 def start_shadows(
@@ -301,7 +300,7 @@ def start_shadows(
     _check_number(len(keep))
     if config.training.start_from:
         raise InputError(
-            "the recipe starts from another network (training.start_from), so its config is not the whole of it; "
+            "the recipe starts from another network (training.start_from), so its config is not the whole recipe; "
             "take one that was trained from random parameters"
         )
     image_shape = pool.images.shape[1:]
@@ -315,7 +314,7 @@ def start_shadows(
     if not steps:
         raise InputError(
             f"training.batch_size {config.training.batch_size} exceeds the {smallest} images of the smallest shadow "
-            "model; each has half of the pool, so take a smaller batch"
+            "model; each has half of the pool, so use a smaller batch"
         )
     model = _module(config, num_classes, image_shape, network)
     check_memory(model, image_shape, config.training.batch_size, len(keep))
@@ -325,18 +324,18 @@ def start_shadows(
     init_keys, order_keys, step_keys = (
         jnp.stack([jax.random.fold_in(key, purpose) for key in by_model]) for purpose in range(3)
     )
-    # A fresh optimiser's state does not depend on the parameters.
+    # The initial state of an optimiser does not depend on the parameters.
     states = [recipe.start.replace(**init_variables(model, image_shape, key)) for key in init_keys]
     return Start(recipe, stacked(states), members, order_keys, step_keys, steps)
 
 
 def epoch_orders(start: Start, epoch: int, batch_size: int) -> np.ndarray:
-    """int32 `(N, steps, batch)`: each model's own images in its own random order, as many as all have."""
+    """int32 `(N, steps, batch)`: a random order of each model's own images, equally many for all."""
     return order_parts(start, epoch, batch_size, "drop")[0]
 
 
 def order_parts(start: Start, epoch: int, batch_size: int, last_batch: str) -> list[np.ndarray]:
-    """The same as parts of an epoch: the full batches and, if `last_batch` is 'keep', one of the images left over."""
+    """The same in parts: the full batches and, if `last_batch` is 'keep', one with the remaining images."""
     most, orders = min(map(len, start.members)), []
     for key, members in zip(start.order_keys, start.members, strict=True):
         shuffled = host_generator(jax.random.fold_in(key, epoch)).permutation(members)[:most]
@@ -355,7 +354,7 @@ def _run(run: RunEpochs, states: TrainState, parts: list[np.ndarray], *arguments
     }
 
 
-# What a set is known by.
+# Identity of a set
 
 
 def _check_number(number: int) -> None:
@@ -364,7 +363,7 @@ def _check_number(number: int) -> None:
 
 
 def _check_finite(values: Sequence[Any], epoch: int) -> None:
-    """Of arrays `(N, ...)`."""
+    """Raises `InputError` if one of the arrays `(N, ...)` is not finite."""
     broken = np.flatnonzero(np.any([~np.isfinite(v).reshape(len(v), -1).all(1) for v in map(np.asarray, values)], 0))
     if len(broken):
         raise InputError(
@@ -376,8 +375,8 @@ def _check_finite(values: Sequence[Any], epoch: int) -> None:
 def _settings(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that a shadow model depends on."""
     fields = json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else config))
-    fields["data"].pop("dir", None)  # where the data lie may change; the pool itself is part of the key
-    # A setting of before its existence has no place in the key: finished sets keep theirs.
+    fields["data"].pop("dir", None)  # the location of the data may change; the pool itself is part of the key
+    # Later settings are part of the key only if they differ from their defaults, so that finished sets keep theirs.
     later = (
         ("data", "pad_mode", "reflect"),
         ("training", "last_batch", "drop"),
@@ -387,7 +386,7 @@ def _settings(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     for section, name, default in later:
         if fields[section].get(name) == default:
             del fields[section][name]
-    fields.setdefault("features", {"penalty": "none", "weight": 0.0})  # recipes of before had no such penalty
+    fields.setdefault("features", {"penalty": "none", "weight": 0.0})  # older recipes lack this penalty
     return {name: fields[name] for name in ("seed", "data", "model", "training", "orthogonality", "features")}
 
 
@@ -429,7 +428,7 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _record(folder: Path, config: ConfigDict, pool: Split, keep: np.ndarray, exclude: Sequence[int]) -> dict[str, Any]:
-    """The content of `record.json`, as far as it is written."""
+    """The initial content of `record.json`."""
     path = folder / "record.json"
     if path.exists():
         return records.checked(read_piece(path), records.ShadowSet, path)
