@@ -1,4 +1,4 @@
-"""Command lines of the programs that use `argparse`: what cannot be used is an `InputError`, not a usage text."""
+"""Command-line parsing for the programs that use `argparse`; invalid arguments raise `InputError`."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from osp_jax.runtime.paths import check_path
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises `InputError` for what it cannot parse; options are not abbreviated."""
+    """Raises `InputError` for arguments that it cannot parse; options cannot be abbreviated."""
 
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
@@ -50,7 +50,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def path(kind: str) -> Callable[[str], Path]:
-    """A parser of paths of a 'file' or a 'folder', which may exist or not."""
+    """A parser of paths of a 'file' or a 'folder'; the path need not exist."""
 
     def parse(text: str) -> Path:
         check_path(text, "the path", kind)
@@ -60,7 +60,7 @@ def path(kind: str) -> Callable[[str], Path]:
 
 
 def several(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """A parser of values separated by commas, at least one and each once."""
+    """A parser of one or more distinct values separated by commas."""
 
     def parse_all(text: str) -> list[Any]:
         values = [parse(part.strip()) for part in text.split(",")]

@@ -1,5 +1,5 @@
-"""Pytrees of arrays on disk, written by Orbax: each folder appears when it is whole, with its `SHA256SUMS`, and is
-compared with them whenever it is read."""
+"""Pytrees of arrays on disk, written by Orbax. A folder is written atomically with its `SHA256SUMS`, and every read
+verifies these."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def save_tree(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
 
 
 def save_as(path: Path, save: Callable[[Path], None]) -> None:
-    """Calls `save` with the path of a folder to make, which is moved to `path` when it is whole."""
+    """Calls `save` with the path of a folder to create, and moves the folder to `path` when it is complete."""
     path = path.absolute()
     if is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def save_as(path: Path, save: Callable[[Path], None]) -> None:
 
 
 def save_plain(folder: Path, tree: Any) -> None:
-    """Writes a pytree to the new folder as Flax users do (`StandardCheckpointer`), with nothing of ours beside it."""
+    """Writes a pytree to the new folder in the format of `StandardCheckpointer`, without files of our own."""
     with _disk_errors(folder), orbax.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute(), tree)
 
@@ -47,7 +47,7 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
     """(pytree of arrays as nested dicts, JSON record) from `save_tree`.
 
     Raises:
-      InputError: nothing there, or damaged.
+      InputError: `path` does not exist or is damaged.
     """
     if not path.is_dir():
         raise InputError(f"{path} does not exist")
@@ -58,21 +58,21 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def abstract(tree: Any) -> Any:
-    """To restore to the devices of this machine, whatever machine it was written on."""
+    """Shapes and dtypes for restoring to the devices of this machine, whichever machine wrote them."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole()), tree)
 
 
 def untied(tree: Any) -> Any:
-    """On all devices in use, and tied to none where there is one: Orbax ties arrays to their device, and a step over
-    these and others that are not tied would be compiled twice."""
+    """On all devices in use; on a single device, uncommitted: Orbax commits arrays to their device, and a step over
+    committed and uncommitted arrays would be compiled twice."""
     return place(jax.device_get(tree))
 
 
 @contextmanager
 def readable(folder: Path, workdir: Path, remedy: str) -> Iterator[None]:
-    """Compares `folder` with its checksums, and raises what Orbax raises in the block as an `InputError`.
+    """Verifies the checksums of `folder`, and raises Orbax's errors in the block as an `InputError`.
 
-    Only errors that a mismatch or damage causes are taken: errors of our own code keep their traceback.
+    It converts only errors that a mismatch or damage causes; errors of our own code keep their traceback.
     """
     checked = check_sums(folder, remedy, complete=True, part_of=workdir)
     expected = (ValueError, KeyError) if checked else _DAMAGE
@@ -87,5 +87,5 @@ def readable(folder: Path, workdir: Path, remedy: str) -> Iterator[None]:
         raise InputError(f"{folder} is damaged or belongs to another model; {remedy} ({reason})") from error
 
 
-# What Orbax and TensorStore raise for files without checksums that are damaged, by the kinds of damage that we tried.
+# Errors of Orbax and TensorStore for damaged files without checksums, from experiments with kinds of damage.
 _DAMAGE = (ValueError, KeyError, OSError, RuntimeError)

@@ -15,7 +15,7 @@ def load_config(path: str, flag: str = "--config") -> Any:
     A path such as configs/digits.py that does not exist here is looked up among the configs that are installed.
 
     Raises:
-      InputError: there is no such file, it raises an exception, or returns something else.
+      InputError: there is no such file, it raises an exception, or it returns anything else.
     """
     from ml_collections import ConfigDict
 
@@ -31,7 +31,7 @@ def load_config(path: str, flag: str = "--config") -> Any:
         loader.exec_module(module)
         get_config = getattr(module, "get_config", None)
         config = get_config(*([argument] if colon else [])) if callable(get_config) else None
-    except (Exception, SystemExit) as error:  # it is the user's program, and may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise InputError(
             f"the config file cannot be loaded: {file}: {type(error).__name__}: {error}; correct it, or {remedy}"
         ) from error

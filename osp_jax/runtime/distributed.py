@@ -1,8 +1,8 @@
-"""The only file that names devices: what runs where, and what differs between kinds of device.
+"""Devices and processes: the only module that depends on their kind and number.
 
-Programs are written for one device. Where a mesh is in use (`using`), XLA makes of each one that runs on all devices of
-the mesh: images are split over its axis `data` where they enter a program (`split_rows`), parameters are everywhere,
-and what is summed over a batch, gradients and the statistics of batch norms included, is summed over all devices.
+Programs are written for one device. Under a context-managed mesh (`using`), XLA runs each on all devices of the mesh:
+images are split over its axis `data` where they enter a program (`split_rows`), parameters are replicated, and sums
+over a batch, including gradients and batch-norm statistics, are over all devices.
 """
 
 import hashlib
@@ -27,17 +27,18 @@ from osp_jax.runtime.errors import InputError
 
 
 def on_cpu() -> bool:
-    """True where JAX computes on the host's own cores; decided once per process, by JAX itself."""
+    """Whether JAX runs on the CPU; JAX decides this once per process."""
     return jax.default_backend() == "cpu"
 
 
 def device_count() -> int:
-    """How many devices all processes have together."""
+    """The number of devices of all processes."""
     return jax.device_count()
 
 
 def make_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices, or these, as `model` along the axis `model` (replicas of one recipe) and the rest along `data`.
+    """A mesh of all devices, or of `devices`: `model` along the axis `model` (replicas of one recipe), the rest along
+    `data`.
 
     Raises:
       InputError: `model` does not divide their number.
@@ -50,25 +51,25 @@ def make_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def using(mesh: Mesh) -> AbstractContextManager[Any]:
-    """Within this context programs run on all devices of the mesh, and arrays that are made lie on all of them."""
+    """In this context, programs run and arrays are created on all devices of the mesh."""
     return jax.set_mesh(mesh)
 
 
 def using_all() -> AbstractContextManager[Any]:
-    """`using` a mesh of all devices along `data`; with one device nothing changes."""
+    """`using` a mesh of all devices along `data`; has no effect with one device."""
     return using(make_mesh()) if device_count() > 1 else nullcontext()
 
 
 def join(coordinator: str, processes: int | None = None, process: int | None = None, patience: int = 60) -> None:
-    """Makes this process one of several that run the same command; before anything else that uses JAX.
+    """Joins this process with others that run the same command; call it before anything else that uses JAX.
 
     Args:
-      coordinator: host:port of process 0, or 'auto' where the environment tells all (TPU pods, SLURM, GKE, MPI).
-      processes, process: how many there are, and which this is, from 0; not with 'auto'.
-      patience: seconds to wait for the others, and until one that stopped answering is given up, and all with it.
+      coordinator: host:port of process 0, or 'auto' if the environment provides everything (TPU pods, SLURM, GKE, MPI).
+      processes, process: the number of processes and the number of this one, from 0; not with 'auto'.
+      patience: seconds to wait for the others, and for one that stops responding before all processes are aborted.
 
     Raises:
-      InputError: numbers that do not fit, or processes that do not come.
+      InputError: the numbers are inconsistent, or the other processes do not join.
     """
     waits = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
     given: dict[str, Any] = dict.fromkeys(waits, patience)
@@ -80,17 +81,17 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
         if process:
             _wait_for(coordinator, patience)
         given |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
-    # Orbax asks that service too, with numbers of its own, after which the processes may disagree on when to stop.
+    # Orbax also uses that service, with its own numbers, after which the processes may disagree on when to stop.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"no processes found together by {coordinator} ({reason}); start all of them") from error
+        raise InputError(f"the processes do not connect through {coordinator} ({reason}); start them all") from error
 
 
 def _wait_for(coordinator: str, patience: float) -> None:
-    """Raises `InputError` unless it answers in time: JAX itself would abort the process without a word of Python."""
+    """Raises `InputError` unless the coordinator responds in time; JAX itself would abort the process."""
     host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + patience
     while True:
@@ -110,13 +111,13 @@ def _wait_for(coordinator: str, patience: float) -> None:
 
 
 def whole() -> Sharding:
-    """Of an array that every device of the mesh in use has all of; without one, that the first device has."""
+    """The sharding of a fully replicated array on the mesh in use; without a mesh, of an array on the first device."""
     mesh = jax.sharding.get_mesh()
     return SingleDeviceSharding(jax.devices()[0]) if mesh.empty else NamedSharding(mesh, PartitionSpec())
 
 
 def place(tree: Any) -> Any:
-    """Arrays of the host, the same in every process, on all devices in use; what is on devices stays as it is."""
+    """Puts host arrays, the same in every process, on all devices in use; device arrays are unchanged."""
     if jax.sharding.get_mesh().empty:
         return jax.tree.map(jnp.asarray, tree)
 
@@ -127,7 +128,7 @@ def place(tree: Any) -> Any:
 
 
 def own_rows(batch: int) -> np.ndarray:
-    """Which rows of a batch, split over `data`, the devices of this process have: sorted, `(rows,)`."""
+    """The rows of a batch, split over `data`, that are on devices of this process: sorted, `(rows,)`."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return np.arange(batch)
@@ -136,7 +137,7 @@ def own_rows(batch: int) -> np.ndarray:
 
 
 def place_rows(tree: Any) -> Any:
-    """Arrays of the host, the `own_rows` of this process, as arrays of all rows, split over `data`."""
+    """Combines host arrays, the `own_rows` of each process, into arrays of all rows, split over `data`."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return jax.tree.map(jnp.asarray, tree)
@@ -144,23 +145,23 @@ def place_rows(tree: Any) -> Any:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes reports; true where there is but one."""
+    """Whether this process writes reports; always true for a single process."""
     return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-    """Returns once every process has called it, with the same words."""
+    """Blocks until every process has called it with the same text."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
-def said_by_first(number: int) -> int:
-    """What the first process gives, for a choice that all have to make alike and that each would make by its clock."""
+def broadcast_from_first(number: int) -> int:
+    """Returns the first process's `number` in every process, for decisions that depend on a local clock."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if jax.process_count() > 1 else number
 
 
 def check_same(text: str, what: str) -> None:
-    """Raises `InputError` on every process unless all were given the same text."""
+    """Raises `InputError` in every process unless all pass the same text."""
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.uint32)
@@ -171,16 +172,16 @@ def check_same(text: str, what: str) -> None:
 
 @contextmanager
 def termination() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGTERM came, to this process or another: save, and stop.
+    """Yields a function that returns whether any process received SIGTERM, so that the caller can save and stop.
 
-    Several processes get the same answer to the same question: all have to ask equally often. Outside of the main
-    thread, which alone hears signals, nothing comes.
+    All processes get the same answers, so they must call it equally often. Outside of the main thread, which receives
+    the signals, it returns False.
     """
     came, main = threading.Event(), threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, lambda *_: came.set()) if main else None
 
     def came_to_any() -> bool:
-        # What arrives after the question is for the next one: the others know nothing of it.
+        # A signal that arrives after this call counts in the next: the other processes do not know of it yet.
         return bool(multihost_utils.process_allgather(np.asarray(came.is_set())).any())
 
     try:
@@ -191,17 +192,17 @@ def termination() -> Iterator[Callable[[], bool]]:
 
 
 def data_devices() -> int:
-    """Over how many devices a batch is split."""
+    """The number of devices that a batch is split over."""
     return dict(jax.sharding.get_abstract_mesh().shape).get("data", 1)
 
 
 def on_one_device() -> bool:
-    """Whether the program that is being traced, or made, is for one device; also true inside `shard_map`."""
+    """Whether the program being traced or created is for one device; also true inside `shard_map`."""
     return not _automatic()
 
 
 def split_rows(rows: jax.Array) -> jax.Array:
-    """In a program: the first axis split over `data`, where it divides; without a mesh nothing."""
+    """Splits the first axis over `data`, if that divides it; use it in a program. Has no effect without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if not _automatic() or rows.shape[0] % mesh.shape["data"]:
         return rows
@@ -209,7 +210,7 @@ def split_rows(rows: jax.Array) -> jax.Array:
 
 
 def everywhere(tree: Any) -> Any:
-    """In a program: a pytree of which every device is to have the whole; without a mesh nothing."""
+    """Replicates a pytree on every device; use it in a program. Has no effect without a mesh."""
     return jax.lax.with_sharding_constraint(tree, PartitionSpec()) if _automatic() else tree
 
 
@@ -219,7 +220,7 @@ def _automatic() -> bool:
 
 
 def describe_device() -> str:
-    """The devices in words, for the record that goes with every result."""
+    """A description of the devices, recorded with every result."""
     devices = jax.devices()
     if on_cpu():
         # A process may be bound to some of the machine's cores.
@@ -238,10 +239,10 @@ def _cpu_name() -> str:
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], int | None]]:
-    """Yields a function that tells, after the block, how many bytes above its start the block needed at its peak.
+    """Yields a function that returns, after the block, its peak memory above the level at its start, in bytes.
 
-    On accelerators it is None where the block stayed below an earlier peak of the process, which JAX cannot reset; on a
-    CPU it is the resident memory of the process, and None where the system does not tell it (not Linux).
+    On accelerators it returns None if the block stayed below an earlier peak of the process, which JAX cannot reset.
+    On a CPU it is the resident memory of the process, or None on systems that do not report it (other than Linux).
     """
     _memory(reset=True)
     start, earlier = _memory(reset=False)
@@ -252,7 +253,7 @@ def peak_memory() -> Iterator[Callable[[], int | None]]:
 
 @contextmanager
 def count_compilations() -> Iterator[Callable[[], int]]:
-    """Yields a function that tells how many programs were compiled, or read from the cache, since the block began."""
+    """Yields a function that returns the number of programs compiled, or read from the cache, since the block began."""
     count = 0
 
     def listen(event: str, *_: Any, **__: Any) -> None:

@@ -1,7 +1,7 @@
-"""The exception for bad input, and how a command ends: one line on stderr, and an exit code that says why.
+"""The exception for invalid input, and the exit of a command: one line on stderr, and an exit code.
 
-0: done. 2: bad input, or a machine that cannot do what is asked. 3: refused, because the result would do harm.
-130: Ctrl-C. 143: SIGTERM. 141: nobody reads the output any more. 1, with a traceback: a fault of our own.
+0: done. 2: invalid input, or a machine that cannot run the command. 3: refused, because the result would do harm.
+130: Ctrl-C. 143: SIGTERM. 141: closed output pipe. 1, with a traceback: a bug of osp_jax.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from osp_jax.runtime import signals
 
 INPUT, REFUSED, INTERRUPTED, PIPE_CLOSED, STOPPED = 2, 3, 130, 141, 143
 
-# Control characters, marks of direction and line, and surrogates, which stand for bytes that are not UTF-8.
+# Control characters, direction and line marks, and surrogates, which stand for bytes that are not UTF-8.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_VALUE, _WORD, _LINE = 80, 300, 900  # characters that are shown of a value, of a word, and of a message
+_VALUE, _WORD, _LINE = 80, 300, 900  # longest value, word and message to show, in characters
 
 _DISK_ERRORS = {
     errno.ENOSPC: "no space left on the device; free some or choose another folder",
@@ -41,13 +41,13 @@ _DISK_ERRORS = {
 
 
 class InputError(Exception):
-    """Something the caller gave cannot be used. The message is one line and names the remedy."""
+    """Invalid input from the caller. The message is one line and names the remedy."""
 
     exit_code = INPUT
 
 
-class Stopped(Exception):  # noqa: N818 (it is none)
-    """Stopped by SIGTERM, with all saved that the same command needs to go on. The message is one line."""
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """Stopped by SIGTERM after saving all that the same command needs to resume. The message is one line."""
 
 
 def unknown(what: str, got: object, known: Iterable[object]) -> InputError:
@@ -56,25 +56,25 @@ def unknown(what: str, got: object, known: Iterable[object]) -> InputError:
 
 
 def printable(text: str) -> str:
-    """`text` with escapes for control characters and broken Unicode, which a terminal would act on or not encode."""
+    """Escapes control characters and broken Unicode, which a terminal would interpret or cannot encode."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def shown(value: object, most: int = _VALUE) -> str:
-    """`repr(value)` for a message: printable, and cut in the middle to at most `most` characters."""
+    """`repr(value)` for a message: printable, and shortened in the middle to at most `most` characters."""
     return _cut(printable(repr(value)), most)
 
 
 def one_line(message: str) -> str:
-    """A message on one line without control characters, and without words or text of more than a few hundred ones."""
+    """A message on one line without control characters, with long words and long text shortened."""
     words = (_cut(printable(word), _WORD) for word in message.split())
     return _cut(" ".join(words), _LINE)
 
 
 def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
-    """Calls `main(*args)`; what the user or the machine is the cause of ends in one line, as above.
+    """Calls `main(*args)`; errors caused by the user or the machine end the process with one line, as described above.
 
-    A signal that `main` swallowed ends the process all the same, after `main` returned.
+    A signal that `main` swallowed still ends the process after `main` returns.
     """
     try:
         signals.interruptible(True)
@@ -93,7 +93,7 @@ def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
         if answer is None:
             raise
         code, line = answer
-        # Of what the failure left behind, as coroutines that nobody awaits any more: the line is to be the only one.
+        # Suppresses warnings about leftovers, such as coroutines that were never awaited, so that one line is printed.
         warnings.simplefilter("ignore")
     else:
         code, line = 0, ""
@@ -108,7 +108,7 @@ def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
 
 
 def _answer(error: BaseException) -> tuple[int, str] | None:
-    """(exit code, line) for what the user or the machine is the cause of; None for a fault of our own."""
+    """(exit code, line) for an error caused by the user or the machine; None for a bug."""
     match error:
         case KeyboardInterrupt():
             return INTERRUPTED, "interrupted"
@@ -120,7 +120,7 @@ def _answer(error: BaseException) -> tuple[int, str] | None:
             return PIPE_CLOSED, ""
         case OSError() if error.errno in _DISK_ERRORS:
             return INPUT, f"error: {error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}"
-    # XLA's own kind of error; JAX is not imported for it.
+    # XLA's own error type; JAX is not imported for it.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)):
         reason = _cut(" ".join(str(error).split()).removeprefix("RESOURCE_EXHAUSTED: "), _VALUE)
         remedy = "lower the batch size, the width or the image size, or take a machine with more memory"
@@ -129,7 +129,7 @@ def _answer(error: BaseException) -> tuple[int, str] | None:
 
 
 def _flush() -> None:
-    """Writes what is still to be printed; where that fails nothing more is, so that the interpreter ends in silence."""
+    """Flushes the output; if that fails, discards the rest, so that the interpreter exits silently."""
     if sys.stdout is None:
         return
     try:

@@ -1,8 +1,8 @@
-"""`SHA256SUMS`: the checksums of a folder's files, written last and checked whenever the folder is read.
+"""`SHA256SUMS`: the checksums of a folder's files, written last and verified on every read.
 
-The format is that of `sha256sum`, so that `sha256sum -c SHA256SUMS` checks a folder too. A folder may hold folders with
-checksums of their own, as a workdir holds checkpoints; of these only the `SHA256SUMS` is listed. A folder without
-`SHA256SUMS` was written by an older version: it is read with a warning.
+The format is that of `sha256sum`, so `sha256sum -c SHA256SUMS` also checks a folder. A folder may contain folders with
+their own checksums, as a workdir contains checkpoints; only their `SHA256SUMS` is listed. A folder without `SHA256SUMS`
+was written by an older version: it is read with a warning.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ Remedy = str | Callable[[str], str]
 
 
 def write_sums(folder: Path, names: Iterable[str] | None = None, *, fresh: bool = False) -> None:
-    """Writes `SHA256SUMS`, and flushes the files that it lists to the disk; of several processes the first does.
+    """Writes `SHA256SUMS`, and flushes the listed files to disk; only the first process does so.
 
     Args:
-      names: the files to add, relative to `folder`. What is listed already keeps its checksum unless it is named here,
-        so that damage is not covered up; files in folders that were removed are dropped. None: all files.
-      fresh: list `names` only.
+      names: files to add, relative to `folder`; None: all files. Other listed files keep their checksum, so that damage
+        is not hidden; files in removed folders are dropped.
+      fresh: whether to list `names` only.
     """
     if not is_first():
         return
@@ -49,7 +49,7 @@ def write_sums(folder: Path, names: Iterable[str] | None = None, *, fresh: bool 
 
 
 def read_sums(folder: Path, remedy: Remedy) -> dict[str, str] | None:
-    """The checksum of each file; None where there is no `SHA256SUMS`.
+    """The checksum of each file; None if there is no `SHA256SUMS`.
 
     Raises:
       InputError: `SHA256SUMS` is damaged.
@@ -78,20 +78,20 @@ def check_sums(
     complete: bool = False,
     part_of: Path | None = None,
 ) -> bool:
-    """Whether `folder` has checksums; where it has, all its files are compared with them.
+    """Compares the files of `folder` with its checksums; returns False if there are none.
 
-    A folder inside that was removed as a whole is no damage: statistics can be collected again.
+    A subfolder that was removed as a whole is no damage: statistics can be collected again.
 
     Args:
-      remedy: what to do about a damaged file, for the message; or a function from its name to that.
-      only: compare these files; None: all that are listed.
-      skip: but not these.
+      remedy: the remedy for a damaged file, for the message, or a function from its name to the remedy.
+      only: the files to compare; None: all listed files.
+      skip: files to leave out.
       required: files that must be listed.
-      complete: all files must be listed, except hidden ones.
-      part_of: the folder to warn of where there are no checksums; None: `folder`.
+      complete: whether all files, except hidden ones, must be listed.
+      part_of: the folder to name in the warning about missing checksums; None: `folder`.
 
     Raises:
-      InputError: a file is damaged, missing or not listed. The message names it and the remedy.
+      InputError: a file is damaged, missing or not listed. The message names the file and the remedy.
     """
     sums = read_sums(folder, remedy)
     if sums is None:
@@ -117,7 +117,7 @@ def check_sums(
 
 
 def files_in(folder: Path) -> Iterator[str]:
-    """The files that `SHA256SUMS` of a folder covers, as sorted relative names; links are listed but not followed."""
+    """The files that `SHA256SUMS` of a folder covers, as sorted relative names; links are included but not followed."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name == SUMS or is_temporary(entry.name):
             continue
@@ -130,7 +130,7 @@ def files_in(folder: Path) -> Iterator[str]:
 
 
 def warn_unchecked(folder: Path) -> None:
-    """Says, once a process and folder, that damage to `folder` cannot be noticed."""
+    """Warns, once per process and folder, that damage to `folder` cannot be detected."""
     key = folder.absolute()
     if key not in _warned and is_first():
         _warned.add(key)
@@ -138,23 +138,23 @@ def warn_unchecked(folder: Path) -> None:
 
 
 def write_piece(path: Path, content: Any) -> None:
-    """Writes one finished piece of a longer run as a JSON file that holds its own checksum: {"sha256", "content"}."""
+    """Writes one finished part of a longer run as a JSON file with its own checksum: {"sha256", "content"}."""
     body = json.dumps(content, indent=1, allow_nan=False)
     write_text(path, f'{{"sha256": "{hashlib.sha256(body.encode()).hexdigest()}",\n"content": {body}}}\n')
 
 
 def read_piece(path: Path) -> Any:
-    """The content of what `write_piece` wrote, or, with a warning, of a JSON file of an older version.
+    """Reads what `write_piece` wrote, or, with a warning, a JSON file of an older version.
 
     Raises:
-      InputError: it is damaged.
+      InputError: the file is damaged.
     """
     found = path.read_bytes()
     match = _PIECE.fullmatch(found)
     if match and hashlib.sha256(match[2]).hexdigest().encode() == match[1]:
         return parse_json(match[2], path)
     damaged = InputError(f"{path} is damaged; delete it, and the same command makes it again")
-    # Older versions begin a line after the first brace.
+    # Older versions write a newline after the first brace.
     if found.startswith(b'{"') or not found.startswith((b"{", b"[")) or b'\n"content": ' in found:
         raise damaged
     try:
@@ -178,7 +178,7 @@ def _text(sums: dict[str, str]) -> str:
 
 
 def _is_removed(folder: Path, name: str) -> bool:
-    """Whether it is the `SHA256SUMS` of a folder that is not there any more."""
+    """Whether `name` is the `SHA256SUMS` of a removed folder."""
     return name.endswith(f"/{SUMS}") and not (folder / name).parent.exists()
 
 

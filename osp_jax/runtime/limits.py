@@ -1,16 +1,16 @@
-"""Limits of the system that a command needs, checked when it starts."""
+"""System limits that a command needs, checked at its start."""
 
 from osp_jax.runtime.errors import InputError
 
-_NEEDED = 128  # open files: Orbax and TensorStore take up to 45 for ResNet-18, array_record one a shard
+_NEEDED = 128  # open files: Orbax and TensorStore use up to 45 for ResNet-18, array_record one per shard
 _WANTED = 4096  # enough for the 1,024 shards of ImageNet, four times
 
 
 def require_open_files() -> None:
-    """Raises the soft limit on open files as far as the system lets, up to a few thousand.
+    """Raises the soft limit on open files as far as the system allows, up to a few thousand.
 
     Raises:
-      InputError: too few are allowed to train or to read a data set.
+      InputError: the limit is too low to train or to read a data set.
     """
     try:
         import resource
@@ -22,7 +22,7 @@ def require_open_files() -> None:
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # some systems have a lower limit than they say
+    except (OSError, ValueError):  # some systems have a lower limit than they report
         wanted = soft
     if max(wanted, soft) < _NEEDED:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a command may replace: only what such a command wrote, and nothing that the model it reads depends on."""
+"""Protects files: a command replaces only its own results, and nothing that its input depends on."""
 
 import json
 import os
@@ -10,20 +10,20 @@ from osp_jax.runtime.integrity import SUMS, files_in, read_sums
 from osp_jax.runtime.records import IMPORTED
 from osp_jax.runtime.replacing import is_temporary, remove_leftovers
 
-# An unlearned workdir of a version that wrote no SHA256SUMS.
+# An unlearned workdir of a version without SHA256SUMS.
 _OLD = {"config.json", "metrics.jsonl", "unlearn.json", "checkpoints", "statistics"}
 _OLD_EVALUATION = {"eval.json", "report.md", "report.html"}
 
 
 def check_out(out: Path, workdir: Path, overwrite: bool) -> None:
-    """Checks that `experiments.unlearn` may write its result to `out`, and nothing of anybody's is lost.
+    """Checks that `experiments.unlearn` can write its result to `out` without destroying other files.
 
     With `overwrite`, `out` may be an unlearned workdir: its `SHA256SUMS` lists `unlearn.json`, and every file in it is
-    listed. One of an older version must hold the files of an unlearned workdir and no others.
+    listed. One of an older version must hold exactly the files of an unlearned workdir.
 
     Raises:
-      InputError: `out` is a link or a file, is `workdir` or lies above or below it, exists without `overwrite`, or
-        holds something else.
+      InputError: `out` is a link or a file, is `workdir` or contains it or lies in it, exists without `overwrite`, or
+        holds other files.
     """
     if out.is_symlink():
         raise InputError(f"{out} is a link; give the folder itself as --out")
@@ -41,7 +41,7 @@ def check_out(out: Path, workdir: Path, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{out} exists; choose another --out or add --overwrite")
     if not out.is_dir():
-        raise InputError(f"{out} is no folder; choose another --out")
+        raise InputError(f"{out} is not a folder; choose another --out")
     foreign = _foreign(out)
     if foreign:
         raise InputError(
@@ -50,16 +50,16 @@ def check_out(out: Path, workdir: Path, overwrite: bool) -> None:
 
 
 def check_import(workdir: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Checks that `experiments.import_model` may write to `workdir`, and nothing of anybody's is lost.
+    """Checks that `experiments.import_model` can write to `workdir` without destroying other files.
 
     With `overwrite`, `workdir` may be an imported workdir: its `SHA256SUMS` lists weights in `imported/`, no
     `unlearn.json`, and every file in it.
 
     Args:
-      sources: what the import reads; none may lie in `workdir`.
+      sources: inputs of the import; none may lie in `workdir`.
 
     Raises:
-      InputError: `workdir` is a link or a file, exists without `overwrite`, or holds something else.
+      InputError: `workdir` is a link or a file, exists without `overwrite`, or holds other files.
     """
     remedy = "choose another --workdir"
     if workdir.is_symlink():
@@ -75,7 +75,7 @@ def check_import(workdir: Path, sources: Sequence[Path], overwrite: bool) -> Non
     if not workdir.exists():
         return
     if not workdir.is_dir():
-        raise InputError(f"{workdir} is no folder; {remedy}")
+        raise InputError(f"{workdir} is not a folder; {remedy}")
     if not any(not is_temporary(entry.name) for entry in os.scandir(workdir)):
         return
     if not overwrite:
@@ -90,7 +90,7 @@ def check_import(workdir: Path, sources: Sequence[Path], overwrite: bool) -> Non
 
 
 def _foreign(out: Path) -> str | None:
-    """What shows that `out` is no unlearned workdir, or more than that; None for one, and for an empty folder."""
+    """The reason why `out` is not an unlearned workdir or holds other files; None if it is one, or an empty folder."""
     entries = {entry.name for entry in os.scandir(out) if not is_temporary(entry.name)}
     if not entries:
         return None
@@ -107,7 +107,7 @@ def _foreign(out: Path) -> str | None:
 
 
 def _unlisted(out: Path, sums: Collection[str]) -> str | None:
-    """What says that `out` holds a file that neither `sums` nor the `SHA256SUMS` of a folder inside lists."""
+    """The reason why `out` is refused: a file that neither `sums` nor the `SHA256SUMS` of a subfolder lists."""
     for name in files_in(out):
         if name not in sums:
             return f"holds {name}, which is not listed in {SUMS}"
@@ -120,11 +120,11 @@ def _unlisted(out: Path, sums: Collection[str]) -> str | None:
 
 
 def check_results(folder: Path, names: Sequence[str], overwrite: bool = True) -> None:
-    """Checks that the files `names`, of which the first is the JSON record of the results, may be written to `folder`.
+    """Checks that the files `names`, of which the first is the JSON record of the results, can be written to `folder`.
 
     Raises:
-      InputError: one exists and is not listed in the `SHA256SUMS` of `folder`, nor beside results of an older version;
-        or it is no file; or results exist, and `overwrite` is not set.
+      InputError: one exists and is neither listed in the `SHA256SUMS` of `folder` nor next to results of an older
+        version; one is not a file; or results exist, and `overwrite` is not set.
     """
     if folder.is_dir():
         remove_leftovers(folder.resolve())
@@ -133,7 +133,7 @@ def check_results(folder: Path, names: Sequence[str], overwrite: bool = True) ->
         return
     for name in existing:
         if (folder / name).is_symlink() or not (folder / name).is_file():
-            raise InputError(f"{folder / name} is no file; move it away or choose another folder")
+            raise InputError(f"{folder / name} is not a file; move it away or choose another folder")
     listed = read_sums(folder, "remove it, or choose another folder") or {}
     unlisted = [name for name in existing if name not in listed]
     if unlisted and not _is_old_result(folder / names[0]):
@@ -145,21 +145,21 @@ def check_results(folder: Path, names: Sequence[str], overwrite: bool = True) ->
 
 
 def check_unfinished(folder: Path) -> None:
-    """Checks that `folder`, which a command removes when it is done, is new, empty, or was made by such a command.
+    """Checks that `folder`, a temporary folder of a command, is new, empty, or was created by such a command.
 
     Raises:
-      InputError: it holds something, but not the `config.json` that such a command writes first.
+      InputError: it is not empty and lacks the `config.json` that such a command writes first.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"{folder} is no folder; move it away or choose another --out")
+        raise InputError(f"{folder} is not a folder; move it away or choose another --out")
     if folder.is_dir() and not (folder / "config.json").exists():
         found = next((name for name in sorted(os.listdir(folder)) if not is_temporary(name)), None)
         if found:
-            raise InputError(f"{folder} holds {found}, and not of this command; move it away or choose another --out")
+            raise InputError(f"{folder} holds {found} of another command; move it away or choose another --out")
 
 
 def _is_old_result(path: Path) -> bool:
-    """Whether it holds results of some version: all of them name their data set."""
+    """Whether a file holds results of any version, all of which name their data set."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Paths that a user gives, checked where they enter, before anything is read or written."""
+"""Paths given by a user, checked before anything is read or written."""
 
 import errno
 import os
@@ -15,10 +15,10 @@ _REMEDIES = {
 
 
 def check_path(path: object, what: str, kind: str) -> None:
-    """Raises `InputError` unless `path` can be a 'folder' or 'file', as `kind` says; it need not exist.
+    """Raises `InputError` unless `path` is valid for a 'folder' or 'file', as `kind` says; it need not exist.
 
     Args:
-      what: the flag or the setting, for the message.
+      what: name of the flag or setting, for the message.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{what} is {shown(path)}; give the path of a {kind}")

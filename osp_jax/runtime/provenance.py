@@ -1,4 +1,4 @@
-"""What made a result: command, commit, versions, device; stored with every artifact."""
+"""Provenance of a result: command, commit, versions and device, stored with every artifact."""
 
 import datetime
 import importlib.metadata
@@ -40,17 +40,17 @@ def _command() -> str:
 
 @lru_cache(maxsize=1)
 def _commit() -> str:
-    """The commit of the source tree this package runs from, `+` if it was changed since; 'unknown' outside one."""
+    """The commit of the source tree of this package, with `+` if it has changes; 'unknown' outside of one."""
     root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # An installed copy may lie inside some other project's repository: only our own tree counts.
+        # An installed copy may lie inside the repository of another project.
         if Path(git("rev-parse", "--show-toplevel")) != root.resolve():
             return "unknown"
-        # Without its lock: killed, git would leave it, and no commit could be made.
+        # Without git's lock, which an interrupted git would leave behind and which would block commits.
         changed = git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
-"""What commands read back of the JSON that commands wrote, with its types: the fields that the code reads, checked.
+"""Typed checks of the JSON files that commands write and read back.
 
-Files are damaged, edited by hand, or written by something else; each function here raises one `InputError` that names
-the file, the field and what to do. Fields that are not listed are kept as they are.
+Files may be damaged, edited by hand, or written by another program; each function here raises one `InputError` that
+names the file, the field and the remedy. Unlisted fields are kept.
 """
 
 import json
@@ -17,13 +17,13 @@ from osp_jax.runtime import settings
 from osp_jax.runtime.errors import InputError, shown
 
 IMPORTED = "imported"
-"""The folder of a workdir that keeps the weights of a network that was trained elsewhere, as they came in."""
+"""The folder of a workdir with the original weights of an imported network."""
 
-_DEEPEST = 50  # levels of lists and objects; what commands write has 8 at most
+_DEEPEST = 50  # levels of lists and objects; commands write at most 8
 
 
 class Record(BaseModel):
-    """An object of JSON; numbers are finite, and no type is converted to another."""
+    """A JSON object; numbers are finite, and no type is converted to another."""
 
     model_config = Rules(strict=True, extra="allow", allow_inf_nan=False)
 
@@ -60,7 +60,7 @@ def _inside(place: str) -> str:
 
 
 class Weights(Record):
-    """The file that the weights of a network came in, as a workdir keeps it."""
+    """The weight file of an imported network, as a workdir stores it."""
 
     file: Annotated[settings.Place, AfterValidator(_inside)] = Field(description=f"a file in {IMPORTED}/")
     format: str = Field(max_length=200)
@@ -68,7 +68,7 @@ class Weights(Record):
 
 
 class Network(Record):
-    """Where a network comes from that was trained elsewhere."""
+    """The source of an imported network."""
 
     function: str = Field(max_length=4096, pattern=r"^[^:]+(:[^:]+)*:[^:]+$", description="as in 'net.py:network'")
     file: str = Field(min_length=1, max_length=4096)
@@ -79,7 +79,7 @@ class Network(Record):
 
 
 class Backbone(Record):
-    """The frozen network that a head was fitted on in closed form."""
+    """The frozen network under a closed-form head."""
 
     workdir: str = Field(max_length=4096)
     model: dict[str, Any] = Field(description="the settings of a model")
@@ -88,7 +88,7 @@ class Backbone(Record):
 
 
 class Trained(Record):
-    """`config.json` of a model; `network` of one that was trained elsewhere."""
+    """`config.json` of a model; `network` for an imported one."""
 
     config: dict[str, Any] = Field(description="the settings of a training")
     dataset: Dataset
@@ -99,7 +99,7 @@ class Trained(Record):
 
 
 class Claim(Record):
-    """`config.json` of any run, to resume it."""
+    """`config.json` of any run, for resuming it."""
 
     config: dict[str, Any] = Field(description="the settings of the run")
 
@@ -110,14 +110,14 @@ class Budget(Record):
 
 
 class Change(Record):
-    """Factors of the channels of a layer, and the scores that they follow from."""
+    """Factors of the channels of a layer, and their scores."""
 
     score: list[float] | None = None
     factor: list[float] = Field(description="a number for each channel")
 
 
 class Earlier(Record):
-    """A request that came before."""
+    """An earlier request."""
 
     method: str = Field(max_length=200)
     options: dict[str, int | float | str | bool] = Field(description="the options of the method")
@@ -126,7 +126,7 @@ class Earlier(Record):
 
 
 class Harm(Record):
-    """What a request costs on a sample of images; null where that was not estimated."""
+    """The cost of a request on a sample of images; null without an estimate."""
 
     forgotten: Share | None = Field(None, description="a share from 0 to 1, or null")
     retained_before: Share | None = Field(None, description="a share from 0 to 1, or null")
@@ -135,7 +135,7 @@ class Harm(Record):
 
 
 class Images(Record):
-    """Single images that were forgotten: how many, and a checksum of their numbers."""
+    """Single images that were forgotten: their number, and a checksum of their image numbers."""
 
     count: int = Field(ge=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="a checksum of 64 hexadecimal digits")
@@ -180,7 +180,7 @@ class EvaluatedData(Record):
 
 
 class Difference(Record):
-    """Of a measure to that of the retrained model."""
+    """The difference of a measure from that of the retrained model."""
 
     value: float
     ci95: list[float | None] | None = None
@@ -188,7 +188,7 @@ class Difference(Record):
 
 
 class Measure(Record):
-    """An answer of an audit to one question; null where there was none, for the reason `why`."""
+    """A measure of an audit; null if there is none, with the reason in `why`."""
 
     value: float | None = None
     ci95: list[float | None] | None = None
@@ -236,7 +236,7 @@ class AuditedRequest(Record):
 
 
 class Audited(Evaluation):
-    """`eval.json` with an audit of an unlearned model beside a retrained one."""
+    """`eval.json` with an audit of an unlearned and a retrained model."""
 
     dataset: AuditedData
     model: AuditedModel
@@ -261,7 +261,7 @@ class Accuracies(Record):
 
 
 class Cell(Record):
-    """A method and a request of a comparison: its figures, or its error."""
+    """A method and a request in a comparison: its figures, or its error."""
 
     seed: Count
     request: str
@@ -279,7 +279,7 @@ class Cell(Record):
 
 
 class Trial(Record):
-    """Settings that a comparison tried."""
+    """Settings tried by a comparison."""
 
     options: dict[str, Any] = Field(description="the options of the method")
     score: float | None = Field(None, description="a finite number")
@@ -303,10 +303,10 @@ class ShadowSet(Record):
 
 
 def parse_json(content: bytes, path: Path) -> Any:
-    """Raises `InputError` for what is no JSON, holds NaN, infinity or huge numbers, or is nested deeply."""
+    """Parses JSON; raises `InputError` if it is invalid, holds NaN, infinity or huge numbers, or is deeply nested."""
     remedy = "restore it, or delete what it belongs to and make it again"
     try:
-        # An encoding error, a wrong number and JSON's own are all of `ValueError`.
+        # Encoding errors, invalid numbers and JSON's own errors are all of type `ValueError`.
         found = json.loads(content.decode("utf-8"), parse_constant=_no_number, parse_float=_number)
     except ValueError as error:
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:160]}); {remedy}") from error
@@ -320,9 +320,9 @@ def parse_json(content: bytes, path: Path) -> Any:
 
 
 def trained(content: Any, path: Path) -> dict[str, Any]:
-    """`config.json` of a model, its config completed with the defaults of settings that did not exist yet.
+    """Checks `config.json` of a model, and adds the defaults of settings that its version lacked.
 
-    Settings that do not exist any more, or not yet, are kept.
+    Settings unknown to this version are kept.
     """
     record = dict(checked(content, Trained, path, "was it written by experiments.train?"))
     record["config"] = config_of(record["config"], path)
@@ -338,17 +338,17 @@ def trained(content: Any, path: Path) -> dict[str, Any]:
 
 
 def config_of(fields: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A training's config as a record has it, completed; raises `InputError` where a setting is of another type."""
+    """The config of a training in a record, completed; raises `InputError` if a setting has another type."""
     whole = json.loads(
         json.dumps(settings.completed(settings.of_any_version(fields)))
-    )  # tuples of defaults as the lists that JSON has
+    )  # defaults that are tuples become lists, as in JSON
     if fault := settings.first_fault(_known(whole, settings.Experiment), settings.Experiment):
         _refuse(path, f"config.{fault.name} {fault.problem}")
     return whole
 
 
 def request(content: Any, path: Path, classes: int) -> dict[str, Any]:
-    """`unlearn.json` of a model of so many classes."""
+    """Checks `unlearn.json` of a model with this number of classes."""
     record = checked(content, Request, path, "was it written by experiments.unlearn?")
     if not record["forget"] and not record.get("images"):
         _refuse(path, "forget names no class, and there are no images")
@@ -358,7 +358,7 @@ def request(content: Any, path: Path, classes: int) -> dict[str, Any]:
 
 
 def evaluation(content: Any, path: Path) -> dict[str, Any]:
-    """`eval.json`."""
+    """Checks `eval.json`."""
     record = checked(content, Evaluation, path, "was it written by experiments.eval?")
     if names := record["dataset"].get("class_names"):
         check_classes(record["forget"], len(names), path, "forget")
@@ -366,7 +366,7 @@ def evaluation(content: Any, path: Path) -> dict[str, Any]:
 
 
 def checked(content: Any, kind: type[Record], path: Path, remedy: str = "was it changed by hand?") -> Any:
-    """`content` as it is; raises `InputError` where a field of `kind` is missing or of another type."""
+    """Returns `content` unchanged; raises `InputError` if a field of `kind` is missing or has another type."""
     if not isinstance(content, dict):
         _refuse(path, f"holds {shown(content)} where an object is needed", remedy)
     if fault := settings.first_fault(content, kind):
@@ -375,12 +375,12 @@ def checked(content: Any, kind: type[Record], path: Path, remedy: str = "was it 
 
 
 def trials(content: Any, path: Path) -> list[dict[str, Any]]:
-    """The settings that a comparison tried for a method."""
+    """Checks the settings that a comparison tried for a method."""
     return checked({"trials": content}, Trials, path)["trials"]
 
 
 def row(content: Any, path: Path, methods: Iterable[str]) -> dict[str, Any]:
-    """A class of a sweep, with the figures of the original and of each method."""
+    """Checks a class of a sweep, with the figures of the original and of each method."""
     again = "delete it, and its class is done again."
     found = checked(content, Row, path, again)
     for method in methods:
@@ -389,7 +389,7 @@ def row(content: Any, path: Path, methods: Iterable[str]) -> dict[str, Any]:
 
 
 def cell(content: Any, path: Path) -> dict[str, Any]:
-    """A method and a request of a comparison."""
+    """Checks a method and a request of a comparison."""
     again = "delete it, and it is done again."
     found = checked(content, Cell, path, again)
     if found.get("accuracy") is None and found.get("error") is None:
@@ -398,14 +398,14 @@ def cell(content: Any, path: Path) -> dict[str, Any]:
 
 
 def numbers(content: Any, path: Path, count: int) -> list[float]:
-    """A list of `count` finite numbers."""
+    """Checks a list of `count` finite numbers."""
     if not isinstance(content, list) or len(content) != count or not all(type(n) in (int, float) for n in content):
         _refuse(path, f"holds {shown(content)} where {count} numbers are needed", "delete it, and it is made again.")
     return content
 
 
 def check_classes(numbers: Sequence[int], classes: int, path: Path, name: str) -> None:
-    """Raises `InputError` unless the numbers are those of classes, of which one is left."""
+    """Raises `InputError` unless these are class numbers and some class is not among them."""
     if any(not 0 <= number < classes for number in numbers) or len(numbers) >= classes:
         _refuse(path, f"{name} is {shown(list(numbers))}, and the model has {classes} classes")
 
@@ -415,7 +415,7 @@ def _refuse(path: Path, problem: str, remedy: str = "was it changed by hand?") -
 
 
 def _known(fields: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
-    """`fields` without those that `kind` does not know."""
+    """`fields` without those that `kind` lacks."""
     sections = {name: field.annotation for name, field in kind.model_fields.items()}
     return {
         name: _known(value, sections[name]) if isinstance(value, dict) and _is_section(sections[name]) else value

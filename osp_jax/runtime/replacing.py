@@ -1,11 +1,11 @@
-"""Files and folders that are replaced as a whole: at any moment there is all of the old or all of the new.
+"""Atomic replacement of files and folders: at any moment, a path holds either all of the old or all of the new content.
 
-What is being written lies beside its place, in `.NAME.XXXXXXXX.osp_jax` with random digits: a file, or a folder with a
+New content is written next to its target, in `.NAME.XXXXXXXX.osp_jax` with random digits: a file, or a folder with a
 marker file and the new `content`. The writer holds a lock on it, which ends with its process. The next writer of the
-same name removes what nobody holds. Nothing else is ever removed.
+same name removes those without a lock. Nothing else is ever removed.
 
-A folder takes its place by one exchange of names (`renameat2` on Linux). Where the system has none, the old folder is
-moved aside first; if the process is killed between these two steps, the next writer moves it back.
+A folder is replaced by one exchange of names (`renameat2` on Linux). On systems without it, the old folder is first
+moved aside; if the process is killed between these two steps, the next writer moves it back.
 """
 
 import ctypes
@@ -18,11 +18,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from osp_jax.runtime.distributed import is_first, said_by_first, wait_for_all
+from osp_jax.runtime.distributed import broadcast_from_first, is_first, wait_for_all
 
 try:
     import fcntl
-except ImportError:  # not on Windows; then nothing is removed
+except ImportError:  # Windows; there nothing is removed
     fcntl = None
 
 MARKER = "written_by_osp_jax"
@@ -33,12 +33,12 @@ _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file by one with this text (UTF-8); of several processes the first does."""
+    """Replaces a file by one with this text (UTF-8); only the first process does so."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces a file by one with this content; of several processes the first does."""
+    """Replaces a file by one with this content; only the first process does so."""
     if not is_first():
         return
     remove_leftovers(path)
@@ -58,22 +58,21 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def building(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a path that does not exist yet; the folder, or file, that is made there takes the place of `path` at the
-    end.
+    """Yields an unused path; the folder, or file, that the caller creates there replaces `path` at the end.
 
-    Several processes get the same path; the first one moves the folder. They wait for each other before the block, not
-    after it: see to it that all are done where the first leaves, and that no one reads `path` before it did.
+    Several processes get the same path; the first one moves the folder. They wait for each other before the block but
+    not after it: make sure that all are done when the first one leaves it, and that none reads `path` before that.
 
     Raises:
-      OSError: `path` holds something, and `overwrite` is not set.
+      OSError: `path` is not empty, and `overwrite` is not set.
     """
     number, held = secrets.randbits(31), None
     try:
         if is_first():
             remove_leftovers(path)
             held = _make(_temporary(path, number), path.name)
-        # The others have the number only after the folder was made.
-        holder = _temporary(path, said_by_first(number))
+        # The others get the number only after the folder exists.
+        holder = _temporary(path, broadcast_from_first(number))
         yield holder / "content"
         if is_first():
             _flush_all(holder / "content")
@@ -86,11 +85,11 @@ def building(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def updating(folder: Path, drop: Collection[str] = ()) -> Iterator[Path]:
-    """Yields a copy of `folder`; what is changed there shows in `folder` at the end, all at once.
+    """Yields a copy of `folder`; changes to it appear in `folder` at the end, atomically.
 
-    The copy consists of hard links: replace its files, do not write into them. `drop` names what is left out. `folder`
-    need not exist. A mount point, or a folder whose parent may not be written to, cannot be exchanged; it is changed in
-    place, file by file.
+    The copy consists of hard links: replace its files, do not write into them. `drop` names files and folders to leave
+    out. `folder` need not exist. A mount point, or a folder in a read-only parent, cannot be exchanged; it is changed
+    in place, file by file.
     """
     folder = folder.resolve()
     if folder.exists() and (os.path.ismount(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
@@ -110,14 +109,14 @@ def updating(folder: Path, drop: Collection[str] = ()) -> Iterator[Path]:
 
 
 def copy_anew(source: str, path: str) -> None:
-    """As `shutil.copy2`, to a new file in the place of `path`, whose content may be shared with another folder."""
+    """Like `shutil.copy2`, but creates a new file at `path`, whose content may be shared with another folder."""
     with suppress(FileNotFoundError):
         os.unlink(path)
     shutil.copy2(source, path)
 
 
 def discard(folder: Path) -> None:
-    """Removes a folder, if it is there, so that it is never half there; of several processes the first does."""
+    """Removes a folder atomically, if it exists; only the first process does so."""
     if is_first() and folder.is_dir():
         holder = _temporary(folder, secrets.randbits(31))
         held = _make(holder, folder.name)
@@ -129,17 +128,17 @@ def discard(folder: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one of ours that is being written, or was left by a killed process."""
+    """Whether this is the name of one of our temporary files or folders."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed writers of `path` left beside it, and moves back an old folder that they had moved aside."""
+    """Removes what killed writers of `path` left next to it, and moves back an old folder that they had moved aside."""
     remove_all_leftovers(path.parent, _short(path.name))
 
 
 def remove_all_leftovers(folder: Path, name: str | None = None) -> None:
-    """`remove_leftovers` of everything in `folder`, or of what is called `name`."""
+    """`remove_leftovers` for everything in `folder`, or for `name` in it."""
     if fcntl is None or not folder.is_dir():
         return
     with os.scandir(folder) as entries:
@@ -150,7 +149,7 @@ def remove_all_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def _remove_leftover(leftover: Path, name: str) -> None:
-    with suppress(OSError):  # another process removes it too, or it is of another user
+    with suppress(OSError):  # another process removes it too, or it belongs to another user
         if leftover.is_symlink():
             return
         if not leftover.is_dir():
@@ -159,7 +158,7 @@ def _remove_leftover(leftover: Path, name: str) -> None:
         elif not any(leftover.iterdir()):
             leftover.rmdir()
         elif (leftover / MARKER).is_file() and _is_free(leftover / MARKER):
-            # The marker is empty where the process was killed before it wrote its target's name.
+            # The marker is empty if the process was killed before it wrote the name of its target.
             target = (leftover / MARKER).read_bytes().decode(errors="replace") or name
             if _short(target) != name:
                 return
@@ -169,7 +168,7 @@ def _remove_leftover(leftover: Path, name: str) -> None:
 
 
 def _make(holder: Path, target: str) -> int:
-    """Makes a folder with a marker; the descriptor that is returned holds its lock until it is closed."""
+    """Creates a folder with a marker; the returned descriptor holds its lock until it is closed."""
     holder.mkdir()
     held = os.open(holder / MARKER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     _lock(held)
@@ -178,11 +177,11 @@ def _make(holder: Path, target: str) -> int:
 
 
 def _remove(holder: Path) -> None:
-    """The marker goes last, so that a removal that is killed can be finished."""
+    """Removes the marker last, so that an interrupted removal can be finished."""
     for path in list(holder.iterdir()):
-        if path.name == "old" or path.name.startswith("content"):  # Orbax appends to the name while it writes
+        if path.name == "old" or path.name.startswith("content"):  # Orbax appends to the name while writing
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    with suppress(OSError):  # what is not ours stays
+    with suppress(OSError):  # other files stay
         if os.listdir(holder) == [MARKER]:
             (holder / MARKER).unlink()
         holder.rmdir()
@@ -198,7 +197,7 @@ def _swap(content: Path, path: Path, overwrite: bool) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two names in one step; False where the system or the file system cannot."""
+    """Exchanges two names in one step; False if the system or the file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):
@@ -233,8 +232,8 @@ def _flush_all(folder: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Makes the disk hold the names in `folder`."""
-    with suppress(OSError):  # some file systems do not flush folders
+    """Flushes the names in `folder` to disk."""
+    with suppress(OSError):  # some file systems cannot flush folders
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -247,7 +246,7 @@ def _temporary(path: Path, number: int) -> Path:
 
 
 def _short(name: str) -> str:
-    """The start of a name, so that there is room for what a temporary name adds to it."""
+    """The start of a name, short enough for the additions of a temporary name."""
     return name.encode()[:150].decode(errors="ignore")
 
 

@@ -1,8 +1,7 @@
 """Every setting of a config with its type, range and default; `validated` checks and completes a config.
 
-The files below `configs/` say what each setting means. The rest of the code reads settings from the `ConfigDict`.
-A setting that is added has a default here that does what was done before it existed: configs and workdirs that lack it
-are completed with it.
+The files in `configs/` document each setting. The rest of the code reads settings from the `ConfigDict`. The default of
+a new setting keeps the behaviour before it existed, because configs and workdirs that lack it are completed with it.
 """
 
 import json
@@ -20,11 +19,11 @@ from osp_jax.runtime.errors import InputError, printable, shown
 
 _BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "up to", "min_length": "", "max_length": ""}
 MOST_SEED = 2**31 - 1
-MOST_PIXELS = 16384  # a side of an image
+MOST_PIXELS = 16384  # per side of an image
 
 
 def tuples(value: Any) -> Any:
-    """JSON knows lists only."""
+    """Converts lists to tuples, recursively; JSON has lists only."""
     return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
 
 
@@ -71,10 +70,10 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(tuples), AfterValidator(_dis
 
 
 class Section(BaseModel):
-    """Settings of one group; numbers are finite, and no type is converted to another."""
+    """A group of settings; numbers are finite, and no type is converted to another."""
 
     model_config = Rules(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
-    former_names: ClassVar[Mapping[str, str]] = {}  # new by old name
+    former_names: ClassVar[Mapping[str, str]] = {}  # current name by former name
 
 
 class Data(Section):
@@ -168,7 +167,7 @@ class Statistics(Section):
 
 
 class Experiment(Section):
-    """`configs/default.py`: a training."""
+    """A training, `configs/default.py`."""
 
     seed: Seed = 0
     data: Data = Data()
@@ -205,7 +204,7 @@ class Timing(Section):
 
 
 class Comparison(Section):
-    """`configs/benchmark/default.py`: methods on the same requests."""
+    """A comparison of methods on the same requests, `configs/benchmark/default.py`."""
 
     seed: Seed = 0
     seeds: Seeds = Field((0,), description="different integers from 0 to 2147483647, as in (0, 1)")
@@ -301,7 +300,7 @@ class Recovery(Section):
 
 
 class Federated(Section):
-    """`configs/federated/default.py`: federated training, requests and attacks, and methods beside retraining."""
+    """Federated training, requests, attacks and methods, `configs/federated/default.py`."""
 
     seed: Seed = 0
     seeds: Seeds = Field((0,), description="different integers from 0 to 2147483647, as in (0, 1)")
@@ -322,7 +321,7 @@ class Federated(Section):
     save_every: int = Field(10, ge=1, le=10**6)
 
 
-_FREE = ("data.dir", "data.exclude")  # settings that trainings of one recipe may differ in
+_FREE = ("data.dir", "data.exclude")  # settings that may differ between trainings of one recipe
 
 KINDS: dict[str, type[Section]] = {
     "training": Experiment,
@@ -333,14 +332,14 @@ KINDS: dict[str, type[Section]] = {
 
 
 def validated(config: Any, kind: type[Section] = Experiment, where: str = "config") -> ConfigDict:
-    """`config` with the defaults of settings that it lacks; itself if it lacks none.
+    """Checks a config and adds the defaults of settings that it lacks; returns `config` itself if it lacks none.
 
     Args:
       config: a `ConfigDict` or a dict.
-      where: how messages call it.
+      where: the name of the config in messages.
 
     Raises:
-      InputError: an unknown setting, or one of the wrong type, out of range or not finite.
+      InputError: an unknown setting, or one with the wrong type, out of range or not finite.
     """
     fields = plain(config, where)
     whole = completed(fields, kind)
@@ -353,9 +352,9 @@ def validated(config: Any, kind: type[Section] = Experiment, where: str = "confi
 
 
 def differing(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
-    """The settings of a training that `recipe` has otherwise, as 'data.flip'; both are complete.
+    """The settings of a training that differ from `recipe`, such as 'data.flip'; both are complete.
 
-    The seed, the excluded classes and where the data lie may differ.
+    The seed, the excluded classes and the location of the data may differ.
     """
     one, other = (json.loads(json.dumps(fields)) for fields in (settings, recipe))  # tuples become lists
     return [
@@ -368,7 +367,7 @@ def differing(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[st
 
 
 def plain(config: Any, where: str = "config") -> dict[str, Any]:
-    """The fields of a config as nested dicts; raises `InputError` where it is none or a field has no value yet."""
+    """The fields of a config as nested dicts; raises `InputError` if it is no config or a field has no value."""
     try:
         fields = config.to_dict() if isinstance(config, ConfigDict) else config
     except (ValueError, TypeError, AttributeError, RecursionError) as error:  # references between fields
@@ -379,7 +378,7 @@ def plain(config: Any, where: str = "config") -> dict[str, Any]:
 
 
 def completed(fields: Mapping[str, Any], kind: type[Section] = Experiment) -> dict[str, Any]:
-    """`fields` with the defaults of settings that they lack; values that are there are not looked at."""
+    """`fields` with the defaults of settings that they lack; existing values are not checked."""
     whole = _with_new_names(fields, kind)
     for name, field in kind.model_fields.items():
         section = _section(field)
@@ -393,7 +392,7 @@ def completed(fields: Mapping[str, Any], kind: type[Section] = Experiment) -> di
 
 
 def _with_new_names(fields: Mapping[str, Any], kind: type[Section]) -> dict[str, Any]:
-    """`fields` with renamed settings under their new names; warns about each."""
+    """`fields` with current names for settings with a former name; warns about each."""
     whole = dict(fields)
     for old, new in kind.former_names.items():
         if old in whole:
@@ -404,14 +403,14 @@ def _with_new_names(fields: Mapping[str, Any], kind: type[Section]) -> dict[str,
 
 @cache
 def _warn_renamed(old: str, new: str) -> None:
-    """Once per process."""
+    """Prints the warning once per process."""
     print(f"warning: the setting {old} is now called {new}; rename it", file=sys.stderr)
 
 
 def of_any_version(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded config, with the settings that an older version had no choice of.
+    """A recorded config of any version, with settings that its version could not choose.
 
-    It trained with the convolutions of `networks/cpu`.
+    An older version always trained with the convolutions of `networks/cpu`.
     """
     whole = dict(fields)
     if isinstance(whole.get("model"), Mapping):
@@ -422,7 +421,7 @@ def of_any_version(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Fault(NamedTuple):
-    """What is wrong with a field: 'data.pad', 'is -1', 'give an integer from 0 to 16384'."""
+    """A problem with a field and its remedy: 'data.pad', 'is -1', 'give an integer from 0 to 16384'."""
 
     name: str
     problem: str
@@ -430,13 +429,13 @@ class Fault(NamedTuple):
 
 
 def check(fields: Any, kind: type[BaseModel], where: str) -> None:
-    """Raises `InputError` for the first of `fields` that `kind` does not allow, named as `where.section.field`."""
+    """Raises `InputError` for the first invalid field, named `where.section.field`."""
     if found := first_fault(fields, kind):
         raise InputError(f"{'.'.join(filter(None, (where, found.name)))} {found.problem}; {found.remedy}")
 
 
 def first_fault(fields: Any, kind: type[BaseModel]) -> Fault | None:
-    """The first of `fields` that `kind` does not allow; where an entry of a field is wrong, the whole field."""
+    """The first of `fields` that `kind` does not allow; if an entry of a field is invalid, the whole field."""
     try:
         kind.model_validate(fields)
         return None

@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM end a command in one line, at any moment and whatever swallows exceptions.
+"""Ctrl-C and SIGTERM end a command with one line, at any moment, even in code that swallows exceptions.
 
-The first signal raises `Ended` in the main thread, so that files are closed and children end; from then on nothing is
-written to stderr. Python loses an exception that is raised within a callback of C++ code or of the garbage collector:
-it is raised again, and a thread ends the process a few seconds later if it is still there. A second signal ends it at
-once, and so does one that comes before the command has begun or after it has ended. A training takes SIGTERM itself, to
-save its state (`distributed.termination`).
+The first signal raises `Ended` in the main thread, so that files are closed and child processes end; after it, nothing
+else is written to stderr. Python loses an exception raised within a callback of C++ code or of the garbage collector:
+it is raised again, and a thread ends the process after a few seconds. A second signal ends it immediately, as does one
+before the command begins or after it ends. A training handles SIGTERM itself and saves its state
+(`distributed.termination`).
 """
 
 import contextlib
@@ -17,26 +17,26 @@ from typing import Any
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_GRACE = 5.0  # seconds for what has to be closed
-_UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)  # a signal that the caller has us ignore stays ignored
+_GRACE = 5.0  # seconds for cleanup
+_UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)  # signals that the caller ignores stay ignored
 
 _came: list[int] = []
 _may_raise, _lost = threading.Event(), threading.Event()
 
 
 class Ended(KeyboardInterrupt):
-    """A signal came. Libraries treat it as they do Ctrl-C."""
+    """A signal arrived. Libraries handle it like Ctrl-C."""
 
 
 def catch_for(package: str) -> None:
-    """`catch`, in a process that was started as `python -m package...`; called first, before what takes long."""
+    """Calls `catch` if the process was started as `python -m package...`; call it before slow imports."""
     started = sys.orig_argv[1:]
     if "-m" in started[:-1] and started[started.index("-m") + 1].startswith(package):
         catch()
 
 
 def catch() -> None:
-    """From now on SIGINT and SIGTERM end this process in one line."""
+    """Makes SIGINT and SIGTERM end this process with one line."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in CODES:
@@ -45,23 +45,23 @@ def catch() -> None:
     sys.unraisablehook = _raise_again
     read, write = os.pipe()
     os.set_blocking(write, False)
-    # The main thread may be within a program that XLA compiles, where no handler of Python runs.
+    # The main thread may be inside a program compiled by XLA, where no Python handler runs.
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     threading.Thread(target=_end_late, args=(read,), daemon=True, name="signals").start()
 
 
 def interruptible(begun: bool) -> None:
-    """Whether a signal raises an exception; otherwise it ends the process at once."""
+    """Sets whether a signal raises an exception; otherwise it ends the process immediately."""
     (_may_raise.set if begun else _may_raise.clear)()
 
 
 def came() -> bool:
-    """Whether a signal came that this process is to end for."""
+    """Whether a signal that ends this process arrived."""
     return bool(_came)
 
 
 def leave_if_one_came() -> None:
-    """Ends the process with one line if a signal came; threads that still run are not waited for."""
+    """Ends the process with one line if a signal arrived, without waiting for running threads."""
     if _came:
         _leave(_came[0])
 
@@ -78,7 +78,7 @@ def _on_signal(number: int, frame: Any) -> None:
 
 
 def _is_importing(frame: Any) -> bool:
-    """Whether a module is being imported: there is nothing to close yet, and extensions crash on an exception."""
+    """Whether a module is being imported: there is nothing to clean up yet, and extensions crash on an exception."""
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -87,23 +87,23 @@ def _is_importing(frame: Any) -> bool:
 
 
 def _raise_again(lost: Any) -> None:
-    """`sys.unraisablehook`: of exceptions that Python cannot raise where they came up."""
+    """`sys.unraisablehook`, for exceptions that Python cannot raise at their origin."""
     if _is_late_write(lost):
         return
     if not isinstance(lost.exc_value, Ended):
         sys.__unraisablehook__(lost)
     elif _came:
         _lost.set()
-        # A little later: within this function the exception would be lost again.
+        # Delayed, because the exception would be lost again within this function.
         again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, _came[0]))
         again.daemon = True
         again.start()
 
 
 def _is_late_write(lost: Any) -> bool:
-    """Whether TensorStore reports a write to an event loop that Orbax closed when an earlier write failed.
+    """Whether TensorStore reports a write to an event loop that Orbax closed after an earlier failed write.
 
-    The failure itself is raised in the main thread; these reports would bury its line.
+    The failure itself is raised in the main thread; these reports would hide its line.
     """
     return lost.object is None and isinstance(lost.exc_value, RuntimeError) and "loop is closed" in str(lost.exc_value)
 
@@ -123,8 +123,8 @@ def _leave(number: int) -> None:
 
 
 def _say(number: int) -> None:
-    """Writes the line, and lets nobody write another to stderr: libraries print what they catch."""
+    """Writes the line and silences stderr, since libraries print exceptions that they catch."""
     with contextlib.suppress(OSError):
-        cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
+        cursor = "\x1b[?25h" if os.isatty(2) else ""  # shows the cursor, which a progress bar may have hidden
         os.write(2, f"{cursor}{_WORDS[signal.Signals(number)]}\n".encode())
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,4 +1,4 @@
-"""Turns the errors that libraries make of a failed system call back into the `OSError` that it was."""
+"""Recovers the `OSError` of a failed system call from the errors that libraries raise for it."""
 
 import errno
 import os
@@ -22,10 +22,10 @@ _CODES = (
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raises `OSError` with the code of the system where an error of this context tells of it, and `path` as its file.
+    """Raises `OSError` with the system's error code if an error in this context reports one, with `path` as its file.
 
-    TensorStore, Orbax, TFDS and array_record put the text of the system ('No space left on device') into an error of
-    their own, or raise theirs while they handle that of the system.
+    TensorStore, Orbax, TFDS and array_record copy the system's text ('No space left on device') into their own errors,
+    or raise these while they handle that of the system.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def system_errors(path: Path) -> Iterator[None]:
 
 
 def code_of(error: BaseException) -> int | None:
-    """The code of the system error that `error` is, tells of or was raised from; None where there is none."""
+    """The code of the system error that `error` is, reports or was raised from; None if there is none."""
     seen: BaseException | None = error
     while seen:
         for code in _CODES:

@@ -1,7 +1,7 @@
 """A workdir: `config.json`, `metrics.jsonl`, `checkpoints/`, `statistics/`; written atomically, read with checks.
 
-While a training is under way, `SHA256SUMS` lists `config.json` alone; each checkpoint holds a copy of `config.json` and
-`metrics.jsonl` and has a `SHA256SUMS` of its own. When the training is finished, `SHA256SUMS` lists all.
+During a training, `SHA256SUMS` lists `config.json` alone; each checkpoint holds a copy of `config.json` and
+`metrics.jsonl` and has its own `SHA256SUMS`. After the training, `SHA256SUMS` lists all files.
 """
 
 import json
@@ -25,19 +25,19 @@ from osp_jax.runtime.provenance import provenance
 from osp_jax.runtime.replacing import building, remove_all_leftovers, updating, write_text
 
 EVALUATION = ("eval.json", "report.md", "report.html")
-"""What `experiments.eval` writes into a workdir."""
+"""The files that `experiments.eval` writes into a workdir."""
 
 TOKENIZER = "tokenizer.json"
-"""The tokenizer of a network that reads texts, as the library `tokenizers` writes it."""
+"""The tokenizer of a network of texts, in the format of the library `tokenizers`."""
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes to a temporary name and renames, so that `path` is never half written; of several processes the first."""
+    """Writes to a temporary name and renames it, so that `path` is always complete; only the first process does so."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Raises `InputError` where there is no such file, or it is not JSON as `write_json` writes it."""
+    """Reads a JSON file; raises `InputError` if it does not exist or is not JSON as `write_json` writes it."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -53,13 +53,13 @@ def claim_workdir(
     dataset: dict[str, Any],
     complete: Callable[[dict[str, Any]], dict[str, Any]] = settings.completed,
 ) -> None:
-    """Writes `config.json` and its checksum, or checks that the one there is of this very run.
+    """Writes `config.json` and its checksum, or checks that the existing one belongs to this run.
 
     Args:
-      complete: gives a config the defaults of settings that it lacks, as one of a version before them does.
+      complete: adds the defaults of settings that a config of an older version lacks.
 
     Raises:
-      InputError: it is damaged, or was written for other settings or data; or there is none beside what a run writes.
+      InputError: it is damaged, was written for other settings or data, or is missing next to other files of a run.
     """
     _claim(workdir, config, dataset, complete)
     wait_for_all("the workdir is claimed")
@@ -76,7 +76,7 @@ def _claim(workdir: Path, config: ConfigDict, dataset: dict[str, Any], complete:
         if checked:
             check_sums(workdir, _remedy(workdir), only=required, required=required)
         _check_same_run(workdir, wanted, complete)
-        # Killed before the checksum was written: nothing follows from this file yet.
+        # The process was killed before it wrote the checksum: nothing depends on this file yet.
         if checked or any((workdir / name).exists() for name in _OF_RUNS):
             return
     elif found := [name for name in _OF_RUNS if (workdir / name).exists()]:
@@ -92,11 +92,11 @@ def _check_same_run(workdir: Path, wanted: dict[str, Any], complete: Callable[[A
     remedy, path = "it was not written by this command; choose another --workdir.", workdir / "config.json"
     record = records.checked(read_json(path), records.Claim, path, remedy)
     if record.get("network"):
-        raise InputError(f"{workdir} holds a network that was trained elsewhere; choose another --workdir")
+            raise InputError(f"{workdir} holds an imported network; choose another --workdir")
     whole = complete(settings.of_any_version(record["config"]))
-    found = json.loads(json.dumps(whole))  # tuples of defaults as the lists that JSON has
+    found = json.loads(json.dumps(whole))  # defaults that are tuples become lists, as in JSON
     found, asked = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted["config"]))
-    # Where the data lie may change between two runs; what they are may not.
+    # The location of the data may change between two runs, the data may not.
     differing = [name for name in asked if name.split(".")[-2:] != ["data", "dir"] and found.get(name) != asked[name]]
     if differing:
         raise InputError(
@@ -113,28 +113,28 @@ def _check_same_run(workdir: Path, wanted: dict[str, Any], complete: Callable[[A
 
 
 def _alike(found: Any, wanted: Any) -> bool:
-    """Whether they are equal; of lists of numbers, up to the rounding that differs between machines."""
+    """Whether two values are equal; lists of numbers, up to the rounding that differs between machines."""
     if isinstance(found, list) and all(isinstance(value, float) for value in found):
         return np.shape(found) == np.shape(wanted) and np.allclose(found, wanted, rtol=1e-4)
     return found == wanted
 
 
 def is_open(workdir: Path) -> bool:
-    """Whether `SHA256SUMS` lists no more than what the start of a training wrote."""
+    """Whether `SHA256SUMS` lists no more than the start of a training writes."""
     return set(read_sums(workdir, _remedy(workdir)) or {}) <= {"config.json"}
 
 
 def open_training(workdir: Path) -> None:
-    """Makes `SHA256SUMS` list `config.json` alone, before a training goes on."""
+    """Makes `SHA256SUMS` list `config.json` alone, before a training resumes."""
     if not is_open(workdir):
         write_sums(workdir, ["config.json"], fresh=True)
 
 
 def close_training(workdir: Path) -> None:
-    """Adds to `SHA256SUMS` all that a finished training wrote and that is not listed yet.
+    """Adds all unlisted files of a finished training to `SHA256SUMS`.
 
     Raises:
-      InputError: what is listed is damaged.
+      InputError: a listed file is damaged.
     """
     listed = read_sums(workdir, _remedy(workdir)) or {}
     if listed:
@@ -148,7 +148,7 @@ def close_training(workdir: Path) -> None:
 
 
 def _remedy(workdir: Path) -> Any:
-    """What to do about a damaged file of a workdir, by its name."""
+    """The remedy for a damaged file of a workdir, by its name."""
     again = command_of(workdir)
 
     def remedy(name: str) -> str:
@@ -180,13 +180,13 @@ def command_of(workdir: Path) -> str:
 
 
 def read_record(workdir: Path, unread: Collection[str] = ()) -> dict[str, Any]:
-    """`config.json` of a model, completed, after the files of the workdir were compared with their checksums.
+    """Reads `config.json` of a model, completed, after comparing the files of the workdir with their checksums.
 
     Args:
-      unread: files whose damage does not matter, because the caller writes them anew.
+      unread: files whose damage is ignored, because the caller replaces them.
 
     Raises:
-      InputError: as `read_json`, and where a file is damaged or a field cannot be used.
+      InputError: as `read_json`, or a file is damaged or a field is invalid.
     """
     if (workdir / "config.json").exists() or (workdir / SUMS).exists():
         check_sums(workdir, _remedy(workdir), skip=unread, required=required_files(workdir))
@@ -194,13 +194,13 @@ def read_record(workdir: Path, unread: Collection[str] = ()) -> dict[str, Any]:
 
 
 def required_files(workdir: Path) -> tuple[str, ...]:
-    """What `SHA256SUMS` must list; of a workdir of an older version an evaluation lists its own files only."""
+    """The files that `SHA256SUMS` must list; in a workdir of an older version, an evaluation lists only its own."""
     listed = set(read_sums(workdir, _remedy(workdir)) or ())
     return () if listed and listed <= set(EVALUATION) else ("config.json",)
 
 
 def read_tokenizer(workdir: Path) -> str:
-    """The tokenizer of a workdir whose network reads texts, JSON; empty where it has none."""
+    """The tokenizer of a workdir whose network reads texts, JSON; empty if it has none."""
     path = workdir / TOKENIZER
     try:
         return path.read_text(encoding="utf-8") if path.exists() else ""
@@ -209,13 +209,13 @@ def read_tokenizer(workdir: Path) -> str:
 
 
 def keep_tokenizer(workdir: Path, folder: Path) -> None:
-    """Puts the tokenizer of `workdir`, where it has one, into `folder` too; of several processes the first does."""
+    """Copies the tokenizer of `workdir`, if it has one, to `folder`; only the first process does so."""
     if (workdir / TOKENIZER).exists() and is_first():
         shutil.copyfile(workdir / TOKENIZER, folder / TOKENIZER)
 
 
 def read_request(workdir: Path) -> dict[str, Any] | None:
-    """`unlearn.json`, what `experiments.unlearn` wrote of a model; None for a trained one. Raises as `read_record`."""
+    """`unlearn.json` as `experiments.unlearn` wrote it; None for a trained model. Raises as `read_record`."""
     path = workdir / "unlearn.json"
     if not os.path.lexists(path):
         return None
@@ -224,15 +224,17 @@ def read_request(workdir: Path) -> dict[str, Any] | None:
 
 
 def load_evaluation(workdir: Path) -> dict[str, Any]:
-    """The content of `eval.json`, after the evaluation's files were compared with their checksums."""
+    """Reads `eval.json`, after comparing the evaluation's files with their checksums."""
     check_sums(workdir, _remedy(workdir), only=EVALUATION, required=("eval.json",))
     return records.evaluation(read_json(workdir / "eval.json"), workdir / "eval.json")
 
 
 @contextmanager
 def replacing(out: Path, before: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Yields an empty folder that takes the place of `out` at the end, with its checksums; several processes fill it
-    together. `before` is called last, and may raise where `out` is not to be replaced."""
+    """Yields an empty folder that replaces `out` at the end, with its checksums; several processes fill it together.
+
+    `before` is called last, and may raise to keep `out`.
+    """
     with building(out.resolve(), overwrite=True) as temporary:
         if is_first():
             temporary.mkdir()
@@ -247,9 +249,9 @@ def replacing(out: Path, before: Callable[[], None] = lambda: None) -> Iterator[
 
 @contextmanager
 def adding(folder: Path, names: Collection[str], drop: Collection[str] = ()) -> Iterator[Path]:
-    """Yields a folder to write the files `names` to, which then appear in `folder` all at once, with their checksums.
+    """Yields a folder to write the files `names` to, which then appear in `folder` atomically, with their checksums.
 
-    `drop` names folders in `folder` that disappear at the same moment.
+    `drop` names folders in `folder` that are removed in the same step.
     """
     with updating(folder, drop) as content:
         yield content
@@ -257,7 +259,7 @@ def adding(folder: Path, names: Collection[str], drop: Collection[str] = ()) -> 
 
 
 def check_writable(folder: Path, needed_bytes: int) -> None:
-    """Makes `folder`, and raises `InputError` unless it can be written to and `needed_bytes` are free."""
+    """Creates `folder`, and raises `InputError` unless it is writable and has `needed_bytes` free."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

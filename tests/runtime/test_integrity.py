@@ -329,9 +329,9 @@ def test_a_trained_model_or_a_file_is_not_overwritten(trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     refused(copy, trained, "copy is not one; choose another --out")
     (tmp_path / "file").touch()
-    refused(tmp_path / "file", trained, "file is no folder")
+    refused(tmp_path / "file", trained, "file is not a folder")
     os.mkfifo(tmp_path / "pipe")
-    refused(tmp_path / "pipe", trained, "pipe is no folder")
+    refused(tmp_path / "pipe", trained, "pipe is not a folder")
 
 
 def test_results_of_somebody_are_not_overwritten(tmp_path):
@@ -352,7 +352,7 @@ def test_results_of_somebody_are_not_overwritten(tmp_path):
         check_results(tmp_path, names, overwrite=False)
     (tmp_path / "table.md").unlink()
     (tmp_path / "table.md").mkdir()
-    with pytest.raises(InputError, match=r"table\.md is no file"):
+    with pytest.raises(InputError, match=r"table\.md is not a file"):
         check_results(tmp_path, names)
 
 
@@ -363,13 +363,13 @@ def test_an_unfinished_folder_of_somebody_is_not_removed(tmp_path):
     (folder / ".config.json.0badf00d.osp_jax").touch()  # a killed command left it
     check_unfinished(folder)
     (folder / "mine").touch()
-    with pytest.raises(InputError, match="unfinished holds mine, and not of this command; move it away"):
+    with pytest.raises(InputError, match="unfinished holds mine of another command; move it away"):
         check_unfinished(folder)
     (folder / "config.json").touch()
     check_unfinished(folder)
     shutil.rmtree(folder)
     folder.symlink_to(tmp_path)
-    with pytest.raises(InputError, match="unfinished is no folder"):
+    with pytest.raises(InputError, match="unfinished is not a folder"):
         check_unfinished(folder)
 
 

@@ -16,7 +16,7 @@ from osp_jax.methods.parts.door import answer
 from osp_jax.methods.parts.groups import forget_vector
 from osp_jax.methods.parts.method import Method
 from osp_jax.model import Model
-from osp_jax.runtime.distributed import said_by_first
+from osp_jax.runtime.distributed import broadcast_from_first
 from osp_jax.statistics import Statistics
 from osp_jax.trees import leaves_by_path
 
@@ -68,10 +68,10 @@ def timed(
         return new, time.perf_counter() - start
 
     new, cold = call()
-    if not said_by_first(warm_calls if cold <= limit else 0):
+    if not broadcast_from_first(warm_calls if cold <= limit else 0):
         return Outcome(new, cold)
     warm = [call()[1]]
-    calls = said_by_first(min(warm_calls, math.ceil(warm_seconds / warm[0])))
+    calls = broadcast_from_first(min(warm_calls, math.ceil(warm_seconds / warm[0])))
     warm += [call()[1] for _ in range(calls - 1)]
     return Outcome(new, cold, stats.median(warm), float(np.percentile(warm, 95)))
 
