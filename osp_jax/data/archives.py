@@ -1,7 +1,7 @@
-"""Reads the official archives of CIFAR-10, CIFAR-100 and Tiny ImageNet, as published, without TensorFlow.
+"""Reads the official archives of CIFAR-10, CIFAR-100 and Tiny ImageNet without TensorFlow.
 
-CIFAR is read from its binary version; the Python version is made of pickles, which are never loaded. Nothing is
-unpacked to the disk, and no more is read into memory than the data set can hold.
+CIFAR is read from its binary version; the Python version consists of pickles, which are never loaded. Nothing is
+unpacked to disk, and memory use is limited to the size of the data set.
 """
 
 import gzip
@@ -35,17 +35,17 @@ _DAMAGE = (
     IndexError,
     ValueError,
     OverflowError,
-    NotImplementedError,  # a compression or an encryption that zipfile does not know
+    NotImplementedError,  # a compression or encryption that zipfile does not support
 )
-_TEXT = 8 << 20  # bytes of a member of names, at most
+_TEXT = 8 << 20  # largest text member, in bytes
 _CIFAR_IMAGES = 60_000
-_TINY_IMAGES, _TINY_MEMBERS = 256 << 10, 200_000  # bytes of an image at most, members at most
-_TINY_TOTAL = 1 << 30  # bytes of all images that are read
+_TINY_IMAGES, _TINY_MEMBERS = 256 << 10, 200_000  # largest image, in bytes, and most members
+_TINY_TOTAL = 1 << 30  # most bytes of all images
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The official archive of a data set, and the TFDS version that is made of it."""
+    """The official archive of a data set, and the TFDS version built from it."""
 
     url: str
     sha256: str | None
@@ -54,7 +54,7 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """The name under which it is published."""
+        """The published file name."""
         return self.url.rpartition("/")[2]
 
 
@@ -82,15 +82,15 @@ OFFICIAL: dict[str, Archive] = {
 
 @dataclass(frozen=True)
 class Content:
-    """What an archive holds, as a TFDS builder wants it."""
+    """The content of an archive, in the form that a TFDS builder needs."""
 
     image: dict  # the arguments of TFDS's image feature
     names: dict[str, list[str]]  # the class names of each label feature
-    splits: dict[str, Iterable[tuple[int | str, dict]]]  # the key that TFDS shuffles by, and the example
+    splits: dict[str, Iterable[tuple[int | str, dict]]]  # the shuffling key of TFDS, and the example
 
 
 def read_archive(name: str, path: Path) -> Content:
-    """Reads and checks the whole archive, so that nothing can be wrong with it once writing has begun."""
+    """Reads and checks the whole archive, so that no error occurs once writing has begun."""
     try:
         return _read_tiny_imagenet(path) if name == "tiny_imagenet" else _read_cifar(path, *_CIFAR[name])
     except _DAMAGE as error:
@@ -99,7 +99,7 @@ def read_archive(name: str, path: Path) -> Content:
         raise InputError(f"{path} is not a whole {OFFICIAL[name].file} ({reason}); get it from {url}") from error
 
 
-# Folder, files of each split, and the label features in the order of their bytes, with the file and number of names.
+# Folder, files of each split, and the label features in byte order, with the file and number of names.
 _CIFAR = {
     "cifar10": (
         "cifar-10-batches-bin",
@@ -131,7 +131,7 @@ def _read_cifar(path: Path, folder: str, splits: dict[str, list[str]], labels: d
             if member.size > (_TEXT if file.endswith((".txt", ".html")) else most):
                 raise ValueError(f"{folder}/{file} has {member.size} bytes, more than the data set can hold")
             members[file] = tar.extractfile(member).read()
-        while bounded.read(1 << 20):  # tarfile stops before the end, where gzip keeps its checksum
+        while bounded.read(1 << 20):  # tarfile stops before the end, where gzip stores its checksum
             pass
     for file in itertools.chain(*splits.values(), (file for file, _ in labels.values())):
         if file not in members:
@@ -163,7 +163,7 @@ def _read_cifar(path: Path, folder: str, splits: dict[str, list[str]], labels: d
 
 
 class _Bounded:
-    """A stream that ends in an error after `most` bytes: a small archive may unpack to any size."""
+    """A stream that raises an error after `most` bytes, since a small archive may unpack to any size."""
 
     def __init__(self, stream: BinaryIO, most: int):
         self._stream, self._left = stream, most
@@ -180,7 +180,7 @@ def _place(member: str) -> tuple[str, str]:
     """(folder, file) of a member's name.
 
     Raises:
-      ValueError: it leads out of the archive.
+      ValueError: the name leads out of the archive.
     """
     if member.startswith("/") or "\\" in member or ".." in member.split("/"):
         raise ValueError(f"the name of the member {member[:80]} leads out of the archive")
@@ -232,10 +232,10 @@ def _read_tiny_imagenet(path: Path) -> Content:
 
 
 def _zip_members(archive: zipfile.ZipFile) -> dict[str, int]:
-    """The unpacked bytes of each member; zipfile reads no more of it, whatever the data say.
+    """The unpacked size of each member in bytes; zipfile reads no more of it.
 
     Raises:
-      ValueError: a name that leads out of the archive, one that is there twice, or an encrypted member.
+      ValueError: a name leads out of the archive or occurs twice, or a member is encrypted.
     """
     infos, sizes = archive.infolist(), {}
     if len(infos) > _TINY_MEMBERS:
@@ -255,4 +255,4 @@ def _jpeg_shape(key: str, example: dict) -> tuple[int, int, int]:
         width, height = Image.open(io.BytesIO(example["image"]), formats=["JPEG"]).size
     except (OSError, SyntaxError, Image.DecompressionBombError):
         raise ValueError(f"{key} is not a JPEG image") from None
-    return height, width, 3  # also the few grey ones: TFDS decodes them to three equal channels
+    return height, width, 3  # including greyscale images, which TFDS decodes to three equal channels

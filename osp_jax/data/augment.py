@@ -10,9 +10,9 @@ from osp_jax.runtime.distributed import split_rows
 
 
 class Preparation(NamedTuple):
-    """How a data set's images become a network's input: normalisation (on the 0..1 scale) and augmentation; hashable.
+    """Normalisation (on the 0..1 scale) and augmentation of a data set's images; hashable.
 
-    Texts are not normalised; `word_dropout` is the share of their tokens that training leaves out.
+    Texts are not normalised; `word_dropout` is the share of their tokens that training drops.
     """
 
     mean: tuple[float, ...]
@@ -24,7 +24,7 @@ class Preparation(NamedTuple):
     word_dropout: float = 0.0
 
     def without_augmentation(self) -> "Preparation":
-        """The normalisation alone."""
+        """Returns the normalisation alone."""
         return Preparation(self.mean, self.std)
 
     def moments(self) -> tuple[jax.Array, jax.Array]:
@@ -36,11 +36,11 @@ class Preparation(NamedTuple):
         return normalise(images, *self.moments())
 
     def augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
-        """uint8 `(batch, h, w, c)` -> normalised and randomly changed as in training, float32."""
+        """uint8 `(batch, h, w, c)` -> normalised and augmented, float32."""
         return self.changed(self.plain(images), key, *self.moments())
 
     def changed(self, images: jax.Array, key: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-        """Images normalised by `mean` and `std` `(c,)`, or texts, randomly changed as in training."""
+        """Images normalised by `mean` and `std` `(c,)`, or texts, augmented as in training."""
         if is_text(images.shape[1:]):
             return drop_words(images, key, self.word_dropout) if self.word_dropout else images
         black = None if self.pad_mode == "reflect" else -mean / std
@@ -48,10 +48,10 @@ class Preparation(NamedTuple):
 
 
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` given on the 0..1 scale; of texts, uint16
-    `(batch, length)`, the ids as they are, in float32.
+    """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` on the 0..1 scale; for texts, uint16
+    `(batch, length)`, the unchanged ids in float32.
 
-    Every program takes its images in here, so here they are split over the devices.
+    Every program passes its images through this function, so it splits them over the devices.
     """
     images = split_rows(images)
     if images.dtype == jnp.uint16:
@@ -62,7 +62,8 @@ def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
 def drop_words(ids: jax.Array, key: jax.Array, share: float) -> jax.Array:
     """Texts `(batch, length)` with each token replaced by padding with the probability `share`.
 
-    As Iyyer et al. (2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification") drop words.
+    This follows the word dropout of Iyyer et al. (2015, "Deep Unordered Composition Rivals Syntactic Methods for Text
+    Classification").
     """
     return jnp.where(jax.random.bernoulli(key, share, ids.shape), jnp.asarray(PAD, ids.dtype), ids)
 
@@ -70,8 +71,8 @@ def drop_words(ids: jax.Array, key: jax.Array, share: float) -> jax.Array:
 def channel_moments(images, indices=None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per channel of a uint8 NumPy array `(n, h, w, c)`, or of its `indices` `(k,)`, on the 0..1 scale.
 
-    Taken from the counts of the 256 values, some images at a time, so that no float copy of the data set is made, and
-    none at all of images that are in files (`data.stored.StoredImages`).
+    They are computed from counts of the 256 values, in chunks, without a float copy of the data set, and without any
+    copy of images in files (`data.stored.StoredImages`).
     """
     import numpy as np
 
@@ -85,7 +86,7 @@ def channel_moments(images, indices=None) -> tuple[tuple[float, ...], tuple[floa
     for count in counts:
         share = count / count.sum()
         mean = share @ values
-        # A channel that never changes would divide by zero; 1/255 is the step of the scale.
+        # A constant channel would divide by zero; 1/255 is the resolution of the scale.
         moments.append((float(mean), float(max(np.sqrt(share @ (values - mean) ** 2), 1 / 255))))
     mean, std = zip(*moments, strict=True)
     return mean, std
@@ -103,7 +104,7 @@ def augment(
     """Random crop after padding by `pad` pixels, horizontal flip, and a square of `cutout` pixels set to 0.
 
     Args:
-      images: `(batch, h, w, c)`, any dtype; normalised images make the cut-out the mean colour.
+      images: `(batch, h, w, c)`, any dtype; in normalised images the square gets the mean colour.
       key: a random key; each image draws its own crop, flip and square.
       border: the colour of the padding, `(c,)`, in the units of `images`; None reflects the image.
     """

@@ -1,4 +1,4 @@
-"""Batches of one size from a split, chosen by indices; the last is filled up with images of label -1."""
+"""Batches of one size from a split, selected by indices; images of label -1 pad the last batch."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,8 @@ def index_batches(split: Split, indices: np.ndarray, batch_size: int) -> Iterato
     """Yields (images uint8 `(batch, h, w, c)` or texts uint16 `(batch, length)`, labels int32 `(batch,)`) in the order
     of `indices`.
 
-    Where there are fewer indices than `batch_size`, a batch is the smallest power of two that holds them: so parts of
-    about the same size share a compiled program.
+    If there are fewer indices than `batch_size`, the batch size is the smallest power of two that holds them, so that
+    index sets of similar size share a compiled program.
     """
     batch_size = min(batch_size, 1 << max(len(indices) - 1, 0).bit_length())
     for start in range(0, len(indices), batch_size):

@@ -1,4 +1,4 @@
-"""Class names and labels, checked where they are read."""
+"""Checks of class names and labels, made where they are read."""
 
 import csv
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ import numpy as np
 
 from osp_jax.runtime.errors import InputError, shown
 
-_LONGEST = 200  # characters; WordNet's longest entry has 174
+_LONGEST = 200  # characters; the longest entry of WordNet has 174
 
 
 def check_class_names(names: Sequence[str]) -> None:
     """Checks that each class can be named on the command line and printed.
 
     Raises:
-      ValueError: a name is empty, too long, given twice, or holds characters that cannot be printed (control
-        characters reach a terminal as commands). The message says which.
+      ValueError: a name is empty, too long, duplicate, or not printable (a terminal interprets control characters).
+        The message names the problem.
     """
     first: dict[str, int] = {}
     for number, name in enumerate(names):
@@ -29,10 +29,10 @@ def check_class_names(names: Sequence[str]) -> None:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Class names from 'cat,dog', in this order; one that has a comma stands in quotes, as in '"tench, fish",dog'.
+    """Parses class names from 'cat,dog', in this order; quote a name that contains a comma: '"tench, fish",dog'.
 
     Raises:
-      InputError: a name that is empty, too long, given twice or not printable.
+      InputError: a name is empty, too long, duplicate or not printable.
     """
     if not text.strip():
         return ()
@@ -46,13 +46,13 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 
 def check_labels(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:
-    """Checks the labels `(n,)` of a split against the classes it may have.
+    """Checks the labels `(n,)` of a split.
 
     Args:
-      where: what holds them, for the message, such as 'DIR/cifar10/3.0.2: train'.
+      where: the location of the labels, for the message, such as 'DIR/cifar10/3.0.2: train'.
 
     Raises:
-      InputError: there is no label, or one is not the number of a class.
+      InputError: there are no labels, or one is not the number of a class.
     """
     if not len(labels):
         raise InputError(f"{where} holds no images; choose another data set or prepare it again")

@@ -1,4 +1,4 @@
-"""A data set in memory, or to be read like one: two splits of images and labels, and the names of the classes."""
+"""A data set in memory, or readable like one: two splits of images and labels, and the class names."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from osp_jax.runtime.errors import InputError, shown
 
 @dataclass(frozen=True)
 class Split:
-    """`images`: uint8 `(n, height, width, channels)`, in memory or to be read like it, or texts: token ids, uint16
+    """`images`: uint8 `(n, height, width, channels)`, in memory or readable like it, or texts: token ids, uint16
     `(n, length)`; `labels`: int32 `(n,)`."""
 
     images: np.ndarray | StoredImages
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for arrays of another type or shape."""
+        """Raises `InputError` for arrays with the wrong type or shape."""
         images, labels = self.images, self.labels
         if (images.dtype, len(images.shape)) not in ((np.uint8, 4), (np.uint16, 2)):
             found = f"{images.dtype} of shape {tuple(images.shape)}"
@@ -35,11 +35,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split, and the names of the classes in the order of their numbers.
+    """A training and a test split, and the class names by class number.
 
-    `variant` says what the figures were measured on, for example 'cifar10 3.0.2 (JPEG, 32x32)'. `test_held_out`: the
-    test split was cut off the training images by `data.validation`, so that training holds no more of them out.
-    `tokenizer`: of texts, the tokenizer that made their ids, as `tokenizers` writes it (JSON); empty for images.
+    `variant` describes the data, for example 'cifar10 3.0.2 (JPEG, 32x32)'. `test_held_out`: whether `data.validation`
+    split the test images off the training images; training then holds out no others. `tokenizer`: the tokenizer of
+    texts, as `tokenizers` writes it (JSON); empty for images.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`(height, width, channels)`, or of texts `(length,)`."""
+        """`(height, width, channels)`, or `(length,)` for texts."""
         return self.train.images.shape[1:]
 
     @property
@@ -61,7 +61,7 @@ class Dataset:
 
 
 def in_class_order(dataset: Dataset, names: Sequence[str]) -> Dataset:
-    """`dataset` with its classes numbered as in `names`; as it is where these are empty.
+    """Renumbers the classes of `dataset` in the order of `names`; returns it unchanged if `names` is empty.
 
     Raises:
       InputError: `names` are not the names of its classes, each once.
@@ -86,7 +86,7 @@ def in_class_order(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
 
 def describe_dataset(dataset: Dataset, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """The part of `config.json` that lets later commands do without the data."""
+    """The part of `config.json` that describes the data, so that later commands need not read them."""
     about = {
         "name": dataset.name,
         "variant": dataset.variant,

@@ -1,4 +1,4 @@
-"""Finds or downloads the archive of a data set and checks it; without a network it gives up within seconds."""
+"""Finds or downloads the archive of a data set and verifies it; without a network it fails within seconds."""
 
 import errno
 import hashlib
@@ -18,12 +18,12 @@ from osp_jax.data.archives import Archive
 from osp_jax.data.paths import check_readable, user_path
 from osp_jax.runtime.errors import InputError
 
-_ANSWER_SECONDS = 6  # for name look-up, connection and first answer together
+_ANSWER_SECONDS = 6  # for name look-up, connection and first response together
 _STALL_SECONDS = 30  # for each block after that
 
 
 def find_archive(official: Archive, downloads: Path, archive: str | os.PathLike | None) -> Path:
-    """The path of the archive: the one given, else the one in `downloads`, where it is downloaded to if need be."""
+    """The path of `archive` if given, else of the archive in `downloads`, which is downloaded if it is missing."""
     path = downloads / official.file if archive is None else user_path(archive, "--archive", "file")
     if archive is not None and not path.is_file():
         raise InputError(f"{path} is not a file; --archive must name {official.file}, from {official.url}")
@@ -37,7 +37,7 @@ def find_archive(official: Archive, downloads: Path, archive: str | os.PathLike 
 
 
 def sha256_of(path: Path) -> str:
-    """The checksum of a file, as hexadecimal digits."""
+    """The SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -80,7 +80,7 @@ def _fetch(official: Archive, folder: Path) -> Iterator[bytes]:
 
 
 def open_url(request: str | urllib.request.Request) -> http.client.HTTPResponse:
-    """`urlopen` with a limit on the whole wait for an answer: it sets none on the look-up of the name."""
+    """`urlopen` with a limit on the whole wait for a response, since its own limit excludes the name look-up."""
     answers: queue.SimpleQueue = queue.SimpleQueue()
 
     def ask() -> None:
@@ -100,7 +100,7 @@ def open_url(request: str | urllib.request.Request) -> http.client.HTTPResponse:
 
 
 def cause_of(error: Exception) -> str:
-    """The reason of a failed `open_url` in a few words."""
+    """A short reason for a failed `open_url`."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP status {error.code}"
     cause = getattr(error, "reason", error)

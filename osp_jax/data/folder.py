@@ -1,7 +1,7 @@
-"""What a prepared TFDS folder says of itself, checked before TFDS acts on it.
+"""Checks the description of a prepared TFDS folder before TFDS uses it.
 
-TFDS believes `dataset_info.json` and `features.json`: it imports the classes they name, opens the files they name, and
-counts as many records as they say. Here both are read as plain JSON and held against the files of the folder.
+TFDS trusts `dataset_info.json` and `features.json`: it imports the classes and opens the files that they name, and
+assumes their record counts. This module reads both as plain JSON and compares them with the files of the folder.
 """
 
 import json
@@ -17,13 +17,13 @@ from osp_jax.runtime.errors import InputError
 _LARGEST_JSON = 64 << 20  # bytes
 _MOST_RECORDS = 1 << 31  # indices are int32
 _MOST_CLASSES = 1 << 17  # WordNet has 82,115 nouns
-_SIDE = 1 << 16  # pixels; the most that JPEG and WebP hold
+_SIDE = 1 << 16  # pixels; the most that JPEG and WebP support
 _TEMPLATE = re.compile(r"[\w.-]*(\{\w+\}[\w.-]*)+")
 
 
 @dataclass(frozen=True)
 class FolderInfo:
-    """`channels` is 1 or 3; a side of `size` (height, width) is None where images differ; `splits` counts records."""
+    """`channels` is 1 or 3; a side of `size` (height, width) is None if it varies; `splits` counts records."""
 
     file_format: str
     version: str
@@ -37,7 +37,7 @@ def read_format(folder: Path) -> str:
     """The file format of the records, such as 'array_record'.
 
     Raises:
-      ValueError: `dataset_info.json` is missing or damaged; the message says how.
+      ValueError: `dataset_info.json` is missing or damaged; the message gives the reason.
     """
     file_format = _field(_read_object(folder / "dataset_info.json"), "fileFormat", str, "tfrecord")
     if not re.fullmatch(r"[a-z_]{1,40}", file_format):
@@ -46,11 +46,12 @@ def read_format(folder: Path) -> str:
 
 
 def read_folder(folder: Path, name: str) -> FolderInfo:
-    """The description of the data set `name`, of image classification, in `folder`.
+    """The description of the image classification data set `name` in `folder`.
 
     Raises:
-      ValueError: a file is missing or damaged, or the folder is of another data set or version.
-      InputError: it may not be read, is not of image classification, or its images are not uint8 of 1 or 3 channels.
+      ValueError: a file is missing or damaged, or the folder holds another data set or version.
+      InputError: a file is not readable, the data set is not for image classification, or its images are not uint8 with
+        1 or 3 channels.
     """
     info, features = _read_object(folder / "dataset_info.json"), _read_object(folder / "features.json")
     dataset, version = _field(info, "name", str), _field(info, "version", str)
@@ -103,7 +104,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> str:
-    if not path.is_file():  # nor a pipe, which would be waited for
+    if not path.is_file():  # a pipe would block
         raise ValueError(f"{path.name} is {'not a file' if path.exists() else 'missing'}")
     check_readable(path)
     if path.stat().st_size > _LARGEST_JSON:
@@ -123,7 +124,7 @@ def _field(content: dict[str, Any], name: str, kind: type, default: Any = None) 
 
 
 def _count(value: Any, what: str = "numClasses") -> int:
-    """A number of JSON; TFDS writes 64-bit numbers as text."""
+    """A JSON number; TFDS writes 64-bit numbers as text."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value, re.ASCII):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 40:
@@ -132,7 +133,7 @@ def _count(value: Any, what: str = "numClasses") -> int:
 
 
 def _dimensions(values: list[Any]) -> list[int | None]:
-    """Height, width and channels; None, written as -1, where images differ."""
+    """Height, width and channels; None, stored as -1, if images differ."""
     if not values:
         return [None, None, None]
     sides = [None if str(value) == "-1" else _count(value, "a dimension of the images") for value in values]
@@ -142,7 +143,7 @@ def _dimensions(values: list[Any]) -> list[int | None]:
 
 
 def _check_classes(content: dict[str, Any]) -> None:
-    """TFDS imports the classes named here: only its own may be."""
+    """Raises `ValueError` unless all classes are those of TFDS, since TFDS imports them."""
     open_ = [content]
     while open_:
         content = open_.pop()
@@ -155,7 +156,7 @@ def _check_classes(content: dict[str, Any]) -> None:
 
 
 def _class_names(folder: Path, count: int) -> tuple[str, ...]:
-    """Of `label.labels.txt`, a name a line; without it the numbers, as TFDS has it."""
+    """The names in `label.labels.txt`, one per line; without it the numbers, as in TFDS."""
     path = folder / "label.labels.txt"
     if count > _MOST_CLASSES:
         raise ValueError(f"features.json counts {count} classes")

@@ -1,4 +1,4 @@
-"""Images and labels that a caller holds in memory, checked where they enter."""
+"""Images and labels in memory, checked where the caller passes them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from osp_jax.runtime.errors import InputError, shown
 
 
 def split_of(images: Any, labels: Any, num_classes: int, what: str = "") -> Split:
-    """`images` uint8 `(n, h, w, c)` and `labels` int `(n,)` as a `Split`; nothing is copied that has its type already.
+    """`images` uint8 `(n, h, w, c)` and `labels` int `(n,)` as a `Split`; arrays of the right type are not copied.
 
     Args:
-      what: which ones, for errors, as 'test'.
+      what: which images these are, for errors, such as 'test'.
 
     Raises:
-      InputError: none, of another type or shape, or a label without a class.
+      InputError: there are none, they have the wrong type or shape, or a label is not a class number.
     """
     what = f"{what} " if what else ""
     if not isinstance(images, StoredImages):
@@ -32,10 +32,10 @@ def split_of(images: Any, labels: Any, num_classes: int, what: str = "") -> Spli
 
 
 def dataset_of_arrays(data: Any, class_names: Sequence[str]) -> Dataset:
-    """`(train_images, train_labels, test_images, test_labels)`, or a `Dataset` as it is.
+    """A `Dataset` from `(train_images, train_labels, test_images, test_labels)`; returns a `Dataset` unchanged.
 
     Raises:
-      InputError: another number of arrays, one that cannot be used, or images or classes that do not go together.
+      InputError: the number of arrays is wrong, one is unusable, or images or classes are inconsistent.
     """
     names = tuple(class_names)
     if isinstance(data, Dataset):
@@ -56,7 +56,7 @@ def dataset_of_arrays(data: Any, class_names: Sequence[str]) -> Dataset:
 def _array(value: Any, what: str, wanted: str) -> np.ndarray:
     try:
         found = np.asarray(value)
-    except (TypeError, ValueError) as error:  # lists of differing lengths
+    except (TypeError, ValueError) as error:  # lists of different lengths
         raise InputError(f"{what} are no array ({' '.join(str(error).split())[:100]}); give {wanted}") from error
     if found.dtype == object or not found.ndim:
         raise InputError(f"{what} are {shown(value)}; give {wanted}")

@@ -1,8 +1,8 @@
-"""Image files of a user: what their headers say, and their pixels as 8 bits of one or three channels.
+"""Image files of a user: their headers, and their pixels as 8 bits in one or three channels.
 
-What torchvision's `ImageFolder` does is done here too: transparency is dropped, of several frames or pages the first is
-taken, and the orientation that a camera wrote into EXIF is not applied. Images of 16 bits are scaled to 8 (the lower 8
-bits are dropped), where Pillow's `convert` would turn most of them white.
+As in torchvision's `ImageFolder`, transparency is dropped, only the first of several frames or pages is read, and the
+EXIF orientation of a camera is not applied. Images of 16 bits are scaled to 8 (the lower 8 bits are dropped), where
+Pillow's `convert` would turn most pixels white.
 """
 
 import os
@@ -19,16 +19,16 @@ from osp_jax.runtime.errors import InputError, shown
 from osp_jax.runtime.system_errors import code_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-_NAMES = {"MPO": "JPEG"}  # of several pictures, as some cameras write them
+_NAMES = {"MPO": "JPEG"}  # files of several pictures from some cameras
 _GREY = ("1", "L", "LA", "La")
-_MOST_PIXELS = 178_956_970  # above which Pillow refuses an image, as it may be made to exhaust memory
+_MOST_PIXELS = 178_956_970  # Pillow refuses larger images, which may be made to exhaust memory
 
-# Of damaged metadata, unusual palettes and large images; what matters of these is an error.
+# Silences warnings about damaged metadata, unusual palettes and large images; relevant problems are errors.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Header(NamedTuple):
-    """What a file says of its image; `grey`: it is stored without colours; `deep`: with 16 bits a pixel."""
+    """The header of an image file; `grey`: stored without colours; `deep`: with 16 bits per channel."""
 
     width: int
     height: int
@@ -38,10 +38,10 @@ class Header(NamedTuple):
 
 
 def read_header(path: str) -> Header:
-    """Of the image in the file `path`; no pixel is decoded.
+    """Reads the header of the image file `path`, without decoding pixels.
 
     Raises:
-      InputError: it cannot be read, or is no image.
+      InputError: it cannot be read, or is not an image.
     """
     with _opened(path) as image:
         deep = _is_deep(image)
@@ -50,10 +50,10 @@ def read_header(path: str) -> Header:
 
 
 def read_image(path: str, channels: int) -> Image.Image:
-    """The image in the file `path`, of 8 bits in one or three channels.
+    """Reads the image file `path` as 8 bits in one or three channels.
 
     Raises:
-      InputError: it cannot be read, is damaged, or is of a kind that has no 8 bits.
+      InputError: it cannot be read, is damaged, or has a mode that does not convert to 8 bits.
     """
     with _opened(path) as image:
         if _is_deep(image):
@@ -61,7 +61,7 @@ def read_image(path: str, channels: int) -> Image.Image:
         elif image.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels are not of 8 or 16 bits, but of Pillow's mode {image.mode}")
         elif image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # of which the next step drops what is transparent
+            image = image.convert("RGBA")  # the next step drops the transparency
         return image.convert("L" if channels == 1 else "RGB")
 
 
@@ -94,5 +94,5 @@ def _reason(path: str, error: Exception) -> str:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Older versions of Pillow give grey images of 16 bits as 32, as all do of the PPM family."""
+    """Older versions of Pillow return 16-bit grey images as 32-bit, as all versions do for the PPM family."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))

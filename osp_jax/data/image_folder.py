@@ -1,4 +1,4 @@
-"""A user's own images in folders, a subfolder a class (`data.listing`), in memory or left in their files."""
+"""A user's images in folders, one subfolder per class (`data.listing`), in memory or left in their files."""
 
 import sys
 from collections import Counter
@@ -20,7 +20,7 @@ from osp_jax.data.stored import StoredImages, cut
 from osp_jax.runtime.errors import InputError, printable, shown
 from osp_jax.runtime.settings import MOST_PIXELS
 
-_AT_A_TIME = 64  # images that a thread reads in a row
+_AT_A_TIME = 64  # consecutive images per thread
 
 
 def load_image_folder(
@@ -32,18 +32,18 @@ def load_image_folder(
     stream: bool = False,
     validation: float = 0.0,
 ) -> Dataset:
-    """The images of the folder `place`, their classes sorted by name.
+    """Loads the images of the folder `place`; classes are sorted by name.
 
     Args:
-      title: how records and reports call the data.
-      image_size: resizes the square in the middle to this many pixels a side; 0 keeps the images as they are stored.
-      channels: 1 or 3 converts the images; 0 gives 1 if all are stored in greyscale, and 3 otherwise.
-      stream: gives `StoredImages`, which are read when an index picks them; needs `image_size`.
-      validation: the share of each class that becomes the test split where there is none.
+      title: name of the data in records and reports.
+      image_size: resizes the central square to this side, in pixels; 0 keeps the stored images.
+      channels: 1 or 3 converts the images; 0 gives 1 if all are stored in greyscale, else 3.
+      stream: whether to return `StoredImages`, which are read when indexed; needs `image_size`.
+      validation: the share of each class that becomes the test split if there is none.
 
     Raises:
-      InputError: as `list_images`; there is no test split and `validation` is 0; an image that is damaged or of another
-        size; or more images than memory holds.
+      InputError: as `list_images`; there is no test split and `validation` is 0; an image is damaged or has another
+        size; or the images exceed the memory.
     """
     if stream and not image_size:
         raise InputError("data.stream needs images of one size; give data.image_size, such as 224")
@@ -99,7 +99,7 @@ def _paths_and_labels(folders: ClassFolders) -> tuple[list[str], np.ndarray]:
 
 
 def _check_sizes(paths: Sequence[str], headers: Sequence[Header]) -> None:
-    """Names an image of the most frequent size, and one of another."""
+    """Raises `InputError`, which names an image of the most frequent size and one of another."""
     sizes = [(header.height, header.width) for header in headers]
     counts = Counter(sizes)
     if len(counts) == 1:
@@ -137,7 +137,7 @@ def _stored(paths: Sequence[str], shape: tuple[int, int, int], image_size: int, 
 
 
 def _in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Pillow decodes and resizes without Python's lock; the first failure, in order, ends it."""
+    """Maps `work` over `items` in threads, since Pillow releases the GIL; raises the first failure, in order."""
 
     def some(start: int) -> list[Any]:
         return [work(item) for item in items[start : start + _AT_A_TIME]]

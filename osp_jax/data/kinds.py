@@ -1,16 +1,16 @@
-"""What an input is: an image, uint8 pixels `(height, width, channels)`, or a text, uint16 token ids `(length,)`."""
+"""Kinds of input: an image, uint8 pixels `(height, width, channels)`, or a text, uint16 token ids `(length,)`."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]")
-"""The first ids of every vocabulary: padding, and what is no token of it."""
+"""The first ids of every vocabulary: padding, and unknown tokens."""
 
 PAD = SPECIAL_TOKENS.index("[PAD]")
 UNKNOWN = SPECIAL_TOKENS.index("[UNK]")
 MOST_TOKENS = 2**16
-"""The largest vocabulary: ids are stored in 16 bits, and float32 holds each of them exactly."""
+"""The largest vocabulary: ids are stored in 16 bits, and float32 represents each exactly."""
 
 
 def is_text(shape: Sequence[int]) -> bool:
@@ -19,10 +19,10 @@ def is_text(shape: Sequence[int]) -> bool:
 
 
 def stored_dtype(shape: Sequence[int]) -> np.dtype:
-    """Of inputs of this shape as a data set holds them."""
+    """The dtype of stored inputs of this shape."""
     return np.dtype(np.uint16 if is_text(shape) else np.uint8)
 
 
 def channels_of(shape: Sequence[int]) -> int:
-    """How many numbers the mean and the deviation of the normalisation have: none for texts, which have none."""
+    """The number of channels to normalise: 0 for texts."""
     return 0 if is_text(shape) else shape[-1]

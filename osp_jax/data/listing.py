@@ -1,10 +1,10 @@
-"""The image files of a folder that has a subfolder a class, listed in an order that is the same on every machine.
+"""Lists the image files of a folder with one subfolder per class, in an order that is the same on every machine.
 
-    PATH/train/CLASS/...  and  PATH/test/CLASS/...   (or val, valid, validation in the place of test)
+    PATH/train/CLASS/...  and  PATH/test/CLASS/...   (or val, valid, validation instead of test)
     PATH/CLASS/...                                   without a test split
 
-Images may lie deeper in the folder of their class. Files are taken by their suffix, in any case, or by their first
-bytes where they have none; hidden files and whatever lies beside the folders of classes are passed over.
+Images may be nested deeper in the folder of their class. Files are recognised by their suffix, in any case, or by their
+first bytes if they have none; hidden files and files next to the class folders are skipped.
 """
 
 import os
@@ -21,7 +21,7 @@ _SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
-_OTHER_IMAGES = {  # which would be missed in silence
+_OTHER_IMAGES = {  # formats that raise an error instead of being skipped
     *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".dcm", ".tga", ".ico", ".psd", ".eps", ".raw"),
     *(".cr2", ".nef", ".arw", ".dng", ".exr", ".hdr"),
 }
@@ -43,7 +43,7 @@ class ClassFolders:
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set in folders; `notes` are of what is not used."""
+    """A data set in folders; `notes` describe unused files."""
 
     train: ClassFolders
     test: ClassFolders | None
@@ -51,11 +51,11 @@ class Listing:
 
 
 def list_images(place: Path) -> Listing:
-    """The images of the folder `place`.
+    """Lists the images of the folder `place`.
 
     Raises:
-      InputError: there is no such folder, it cannot be read, has no classes, or one without images; or the classes of
-        train and test are not the same.
+      InputError: there is no such folder, it cannot be read, it has no classes, a class has no images, or train and
+        test have different classes.
     """
     top = _folders(place)
     train = _training_folder(place, top)
@@ -80,7 +80,7 @@ def list_images(place: Path) -> Listing:
 
 
 def _training_folder(place: Path, top: dict[str, str]) -> Path | None:
-    """The folder 'train' of a set that has one; None where the folders of `place` are classes, as 'train' may be."""
+    """The folder 'train' of a set that has one; None if the folders of `place` are classes, even if one is 'train'."""
     name = next((name for name in TRAIN if name in top), None)
     others = sorted(set(top) - {*TRAIN, *TEST})
     if name is None:
@@ -91,7 +91,7 @@ def _training_folder(place: Path, top: dict[str, str]) -> Path | None:
         return None if others else Path(top[name])
     if others and not set(top) & set(TEST):
         raise InputError(
-            f"{top[name]} holds folders, and beside it lie {shown(others[0])} and no test folder; give "
+            f"{top[name]} holds folders, and next to it are {shown(others[0])} and no test folder; give "
             f"folder:{top[name]} if its folders are the classes, or rename it if it is a class"
         )
     return Path(top[name])
@@ -134,7 +134,7 @@ def _classes(root: Path) -> tuple[ClassFolders, tuple[str, ...]]:
 
 
 def _folders(place: Path, exact: bool = False) -> dict[str, str]:
-    """Path of each folder in `place` by its name, in lower case unless `exact`; no hidden ones."""
+    """The path of each visible folder in `place` by its name, in lower case unless `exact`."""
     return {
         entry.name if exact else entry.name.casefold(): entry.path
         for entry in _entries(str(place))
@@ -143,7 +143,7 @@ def _folders(place: Path, exact: bool = False) -> dict[str, str]:
 
 
 def _images(folder: str) -> tuple[list[str], list[str]]:
-    """(image files, other files) of a folder and the folders in it, sorted by their path below it."""
+    """(image files, other files) of a folder and its subfolders, sorted by relative path."""
     images, others, open_ = [], [], [(folder, (_identity(folder),))]
     while open_:
         here, above = open_.pop()

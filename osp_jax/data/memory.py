@@ -1,4 +1,4 @@
-"""Memory that images need, compared with what this machine has, before any of them is read."""
+"""Compares the memory that images need with the available memory, before any image is read."""
 
 import math
 import os
@@ -13,13 +13,13 @@ def image_bytes(count: int, height: int, width: int, channels: int) -> int:
 
 
 def available_memory() -> float:
-    """Bytes that a new array may take: free or reclaimable, within the limit of the container; without a bound where
-    the system does not tell."""
+    """Bytes that a new array may take: free or reclaimable, within the limit of the container; infinite if the system
+    does not report it."""
     return min(_of_machine(), _of_container())
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:
-    """Raises `InputError` where `what`, of `needed` bytes, exceeds the available memory."""
+    """Raises `InputError` if `what`, of `needed` bytes, exceeds the available memory."""
     available = available_memory()
     if needed > available:
         raise InputError(f"{what} take {needed / 1e9:,.1f} GB and {available / 1e9:,.1f} GB are available; {remedy}")
@@ -39,10 +39,10 @@ def _of_machine() -> float:
 
 
 def _of_container() -> float:
-    """The limit of the control group (version 2), less what is in use and cannot be reclaimed."""
+    """The limit of the control group (version 2), minus the memory in use that cannot be reclaimed."""
     group = Path("/sys/fs/cgroup")
     try:
-        limit = int((group / "memory.max").read_text(encoding="ascii"))  # 'max' where there is none
+        limit = int((group / "memory.max").read_text(encoding="ascii"))  # 'max' without a limit
         used = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
         return limit - int(used["anon"])
     except (OSError, ValueError, KeyError):

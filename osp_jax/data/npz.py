@@ -1,8 +1,8 @@
-"""A user's own images in an npz file, with the names that MedMNIST, Keras and others give its arrays.
+"""A user's images in an npz file, with the array names of MedMNIST, Keras and others.
 
 `train_images`, `train_labels`, `test_images`, `test_labels` (MedMNIST); `x_train`, `y_train`, `x_test`, `y_test`
-(Keras); `x`, `y`; `images`, `labels`. `val_*` stands in for a test split where there is none; it is not used otherwise.
-What the file says of its arrays is checked before any of them is read, and nothing is ever unpickled.
+(Keras); `x`, `y`; `images`, `labels`. `val_*` is the test split if there is no other, and unused otherwise. The headers
+of the arrays are checked before any array is read, and nothing is ever unpickled.
 """
 
 import math
@@ -27,7 +27,7 @@ from osp_jax.data.stored import cut
 from osp_jax.runtime.errors import InputError, printable
 from osp_jax.runtime.system_errors import code_of
 
-# Names of (images, labels): of the training, then of what can be the test split, the first that is there.
+# Names of (images, labels): the training split, then candidates for the test split in order of preference.
 _KEYS = (
     (("train_images", "train_labels"), ("test_images", "test_labels"), ("val_images", "val_labels")),
     (("x_train", "y_train"), ("x_test", "y_test"), ("x_val", "y_val")),
@@ -40,7 +40,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyErr
 
 @dataclass(frozen=True)
 class _Array:
-    """What the file says of an array."""
+    """The header of an array."""
 
     name: str
     shape: tuple[int, ...]
@@ -57,21 +57,21 @@ def load_npz(
     validation: float = 0.0,
     class_names: Sequence[str] = (),
 ) -> Dataset:
-    """The images of the npz file `path`.
+    """Loads the images of the npz file `path`.
 
     Args:
-      title: how records and reports call the data.
-      image_size: resizes the square in the middle to this many pixels a side; 0 keeps the images as they are stored.
-      channels: 1 or 3 converts the images; 0 keeps the channels as they are stored.
-      validation: the share of each class that becomes the test split where there is none.
-      class_names: in the order of the labels; or, where the file has `class_names` itself, another order of these.
+      title: name of the data in records and reports.
+      image_size: resizes the central square to this side, in pixels; 0 keeps the stored images.
+      channels: 1 or 3 converts the images; 0 keeps the stored channels.
+      validation: the share of each class that becomes the test split if there is none.
+      class_names: in the order of the labels; or, if the file has `class_names`, another order of these.
 
     Raises:
-      InputError: it is no npz file or a damaged one, lacks arrays, has some of another type or shape, labels that are
-        no class numbers from 0 on, or no test split while `validation` is 0; or memory does not hold the images.
+      InputError: it is not an npz file or is damaged, lacks arrays, has arrays of the wrong type or shape or labels
+        that are not class numbers, has no test split while `validation` is 0, or exceeds the memory.
     """
     if stream:
-        raise InputError(f"the images of {path} lie in one file and are read as a whole; leave data.stream out")
+        raise InputError(f"the images of {path} are in one file and are read as a whole; leave data.stream out")
     arrays = _arrays_of(path)
     pairs, unused = _chosen(path, arrays)
     shapes = [_image_shape(path, images) for images, _ in pairs]
@@ -110,7 +110,7 @@ def load_npz(
 
 
 def _arrays_of(path: Path) -> dict[str, _Array]:
-    """The arrays of the file by their names in lower case."""
+    """The arrays of the file by name, in lower case."""
     found: dict[str, _Array] = {}
     with _readable(path), zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
@@ -143,7 +143,7 @@ def _readable(path: Path) -> Iterator[None]:
         with open(path, "rb") as file:
             if file.read(6) == b"\x93NUMPY":
                 raise InputError(f"{path} is a single array; write images and labels with np.savez") from error
-        raise InputError(f"{path} is no npz file, or a damaged one ({reason}); write it anew with np.savez") from error
+        raise InputError(f"{path} is no npz file, or a damaged one ({reason}); write it again with np.savez") from error
 
 
 def _read(path: Path, array: _Array) -> np.ndarray:
@@ -152,7 +152,7 @@ def _read(path: Path, array: _Array) -> np.ndarray:
 
 
 def _chosen(path: Path, arrays: dict[str, _Array]) -> tuple[list[tuple[_Array, _Array]], list[_Array]]:
-    """((images, labels) of the training, and of the test split where there is one; images that are not used)."""
+    """((images, labels) of the training split and, if there is one, of the test split; unused images)."""
     for keys in _KEYS:
         whole = [pair for pair in keys if any(name in arrays for name in pair)]
         if not whole or whole[0] != keys[0]:
@@ -212,7 +212,7 @@ def _labels(path: Path, array: _Array, images: int) -> np.ndarray:
 
 
 def _class_names(path: Path, arrays: dict[str, _Array]) -> tuple[str, ...]:
-    """Those of the file; none where it has none."""
+    """The class names of the file; () if it has none."""
     if (array := arrays.get("class_names")) is None:
         return ()
     if array.dtype.kind not in "US" or len(array.shape) != 1:
@@ -229,10 +229,10 @@ def _class_names(path: Path, arrays: dict[str, _Array]) -> tuple[str, ...]:
 
 
 def _check_classes(path: Path, names: list[str], labels: list[np.ndarray], given: tuple[str, ...]) -> tuple[str, ...]:
-    """The class names, those `given` or the numbers; every class has images in each part.
+    """The class names: `given`, or the numbers. Raises `InputError` unless every class has images in each split.
 
     Args:
-      names: of the arrays of `labels`.
+      names: names of the arrays `labels`.
     """
     present = np.unique(labels[0])
     classes = len(given) or int(present[-1]) + 1
@@ -258,7 +258,7 @@ def _check_classes(path: Path, names: list[str], labels: list[np.ndarray], given
 
 
 def _converted(images: np.ndarray, stored: tuple[int, ...], wanted: tuple[int, int, int]) -> np.ndarray:
-    """uint8 `(n, *wanted)` of images of the shape `stored`; without a copy where they have it."""
+    """Converts `images` of the shape `stored` to uint8 `(n, *wanted)`; no copy if the shapes are equal."""
     images = images.reshape(stored)
     if stored[1:] == wanted:
         return images

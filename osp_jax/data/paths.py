@@ -1,4 +1,4 @@
-"""Paths and data set names given by a user, checked before any file is touched."""
+"""Paths and data set names given by a user, checked before any file is accessed."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from osp_jax.runtime.errors import InputError, printable, shown
 from osp_jax.runtime.paths import check_path
 
-# As TFDS writes them: name, name/config, name:version, name/config:version.
+# The name formats of TFDS: name, name/config, name:version, name/config:version.
 _NAME = re.compile(r"[a-zA-Z_][\w-]*(/[\w.+-]*[\w+-])?(:(\d+|\*)(\.(\d+|\*)){0,2})?", re.ASCII)
 _LONGEST_NAME = 200
 _TEXT_SUFFIXES = (".jsonl", ".csv")
@@ -21,7 +21,7 @@ OWN = {
 
 
 def check_name(name: object) -> None:
-    """Raises `InputError` unless `name` has the form of a data set's name."""
+    """Raises `InputError` unless `name` has the format of a data set name."""
     if not isinstance(name, str):
         raise InputError(f"data.name is of type {type(name).__name__}; give the name of a data set, such as cifar10")
     if len(name) > _LONGEST_NAME:
@@ -38,7 +38,7 @@ def check_name(name: object) -> None:
 
 
 class OwnPlace(NamedTuple):
-    """`kind` is one of `OWN`; `title` is how records and reports call the data, wherever they lie."""
+    """`kind` is one of `OWN`; `title` is the name of the data in records and reports, independent of their location."""
 
     kind: str
     path: Path
@@ -46,13 +46,13 @@ class OwnPlace(NamedTuple):
 
 
 def own_place(name: str, elsewhere: str = "") -> OwnPlace | None:
-    """Where the data set 'folder:PATH', 'npz:FILE' or 'text:FILE' lies; None for the name of any other.
+    """The location of the data set 'folder:PATH', 'npz:FILE' or 'text:FILE'; None for any other name.
 
     Args:
-      elsewhere: `data.dir` or `--data_dir`, where it is not empty: another path, or for a file the folder it lies in.
+      elsewhere: `data.dir` or `--data_dir`, if not empty: another path, or for a file the folder that contains it.
 
     Raises:
-      InputError: a path that cannot be one, or a file in the place of a folder or the reverse.
+      InputError: the path is invalid, or is a file instead of a folder or the reverse.
     """
     kind, colon, text = name.partition(":")
     if not colon or kind not in OWN:
@@ -68,8 +68,8 @@ def own_place(name: str, elsewhere: str = "") -> OwnPlace | None:
 
 
 def with_absolute_paths(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The `data` section of a config as records have it: 'folder:PATH', 'npz:FILE' and 'text:FILE', and another place
-    of them in `dir`, with the whole path, so that a command in another folder finds them; of other data sets as it is.
+    """The `data` section of a config for records: 'folder:PATH', 'npz:FILE' and 'text:FILE', and their `dir`, with
+    absolute paths, so that a command in another folder finds them; unchanged for other data sets.
     """
     kind, colon, text = data["name"].partition(":")
     if not colon or kind not in OWN or not text.strip():
@@ -86,11 +86,11 @@ def user_path(text: str | os.PathLike, what: str, kind: str = "folder") -> Path:
     """The path that a user gave, with `~` expanded; it need not exist.
 
     Args:
-      what: the setting or flag it comes from, for the message.
+      what: the setting or flag, for the message.
       kind: 'folder' or 'file'.
 
     Raises:
-      InputError: as `osp_jax.runtime.paths.check_path`, or the path begins in a home folder that is not known.
+      InputError: as `osp_jax.runtime.paths.check_path`, or the path starts with an unknown home folder.
     """
     check_path(text, what, kind)
     try:
@@ -102,7 +102,7 @@ def user_path(text: str | os.PathLike, what: str, kind: str = "folder") -> Path:
 
 
 def check_data_dir(folder: Path) -> None:
-    """Raises `InputError` where `folder`, checked by `user_path`, is a link to nothing or may not be read."""
+    """Raises `InputError` if `folder`, checked by `user_path`, is a broken link or is not readable."""
     if folder.is_symlink() and not folder.exists():
         raise InputError(f"the data folder {folder} is a link to nothing; correct data.dir or TFDS_DATA_DIR")
     try:
@@ -116,13 +116,13 @@ def check_data_dir(folder: Path) -> None:
 
 
 def check_readable(path: Path) -> None:
-    """Raises `InputError` where this user may not read the file `path`."""
+    """Raises `InputError` if this user cannot read the file `path`."""
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} cannot be read (permission denied); let your user read it, or choose another")
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and what it lies in, or raises `InputError`."""
+    """Creates `folder` and its parents, or raises `InputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,9 +1,9 @@
 """Prepares data sets without TensorFlow: `python -m osp_jax.data.prepare cifar10 [--archive=FILE] [--dir=DIR]`.
 
-TFDS reads a prepared folder without TensorFlow, but its own builders need it to unpack archives and to encode images.
-CIFAR-10, CIFAR-100 and Tiny ImageNet are therefore written here from their official archives, with TFDS's names,
-versions, features and record order, so that a folder from here and one from TFDS can stand for each other.
-Any other name is left to TFDS, which prepares it if it can do so without TensorFlow.
+TFDS reads a prepared folder without TensorFlow, but its builders need TensorFlow to unpack archives and to encode
+images. This module therefore writes CIFAR-10, CIFAR-100 and Tiny ImageNet from their official archives, with the names,
+versions, features and record order of TFDS, so that its folders and those of TFDS are interchangeable. TFDS prepares
+any other name, if it can do so without TensorFlow.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from osp_jax.runtime.limits import require_open_files
 from osp_jax.runtime.system_errors import system_errors
 
 _TEMPORARY = ".osp_jax_preparing."  # followed by the name of the data set and random letters
-_WAIT_SECONDS = 900  # for another process; a preparation takes some minutes
+_WAIT_SECONDS = 900  # for another process; a preparation takes a few minutes
 
 
 def prepare(
@@ -41,20 +41,20 @@ def prepare(
     *,
     accept_unknown_archive: bool = False,
 ) -> Path:
-    """Prepares a data set for reading with TFDS; does nothing where it is prepared already.
+    """Prepares a data set for reading with TFDS; does nothing if it is already prepared.
 
     Args:
       name: One of `OFFICIAL`, or any other name that TFDS knows.
-      data_dir: The TFDS data folder. Archives are looked for in, and downloaded to, its `downloads`.
-      archive: The official archive, where it lies elsewhere; only for the names in `OFFICIAL`.
-      accept_unknown_archive: Reads an archive whose sha256 is not the published one, with a warning.
+      data_dir: The TFDS data folder. Archives are searched in, and downloaded to, its `downloads`.
+      archive: The official archive, if it is elsewhere; only for the names in `OFFICIAL`.
+      accept_unknown_archive: Whether to read an archive whose sha256 is not the published one, with a warning.
 
     Returns:
       The folder of the prepared data set, `data_dir/name/version`.
 
     Raises:
-      InputError: The name is unknown, the archive is damaged, not the published one or cannot be had, or there is no
-        room.
+      InputError: The name is unknown, the archive is damaged, not the published one or not available, or there is not
+        enough space.
       OSError: The disk failed.
     """
     check_name(name)
@@ -73,10 +73,10 @@ def prepare(
         _check_versions(folder)
     make_folder(downloads)
     with _lock(downloads / f".{name}.lock", name) as locked:
-        if _is_prepared(folder):  # by another process, in the meantime
+        if _is_prepared(folder):  # by another process in the meantime
             return folder
         for leftover in data_dir.glob(f"{_TEMPORARY}{name}.*") if locked else ():
-            shutil.rmtree(leftover)  # of a process that was killed
+            shutil.rmtree(leftover)  # left by a killed process
         path = find_archive(official, downloads, archive)
         if not accept_unknown_archive:
             check_official(path, official)
@@ -119,7 +119,7 @@ def _is_prepared(folder: Path) -> bool:
 
 
 def _check_versions(folder: Path) -> None:
-    """Raises `InputError` where there are other versions than `folder`: what is there is said before a download."""
+    """Raises `InputError` if there are other versions than `folder`, before anything is downloaded."""
     others = sorted(path.name for path in folder.parent.glob("*.*.*") if (path / "dataset_info.json").is_file())
     if others:
         raise InputError(
@@ -130,12 +130,12 @@ def _check_versions(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path, name: str) -> Iterator[bool]:
-    """Waits for other processes that prepare the same; yields False where the file system or platform has no locks.
+    """Waits for other processes that prepare the same set; yields False if the file system or platform has no locks.
 
     Raises:
       InputError: another process holds the lock for longer than a preparation takes.
     """
-    # Neither cut to nothing nor, should it be a pipe, waited for.
+    # Opened without truncating it, and without blocking if it is a pipe.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
         yield _locked(descriptor, path, name)
@@ -169,11 +169,11 @@ def _locked(descriptor: int, path: Path, name: str) -> bool:
         time.sleep(min(0.2, _WAIT_SECONDS))
 
 
-# Writing the folder.
+# Writing the folder
 
 
 def _write(dataset: str, data_dir: Path, content: Content) -> None:
-    """Writes into a temporary folder of our own beside its place, to which it is renamed once it is whole."""
+    """Writes to our own temporary folder next to the target, and renames it when it is complete."""
     version = OFFICIAL[dataset].version
     temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{dataset}.", dir=data_dir))
     try:
@@ -183,7 +183,7 @@ def _write(dataset: str, data_dir: Path, content: Content) -> None:
         try:
             (temporary / dataset / version).rename(data_dir / dataset / version)
         except OSError:
-            if not _is_prepared(data_dir / dataset / version):  # by another process, where there are no locks
+            if not _is_prepared(data_dir / dataset / version):  # by another process, if there are no locks
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -211,7 +211,7 @@ def _build(dataset: str, data_dir: Path, content: Content) -> None:
             return content.splits
 
         def _generate_examples(self):
-            raise NotImplementedError  # abstract in TFDS; `_split_generators` gives the examples themselves
+            raise NotImplementedError  # abstract in TFDS; `_split_generators` returns the examples themselves
 
     Builder(data_dir=data_dir).download_and_prepare(file_format="array_record")
 
@@ -226,12 +226,12 @@ def _tfds():
 
 @contextlib.contextmanager
 def _tfds_at_work(folder: Path) -> Iterator[None]:
-    """Silences TFDS's remarks, and raises the disk's own error where TFDS or its C++ writers wrap it in another."""
+    """Silences the messages of TFDS, and raises the disk's own error if TFDS or its C++ writers wrap it in another."""
     with system_errors(folder), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
-# Data sets that only TFDS knows.
+# Data sets that only TFDS knows
 
 
 def _prepare_with_tfds(name: str, data_dir: Path) -> Path:
@@ -243,7 +243,7 @@ def _prepare_with_tfds(name: str, data_dir: Path) -> Path:
             folder = Path(builder.data_path)
             if not _is_prepared(folder):
                 _require_sources(builder, data_dir / "downloads" / "manual")
-                # TFDS's own copies in the cloud are tfrecord files, of no use without TensorFlow.
+                # The prepared copies of TFDS in the cloud are tfrecord files, which need TensorFlow.
                 config = tfds.download.DownloadConfig(try_download_gcs=False)
                 builder.download_and_prepare(file_format="array_record", download_config=config)
     except InputError:
@@ -271,7 +271,7 @@ def _check_name(name: str, known: set[str]) -> None:
 
 
 def _require_sources(builder, manual: Path) -> None:
-    """Fails at once where TFDS fails late: with files to be put by hand missing, or no network (after minutes)."""
+    """Fails early where TFDS fails late: if manual files are missing, or (after minutes) without a network."""
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         if not manual.is_dir() or not any(manual.iterdir()):
             raise InputError(f"put the files of {builder.name} into {manual}: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
@@ -279,12 +279,12 @@ def _require_sources(builder, manual: Path) -> None:
     urls = builder.url_infos or {}
     files = sorted(info.filename or "" for info in urls.values())
     if files and all(file and (manual / file).exists() for file in files):
-        return  # TFDS looks there, for these names, before it downloads
+        return  # TFDS searches these names there before it downloads
     host = next(filter(None, (urlsplit(url).hostname for url in urls)), "storage.googleapis.com")
     try:
         open_url(urllib.request.Request(f"https://{host}", method="HEAD")).close()
     except urllib.error.HTTPError:
-        pass  # an answer all the same
+        pass  # the host responded
     except OSError as error:
         raise InputError(
             f"cannot download {builder.name} from {host} ({cause_of(error)}); "

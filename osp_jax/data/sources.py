@@ -1,7 +1,7 @@
-"""Classification sets by name: digits, sets of TFDS, and a user's own folder, npz file or file of texts.
+"""Classification data sets by name: digits, TFDS sets, and a user's folder, npz file or text file.
 
-TFDS is read through `data_source`, which needs no TensorFlow. A set that is not prepared yet is prepared first
-(`osp_jax.data.prepare`), downloading where the machine can.
+TFDS is read through `data_source`, which does not need TensorFlow. A set that is not prepared is prepared first
+(`osp_jax.data.prepare`), with a download if possible.
 """
 
 import os
@@ -27,26 +27,26 @@ from osp_jax.runtime.settings import Data, check, completed
 from osp_jax.runtime.system_errors import system_errors
 
 _DIGITS, _DIGITS_TEST = 1797, 360
-_AT_A_TIME = 64  # images of a set in files that are in memory together, at least
+_AT_A_TIME = 64  # consecutive images per thread
 
 
 def default_dir() -> Path:
-    """`TFDS_DATA_DIR`, or TFDS's own default folder."""
+    """`TFDS_DATA_DIR`, or the default folder of TFDS."""
     return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR or the home folder")
 
 
 def load_data(settings: Mapping[str, Any], tokenizer: str = "") -> Dataset:
-    """The data set that the `data` section of a config names; settings that it lacks have their defaults.
+    """Loads the data set that the `data` section of a config names; missing settings have their defaults.
 
-    `name` is 'digits', the name of a TFDS set, 'folder:PATH', 'npz:FILE' or 'text:FILE'; `dir`, where it is not empty,
-    is the TFDS folder, or takes the place of PATH or FILE.
+    `name` is 'digits', the name of a TFDS set, 'folder:PATH', 'npz:FILE' or 'text:FILE'; `dir`, if not empty, is the
+    TFDS folder, or replaces PATH or FILE.
 
     Args:
-      tokenizer: that of a workdir, as `Dataset.tokenizer`; empty: texts are read with one that is trained on them.
+      tokenizer: tokenizer of a workdir, as in `Dataset.tokenizer`; empty: one is trained on the texts.
 
     Raises:
-      InputError: as `load_dataset`, `load_image_folder`, `load_npz` and `load_texts`, or class names that are not
-        those of the data.
+      InputError: as `load_dataset`, `load_image_folder`, `load_npz` and `load_texts`, or the class names are not those
+        of the data.
     """
     whole = completed({**settings}, Data)
     asked = {name: whole[name] for name in Data.model_fields}
@@ -70,18 +70,18 @@ def load_data(settings: Mapping[str, Any], tokenizer: str = "") -> Dataset:
 def load_dataset(
     name: str, data_dir: str = "", image_size: int = 0, stream: bool = False, channels: int = 0
 ) -> Dataset:
-    """Reads the digits or a TFDS set into memory, or its labels only, and leaves the images in their files.
+    """Loads the digits or a TFDS set into memory; with `stream`, only its labels.
 
     Args:
       name: 'digits', or the name of a TFDS image classification set.
       data_dir: the TFDS folder; empty for `default_dir()`.
-      image_size: resizes the square in the middle to this many pixels a side; 0 keeps the images as they are stored.
-      stream: gives `StoredImages`, which are read when an index picks them; needs `image_size`.
-      channels: 1 or 3 converts the images; 0 keeps the channels as they are stored.
+      image_size: resizes the central square to this side, in pixels; 0 keeps the stored images.
+      stream: whether to return `StoredImages`, which are read when indexed; needs `image_size`.
+      channels: 1 or 3 converts the images; 0 keeps the stored channels.
 
     Raises:
-      InputError: an unknown set, one that cannot be prepared or streamed, a damaged one, labels without a class,
-        images of differing shapes, or more of them than memory holds.
+      InputError: the set is unknown, damaged, or cannot be prepared or streamed; labels are not class numbers; images
+        have different shapes or exceed the memory.
     """
     check_name(name)
     if image_size < 0:
@@ -90,7 +90,7 @@ def load_dataset(
         raise InputError("data.stream needs images of one size; give data.image_size, such as 224")
     if name == "digits":
         if stream:
-            raise InputError("digits come with scikit-learn and lie in no files; leave data.stream out")
+            raise InputError("digits come with scikit-learn and have no image files; leave data.stream out")
         return _digits(image_size, channels)
     folder = user_path(data_dir, "data.dir") if data_dir else default_dir()
     check_data_dir(folder)
@@ -110,7 +110,7 @@ def _digits(image_size: int, channels: int) -> Dataset:
     if channels == 3:
         images = np.repeat(images, 3, axis=-1)
     labels = digits.target.astype(np.int32)
-    # The set has no split of its own; this one is fixed, so that figures compare.
+    # The set has no official split; this one is fixed, so that figures are comparable.
     split = train_test_split(images, labels, test_size=_DIGITS_TEST, stratify=labels, random_state=0)
     train_images, test_images, train_labels, test_labels = split
     return Dataset(
@@ -165,7 +165,7 @@ def _tfds(name: str, data_dir: Path, image_size: int, stream: bool, channels: in
 
 
 def _open(folder: Path, split: str, info: FolderInfo) -> tuple[str, Sequence[Mapping[str, Any]]]:
-    """(split, its records), images still encoded; each file holds as many records as the description says.
+    """(split, its records), images still encoded; verifies the record count of each file.
 
     Raises:
       ValueError: the split or a file is missing or damaged.
@@ -178,7 +178,7 @@ def _open(folder: Path, split: str, info: FolderInfo) -> tuple[str, Sequence[Map
         builder = tfds.builder_from_directory(folder)
         files = builder.info.splits[split].file_instructions
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}) if files else ()
-    except Exception as error:  # TFDS and protobuf raise their own kinds for what they cannot read
+    except Exception as error:  # TFDS and protobuf raise their own types for unreadable files
         raise ValueError(f"{split}: {' '.join(str(error).split())[:200] or type(error).__name__}") from error
     if info.file_format == "array_record":
         for file in files:
@@ -204,7 +204,7 @@ def _check_records(path: Path, wanted: int) -> None:
 
 
 def _labelled(split: tuple[str, Sequence[Mapping[str, Any]]]) -> bool:
-    """False of a test split whose labels are kept back, which TFDS gives as -1."""
+    """False for a test split with secret labels, which TFDS stores as -1."""
     _, source = split
     return not len(source) or record_of(source, 0)["label"] != -1
 
@@ -225,7 +225,7 @@ def _stored(source: Sequence[Any], info: FolderInfo, image_size: int, folder: Pa
 
 
 def _decoded(source: Sequence[Any], info: FolderInfo, image_size: int, folder: Path, split: str) -> tuple[Split, str]:
-    check_labels(np.zeros(len(source), np.int32), info.class_names, f"{folder}: {split}")  # not empty
+    check_labels(np.zeros(len(source), np.int32), info.class_names, f"{folder}: {split}")  # raises if empty
     with readable(folder), ThreadPoolExecutor() as pool:
         first, _, format_name = image_of(source, 0, info.channels)
         height, width = (

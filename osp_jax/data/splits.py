@@ -10,18 +10,18 @@ from osp_jax.runtime.errors import InputError, shown
 
 
 def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Class numbers from '3,5', 'cat,dog' or a mixture; sorted, each once.
+    """Class numbers from '3,5', 'cat,dog' or a mixture; sorted, without duplicates.
 
-    A word that is both a name and a number is taken as the name, so that classes called '0', '1', ... work.
+    A word that is both a name and a number is a name, so that classes called '0', '1', ... work.
 
     Raises:
-      InputError: a word that is neither.
+      InputError: a word is neither.
     """
     classes = set()
     for word in (w.strip() for w in text.split(",")):
         if word in class_names:
             classes.add(list(class_names).index(word))
-        elif word.isdecimal() and len(word) < 20 and int(word) < len(class_names):  # Python refuses thousands of digits
+        elif word.isdecimal() and len(word) < 20 and int(word) < len(class_names):  # int() limits the number of digits
             classes.add(int(word))
         elif word:
             some = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
@@ -34,11 +34,11 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
 def check_forget(
     forget: Sequence[int], num_classes: int, gone: Sequence[int] = (), class_names: Sequence[str] = ()
 ) -> None:
-    """Raises `InputError` unless `forget` names classes that exist and are not forgotten yet, and some are left.
+    """Raises `InputError` unless `forget` names known classes that are not yet forgotten, and others remain.
 
     Args:
-      gone: classes that are forgotten already.
-      class_names: for the message; the numbers if it is empty.
+      gone: already forgotten classes.
+      class_names: for the message; empty: the numbers.
     """
     if not len(forget):
         raise InputError("no class to forget; name at least one, for example --forget=3 or --forget=3,5")
@@ -62,9 +62,9 @@ def split_by_class(labels: np.ndarray, forget: Sequence[int]) -> tuple[np.ndarra
 
 
 def first_alike(inputs: Any) -> np.ndarray:
-    """By image or text the index of the first one that is the same to a network, int `(n,)`.
+    """The index of the first input that is identical for a network, by image or text, int `(n,)`.
 
-    Texts `(n, length)` that read alike are found; images count as different from each other.
+    Duplicate texts `(n, length)` are found; images always count as different.
     """
     if not is_text(inputs.shape[1:]):
         return np.arange(len(inputs))
@@ -78,8 +78,7 @@ def hold_out(
     """(train, validation) indices, int32: `fraction` of each class, drawn by `seed`, is held out.
 
     Args:
-      alike: as `first_alike` gives it; images that are alike are on the same side, and drawn as one of the first's
-        class.
+      alike: as `first_alike` returns it; identical inputs stay on one side, drawn once with the class of the first.
     """
     if not 0 <= fraction < 1:
         raise InputError(f"data.validation is {fraction}; give a fraction of the training set from 0 to below 1")
@@ -97,7 +96,7 @@ def _is_first(labels: np.ndarray, alike: np.ndarray | None) -> np.ndarray:
 
 
 def _sides(chosen: np.ndarray, labels: np.ndarray, alike: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(the others, `chosen` and what is alike), int32 and sorted."""
+    """(the others, `chosen` with its duplicates), int32 and sorted."""
     numbers = np.arange(len(labels), dtype=np.int32)
     out = np.isin(numbers if alike is None else alike, chosen)
     return numbers[~out], numbers[out]
@@ -110,12 +109,12 @@ def cut_test(
     class_names: Sequence[str],
     alike: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(train, test) indices, int32, of data without a test split: `fraction` of each class, one image at least.
+    """(train, test) indices, int32, of data without a test split: `fraction` of each class, at least one image.
 
-    The split is the same for every seed of a config, so that figures of several trainings compare.
+    The split does not depend on the seed of a config, so that figures of several trainings are comparable.
 
     Args:
-      where: what holds the images, for the message.
+      where: the location of the images, for the message.
       alike: as in `hold_out`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Images that stay in their files: each is read, decoded and cut to one size when it is asked for."""
+"""Images that stay in their files: each is read, decoded and resized when it is indexed."""
 
 import math
 import struct
@@ -18,12 +18,12 @@ from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.system_errors import code_of, system_errors
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the stored image
-Area = Callable[[int, int], Box]  # of an image, from its width and height
+Area = Callable[[int, int], Box]  # from the width and height of an image
 
 _SMALLEST_AREA, _LARGEST_RATIO, _TRIES = 0.08, 4 / 3, 10
 
 
-# What Pillow raises for damaged images; formats beyond these are decoded by other programs, or never used by TFDS.
+# Pillow's errors for damaged images; other formats are decoded by other programs, or never used by TFDS.
 DAMAGE = (
     OSError,
     ValueError,
@@ -39,8 +39,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Raises `InputError` where a file of `folder` turns out to be damaged within this context, and `OSError` where
-    the system has no file or memory left to read it."""
+    """Raises `InputError` if a file of `folder` is found to be damaged in this context, and `OSError` if the system
+    lacks file descriptors or memory to read it."""
     try:
         with system_errors(folder):
             yield
@@ -58,7 +58,7 @@ def record_of(source: Sequence[Any], index: int) -> Any:
     """
     try:
         record = source[index]
-    except Exception as error:  # array_record, protobuf and TFDS each raise their own kinds
+    except Exception as error:  # array_record, protobuf and TFDS raise their own types
         if isinstance(error, MemoryError) or code_of(error):
             raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
@@ -70,7 +70,7 @@ def record_of(source: Sequence[Any], index: int) -> Any:
 
 
 def image_of(source: Sequence[Any], index: int, channels: int) -> tuple[Image.Image, Any, str]:
-    """(image of one or three channels, its record, the name of its format) of `source[index]`.
+    """`source[index]` as (image of one or three channels, its record, the name of its format).
 
     Raises:
       ValueError: the record or the image is damaged; the message has its number.
@@ -83,7 +83,7 @@ def image_of(source: Sequence[Any], index: int, channels: int) -> tuple[Image.Im
 
 
 def decode(encoded: bytes, channels: int) -> tuple[Image.Image, str]:
-    """(an image of one or three channels, the name of its format) of the bytes of a record."""
+    """The bytes of a record as (an image of one or three channels, the name of its format)."""
     with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels are not of 8 bits, but {image.mode}")
@@ -91,17 +91,17 @@ def decode(encoded: bytes, channels: int) -> tuple[Image.Image, str]:
 
 
 def centre_square(width: int, height: int) -> Box:
-    """The largest square in the middle."""
+    """The largest central square."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
 def random_area(width: int, height: int, rng: np.random.Generator) -> Box:
-    """A random rectangle of 8% to all of the image, 3:4 to 4:3, as Szegedy et al. (2015, arXiv 1409.4842) train.
+    """A random rectangle of 8% to 100% of the image area, ratio 3:4 to 4:3 (Szegedy et al., 2015, arXiv 1409.4842).
 
-    The ratio is uniform on a log scale. Of ten draws the first that fits is taken; where none does, which only long and
-    narrow images bring about, the largest rectangle in the middle that is not longer than 4:3.
+    The ratio is uniform on a log scale. The first of ten draws that fits is returned; if none does, which happens only
+    for long and narrow images, the largest central rectangle with a ratio of at most 4:3.
     """
     area = width * height * rng.uniform(_SMALLEST_AREA, 1, _TRIES)
     ratio = np.exp(rng.uniform(-math.log(_LARGEST_RATIO), math.log(_LARGEST_RATIO), _TRIES))
@@ -124,16 +124,16 @@ def cut(image: Image.Image, size: int, area: Area = centre_square) -> np.ndarray
 
 
 class StoredImages:
-    """To be read like a uint8 array `(n, size, size, channels)`; what an index picks, and no more, comes into memory.
+    """Reads like a uint8 array `(n, size, size, channels)`, but loads only indexed images into memory.
 
-    An index is whatever picks from the first axis of an array: a number, a slice, numbers, or a mask. The same index
-    gives the same pixels each time: the square in the middle, resized.
+    An index is any index of the first axis of an array: a number, a slice, numbers, or a mask. The same index returns
+    the same pixels each time: the central square, resized.
     """
 
     dtype, ndim = np.dtype(np.uint8), 4
 
     def __init__(self, open_image: Callable[[int], Image.Image], count: int, size: int, channels: int, place: Path):
-        """`open_image(i)` gives image `i` of `count`, of one or three channels; errors say that they lie in `place`."""
+        """`open_image(i)` returns image `i` of `count`, of one or three channels; `place` locates them in errors."""
         self.shape = (count, size, size, channels)
         self._open_image, self._place = open_image, place
 
@@ -142,11 +142,11 @@ class StoredImages:
 
     @property
     def nbytes(self) -> int:
-        """What all of them would take in memory."""
+        """The size of all images in memory."""
         return math.prod(self.shape)
 
     def read(self, index: int, area: Area = centre_square) -> np.ndarray:
-        """One image, uint8 `(size, size, channels)`, of an area of it.
+        """One image, uint8 `(size, size, channels)`, from an area of it.
 
         Raises:
           InputError: the file is damaged.
@@ -157,7 +157,7 @@ class StoredImages:
         """Images `key`, uint8 `(..., size, size, channels)`.
 
         Raises:
-          InputError: the file is damaged, or so many images exceed the memory of this machine.
+          InputError: the file is damaged, or the images exceed the memory of this machine.
         """
         chosen = np.asarray(np.arange(len(self))[key])
         require_memory(
@@ -170,18 +170,18 @@ class StoredImages:
         def fill(place: int) -> None:
             images[place] = self.read(int(chosen.flat[place]))
 
-        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without Python's lock
+        with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
             for _ in pool.map(fill, range(chosen.size)):
                 pass
         return images.reshape(*chosen.shape, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All of them, in memory."""
+        """All images, in memory."""
         return np.asarray(self[:], dtype)
 
 
 def read_labels(source: Sequence[Any], folder: Path) -> np.ndarray:
-    """int64 `(n,)`, as stored, of `source[i]['label']`; no image is decoded, but every record is read once.
+    """The stored labels `source[i]['label']`, int64 `(n,)`; reads every record once, without decoding images.
 
     Raises:
       InputError: a file is damaged.

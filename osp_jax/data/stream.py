@@ -1,8 +1,8 @@
-"""An epoch of training batches from images that stay in their files, through Grain; the only file that touches it.
+"""An epoch of training batches from images that stay in their files, through Grain; the only module that uses Grain.
 
-What stands at a place of the epoch's order depends on that place alone: the image on the order, its crop on the seed,
-the epoch and the place. So batches are the same however many processes share them and threads read them, and the whole
-state of an iterator is the number of its next batch, which a checkpoint has in its step.
+Each position in the epoch's order determines its image and crop, by the order, the seed and the epoch. So batches do
+not depend on the number of processes and threads, and the state of an iterator is the number of its next batch, which a
+checkpoint stores as its step.
 """
 
 import os
@@ -21,7 +21,7 @@ from osp_jax.runtime.errors import InputError
 
 
 def require_grain() -> Any:
-    """The module.
+    """Imports Grain.
 
     Raises:
       InputError: it is not installed.
@@ -36,14 +36,14 @@ def require_grain() -> Any:
 def pipeline(
     split: Split, order: np.ndarray, rows: np.ndarray, *, first: int, random_crops: bool, seed: int, epoch: int
 ) -> Any:
-    """A Grain `IterDataset` of (images uint8 `(rows, size, size, c)`, labels int32 `(rows,)`), a batch an element.
+    """A Grain `IterDataset` of (images uint8 `(rows, size, size, c)`, labels int32 `(rows,)`), one batch per element.
 
     Args:
       split: its images are `StoredImages`.
       order: int32 `(steps, batch)`, the images of the epoch's batches.
-      rows: `(rows,)`, those of each batch that are read here.
-      first: the step to begin with.
-      random_crops: a random area of each image, drawn by seed, epoch and place; else the square in its middle.
+      rows: `(rows,)`, the rows of each batch to read here.
+      first: the first step.
+      random_crops: whether to crop a random area, drawn by seed, epoch and position; else the central square.
     """
     grain = require_grain()
     places = np.arange(order.size).reshape(order.shape)[first:, rows].ravel()
@@ -59,9 +59,9 @@ def pipeline(
 
 
 def epoch_batches(split: Split, order: np.ndarray, **given: Any) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """Yields (images, labels) of each batch of `order`, split over the devices in use, read by whoever has the device.
+    """Yields (images, labels) of each batch of `order`, split over the devices in use; each process reads its own rows.
 
-    One batch is on its way to the devices while the one before is worked on. `given` is that of `pipeline`.
+    One batch is transferred to the devices while the previous one is processed. `given` as in `pipeline`.
     """
     batches = iter(pipeline(split, order, own_rows(order.shape[1]), **given))
     try:

@@ -60,23 +60,23 @@ def create_model(
     layers: int = 0,
     vocabulary: int = 20_000,
 ) -> nn.Module:
-    """A Linen module with `apply(variables, images, train)` giving float32 logits `(batch, num_classes)`.
+    """Creates a Linen module; `apply(variables, images, train)` returns float32 logits `(batch, num_classes)`.
 
     Args:
       name: one of `MODELS`, or of `TEXT_MODELS` for texts.
       num_classes: outputs of the head.
-      image_shape: (height, width, channels) of the images it will see, or (length,) of the texts.
-      width: channels of the first stage; 0 is the network's usual width.
-      stem: of residual networks, ConvNeXt and MobileNet: 'cifar' keeps the map's size, 'strided' halves it, 'imagenet'
-        quarters it; 'auto' takes 'cifar' up to 64 pixels and 'imagenet' above.
-      dtype: of the computation, 'float32' or 'bfloat16'; parameters stay float32.
-      convolution: of ResNet, VGG, All-CNN and CifarNet: 'xla', or 'cpu', those of `networks/cpu`, faster on CPUs;
-        the others take XLA's.
-      layers: encoder blocks of 'text_encoder'; 0 is the usual number.
-      vocabulary: tokens that 'text_encoder' knows.
+      image_shape: (height, width, channels) of the images, or (length,) of the texts.
+      width: channels of the first stage; 0 is the network's default width.
+      stem: for residual networks, ConvNeXt and MobileNet: 'cifar' keeps the size of the map, 'strided' halves it,
+        'imagenet' quarters it; 'auto' is 'cifar' up to 64 pixels and 'imagenet' above.
+      dtype: dtype of the computation, 'float32' or 'bfloat16'; parameters are float32.
+      convolution: for ResNet, VGG, All-CNN and CifarNet: 'xla', or 'cpu' for the convolutions of `networks/cpu`, which
+        are faster on CPUs; the others use XLA's.
+      layers: encoder blocks of 'text_encoder'; 0 is the default number.
+      vocabulary: size of the vocabulary of 'text_encoder'.
 
     Raises:
-      InputError: an unknown name, stem, dtype or convolution, or a name of the other kind.
+      InputError: the name, stem, dtype or convolution is unknown, or the name is of the other kind.
     """
     texts = is_text(image_shape)
     known = TEXT_MODELS if texts else MODELS
@@ -105,7 +105,7 @@ def create_model(
 
 
 def build_model(config: ConfigDict, num_classes: int, image_shape: tuple[int, ...]) -> nn.Module:
-    """The module that `config.model` names."""
+    """Creates the module that `config.model` names."""
     options = {key: config.model[key] for key in ("width", "stem", "dtype", "convolution")}
     if is_text(image_shape):
         options |= {"layers": config.model.layers, "vocabulary": config.data.vocabulary}
@@ -118,7 +118,7 @@ def init_variables(model: nn.Module, image_shape: tuple[int, ...], key: jax.Arra
 
 
 def variable_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `init_variables` gives, as `jax.ShapeDtypeStruct`s, at next to no cost."""
+    """The result of `init_variables` as `jax.ShapeDtypeStruct`s, without computing it."""
     given = jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return _with_statistics(jax.eval_shape(partial(model.init, train=False), *given))
 
@@ -129,7 +129,7 @@ def _with_statistics(variables: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def _initialiser(model: nn.Module) -> Any:
-    # It runs once: what XLA gains for a CPU takes it far longer than the run.
+    # It runs once, so XLA's CPU optimisations would cost far more time than they save.
     options = {"xla_backend_optimization_level": 0} if on_cpu() else None
     return jax.jit(partial(model.init, train=False), compiler_options=options)
 

@@ -1,4 +1,4 @@
-"""All-CNN-C (Springenberg et al., 2015, arXiv 1412.6806): convolutions only, no normalisation, no dropout here."""
+"""All-CNN-C (Springenberg et al., 2015, arXiv 1412.6806): convolutions only, without normalisation and dropout."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from osp_jax.networks.layers import activation, conv2d
 
 
 class AllCNN(nn.Module):
-    """Nine convolutions; the last, 1x1, gives a map of logits whose mean is the output.
+    """Nine convolutions; the output is the spatial mean of the last, 1x1.
 
-    `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`.
+    `__call__(images (batch, height, width, 3) float, train)` returns float32 logits `(batch, num_classes)`.
     """
 
     num_classes: int
@@ -22,7 +22,7 @@ class AllCNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing here depends on it
+        del train  # no layer depends on it
         w, options = self.width, {"dtype": self.dtype, "convolution": self.convolution}
         plan = [
             (w, 3, 1),
@@ -36,7 +36,7 @@ class AllCNN(nn.Module):
         ]
         x = images
         for i, (filters, k, strides) in enumerate(plan, start=1):
-            # Without a norm the default initialisation would shrink the signal layer by layer.
+            # Without norms, the default initialisation would shrink the signal layer by layer.
             init = nn.initializers.he_normal()
             conv = conv2d(filters, (k, k), strides, **options, kernel_init=init, name=f"conv{i}")
             x = activation(self, f"relu{i}", conv(x))

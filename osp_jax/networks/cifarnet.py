@@ -1,9 +1,9 @@
-"""A shallow convolutional network for 32-pixel images that trains fast (after airbench94's, Jordan, 2024, arXiv
-2404.00498): each stage pools right behind its first convolution, so that little is computed on large maps.
+"""A shallow convolutional network for 32-pixel images that trains fast (after airbench94, Jordan, 2024, arXiv
+2404.00498): each stage pools right after its first convolution, so that little is computed on large maps.
 
-Departures: ReLU instead of GELU, since a gain on a channel must pass the activation; a learned stem that starts from
-cosine patterns instead of frozen whitening filters, which are made of training images; the mean instead of the maximum
-over the last map.
+Departures: ReLU instead of GELU, since a gain on a channel must commute with the activation; a learned stem initialised
+with cosine patterns instead of frozen whitening filters, which depend on training images; the mean instead of the
+maximum over the last map.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ from osp_jax.networks.norm import BatchNorm
 class CifarNet(nn.Module):
     """A stem and three stages of two convolutions, of `width`, `4 * width` and `4 * width` channels.
 
-    `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`. The stem has
-    24 channels, as airbench94's. Height and width are at least 8.
+    `__call__(images (batch, height, width, 3) float, train)` returns float32 logits `(batch, num_classes)`. The stem
+    has 24 channels, as in airbench94. Height and width must be at least 8.
     """
 
     num_classes: int
@@ -57,8 +57,11 @@ def identity_kernel(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.flo
 
 
 def cosine_kernel(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """The smoothest cosine patterns of a patch, half of the outputs, and their negatives: on natural images they are
-    little correlated. A difference of colours counts as less smooth than one of neighbours. `(h, w, in, out)`."""
+    """The smoothest cosine patterns of a patch, half of the outputs, and their negatives; `(h, w, in, out)`.
+
+    On natural images they are almost uncorrelated. Differences between colours rank as less smooth than those between
+    neighbours.
+    """
     del key
     h, w, inputs, outputs = shape
     half = -(-outputs // 2)
@@ -71,7 +74,7 @@ def cosine_kernel(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float
 
 
 def _cosines(n: int) -> np.ndarray:
-    """The orthonormal cosine basis, a row a frequency."""
+    """The orthonormal cosine basis, one frequency per row."""
     frequency, place = np.mgrid[:n, :n]
     basis = np.cos(np.pi * frequency * (2 * place + 1) / (2 * n))
     return basis / np.linalg.norm(basis, axis=1, keepdims=True)

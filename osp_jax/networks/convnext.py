@@ -1,4 +1,4 @@
-"""ConvNeXt (Liu et al., 2022, arXiv 2201.03545), for small images and for large ones.
+"""ConvNeXt (Liu et al., 2022, arXiv 2201.03545), for small and large images.
 
 Departure: no stochastic depth.
 """
@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from osp_jax.networks.layers import conv2d, recorded
 
-PATCHES = {"cifar": 1, "strided": 2, "imagenet": 4}  # pixels a side that the stem makes one position of
+PATCHES = {"cifar": 1, "strided": 2, "imagenet": 4}  # side of the stem's patches, in pixels
 
 _INIT = nn.initializers.truncated_normal(0.02)
 
@@ -33,9 +33,9 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """`stage_sizes` blocks a stage; the width doubles and the image halves from stage to stage.
+    """`stage_sizes` blocks per stage; each stage doubles the width and halves the size of the map.
 
-    `stem`: a key of `PATCHES`. `__call__(images (batch, height, width, 3) float, train)` gives float32 logits
+    `stem`: a key of `PATCHES`. `__call__(images (batch, height, width, 3) float, train)` returns float32 logits
     `(batch, num_classes)`. Maps with an odd side are padded with zeros before they are halved.
     """
 
@@ -47,7 +47,7 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing differs
+        del train  # no layer depends on it
 
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)

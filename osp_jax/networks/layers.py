@@ -1,4 +1,4 @@
-"""What every network here shares: the recorded activation, and convolutions padded alike at every stride."""
+"""Layers shared by all networks: the recorded activation, and convolutions with symmetric padding."""
 
 from typing import Any
 
@@ -14,24 +14,24 @@ def activation(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
 
 
 def recorded(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    """`x`; it is sown as `activations/<module path>/<name>` wherever that collection is mutable.
+    """Returns `x`, and sows it as `activations/<module path>/<name>` if that collection is mutable.
 
     Args:
-      module: the module that calls, under whose path the value is stored.
-      name: unlike any submodule's name.
-      x: what an activation function gives, or what the head reads, `(batch, ..., channels)`.
+      module: the calling module, under whose path the value is stored.
+      name: different from the names of submodules.
+      x: output of an activation, or input of the head, `(batch, ..., channels)`.
     """
     module.sow("activations", name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
     return x
 
 
 def padding(kernel_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Symmetric padding, also at stride 2, where 'SAME' would pad one side only."""
+    """Symmetric padding; at stride 2, 'SAME' would pad one side only."""
     return tuple((k // 2, k // 2) for k in kernel_size)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The maximum over windows of 2x2, `(batch, h, w, c)` -> `(batch, h // 2, w // 2, c)`; fast on CPUs."""
+    """The maximum over 2x2 windows, `(batch, h, w, c)` -> `(batch, h // 2, w // 2, c)`; fast on CPUs."""
     batch, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))

@@ -1,6 +1,7 @@
-"""MobileNetV3-small (Howard et al., 2019, arXiv 1905.02244), for small images and for large ones.
+"""MobileNetV3-small (Howard et al., 2019, arXiv 1905.02244), for small and large images.
 
-Departures: no dropout; running statistics move as fast as in the other networks, so that short trainings settle them.
+Departures: no dropout; running statistics have the momentum of the other networks, so that they converge in short
+trainings.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from flax import linen as nn
 from osp_jax.networks.layers import conv2d, recorded
 from osp_jax.networks.norm import BatchNorm
 
-STRIDES = {"cifar": (1, 1), "strided": (2, 1), "imagenet": (2, 2)}  # of the stem and of the first block
+STRIDES = {"cifar": (1, 1), "strided": (2, 1), "imagenet": (2, 2)}  # strides of the stem and of the first block
 
 
 class Row(NamedTuple):
@@ -44,7 +45,7 @@ SMALL = (
 
 
 class InvertedResidual(nn.Module):
-    """1x1, depthwise and 1x1 convolutions; a shortcut where the shape stays."""
+    """1x1, depthwise and 1x1 convolutions; a shortcut if the shape does not change."""
 
     row: Row
     norm: Callable[..., Any]
@@ -66,7 +67,7 @@ class InvertedResidual(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a function of the means of all, between 0 and 1."""
+    """Scales each channel by a function of all channel means, between 0 and 1."""
 
     dtype: Any
 
@@ -82,9 +83,9 @@ class SqueezeExcite(nn.Module):
 class MobileNetV3(nn.Module):
     """The blocks `rows`, a wide 1x1 convolution, and a hidden layer before the head.
 
-    `width` is the channels of the stem, 16 in the paper; all others are scaled with it, and all rounded to a multiple
-    of 8. `stem`: a key of `STRIDES`.
-    `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`.
+    `width` is the number of channels of the stem, 16 in the paper; all others are scaled with it and rounded to a
+    multiple of 8. `stem`: a key of `STRIDES`.
+    `__call__(images (batch, height, width, 3) float, train)` returns float32 logits `(batch, num_classes)`.
     """
 
     num_classes: int

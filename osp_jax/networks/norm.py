@@ -1,7 +1,7 @@
 """A batch norm whose gradient takes fewer passes over the maps than the one that JAX derives from Flax's.
 
-Flax's own takes the mean and the mean square, normalises, and leaves the gradient to JAX, which goes back through all
-three. In closed form (Ioffe and Szegedy, 2015, arXiv 1502.03167, section 3) two sums and one product are enough.
+Flax computes the mean and the mean square, normalises, and leaves the gradient to JAX, which differentiates all three.
+The closed form (Ioffe and Szegedy, 2015, arXiv 1502.03167, section 3) needs only two sums and one product.
 """
 
 import inspect
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-# The bare function: a call through Flax would count as a second one of the same module for whoever watches its calls.
+# The bare function: a call through Flax would be intercepted as a second call of the same module.
 _of_flax = inspect.unwrap(nn.BatchNorm.__call__)
 
 
 class BatchNorm(nn.BatchNorm):
-    """`nn.BatchNorm` with the same parameters, statistics and values; only how the gradient is computed differs.
+    """`nn.BatchNorm` with the same parameters, statistics and values, and a faster gradient.
 
-    Where it does not train, or has other options than the networks here (a mask, another axis, no scale), it is Flax's.
+    In eval mode, or with options that the networks here do not use (a mask, another axis, no scale), it is Flax's.
     """
 
     @nn.compact
@@ -45,7 +45,7 @@ class BatchNorm(nn.BatchNorm):
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalised(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, ...]:
-    """(normalised `x`, mean, variance), float32; `x` `(..., channels)`. The last two pass no gradient on."""
+    """(normalised `x`, mean, variance), float32; `x` `(..., channels)`. The last two have no gradient."""
     return _forward(x, scale, bias, epsilon)[0]
 
 

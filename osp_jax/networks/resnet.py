@@ -1,4 +1,4 @@
-"""Residual networks (He et al., 2016, arXiv 1512.03385), for small images and for large ones."""
+"""Residual networks (He et al., 2016, arXiv 1512.03385), for small and large images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -62,11 +62,11 @@ def _shortcut(block: BasicBlock | Bottleneck, x: jax.Array, y: jax.Array) -> jax
 
 
 class ResNet(nn.Module):
-    """`stage_sizes` blocks a stage; the width doubles and the image halves from stage to stage.
+    """`stage_sizes` blocks per stage; each stage doubles the width and halves the size of the map.
 
-    `stem`: 'cifar' is one 3x3 convolution; 'strided' the same with stride 2, a quarter of the work that follows;
+    `stem`: 'cifar' is one 3x3 convolution; 'strided' is the same with stride 2, which quarters the later work;
     'imagenet' is 7x7 with stride 2 and a max-pool.
-    `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`.
+    `__call__(images (batch, height, width, 3) float, train)` returns float32 logits `(batch, num_classes)`.
     """
 
     stage_sizes: tuple[int, ...]

@@ -1,9 +1,9 @@
-"""A transformer encoder for text: embedded tokens and positions, encoder blocks, the mean over real tokens, a norm.
+"""A transformer encoder for text: token and position embeddings, encoder blocks, the mean over real tokens, a norm.
 
-The blocks are those of Vaswani et al. (2017, arXiv 1706.03762), pre-norm as in `vit.py`. The mean over tokens behind
-the blocks contains the mean of the embeddings, a bag of words, which is what small sets of texts teach best (Joulin et
-al., 2017, arXiv 1607.01759); the norm behind it makes long and short texts alike. No dropout: words are dropped from
-the batches instead (`data.word_dropout`).
+The blocks are those of Vaswani et al. (2017, arXiv 1706.03762), pre-norm as in `vit.py`. The mean over tokens after the
+blocks contains the mean of the embeddings, a bag of words, which small sets of texts teach best (Joulin et al., 2017,
+arXiv 1607.01759); the norm after it equalises long and short texts. There is no dropout: words are dropped from the
+batches instead (`data.word_dropout`).
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ from osp_jax.networks.vit import EncoderBlock, usual_heads
 class TextEncoder(nn.Module):
     """`layers` encoder blocks of `width` channels over the embeddings of `vocabulary` tokens.
 
-    `__call__(ids (batch, length) float, train)` gives float32 logits `(batch, num_classes)`. The ids are whole numbers,
-    exact in float32; padding (id 0) is neither attended to nor in the mean.
+    `__call__(ids (batch, length) float, train)` returns float32 logits `(batch, num_classes)`. The ids are whole
+    numbers, exact in float32; padding (id 0) is neither attended to nor part of the mean.
 
-    `heads`: attention heads, a divisor of `width`; 0 is one for every 64 channels. `mlp`: hidden channels of the
-    perceptron; 0 is twice `width`.
+    `heads`: attention heads, a divisor of `width`; 0 is one per 64 channels. `mlp`: hidden channels of the perceptron;
+    0 is twice `width`.
     """
 
     num_classes: int
@@ -37,7 +37,7 @@ class TextEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing differs
+        del train  # no layer depends on it
         ids = jnp.clip(ids, 0, self.vocabulary - 1).astype(jnp.int32)
         real = ids != PAD
         scale = nn.initializers.normal(0.02)

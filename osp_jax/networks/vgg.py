@@ -1,6 +1,6 @@
 """VGG with batch normalisation (Simonyan and Zisserman, 2015, arXiv 1409.1556), with one dense layer as its head.
 
-The two hidden dense layers of the ImageNet original are left out, as is usual on small images.
+The two hidden dense layers of the ImageNet original are left out, as is usual for small images.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from osp_jax.networks.norm import BatchNorm
 class VGG(nn.Module):
     """`stages[i]` convolutions of width `width * 2**i` (at most `8 * width`), then a max-pool, five times.
 
-    `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`.
+    `__call__(images (batch, height, width, 3) float, train)` returns float32 logits `(batch, num_classes)`.
     A map of one pixel is not pooled further, so that images under 32 pixels work too.
     """
 

@@ -11,14 +11,14 @@ from flax import linen as nn
 
 from osp_jax.networks.layers import recorded
 
-_HEAD_CHANNELS = 64  # of an attention head, in every size of the paper
+_HEAD_CHANNELS = 64  # per attention head, in every size of the paper
 
 
 class EncoderBlock(nn.Module):
     """Self-attention and a two-layer perceptron, each behind a layer norm and with a shortcut.
 
-    `__call__(tokens (batch, tokens, width), mask)` gives the same shape. `mask`: bool, broadcast to
-    `(batch, heads, tokens, tokens)`, which tokens each one attends to; None: all.
+    `__call__(tokens (batch, tokens, width), mask)` returns the same shape. `mask`: bool, broadcast to
+    `(batch, heads, tokens, tokens)`, the tokens that each one attends to; None: all.
     """
 
     heads: int
@@ -37,11 +37,11 @@ class EncoderBlock(nn.Module):
 class ViT(nn.Module):
     """`layers` encoder blocks of `width` channels over patches of `patch` x `patch` pixels.
 
-    `__call__(images (batch, height, width, 3) float, train)` gives float32 logits `(batch, num_classes)`. Images whose
-    sides are no multiple of `patch` are padded with zeros.
+    `__call__(images (batch, height, width, 3) float, train)` returns float32 logits `(batch, num_classes)`. Images
+    whose sides are no multiple of `patch` are padded with zeros.
 
-    `heads`: attention heads, a divisor of `width`; 0 is one for every 64 channels. `mlp`: hidden channels of the
-    perceptron; 0 is four times `width`.
+    `heads`: attention heads, a divisor of `width`; 0 is one per 64 channels. `mlp`: hidden channels of the perceptron;
+    0 is four times `width`.
     """
 
     num_classes: int
@@ -54,7 +54,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        del train  # nothing differs
+        del train  # no layer depends on it
         sides = (self.patch, self.patch)
         x = nn.Conv(self.width, sides, sides, dtype=self.dtype, name="patches")(images)
         x = x.reshape(x.shape[0], -1, self.width)  # b h w c -> b (h w) c
@@ -71,5 +71,5 @@ class ViT(nn.Module):
 
 
 def usual_heads(width: int) -> int:
-    """One attention head for every 64 channels; the next lower divisor of `width` where that is none."""
+    """One attention head per 64 channels; if that does not divide `width`, the next smaller divisor."""
     return max(heads for heads in range(1, max(width // _HEAD_CHANNELS, 1) + 1) if width % heads == 0)

@@ -92,7 +92,7 @@ def _check_same_run(workdir: Path, wanted: dict[str, Any], complete: Callable[[A
     remedy, path = "it was not written by this command; choose another --workdir.", workdir / "config.json"
     record = records.checked(read_json(path), records.Claim, path, remedy)
     if record.get("network"):
-            raise InputError(f"{workdir} holds an imported network; choose another --workdir")
+        raise InputError(f"{workdir} holds an imported network; choose another --workdir")
     whole = complete(settings.of_any_version(record["config"]))
     found = json.loads(json.dumps(whole))  # defaults that are tuples become lists, as in JSON
     found, asked = (traverse_util.flatten_dict(fields, sep=".") for fields in (found, wanted["config"]))

@@ -1,8 +1,8 @@
 """Orbax checkpoints of variables and optimiser state.
 
-A workdir holds `checkpoints/<epoch>/` with the items `variables` and, while training goes on, `optimiser`, and
-`statistics/`. Each is written under a temporary name, gets its `SHA256SUMS` last, and is then renamed into place: what
-has its final name is whole, and is compared with its checksums whenever it is read.
+A workdir holds `checkpoints/<epoch>/` with the items `variables` and, during training, `optimiser`, and `statistics/`.
+Each is written under a temporary name, gets its `SHA256SUMS` last, and is then renamed: a folder with its final name is
+complete, and every read verifies its checksums.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from osp_jax.training.state import TrainState
 
 @dataclasses.dataclass
 class Checkpoints:
-    """The checkpoints of a training run: at epochs that `every` divides, of which the newest `keep` are kept.
+    """The checkpoints of a training run, at epochs that `every` divides; the newest `keep` are kept.
 
     One save at a time runs in the background; `pending` is its future.
     """
@@ -42,7 +42,7 @@ class Checkpoints:
 
 @contextmanager
 def training_checkpoints(workdir: Path, every: int, keep: int) -> Iterator[Checkpoints]:
-    """The checkpoints of a training run in `workdir/checkpoints`; on leaving, a save under way is finished."""
+    """The checkpoints of a training run in `workdir/checkpoints`; on exit, a pending save is finished."""
     folder = (workdir / "checkpoints").absolute()
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,15 +62,15 @@ def training_checkpoints(workdir: Path, every: int, keep: int) -> Iterator[Check
 def save_state(
     checkpoints: Checkpoints, epoch: int, state: TrainState, *, last: bool, attached: Mapping[str, str] = {}
 ) -> None:
-    """Saves in the background where `epoch` is due or `last`; returns once the state is copied.
+    """Saves in the background if `epoch` is due or `last`; returns once the state is copied.
 
     Args:
-      attached: text files to keep in the checkpoint, by name; `attached_to` reads them.
+      attached: text files to store in the checkpoint, by name; `attached_to` reads them.
     """
     if epoch % checkpoints.every and not last:
         return
     _finish(checkpoints)
-    # A donated buffer could be overwritten while the background thread still reads it.
+        # A donated buffer could be overwritten while the background thread still reads it.
     state = jax.tree.map(jnp.copy, state)
     with ExitStack() as stack:
         content = stack.enter_context(building(checkpoints.folder / str(epoch)))
@@ -89,45 +89,45 @@ def save_state(
 
 
 def newest_epoch(checkpoints: Checkpoints) -> int | None:
-    """The epoch of the newest checkpoint; None where there is none."""
+    """The epoch of the newest checkpoint; None if there is none."""
     _finish(checkpoints)
     return max(_epochs(checkpoints.folder), default=None)
 
 
 def restore_state(checkpoints: Checkpoints, like: TrainState) -> tuple[int, TrainState]:
-    """(epochs done, state) of the newest checkpoint; (0, `like`) where there is none.
+    """(number of finished epochs, state) of the newest checkpoint; (0, `like`) if there is none.
 
     Raises:
-      InputError: the newest checkpoint is damaged, or of another model or optimiser.
+      InputError: the newest checkpoint is damaged, or belongs to another model or optimiser.
     """
     epoch = newest_epoch(checkpoints)
     if epoch is None:
         return 0, like
     folder = checkpoints.folder / str(epoch)
-    remedy = "and run the same command again, which goes on from the checkpoint before"
+    remedy = "and run the same command again, which resumes from the checkpoint before"
     with readable(folder, checkpoints.folder.parent, f"restore it, or delete {folder} {remedy}"):
         items = ocp.load_checkpointables(folder, abstract(_items(like)))
     return epoch, _state_of(items)
 
 
 def attached_to(checkpoints: Checkpoints, epoch: int, name: str) -> str | None:
-    """A text file that `save_state` kept in the checkpoint of `epoch`, which was compared with its checksums before."""
+    """A text file stored in the checkpoint of `epoch`, whose checksums have been verified."""
     path = checkpoints.folder / str(epoch) / name
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def save_stop(workdir: Path, state: TrainState, epoch: int, history: dict[str, Any]) -> None:
-    """Writes the state within `epoch`, and the metrics `(steps,)` of its steps so far, under `workdir/stopped`."""
+    """Writes the state within `epoch`, and the metrics `(steps,)` of its steps so far, to `workdir/stopped`."""
     folder = workdir / "stopped" / str(int(state.step))
     history = {name: np.asarray(values).tolist() for name, values in history.items()}
     save_tree(folder, _items(state), {"epoch": epoch, "history": history})
 
 
 def restore_stop(workdir: Path, like: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
-    """(state, metrics of the steps so far) where a run was stopped in `epoch`; (`like`, {}) where none was.
+    """(state, metrics of the steps so far) of a run that was stopped in `epoch`; (`like`, {}) if none was.
 
     Raises:
-      InputError: it is damaged, or of another model or optimiser.
+      InputError: it is damaged, or belongs to another model or optimiser.
     """
     folder = workdir / "stopped"
     steps = _epochs(folder)
@@ -144,7 +144,7 @@ def restore_stop(workdir: Path, like: TrainState, epoch: int) -> tuple[TrainStat
 
 
 def remove_stops(workdir: Path) -> None:
-    """Removes the states under `workdir/stopped`, which a finished run does not need."""
+    """Removes the states in `workdir/stopped`, which a finished run does not need."""
     for step in _epochs(workdir / "stopped"):
         discard(workdir / "stopped" / str(step))
     if is_first() and (workdir / "stopped").is_dir():
@@ -154,25 +154,25 @@ def remove_stops(workdir: Path) -> None:
 
 
 def _finish(checkpoints: Checkpoints) -> None:
-    """Waits for the save under way, and raises what it raised."""
+    """Waits for the pending save, and raises its exception, if any."""
     pending, checkpoints.pending = checkpoints.pending, None
     if pending is not None:
         pending.result()
 
 
 def _epochs(folder: Path) -> list[int]:
-    """Sorted numbers that are names in `folder`: of checkpoints, or of steps."""
+    """Sorted numeric names in `folder`, of checkpoints or steps."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal()) if folder.is_dir() else []
 
 
 def _prune(folder: Path, keep: int) -> None:
-    """Removes all checkpoints but the newest `keep`."""
+    """Removes all checkpoints except the newest `keep`."""
     for epoch in _epochs(folder)[:-keep]:
         discard(folder / str(epoch))
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes what Orbax was writing when a run of an older version was killed."""
+    """Removes the unfinished folders of Orbax from an interrupted run of an older version."""
     for path in folder.glob("*.orbax-checkpoint-tmp*"):
         discard(path)
 
@@ -187,16 +187,16 @@ def _state_of(items: dict[str, Any]) -> TrainState:
 
 
 def save_variables(workdir: Path, variables: dict[str, Any]) -> None:
-    """Writes `variables` as the only checkpoint of `workdir`, as epoch 0."""
+    """Writes `variables` as the only checkpoint of `workdir`, with epoch 0."""
     items = {"variables": untied(variables)}
     save_as(workdir / "checkpoints" / "0", lambda folder: ocp.save_checkpointables(folder, items))
 
 
 def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
-    """The newest variables under `workdir`; `like` gives their structure, shapes and dtypes.
+    """The newest variables of `workdir`; `like` gives their structure, shapes and dtypes.
 
     Raises:
-      InputError: there is no checkpoint, or it is damaged, or of another model.
+      InputError: there is no checkpoint, or it is damaged or belongs to another model.
     """
     newest = workdir / "checkpoints" / str(last_epoch(workdir))
     remedy = f"restore it, or delete {newest} and make it again with the command that wrote {workdir}"
@@ -206,10 +206,10 @@ def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
 
 
 def last_epoch(workdir: Path) -> int:
-    """The epoch of the newest checkpoint of `workdir`; 0 where it was not made by training.
+    """The epoch of the newest checkpoint of `workdir`; 0 if training did not write it.
 
     Raises:
-      InputError: there is none.
+      InputError: there is no checkpoint.
     """
     epochs = _epochs(workdir / "checkpoints")
     if not epochs:
@@ -218,9 +218,9 @@ def last_epoch(workdir: Path) -> int:
 
 
 def check_finished(workdir: Path, record: dict[str, Any]) -> None:
-    """Raises `InputError` where the training of a workdir, whose `config.json` is `record`, is not finished."""
+    """Raises `InputError` if the training of a workdir with the `config.json` `record` is not finished."""
     done, epochs = last_epoch(workdir), record["config"]["training"]["epochs"]
-    if 0 < done < epochs:  # what is not trained, but unlearned, has epoch 0
+    if 0 < done < epochs:  # the checkpoint of an unlearned model has epoch 0
         raise InputError(
             f"{workdir} is trained for {done} of {epochs} epochs; run the same experiments.train again until it ends"
         )

@@ -1,11 +1,12 @@
-"""Gradient steps on any loss over prepared batches: what every gradient-based unlearning method is made of.
+"""Gradient descent on any loss over prepared batches, shared by all gradient-based unlearning methods.
 
-A method says which loss, which batches and which learning rates; the step, its compilation and the choice between a
-scan and a Python loop are here and in `epoch.py`. Compiled programs are kept by loss and optimiser, so a second request
-runs at once: a loss has to be the same function object each time (make it in a cached function of its settings).
+A method defines the loss, the batches and the learning rates; this module and `epoch.py` contain the step, its
+compilation and the choice between a scan and a Python loop. Compiled programs are cached by loss and optimiser, so that
+a second request does not recompile; a loss must therefore be the same function object each time (create it in a cached
+function of its settings).
 
-A loss sees the variables of a model in two trees of the same structure: `params`, what it has gradients for, and
-`rest`, for example running statistics; each has None in place of the leaves of the other.
+A loss gets the variables of a model in two trees of the same structure: `params`, which have gradients, and `rest`, for
+example running statistics; each has None in place of the leaves of the other.
 """
 
 import dataclasses
@@ -28,15 +29,15 @@ from osp_jax.trees import combine, leaves_by_path, partition
 
 Loss = Callable[..., tuple[jax.Array, Any]]
 TrainApply = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
-_DROPOUT = 0x64726F70  # the key of a step is for its augmentation; this purpose is folded in for `train_apply`
+_DROPOUT = 0x64726F70  # folded into the key of a step for `train_apply`; the key itself is for the augmentation
 
 
 @dataclasses.dataclass(frozen=True)
 class Forward:
-    """The forward pass of a loss, `(params, rest, images, key) -> (logits, new rest)`, equal where its fields are.
+    """The forward pass of a loss, `(params, rest, images, key) -> (logits, new rest)`; equal if its fields are equal.
 
-    `function` is the `train_apply` of a model if `train`, else its `apply`, which leaves `rest` as it is. Make it with
-    `in_train_mode` or `in_eval_mode`.
+    `function` is the `train_apply` of a model if `train`, else its `apply`, which does not change `rest`. Create it
+    with `in_train_mode` or `in_eval_mode`.
     """
 
     function: Callable[..., Any]
@@ -50,7 +51,7 @@ class Forward:
 
 
 def in_train_mode(model: Model) -> Forward:
-    """The forward pass in train mode; its `rest` has new running statistics."""
+    """The forward pass in train mode, which updates running statistics in `rest`."""
     return Forward(model.train_apply, True)
 
 
@@ -75,7 +76,7 @@ def split_variables(model: Model) -> tuple[Any, Any]:
 
 
 class Optimiser(NamedTuple):
-    """`name`: 'sgd' or 'adam'; the momentum (Nesterov's if `nesterov`) is of 'sgd'; the decay is on kernels only."""
+    """`name`: 'sgd' or 'adam'; momentum (Nesterov's if `nesterov`) applies to 'sgd'; weight decay to kernels only."""
 
     name: str = "sgd"
     momentum: float = 0.9
@@ -94,16 +95,16 @@ def descend(
     arguments: tuple[Any, ...] = (),
     mask: Any = None,
 ) -> Any:
-    """The variables of `model` after one gradient step a batch.
+    """Returns the variables of `model` after one gradient step per batch.
 
     Args:
-      loss: `(params, rest, batch, key, *arguments) -> (scalar, new rest)`, with `params` and `rest` as
-        `split_variables` gives them; `batch` has the entries of `batches` without their first axis.
-      batches: by name `(steps, ...)`, for example indices `(steps, batch)`.
+      loss: `(params, rest, batch, key, *arguments) -> (scalar, new rest)`, with `params` and `rest` as in
+        `split_variables`; `batch` has the entries of `batches` without their first axis.
+      batches: `(steps, ...)` by name, for example indices `(steps, batch)`.
       rates: learning rates, float `(steps,)`.
-      arguments: pytrees that stay the same over the steps: images, labels, a teacher's variables.
-      mask: factors on every change of the parameters (decay included), a pytree with the structure of `params`: where
-        it is 0 nothing changes; None: all change.
+      arguments: constant pytrees: images, labels, a teacher's variables.
+      mask: factors on every update of the parameters (including weight decay), a pytree like `params`; a parameter with
+        factor 0 does not change. None: all change.
     """
     given = {"optimiser": optimiser, "arguments": arguments, "mask": mask}
     return combine(*descend_from(loss, *split_variables(model), batches, rates, rng, **given))
@@ -118,7 +119,7 @@ def descend_from(
     rng: jax.Array,
     **given: Any,
 ) -> tuple[Any, Any]:
-    """(params, rest) after the steps of `descend`, from any two pytrees; the other arguments are those of `descend`."""
+    """(params, rest) after the steps of `descend`, from any two pytrees; the other arguments as in `descend`."""
     ((_, after),) = _trajectory(loss, params, rest, batches, rates, rng, stops=[len(rates)], **given)
     return after
 
@@ -126,9 +127,11 @@ def descend_from(
 def trajectory(
     loss: Loss, model: Model, batches: Mapping[str, np.ndarray], rates: np.ndarray, rng: jax.Array, **given: Any
 ) -> Iterator[tuple[int, Any]]:
-    """`(steps done, variables)` at each of the ascending `stops: Sequence[int]` on the way that `descend` goes, of
-    which it has the other arguments. Variables hold until the next ones are asked for, which are made of their
-    memory."""
+    """Yields `(steps done, variables)` of `descend` at each of the ascending `stops: Sequence[int]`.
+
+    The other arguments are those of `descend`. Variables are valid until the next ones are requested, which reuse their
+    memory.
+    """
     for stop, trees in _trajectory(loss, *split_variables(model), batches, rates, rng, **given):
         yield stop, combine(*trees)
 
@@ -158,10 +161,10 @@ def _trajectory(
 
 
 def epoch_batches(indices: np.ndarray, batch_size: int, epochs: int, rng: jax.Array) -> np.ndarray:
-    """`epochs` random orders of `indices` in full batches, int32 `(steps, batch)`; the rest of an epoch is left out.
+    """`epochs` random orders of `indices` in full batches, int32 `(steps, batch)`; the rest of an epoch is dropped.
 
-    Where there are fewer indices than `batch_size`, a batch is the largest power of two that they fill: so classes of
-    about the same size share a compiled program.
+    If there are fewer indices than `batch_size`, the batch size is the largest power of two that they fill, so that
+    classes of similar size share a compiled program.
     """
     batch_size = batch_of(indices, batch_size)
     steps = len(indices) // batch_size
@@ -171,23 +174,23 @@ def epoch_batches(indices: np.ndarray, batch_size: int, epochs: int, rng: jax.Ar
 
 
 def cycled_batches(indices: np.ndarray, batch_size: int, steps: int, rng: jax.Array) -> np.ndarray:
-    """As many epochs over `indices` as fill `steps` batches, int32 `(steps, batch)`."""
+    """Enough epochs over `indices` to fill `steps` batches, int32 `(steps, batch)`."""
     each = len(indices) // batch_of(indices, batch_size)
     return epoch_batches(indices, batch_size, -(-steps // each), rng)[:steps]
 
 
 def batch_of(indices: np.ndarray, batch_size: int) -> int:
-    """The size of the batches that `epoch_batches` makes of `indices`."""
+    """The batch size of `epoch_batches` for these `indices`."""
     return batch_size if len(indices) >= batch_size else 2 ** (len(indices).bit_length() - 1)
 
 
 def cosine_rates(peak: float, steps: int) -> np.ndarray:
-    """From `peak` at the first step along half a cosine towards 0 after the last, float64 `(steps,)`."""
+    """Half a cosine from `peak` at the first step towards 0 after the last, float64 `(steps,)`."""
     return peak * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1)))
 
 
 def _transform(optimiser: Optimiser) -> optax.GradientTransformation:
-    """Gradient to direction; the learning rate is applied by the step, so that it may change without a new program."""
+    """Maps gradients to directions; the step applies the learning rate, which can thus change without recompiling."""
     first = {
         "sgd": optax.trace(decay=optimiser.momentum, nesterov=optimiser.nesterov),
         "adam": optax.scale_by_adam(),
@@ -197,8 +200,8 @@ def _transform(optimiser: Optimiser) -> optax.GradientTransformation:
 
 @lru_cache(maxsize=16)
 def start_of(optimiser: Optimiser) -> Callable[[Any, Any], TrainState]:
-    """`(params, rest) -> state`, with memory of its own, which a step may take; `rest` is in the place of the running
-    statistics. Jitted."""
+    """Jitted `(params, rest) -> state`, in new memory, which a step may donate; `rest` takes the place of the running
+    statistics."""
 
     def start(params: Any, rest: Any) -> TrainState:
         params, rest = jax.tree.map(jnp.copy, (params, rest))
@@ -209,14 +212,14 @@ def start_of(optimiser: Optimiser) -> Callable[[Any, Any], TrainState]:
 
 @lru_cache(maxsize=256)
 def epoch_of(loss: Loss, optimiser: Optimiser) -> RunEpoch:
-    """The steps of `gradient_step`, as `make_epoch` runs them."""
+    """The steps of `gradient_step`, run by `make_epoch`."""
     return make_epoch(gradient_step(loss, optimiser))
 
 
 def gradient_step(loss: Loss, optimiser: Optimiser) -> Step:
     """The pure step `(state, batch, rng, mask, arguments) -> (state, {'loss'})`, with the arguments of `descend`.
 
-    `batch` has, beside the entries of `batches`, the learning rate as `rate`.
+    `batch` has the entries of `batches`, and the learning rate as `rate`.
     """
     transform = _transform(optimiser)
 

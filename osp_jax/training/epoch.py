@@ -1,9 +1,9 @@
 """One pass over the training images: a scan on accelerators, a Python loop over the same step on CPUs.
 
-Batches that come from outside, one at a time, are taken by the Python loop everywhere.
+Batches from an iterator always use the Python loop.
 
 On CPUs a convolution with gradients inside `lax.scan` runs about twenty times slower than outside
-(github.com/jax-ml/jax/issues/12868). This is the one place that chooses.
+(github.com/jax-ml/jax/issues/12868). This module is the only one that chooses.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +22,10 @@ RunEpoch = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
     """`run(state, order, *arguments, on_step, stop) -> (state, metrics)`; `state` is donated.
 
-    `order`, an array or a pytree of arrays `(steps, ...)`, holds what each step is about, as a rule the numbers of its
-    images; `metrics` has one array `(steps,)` a name, except that an epoch of no step gives none. `on_step(metrics)` is
-    called after each step of the Python loop, and once with the stacked metrics after a scan. The loop ends early
-    where `stop()` is true after a step; a scan does not. `scan` overrides the choice by device.
+    `order`, an array or a pytree of arrays `(steps, ...)`, holds the data of each step, usually image indices;
+    `metrics` has one array `(steps,)` by name, and is empty for an epoch without steps. `on_step(metrics)` is called
+    after each step of the Python loop, and once with the stacked metrics after a scan. The loop ends early if `stop()`
+    returns true after a step; a scan does not. `scan` overrides the choice by device.
     """
     if not is_traceable(step) or (on_cpu() if scan is None else not scan):
         loop = make_loop(step)
@@ -51,7 +51,7 @@ def make_epoch(step: Step, *, scan: bool | None = None) -> RunEpoch:
 
 
 def make_loop(step: Step) -> RunEpoch:
-    """As `make_epoch` without a scan, over any iterable of what each step is about, which is asked for it in turn."""
+    """Like `make_epoch` without a scan, over any iterable of step data, which it consumes step by step."""
     one_step = jax.jit(step, donate_argnums=0) if is_traceable(step) else step
 
     def run(
@@ -62,11 +62,11 @@ def make_loop(step: Step) -> RunEpoch:
             state, metrics = one_step(state, batch, *arguments)
             history.append(metrics)
             on_step(metrics)
-            # The device has a step to go on with; more of them under way would keep their batches in its memory.
+            # One pending step keeps the device busy; more would keep their batches in its memory.
             jax.block_until_ready(history[-2:-1])
             if stop():
                 break
-        # On the host: on the device every number of steps would be compiled anew.
+        # On the host: on the device, every number of steps would be compiled separately.
         return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history)) if history else {}
 
     return run
@@ -78,7 +78,7 @@ def _rows(order: Any) -> Iterator[Any]:
 
 
 def _ignore(metrics: Any) -> None:
-    """What is done after a step where nothing is."""
+    """The default `on_step`."""
 
 
 def _never() -> bool:
@@ -94,9 +94,9 @@ def run_parts(
     on_step: Callable = _ignore,
     stop: Callable = _never,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """An epoch whose last batch may be smaller: `run`, as `make_epoch` gives it, over each of `parts`.
+    """An epoch whose last batch may be smaller: calls `run`, as `make_epoch` returns it, for each of `parts`.
 
-    Each part `(steps, batch)` has a program of its own. The epoch begins with its step `first`.
+    Each part `(steps, batch)` has its own program. The epoch starts at its step `first`.
     """
     histories = []
     for order in parts:
@@ -112,7 +112,7 @@ def run_parts(
 
 
 def epoch_order(indices: jax.Array, key: jax.Array, epoch: int, batch_size: int) -> jax.Array:
-    """A random order of `indices` as int32 `(steps, batch_size)`; what does not fill a batch is left out."""
+    """A random order of `indices` as int32 `(steps, batch_size)`; the rest is dropped."""
     return epoch_parts(indices, key, epoch, batch_size)[0]
 
 
@@ -120,13 +120,13 @@ def epoch_parts(
     indices: jax.Array, key: jax.Array, epoch: int, batch_size: int, last_batch: str = "drop"
 ) -> list[jax.Array]:
     """A random order of `indices` in parts int32 `(steps, batch)`: the full batches, then, if `last_batch` is 'keep',
-    one smaller batch of those left over, where there are any."""
+    one smaller batch with the rest, if any."""
     shuffled = jax.random.permutation(jax.random.fold_in(key, epoch), indices)
     return in_batches(shuffled, batch_size, last_batch)
 
 
 def in_batches(order: Any, batch_size: int, last_batch: str = "drop") -> list[Any]:
-    """An array `(n,)` in its order as the parts of `epoch_parts`."""
+    """An array `(n,)`, in its order, as parts like those of `epoch_parts`."""
     full = len(order) // batch_size * batch_size
     parts = [order[:full].reshape(full // batch_size, batch_size)]
     return [*parts, order[full:][None]] if last_batch == "keep" and full < len(order) else parts

@@ -1,14 +1,14 @@
 """Penalties on the features in front of the head, all with one signature: features, labels -> scalar.
 
-Orthogonal kernels decorrelate features only where the inputs are white. These ask for it directly. Features are the
-spatial means of the last activations, `(batch, channels)`, never below 0:
+Orthogonal kernels decorrelate features only if the inputs are white. These penalties act on the features: the spatial
+means of the last activations, `(batch, channels)`, never below 0.
 
 - `decorrelation`: mean squared correlation of two channels over the batch (Cogswell et al., ICLR 2016, arXiv
-  1511.06068, penalise covariances; correlations, ours, cannot be had by shrinking the features).
-- `class-means`: mean squared cosine between the mean features of two classes. Means that are never below 0 and
-  orthogonal share no channel (ours).
-- `ownership`: one minus the share of a channel's activation, summed over class means, that its top class has; the mean
-  over channels (ours, after the class specificity that a mask needs).
+  1511.06068, penalise covariances; correlations, ours, do not fall when features shrink).
+- `class-means`: mean squared cosine between the mean features of two classes. Non-negative means that are orthogonal
+  share no channel (ours).
+- `ownership`: one minus the largest class mean of a channel over the sum of its class means; the mean over channels
+  (ours, after the class specificity that a mask needs).
 """
 
 from collections.abc import Callable
@@ -46,13 +46,13 @@ PENALTIES: dict[str, Callable[[jax.Array, jax.Array, int], jax.Array]] = {
 
 
 def _means(features: jax.Array, labels: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
-    """(mean features by class, 0 for a class that the batch does not hold; 0/1 whether it does)."""
+    """(mean features by class, 0 for a class without images in the batch; 0/1 whether it has some)."""
     one_hot = jax.nn.one_hot(labels, classes)
     count = one_hot.sum(0)
     return one_hot.T @ features / jnp.maximum(count, 1)[:, None], (count > 0).astype(features.dtype)
 
 
 def _off_diagonal(values: jax.Array, present: jax.Array) -> jax.Array:
-    """The mean of `values` `(n, n)` over pairs of different entries that are both `present`; 0 where there is none."""
+    """The mean of `values` `(n, n)` over pairs of distinct `present` entries; 0 if there is none."""
     pairs = jnp.outer(present, present) * (1 - jnp.eye(len(present)))
     return jnp.sum(values * pairs) / jnp.maximum(pairs.sum(), 1)

@@ -1,4 +1,4 @@
-"""A training run from a config: epochs, metrics, checkpoints; killed at any moment, it resumes to the same end."""
+"""A resumable training run from a config: epochs, metrics, checkpoints."""
 
 import json
 import os
@@ -59,18 +59,18 @@ def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, 
 
 
 def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]:
-    """Trains, or goes on training, the model of `config` into `workdir`.
+    """Trains the model of `config` in `workdir`, or resumes its training.
 
-    Writes `config.json`, `metrics.jsonl` (a line an epoch) and `checkpoints/`. All random numbers follow from
-    `config.seed`, the epoch and the step, so the end does not depend on interruptions.
+    Writes `config.json`, `metrics.jsonl` (one line per epoch) and `checkpoints/`. All random numbers depend only on
+    `config.seed`, the epoch and the step, so an interrupted run reproduces the uninterrupted one.
 
     Returns:
       the final variables, `{'params', 'batch_stats'}`.
 
     Raises:
-      Stopped: by SIGTERM, with all saved that the same call needs to go on.
-      InputError: settings that cannot be used, a workdir of another run, a start that saw an excluded class,
-        a damaged checkpoint, no space, or a loss that is not finite (the last good checkpoint is kept).
+      Stopped: SIGTERM arrived; everything that the same call needs to resume is saved.
+      InputError: unusable settings, a workdir of another run, a start that saw an excluded class, a damaged checkpoint,
+        no disk space, or a loss that is not finite (the last good checkpoint is kept).
     """
     config = validated(config)
     check_same(json.dumps(config.to_dict(), sort_keys=True), "settings")
@@ -130,7 +130,7 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                 history = {name: np.concatenate([before.get(name, v[:0]), v]) for name, v in history.items()}
                 if first + taken < steps:
                     checkpoint.save_stop(workdir, state, epoch, history)
-                    raise Stopped(f"stopped in epoch {epoch}; the same command goes on from there")
+                    raise Stopped(f"stopped in epoch {epoch}; run the same command to resume")
                 metrics = {name: _mean(values, sizes) for name, values in history.items()}
                 _check_finite(state, metrics["loss"], epoch, checkpoints)
                 metrics |= {"penalty_weight": weight, "learning_rate": float(recipe.rate(state.step - 1))}
@@ -147,14 +147,14 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                 checkpoint.save_state(checkpoints, epoch, state, last=last or stopping, attached=attached)
                 _say(epoch, settings.epochs, metrics)
                 if stopping and not last:
-                    raise Stopped(f"stopped after epoch {epoch}; the same command goes on from there")
+                    raise Stopped(f"stopped after epoch {epoch}; run the same command to resume")
     checkpoint.remove_stops(workdir)
     close_training(workdir)
     return state.variables
 
 
 def _in_memory(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, recipe: Recipe) -> Callable[..., Any]:
-    """`run(state, epoch, first, penalty_weight, on_step, stop)`: an epoch from its step `first` on, as `make_epoch`."""
+    """`run(state, epoch, first, penalty_weight, on_step, stop)`: an epoch from its step `first`, as `make_epoch`."""
     images, labels, indices = place((dataset.train.images, dataset.train.labels, train_indices))
     run, settings = make_epoch(recipe.step), config.training
 
@@ -166,7 +166,7 @@ def _in_memory(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, 
 
 
 def _streamed(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, recipe: Recipe) -> Callable[..., Any]:
-    """The same in the same order, with batches that come from the files as they are needed."""
+    """Like `_in_memory`, in the same order, with batches that are read from files when needed."""
     run, indices = make_loop(recipe.batch_step), place(train_indices)
     drawn = {"random_crops": config.data.crop == "resized", "seed": config.seed}
 
@@ -180,7 +180,7 @@ def _streamed(config: ConfigDict, dataset: Dataset, train_indices: np.ndarray, r
 
 
 def check_settings(config: ConfigDict, image_shape: tuple[int, ...]) -> None:
-    """Raises `InputError` for settings that no run could use with images of this shape, before anything is written."""
+    """Raises `InputError` for settings that cannot be used with images of this shape, before anything is written."""
     validated(config)
     if is_text(image_shape):
         _check_text(config.data)
@@ -197,7 +197,7 @@ def check_settings(config: ConfigDict, image_shape: tuple[int, ...]) -> None:
 
 
 def _check_text(data: ConfigDict) -> None:
-    """Raises `InputError` for settings that are about images alone."""
+    """Raises `InputError` for settings that apply to images only."""
     if given := [name for name in ("pad", "flip", "cutout", "mean", "std", "stream", "crop") if data[name]]:
         raise InputError(f"data.{given[0]} is {data[given[0]]} and the data are texts; set it to {_NONE[given[0]]}")
 
@@ -206,13 +206,13 @@ _NONE = {"pad": "0", "flip": "False", "cutout": "0", "mean": "()", "std": "()", 
 
 
 def _check_streaming(data: ConfigDict, image_shape: tuple[int, ...]) -> None:
-    """Raises `InputError` for settings that ask for what is not there."""
+    """Raises `InputError` for inconsistent settings of streaming and normalisation."""
     if data.crop not in ("", "resized"):
         raise unknown("data.crop", data.crop, ("resized", "'' (none)"))
     if data.stream:
         stream.require_grain()
     elif data.crop:
-        raise InputError("data.crop cuts images as they are read from their files; set data.stream, or leave it empty")
+        raise InputError("data.crop crops images as they are read from their files; set data.stream, or leave it empty")
     channels = channels_of(image_shape)
     for name in ("mean", "std"):
         if len(data[name]) not in (0, channels):
@@ -222,22 +222,22 @@ def _check_streaming(data: ConfigDict, image_shape: tuple[int, ...]) -> None:
 
 
 def _mean(values: np.ndarray, sizes: np.ndarray) -> float:
-    """The mean over the images of the steps `(steps,)`."""
+    """The mean over the images of all steps `(steps,)`."""
     return float(values.mean() if sizes[-1] == sizes[0] else np.average(values, weights=sizes))
 
 
 def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> None:
-    """Raises `InputError` where the network to start from saw a class that this run leaves out, or forgot one."""
+    """Raises `InputError` if the network to start from saw a class that this run excludes, or forgot one."""
     record = read_record(workdir)
     if (workdir / "unlearn.json").exists():
         raise InputError(
-            f"{workdir} was made to forget classes, which a training could bring back; start from a network that "
+            f"{workdir} was made to forget classes, which a training could restore; start from a network that "
             "experiments.train wrote (training.start_from)"
         )
     if record.get("network"):
         raise InputError(
-            f"{workdir} was trained elsewhere, and a training can start only from a network that experiments.train "
-            "wrote (training.start_from)"
+            f"{workdir} holds an imported network, and a training can start only from a network that "
+            "experiments.train wrote (training.start_from)"
         )
     check_finished(workdir, record)
     seen = record["config"]["data"]["exclude"]
@@ -248,7 +248,7 @@ def _check_start(workdir: Path, exclude: str, class_names: Sequence[str]) -> Non
 
 
 def _restore_metrics(path: Path, done: int, attached: str | None) -> str:
-    """Makes the log what it was after the epoch `done`, and returns it: the copy that the checkpoint holds."""
+    """Restores the log to its content after the epoch `done`, from the copy in the checkpoint, and returns it."""
     found = path.read_bytes() if path.exists() else b""
     if attached is None:  # no checkpoint yet, or one of an older version
         attached = "".join(_lines_until(done, found, path)) if done else ""
@@ -268,7 +268,7 @@ def _lines_until(done: int, log: bytes, path: Path) -> Iterator[str]:
         except InputError:
             if number < len(lines):
                 raise
-            # Otherwise it is the line that was being written when the run was killed.
+            # The line that was being written when the run was killed is dropped.
 
 
 def _append(path: Path, content: dict[str, Any]) -> str:

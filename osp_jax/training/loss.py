@@ -25,8 +25,8 @@ def train_features(
 ) -> tuple[jax.Array, jax.Array | None, Any]:
     """(logits, features, new batch_stats) of normalised images `(batch, h, w, c)` in train mode.
 
-    The features are the spatial means of the last activations, `(batch, channels)`, or None for a network that does not
-    sow them.
+    The features are the spatial means of the last activations, `(batch, channels)`, or None if the network does not sow
+    them.
     """
     variables = {"params": params, "batch_stats": batch_stats}
     logits, updated = _train_mode(model, variables, images)
@@ -56,8 +56,8 @@ def training_loss(
     """The loss of one batch of normalised images, in train mode.
 
     Returns:
-      loss, (new batch_stats, metrics); the metrics are `loss`, `accuracy`, `penalty` (unweighted) and, where there is
-      one, `feature_penalty` (with the weight that it brings along), scalars.
+      loss, (new batch_stats, metrics); the metrics, scalars, are `loss`, `accuracy`, `penalty` (unweighted) and, if
+      there is one, `feature_penalty` (unweighted).
     """
     logits, features, batch_stats = train_features(model, params, batch_stats, images)
     orthogonality = penalty(params)

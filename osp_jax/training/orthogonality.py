@@ -1,11 +1,11 @@
 """Orthogonality penalties on convolution kernels, all with one signature: kernel HWIO -> scalar.
 
-With W `(C_out, C_in * k * k)`, one vectorised kernel a row:
+With W `(C_out, C_in * k * k)`, one vectorised kernel per row:
 
 - `so`: squared Frobenius norm of the smaller Gram matrix minus identity (Bansal et al., 2018; the kernel term of
-  OSP, arXiv 2506.19891, is the row Gram, which is the smaller one unless C_out > C_in * k * k, where the identity
-  is out of reach by rank).
-- `dso`: the same for both Gram matrices, added (Bansal et al.).
+  OSP, arXiv 2506.19891, is the row Gram, which is the smaller one unless C_out > C_in * k * k, where its rank is too
+  low for the identity).
+- `dso`: the sum of the same for both Gram matrices (Bansal et al.).
 - `srip`: spectral norm of the smaller Gram residual, squared, by power iteration (Bansal et al.; squared, and with
   two products, as in their released code; their paper has the norm itself).
 - `ocnn`: Frobenius norm, not squared, of the kernel convolved with itself minus identity, over shifts of up to
@@ -24,7 +24,7 @@ from jax import lax
 
 from osp_jax.runtime.errors import InputError, unknown
 
-# Norms have no gradient at 0, where a perfectly orthogonal kernel would be.
+# Norms have no gradient at 0, the value for a perfectly orthogonal kernel.
 _EPSILON = 1e-12
 
 
@@ -59,7 +59,7 @@ def dso(kernel: jax.Array) -> jax.Array:
 
 def srip(kernel: jax.Array) -> jax.Array:
     residual = gram_residual(kernel)
-    # The start is fixed, so that the penalty is a function of the kernel alone.
+    # A fixed start makes the penalty a function of the kernel alone.
     start = jax.random.uniform(jax.random.key(0), residual.shape[:1], residual.dtype)
     direction = residual @ start
     direction /= jnp.sqrt(jnp.sum(direction**2) + _EPSILON)
@@ -94,7 +94,7 @@ def conv_kernels(params: Any, layers: str = "") -> dict[str, jax.Array]:
     """The convolution kernels (HWIO) whose module path matches the regular expression `layers`, by path.
 
     Raises:
-      InputError: `layers` is no regular expression, or matches no convolution.
+      InputError: `layers` is not a regular expression, or matches no convolution.
     """
     try:
         pattern = re.compile(layers)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class _Meter:
-    """Advances the bar; the metrics stay on the device until a refresh is due, so that steps do not wait."""
+    """Advances the bar; metrics stay on the device until a refresh is due, so that steps do not wait."""
 
     def __init__(self, progress: Progress, task: Any, batch_size: int):
         self._progress, self._task, self._batch_size = progress, task, batch_size
@@ -32,7 +32,7 @@ class _Meter:
 
 @contextmanager
 def terminal_bar(text: str, done: int, total: int) -> Iterator[tuple[Progress, Any]]:
-    """A bar and its task, whose field `text` stands beside the count; it draws only on a terminal."""
+    """A bar and its task, whose field `text` is shown next to the count; it draws only on a terminal."""
     console = Console(file=sys.stderr)
     columns = (
         BarColumn(),
@@ -46,6 +46,6 @@ def terminal_bar(text: str, done: int, total: int) -> Iterator[tuple[Progress, A
 
 @contextmanager
 def progress_bar(done: int, total: int, batch_size: int) -> Iterator[_Meter]:
-    """A meter to call after each step with its metrics."""
+    """A meter to call with the metrics of each step."""
     with terminal_bar("compiling", done, total) as (progress, task):
         yield _Meter(progress, task, batch_size)

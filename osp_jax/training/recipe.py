@@ -1,4 +1,4 @@
-"""How a config trains: optimiser, schedule, step and keys; the same for the first training and for a retraining."""
+"""The recipe of a config: optimiser, schedule, step and keys; shared by the first training and retraining."""
 
 import inspect
 from functools import partial
@@ -27,13 +27,13 @@ from osp_jax.training.state import TrainState, create_optimiser, create_state
 from osp_jax.training.step import Step, gathering, make_batch_step
 from osp_jax.training.torch_gradient import make_torch_step
 
-_MOST_FOR_MOMENTS = 10_000  # images that are read from files only to be counted
+_MOST_FOR_MOMENTS = 10_000  # images that are read from files only for their moments
 
 
 class Recipe(NamedTuple):
-    """`rate` by step, the pure step, the state to start from, and the keys of the epochs' orders and of the steps.
+    """`rate` by step, the pure step, the initial state, and the keys of the epochs' orders and of the steps.
 
-    `step` takes the indices of a batch and the whole set, `batch_step` the batch itself; they are otherwise the same.
+    `step` takes the indices of a batch and the whole set, `batch_step` the batch itself; otherwise they are the same.
     """
 
     rate: optax.Schedule
@@ -45,7 +45,7 @@ class Recipe(NamedTuple):
 
 
 def preparation_of(config: ConfigDict, mean: tuple[float, ...], std: tuple[float, ...]) -> Preparation:
-    """The normalisation, and the augmentation that `config.data` asks for."""
+    """The normalisation, and the augmentation of `config.data`."""
     data = config.data
     return Preparation(mean, std, data.pad, data.flip, data.cutout, data.pad_mode, data.get("word_dropout", 0.0))
 
@@ -53,7 +53,7 @@ def preparation_of(config: ConfigDict, mean: tuple[float, ...], std: tuple[float
 def image_moments(config: ConfigDict, images: Any, indices: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per channel for the normalisation: those of `config.data`, else of the images `indices`.
 
-    Of images in files a sample is counted, drawn by the seed. Texts have none.
+    For images in files, they are computed from a sample drawn by the seed. Texts have none.
     """
     if is_text(images.shape[1:]):
         return (), ()
@@ -67,7 +67,7 @@ def image_moments(config: ConfigDict, images: Any, indices: np.ndarray) -> tuple
 def make_recipe(
     config: ConfigDict, model: nn.Module, image_shape: tuple[int, int, int], preparation: Preparation, steps: int
 ) -> Recipe:
-    """The recipe of `config` for epochs of `steps` steps; every random number follows from `config.seed`.
+    """The recipe of `config` for epochs of `steps` steps; every random number depends only on `config.seed`.
 
     Raises:
       InputError: an unknown schedule or penalty, or a layer filter that matches nothing.
@@ -80,15 +80,15 @@ def make_recipe(
         rate, settings.momentum, settings.weight_decay, settings.norm_bias_rate, name=settings.optimiser
     )
     start = create_state(init_variables(model, image_shape, init_key), optimiser)
-    conv_kernels(start.params, orthogonality.layers)  # a filter that matches nothing is told before the start
-    jax.eval_shape(partial(penalty, name=orthogonality.penalty), start.params)  # likewise an unknown penalty
+    conv_kernels(start.params, orthogonality.layers)  # raises early if the filter matches nothing
+    jax.eval_shape(partial(penalty, name=orthogonality.penalty), start.params)  # raises early for an unknown penalty
     common = {
         "preparation": preparation,
         "penalty": partial(penalty, name=orthogonality.penalty, layers=orthogonality.layers),
         "label_smoothing": settings.label_smoothing,
     }
     feature_penalty = _feature_penalty(config)
-    if settings.get("gradient", "jax") == "jax":  # workdirs of older versions lack it
+    if settings.get("gradient", "jax") == "jax":  # workdirs of older versions lack this setting
         batch_step = make_batch_step(model, optimiser, feature_penalty=feature_penalty, **common)
     elif feature_penalty:
         raise InputError(
@@ -103,12 +103,12 @@ def trained_by_recipes(model: Model, image_shape: tuple[int, ...], what: str) ->
     """The module of a network that recipes can train: it is called as `(images, train)` and draws no random numbers.
 
     Args:
-      what: what asks for it, for errors.
+      what: the caller, for errors.
 
     Raises:
-      InputError: it is no Linen module, or not such a one.
+      InputError: the network is not such a Linen module.
     """
-    module, remedy = linen_module(model), "train it anew without the class by your own recipe, or take another method"
+    module, remedy = linen_module(model), "retrain it without the class by your own recipe, or take another method"
     _, *others = inspect.signature(module.__call__).parameters.values()
     if not others or others[0].name != "train" or others[0].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
         raise InputError(

@@ -12,8 +12,8 @@ SCHEDULES = ("one-cycle", "cosine")
 def learning_rate(name: str, peak: float, steps: int, warmup: float) -> optax.Schedule:
     """Rises to `peak` over the share `warmup` of `steps`, then falls to nearly 0.
 
-    `one-cycle` (Smith and Topin, 2018) rises along a cosine from peak / 25 and falls to peak / 250,000, optax's
-    defaults; `cosine` rises in a line from 0 and falls along a cosine to 0.
+    `one-cycle` (Smith and Topin, 2018) rises along a cosine from peak / 25 and falls to peak / 250,000, the defaults of
+    optax; `cosine` rises linearly from 0 and falls along a cosine to 0.
 
     Raises:
       InputError: an unknown name, or a warm-up outside 0..1.
@@ -28,7 +28,7 @@ def learning_rate(name: str, peak: float, steps: int, warmup: float) -> optax.Sc
 
 
 def piecewise(schedule: Sequence[Sequence[float]], epoch: int) -> float:
-    """The factor of the last `(from_epoch, factor)` pair that has begun by `epoch`; 1 before the first."""
+    """The factor of the last `(from_epoch, factor)` pair with `from_epoch <= epoch`; 1 before the first."""
     try:
         begun = [float(factor) for start, factor in sorted(schedule) if start <= epoch]
     except (TypeError, ValueError) as error:

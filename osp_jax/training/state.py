@@ -1,4 +1,4 @@
-"""What training carries from step to step, and the optimiser that changes it."""
+"""The training state, and the optimiser that updates it."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ OPTIMISERS = ("sgd", "adamw")
 
 @struct.dataclass
 class TrainState:
-    """`step`: int32 scalar, updates done; `params`, `batch_stats`, `opt_state`: pytrees of float32."""
+    """`step`: int32 scalar, number of updates; `params`, `batch_stats`, `opt_state`: pytrees of float32."""
 
     step: jax.Array
     params: Any
@@ -28,17 +28,17 @@ class TrainState:
 
 
 def is_kernel(params: Any) -> Any:
-    """A pytree of booleans: True for kernels, False for biases (attention's have two axes) and scales of channels."""
+    """A pytree of booleans: True for kernels, False for biases (attention's have two axes) and channel scales."""
 
     def is_one(path: Any, leaf: Any) -> bool:
-        name = jax.tree_util.keystr(path[-1:], simple=True).rpartition(".")[2]  # of a flat key, 'layer1.conv1.weight'
+        name = jax.tree_util.keystr(path[-1:], simple=True).rpartition(".")[2]  # in a flat key, 'layer1.conv1.weight'
         return leaf.ndim > 1 and name != "bias"
 
     return jax.tree_util.tree_map_with_path(is_one, params)
 
 
 def is_norm_bias(params: Any) -> Any:
-    """A pytree of booleans: True for the biases of norms, which have a scale beside them."""
+    """A pytree of booleans: True for biases of norms, which have a scale next to them."""
     flat = flatten_dict(params)
     return unflatten_dict({path: path[-1] == "bias" and (*path[:-1], "scale") in flat for path in flat})
 
@@ -51,23 +51,23 @@ def create_optimiser(
     *,
     name: str = "sgd",
 ) -> optax.GradientTransformation:
-    """The optimiser `name` of `OPTIMISERS`; weights decay in kernels only (no biases, no norms).
+    """Creates the optimiser `name` of `OPTIMISERS`; weight decay applies to kernels only (no biases, no norms).
 
     `sgd` has Nesterov momentum, and the decay is added to the gradient. `adamw` (Loshchilov and Hutter, 2019, arXiv
-    1711.05101) has `momentum` as the decay of the first moment, 0.999 as that of the second, and takes
-    `weight_decay` times the learning rate off the weights themselves.
+    1711.05101) uses `momentum` as the decay rate of the first moment and 0.999 as that of the second, and subtracts
+    `weight_decay` times the learning rate from the weights themselves.
 
-    The learning rate of the biases of norms is `norm_bias_rate` times that of the others (Page, 2019, "How to train
-    your ResNet 8", and Jordan, 2024, arXiv 2404.00498, have 64).
+    The learning rate of norm biases is `norm_bias_rate` times that of the others (64 in Page, 2019, "How to train your
+    ResNet 8", and Jordan, 2024, arXiv 2404.00498).
 
     Raises:
       InputError: an unknown name.
     """
     if name not in OPTIMISERS:
         raise unknown("training.optimiser", name, OPTIMISERS)
-    # Left out where it changes nothing, so that the state is the one that checkpoints without it hold.
+    # Left out if it has no effect, so that the state matches checkpoints without it.
     faster = [optax.masked(optax.scale(norm_bias_rate), is_norm_bias)] if norm_bias_rate != 1 else []
-    if name == "adamw":  # which takes the size of gradients out: the rate is that of the updates
+    if name == "adamw":  # its updates do not scale with the gradient, so the rate applies to the updates
         return optax.chain(optax.adamw(schedule, b1=momentum, weight_decay=weight_decay, mask=is_kernel), *faster)
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=is_kernel),

@@ -1,4 +1,4 @@
-"""The pure training step: state and a batch in, itself or its indices in a data set; state and metrics out."""
+"""The pure training step: takes the state and a batch, or its indices in a data set; returns the state and metrics."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,8 +27,8 @@ def make_batch_step(
 ) -> Step:
     """A step `(state, (images, labels), key, penalty_weight) -> (state, metrics)` on one batch.
 
-    `images` are uint8 `(batch, h, w, c)`, `labels` `(batch,)`. The random numbers of a step follow from `key` and the
-    number of the step alone.
+    `images` are uint8 `(batch, h, w, c)`, `labels` `(batch,)`. The random numbers of a step depend only on `key` and
+    the number of the step.
     """
     loss = partial(
         training_loss,
@@ -53,12 +53,12 @@ def make_batch_step(
 
 
 def is_traceable(step: Step) -> bool:
-    """Whether JAX can compile the step; one whose gradient PyTorch computes is called as it is."""
+    """Whether JAX can compile the step; a step with PyTorch's gradient is called directly."""
     return not getattr(step, "untraceable", False)
 
 
 def gathering(batch_step: Step) -> Step:
-    """The step `(state, batch_indices, images, labels, *others)`, on a batch that it takes from the whole set.
+    """The step `(state, batch_indices, images, labels, *others)`, which gathers its batch from the whole set.
 
     `images` uint8 `(n, h, w, c)` and `labels` `(n,)` are the set, on the device; `batch_indices` int32 `(batch,)`.
     """

@@ -1,10 +1,10 @@
-"""Training steps whose gradient PyTorch computes, in bfloat16 or float32: on CPUs two to three times faster than XLA.
+"""Training steps with gradients from PyTorch, in bfloat16 or float32: on CPUs two to three times faster than XLA.
 
-Everything else of a step stays as it is: the same initial parameters, batches, augmentation, penalty and optimiser, in
-JAX. PyTorch computes the cross-entropy, its gradient and the statistics of batch norms. With bfloat16 its convolutions
-take bfloat16 and sum in float32, as `torch.autocast` has it; parameters and norms stay float32.
+Initial parameters, batches, augmentation, penalty and optimiser are the same, and stay in JAX. PyTorch computes the
+cross-entropy, its gradient and the batch-norm statistics. With bfloat16, its convolutions take bfloat16 inputs and
+accumulate in float32, as in `torch.autocast`; parameters and norms stay float32.
 
-The networks are written again here as functions of the variables of their Flax modules: ResNets and CifarNet.
+The networks, ResNets and CifarNet, are written here again as functions of the variables of their Flax modules.
 `tests/training/test_torch_gradient.py` checks that both have the same loss, gradient and statistics.
 """
 
@@ -26,9 +26,9 @@ from osp_jax.runtime.errors import InputError
 from osp_jax.training.state import TrainState
 from osp_jax.training.step import Step
 
-GRADIENTS = ("jax", "torch", "torch-bfloat16")  # who computes it; PyTorch's are float32 or bfloat16
+GRADIENTS = ("jax", "torch", "torch-bfloat16")  # the library that computes them; PyTorch's are float32 or bfloat16
 
-_MOMENTUM, _EPSILON = 0.9, 1e-5  # of the batch norms of `networks`
+_MOMENTUM, _EPSILON = 0.9, 1e-5  # those of the batch norms of `networks`
 
 
 def make_torch_step(
@@ -42,10 +42,10 @@ def make_torch_step(
 ) -> Step:
     """A step `(state, (images, labels), key, penalty_weight) -> (state, metrics)`, as `step.make_batch_step` makes it.
 
-    JAX cannot trace it: `training.epoch` calls it as it is.
+    JAX cannot trace it: `training.epoch` calls it directly.
 
     Raises:
-      InputError: PyTorch is not installed, or the network is none of those above.
+      InputError: PyTorch is not installed, or the network is not one of those above.
     """
     torch, network = _torch(), _network(module)
     gradient = partial(_gradient, torch, network, label_smoothing=label_smoothing, bfloat16=bfloat16)
@@ -86,12 +86,12 @@ def _gradient(
     label_smoothing: float,
     bfloat16: bool,
 ) -> tuple[jax.Array, jax.Array, Any, Any]:
-    """(cross-entropy, accuracy, its gradient for `params`, mean and variance that each norm saw).
+    """(cross-entropy, accuracy, its gradient for `params`, mean and variance of each norm's batch).
 
     `images` are normalised float32 `(batch, h, w, c)`, `labels` `(batch,)`.
     """
     leaves = {path: torch.from_numpy(np.array(leaf)).requires_grad_() for path, leaf in flatten_dict(params).items()}
-    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)  # of NHWC memory: what PyTorch calls channels last
+    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)  # NHWC memory, called channels last in PyTorch
     target = torch.from_numpy(np.array(labels)).long()
     seen: dict[tuple[str, ...], Any] = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -141,7 +141,7 @@ def _network(module: nn.Module) -> Callable[[_Layers, Any], Any]:
     if isinstance(module, CifarNet):
         return _cifarnet
     raise InputError(
-        f"training.gradient: PyTorch computes that of ResNets and CifarNet, not of a {type(module).__name__}; "
+        f"training.gradient: PyTorch's gradient supports ResNets and CifarNet, not {type(module).__name__}; "
         "leave the setting out ('jax')"
     )
 

@@ -512,7 +512,7 @@ BAD = {
     ),
     "a class that may be the training images": (
         lambda folder: (folder / "test").rename(folder / "plane"),
-        "{folder}/train holds folders, and beside it lie 'plane' and no test folder; give folder:{folder}/train",
+        "{folder}/train holds folders, and next to it are 'plane' and no test folder; give folder:{folder}/train",
     ),
 }
 

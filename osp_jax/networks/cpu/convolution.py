@@ -1,10 +1,9 @@
-"""A 2-D convolution that is fast on CPUs, forwards and backwards.
+"""A 2-D convolution with fast forward and backward passes on CPUs.
 
-XLA's CPU kernel gradient is slow on wide maps, by how much depends on the machine. The same sum, taken as
-one matrix product for each place of the kernel over blocks of images that fit the cache, is up to several times faster,
-except for the fewest channels.
-3x3 kernels between many channels are taken by Winograd's algorithm, which nearly halves the time of all three passes
-(`benchmarks/convolution.py`). Values agree to float32 rounding; everything else is XLA's own.
+XLA's kernel gradient on CPUs is slow on wide maps, by a factor that depends on the machine. The same sum, computed as
+one matrix product per kernel position over blocks of images that fit the cache, is up to several times faster, except
+for very few channels. 3x3 kernels between many channels use Winograd's algorithm, which nearly halves the time of all
+three passes (`benchmarks/convolution.py`). Values agree to float32 rounding; everything else is XLA's.
 """
 
 from functools import partial
@@ -17,13 +16,13 @@ from jax import lax
 from osp_jax.networks.cpu import winograd
 from osp_jax.runtime.distributed import on_cpu, on_one_device
 
-# Output positions taken at a time: half a megabyte for 128 channels.
+# Output positions per block: half a megabyte for 128 channels.
 _BLOCK = 1024
 
-# As many in and out are worth the sums of Winograd's algorithm. Fewer give matrices too small for a product each.
+# The fewest input and output channels for Winograd's algorithm; with fewer, its matrices are too small.
 _CHANNELS = 24
 
-# Output positions taken at a time where all places of the kernel share one product.
+# Output positions per block if all kernel positions share one product.
 _SHARED_BLOCK = 4096
 
 
@@ -41,9 +40,9 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`; NHWC inputs, HWIO kernel.
 
-    On a CPU a plain two-dimensional convolution takes its kernel gradient block by block, or all of it by Winograd's
-    algorithm; anything else, on any device, is passed on to XLA unchanged, and so is a convolution of images that are
-    split over devices, where blocks would have to be gathered.
+    On a CPU, a plain two-dimensional convolution computes its kernel gradient in blocks, or entirely by Winograd's
+    algorithm. All others, on any device, are XLA's, including convolutions of images that are split over devices, whose
+    blocks would have to be gathered.
     """
     plain = (
         inputs.ndim == 4
@@ -86,7 +85,7 @@ def _conv_forward(inputs, kernel, strides, padding, precision):
 def _conv_backward(strides, padding, precision, residuals, gradient):
     inputs, kernel = residuals
     if _many_channels(inputs, kernel, strides, padding, precision):
-        # The gradient of a convolution is one with the kernel turned round, in and out exchanged.
+        # The gradient of a convolution is a convolution with the rotated kernel, with inputs and outputs exchanged.
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         return winograd.convolve(gradient, turned), winograd.kernel_gradient(inputs, gradient)
     _, input_vjp = jax.vjp(lambda x: _xla_conv(x, kernel, strides, padding, precision), inputs)
@@ -95,7 +94,7 @@ def _conv_backward(strides, padding, precision, residuals, gradient):
 
 
 def _many_channels(inputs, kernel, strides, padding, precision) -> bool:
-    """Whether Winograd's algorithm takes the convolution, and is the faster one (`results/convolution_cpu.json`)."""
+    """Whether Winograd's algorithm supports the convolution and is faster (`results/convolution_cpu.json`)."""
     even = not (inputs.shape[1] % 2 or inputs.shape[2] % 2)
     usual = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == ((1, 1), (1, 1)) and precision is None
     return even and usual and inputs.dtype == kernel.dtype == jnp.float32 and min(kernel.shape[2:]) >= _CHANNELS
@@ -114,7 +113,7 @@ def blocked_kernel_gradient(
 ) -> jax.Array:
     """Gradient of a convolution with respect to its kernel: sums over blocks of inputs^T @ gradient.
 
-    A product for each place of the kernel, or, of few channels, one for all places side by side.
+    It is one product per kernel position or, for few channels, one for all positions side by side.
 
     Args:
       inputs: `(batch, height, width, in)`.
@@ -128,7 +127,7 @@ def blocked_kernel_gradient(
     _, out_h, out_w, _ = gradient.shape
     few = channels < _CHANNELS
 
-    def shifted(x: jax.Array) -> list[jax.Array]:  # b h w c -> for each place of the kernel, (b oh ow) c
+    def shifted(x: jax.Array) -> list[jax.Array]:  # b h w c -> per kernel position, (b oh ow) c
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         rows = [slice(i, i + strides[0] * (out_h - 1) + 1, strides[0]) for i in range(k_h)]
         columns = [slice(j, j + strides[1] * (out_w - 1) + 1, strides[1]) for j in range(k_w)]

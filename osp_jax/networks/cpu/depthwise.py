@@ -1,9 +1,9 @@
-"""Depthwise convolutions on CPUs, as sums of shifted products: XLA itself is many times slower there.
+"""Depthwise convolutions on CPUs as sums of shifted products, which are many times faster than XLA's.
 
-A program is rewritten where it is executed (`fast_depthwise`, `with_shifts`): a convolution of each channel by itself
-becomes the sum over the places of its kernel of the shifted inputs times one weight a channel. Values and gradients
-agree to float32 rounding (`benchmarks/depthwise.py` has the times). Whoever reads a program, to find its gates or to
-export it, does so within `plain_convolutions` and sees the convolutions.
+Programs are rewritten when they run (`fast_depthwise`, `with_shifts`): a depthwise convolution becomes the sum over its
+kernel positions of the shifted inputs times one weight per channel. Values and gradients agree to float32 rounding
+(`benchmarks/depthwise.py` has the times). Code that analyses or exports a program traces it within
+`plain_convolutions`, where the convolutions are kept.
 """
 
 import functools
@@ -20,23 +20,23 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
 from osp_jax.runtime.distributed import on_cpu, on_one_device
 
-# Places of the largest kernel that is rewritten, 7x7: each adds to the time that XLA takes to compile.
+# Positions of the largest kernel that is rewritten, 7x7: each adds to XLA's compilation time.
 _MOST_PLACES = 49
 
-# Whether programs keep their convolutions. JAX compares it when it looks for a program that it has traced before.
+# Whether programs keep their convolutions. JAX includes it in the key of its cache of traced programs.
 _keeps = jax.make_user_context(False)
 
 
 def plain_convolutions() -> Any:
-    """Within this context programs are traced with their convolutions as they are, on any device."""
+    """In this context, programs are traced with their convolutions unchanged, on any device."""
     return _keeps(True)
 
 
 def fast_depthwise(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function or method `(network, *args)`; on a CPU its depthwise convolutions become sums of shifted products.
+    """Wraps a function or method `(network, *args)`: on a CPU, its depthwise convolutions become shifted products.
 
     Args:
-      function: traceable; but for the first, its arguments and what it returns are pytrees of arrays.
+      function: traceable; its arguments, except the first, and its result are pytrees of arrays.
     """
 
     @wraps(function)
@@ -51,10 +51,10 @@ def fast_depthwise(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_shifts(program: ClosedJaxpr) -> ClosedJaxpr:
-    """The program, on a CPU with sums of shifted products in place of its depthwise convolutions.
+    """Returns the program with its depthwise convolutions replaced by sums of shifted products, on a CPU.
 
-    It has as many equations as before, with the same operands and results. Those within calls, loops and branches are
-    rewritten, too.
+    It has as many equations as before, with the same operands and results. Calls, loops and branches are rewritten,
+    too.
     """
     return _rewritten(program) if _rewrites() else program
 
@@ -64,7 +64,7 @@ def _rewrites() -> bool:
 
 
 def _rewritten(jaxpr: Any) -> Any:
-    """A jaxpr, closed or open; the same object where it has no depthwise convolution, so that copies stay shared."""
+    """Rewrites a jaxpr, closed or open; returns the same object if nothing changes, so that copies stay shared."""
     if hasattr(jaxpr, "consts"):
         inner = _rewritten(jaxpr.jaxpr)
         return jaxpr if inner is jaxpr.jaxpr else jaxpr.replace(jaxpr=inner)
@@ -80,7 +80,7 @@ def _rewritten_within(equation: JaxprEqn) -> JaxprEqn:
 
 
 def _each_rewritten(value: Any) -> Any:
-    """A parameter of an equation: a jaxpr, or the several of a branch, rewritten; anything else as it is."""
+    """Rewrites a parameter of an equation that is a jaxpr, or several in a branch; returns anything else unchanged."""
     if hasattr(value, "eqns"):
         return _rewritten(value)
     if isinstance(value, tuple) and value and all(hasattr(each, "eqns") for each in value):
@@ -101,7 +101,7 @@ def _shifts(equation: JaxprEqn) -> JaxprEqn:
 
 
 def is_depthwise(equation: JaxprEqn) -> bool:
-    """Whether it is a float32 convolution with one kernel for each channel, of no more than 7x7 places."""
+    """Whether an equation is a float32 convolution with one kernel per channel, of at most 7x7 positions."""
     if equation.primitive.name != "conv_general_dilated":
         return False
     params, axes = equation.params, equation.params["dimension_numbers"]
@@ -126,15 +126,15 @@ def convolve(
     padding: Sequence[tuple[int, int]],
     rhs_dilation: Sequence[int],
 ) -> jax.Array:
-    """`lax.conv_general_dilated` of each channel by itself, image by image as a sum of shifted products.
+    """`lax.conv_general_dilated` of each channel separately, image by image, as a sum of shifted products.
 
-    In a loop over the images XLA fuses the products and leaves in the cache what it cannot fuse, in both passes; of all
-    images at once it would store a copy for each place of the kernel.
+    In a loop over images, XLA fuses the products and keeps the rest in the cache, in both passes; for all images at
+    once it would store a copy per kernel position.
 
     Args:
-      inputs, kernel: float, with axes as in `dimension_numbers`; the kernel has 1 input channel, and as many outputs as
-        there are channels.
-      window_strides, padding, rhs_dilation: one for each spatial axis.
+      inputs, kernel: float, with axes as in `dimension_numbers`; the kernel has 1 input channel and one output per
+        channel.
+      window_strides, padding, rhs_dilation: one per spatial axis.
     """
     batch, channel, *spatial = dimension_numbers.lhs_spec
     out, one, *axes = dimension_numbers.rhs_spec
@@ -142,7 +142,7 @@ def convolve(
     weights = kernel.transpose(*axes, one, out).reshape(*sizes, -1)
     sides = dict(zip(spatial, padding, strict=True))
 
-    # Kept for the gradient is the image, and not a copy of it for each place.
+    # The gradient keeps the image, and not a copy per kernel position.
     @partial(jax.checkpoint, prevent_cse=False)
     def of_image(image: jax.Array, weights: jax.Array) -> jax.Array:
         image = jnp.expand_dims(image, batch)

@@ -1,10 +1,10 @@
 """Convolutions with 3x3 kernels as sixteen matrix products over tiles: F(2x2, 3x3) of Lavin and Gray (2016, arXiv
 1509.09308).
 
-Four outputs of a tile take 16 products instead of 36, at the price of sums on the way in and out; where there are many
-channels the products dominate. Rounding errors are those of float32, a few times as large as without.
+The four outputs of a tile take 16 products instead of 36, plus sums of the inputs and outputs; with many channels the
+products dominate. Rounding errors are a few times those of a direct float32 convolution.
 
-Blocks of images that fit the cache are taken one after another.
+Blocks of images that fit the cache are processed one after another.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Output positions taken at a time.
+# Output positions per block.
 _BLOCK = 4096
 
 
 def convolve(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution `(batch, h, w, in)` with `(3, 3, in, out)` -> `(batch, h, w, out)`; stride 1, one pixel of zeros
-    around, h and w even."""
+    """Convolves `(batch, h, w, in)` with `(3, 3, in, out)` to `(batch, h, w, out)`; stride 1, one pixel of zero
+    padding, h and w even."""
     _, height, width, _ = inputs.shape
     weights = _kernel_tiles(kernel)
 
@@ -35,7 +35,7 @@ def convolve(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def kernel_gradient(inputs: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Of `convolve` with respect to the kernel, `(3, 3, in, out)`; `gradient` `(batch, h, w, out)` of the output."""
+    """The gradient of `convolve` by the kernel, `(3, 3, in, out)`; `gradient` `(batch, h, w, out)` by the output."""
     _, height, width, _ = inputs.shape
 
     def add(total: jax.Array, given: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -51,8 +51,8 @@ def kernel_gradient(inputs: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def blocks(x: jax.Array, positions: int, most: int) -> jax.Array:
-    """`(batch, ...)` -> `(blocks, images, ...)`: as many images a block as divide the batch and have, with `positions`
-    each, at most `most` together; one at least."""
+    """`(batch, ...)` -> `(blocks, images, ...)`: the most images per block, at least one, that divide the batch and
+    have at most `most` positions, at `positions` each."""
     batch = len(x)
     images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(1, most // positions))
     return x.reshape(-1, images, *x.shape[1:])
@@ -74,7 +74,7 @@ def _kernel_tiles(kernel: jax.Array) -> list[list[jax.Array]]:
 
 
 def _both_axes(change, grid: Sequence[Sequence[jax.Array]]) -> list[list[jax.Array]]:
-    """`change`, a linear map of lists, along the rows and the columns of a grid."""
+    """Applies `change`, a linear map of lists, along the rows and the columns of a grid."""
     columns = [change(column) for column in zip(*grid, strict=True)]
     return [change(row) for row in zip(*columns, strict=True)]
 

@@ -71,5 +71,5 @@ def test_removing_filters_equals_a_zero_in_place_of_the_output_of_their_norm():
 def test_a_network_without_filters_is_an_input_error_that_names_the_remedy():
     with pytest.raises(InputError, match="name others"):
         filters(dataclasses.replace(case("LayerNormed").gates, filters=()))
-    with pytest.raises(InputError, match="there are: BatchNorm_0, BatchNorm_1"):
+    with pytest.raises(InputError, match="choose from: BatchNorm_0, BatchNorm_1"):
         filters(case("PlainResidual").gates, "no_such_layer")
