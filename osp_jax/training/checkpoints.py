@@ -70,7 +70,7 @@ def save_state(
     if epoch % checkpoints.every and not last:
         return
     _finish(checkpoints)
-        # A donated buffer could be overwritten while the background thread still reads it.
+    # A donated buffer could be overwritten while the background thread still reads it.
     state = jax.tree.map(jnp.copy, state)
     with ExitStack() as stack:
         content = stack.enter_context(building(checkpoints.folder / str(epoch)))

@@ -32,9 +32,9 @@ def ending(capsys, error: BaseException | None) -> tuple[int, str]:
         (InputError("no; do"), 2, "error: no; do\n"),
         (HarmError("refused: worse", Harm(0.5, 0.9, 0.1, 10, 90, "features")), 3, "error: refused: worse\n"),
         (
-            Stopped("stopped in epoch 3; the same command goes on"),
+            Stopped("stopped in epoch 3; run the same command to resume"),
             143,
-            "stopped in epoch 3; the same command goes on\n",
+            "stopped in epoch 3; run the same command to resume\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),

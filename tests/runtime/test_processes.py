@@ -175,7 +175,7 @@ def test_sigterm_to_one_saves_and_ends_all_and_the_same_command_goes_on_to_the_s
     both[1].send_signal(signal.SIGTERM)
     for code, _, errors in finish(both):
         assert code == 143, errors
-        assert "the same command goes on" in errors
+        assert "run the same command to resume" in errors
     assert not (stopped / "statistics").exists()
     run(start_together(2, *SMALL, *longer, f"--workdir={stopped}"))
     assert distance(whole, stopped) == 0

@@ -103,7 +103,7 @@ def test_a_run_does_not_start_from_a_network_that_was_made_to_forget(finished, d
     (unlearned / "unlearn.json").touch()
     config = three_epochs()
     config.training.start_from = str(unlearned)
-    with pytest.raises(InputError, match="was made to forget classes, which a training could bring back"):
+    with pytest.raises(InputError, match="was made to forget classes, which a training could restore"):
         train(config, dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -91,7 +91,7 @@ def test_a_training_gives_the_network_that_jax_gives(dataset, tmp_path):
 
 def test_other_networks_are_refused():
     config = small_config("torch")
-    with pytest.raises(InputError, match="ResNets and CifarNet, not of a VGG"):
+    with pytest.raises(InputError, match="ResNets and CifarNet, not VGG"):
         make_recipe(config, create_model("vgg11", 10, (8, 8, 1)), (8, 8, 1), Preparation((0.5,), (0.5,)), 1)
 
 
