@@ -1,4 +1,4 @@
-"""One cell of a comparison: a method answers a request, timed and audited."""
+"""One cell of a comparison: a method, a request, its times and its audit."""
 
 import statistics as stats
 import time
@@ -29,10 +29,10 @@ from osp_jax.statistics import Statistics, collect_statistics
 
 
 class Original(NamedTuple):
-    """A trained model and all that requests to it need.
+    """A trained model with everything that requests need.
 
-    `train`, `validation` index the training split; `on_device` is (images, labels) of that split; `budget` images of
-    each class by side ('retain', 'forget'), None for all.
+    `train`, `validation` index the training split; `on_device` is (images, labels) of that split; `budget` is the
+    number of images per class by side ('retain', 'forget'), None for all.
     """
 
     model: Model
@@ -47,8 +47,8 @@ class Original(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The new model; seconds from request to parameters, whether programs were compiled in them, training images seen
-    by class, and bytes above the start at the peak."""
+    """The new model; seconds from request to parameters, whether they include compilation, training images used by
+    class, and peak memory above the start in bytes."""
 
     model: Model
     seconds: float
@@ -58,12 +58,12 @@ class Answer(NamedTuple):
 
 
 def answer(original: Original, method: Method, request: Request, rng: jax.Array) -> Answer:
-    """Carries out a request; statistics that a later step of a sequence needs are not timed."""
+    """Carries out a request; statistics that later steps of a sequence need are not timed."""
     model, statistics = original.model, original.statistics
     seconds, compilations, peaks, seen = 0.0, 0, [], {}
     for number, step in enumerate(request.steps):
         left = original.train[~np.isin(original.dataset.train.labels[original.train], model.forgotten)]
-        if number and method.sees:  # a network that was trained further has other statistics
+        if number and method.sees:  # further training changes the statistics of a network
             statistics = _statistics(original, model, left)
         data = _data(original, left, step)
         jax.block_until_ready((model.variables, statistics))
@@ -86,8 +86,8 @@ def timed_answer(
 ) -> tuple[Answer, dict[str, Any]]:
     """The answer, and its times: `cold` of a first call that compiled, `warm` the median of calls that did not.
 
-    Calls are repeated until one was warm, and for 0.2 seconds, up to 20 times. Where the first takes more than `limit`
-    seconds it is the only one: then the time of the other kind is None.
+    Calls are repeated until one was warm and 0.2 seconds have passed, up to 20 times. If the first takes more than
+    `limit` seconds, there are no others, and the time of the other kind is None.
     """
     first = answer(original, method, request, rng)
     warm = [] if first.compiled else [first.seconds]
@@ -100,12 +100,12 @@ def timed_answer(
 def audit(
     original: Original, model: Model, forget: tuple[int, ...], settings: Any, *, original_accuracy: float | None
 ) -> dict[str, Any]:
-    """`accuracy` of a model, as `accuracy_report` without the confusion matrix, and where the settings ask for them
-    `measures` of what it still knows of the class (`questions.py`).
+    """`accuracy` of a model, as `accuracy_report` without the confusion matrix, and, if the settings ask for them,
+    `measures` of its remaining knowledge of the class (`questions.py`).
 
     Args:
       settings: `config.audit` of a comparison.
-      original_accuracy: of the original on the forgotten test images; None: the model is the original.
+      original_accuracy: accuracy of the original on the forgotten test images; None: the model is the original.
     """
     images = images_asked(
         original.dataset,
@@ -125,15 +125,15 @@ def audit(
 
 
 def harm(original: Original, model: Model, forget: tuple[int, ...]) -> dict[str, Any] | None:
-    """What `estimate_harm` says of a request; None where it cannot."""
+    """The result of `estimate_harm` for a request; None if it cannot be estimated."""
     train = original.dataset.train
     images = {"images": train.images, "labels": train.labels}
     return recorded_harm(original.model, model, forget, statistics=original.statistics, **images)
 
 
 def validation_score(original: Original, model: Model, forget: tuple[int, ...]) -> dict[str, float]:
-    """Accuracies on the held-out training images, and the `score` to choose settings by: retained accuracy times
-    one minus forget accuracy (Kodge et al., TMLR 2024, who take it over training images)."""
+    """Accuracies on the held-out training images, and the `score` that selects settings: retained accuracy times one
+    minus forget accuracy (Kodge et al., TMLR 2024, use training images)."""
     split, held_out = original.dataset.train, original.validation
     predictions, labels = predict_logits(model, split, held_out).argmax(-1), split.labels[held_out]
     forgotten = np.isin(labels, list(forget))
@@ -144,10 +144,10 @@ def validation_score(original: Original, model: Model, forget: tuple[int, ...]) 
 
 
 def attempt(work: Callable[[], dict[str, Any]], log: Path) -> dict[str, Any]:
-    """What `work` returns, or `{'error': ...}`, so that the other methods of a comparison still run.
+    """The result of `work`, or `{'error': ...}`, so that the other methods of a comparison still run.
 
-    Settings that a method refuses, numbers that are not finite and memory that runs out are results. Any other error
-    is a fault of the code: its traceback is appended to the file `log`, which the row names.
+    Refused settings, numbers that are not finite and exhausted memory are results. Any other error is a bug: its
+    traceback is appended to the file `log`, which the row names.
     """
     try:
         return work()

@@ -1,4 +1,4 @@
-"""Each class of a trained model forgotten by itself, by each method: accuracy, time, what the features still tell."""
+"""Forgets each class of a trained model separately with each method: accuracy, time, and probes of the features."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,15 +23,15 @@ from osp_jax.runtime.integrity import read_piece, write_piece
 from osp_jax.statistics import Statistics
 from osp_jax.trees import differing_paths
 
-_LIMIT = 60.0  # seconds: a request that takes longer is not repeated
+_LIMIT = 60.0  # seconds; longer requests are not repeated
 
 Predict = Callable[[Model], np.ndarray]
 
 
 def predictor(original: Model, split: Split, indices: np.ndarray) -> Predict:
-    """A function from a model to the classes `(n,)` that it predicts for the images `indices` of a split.
+    """A function from a model to its predicted classes `(n,)` for the images `indices` of a split.
 
-    What the parameters that differ from the original's do not reach is computed once and kept.
+    Values that do not depend on parameters that differ from the original's are computed once and cached.
     """
     prefixes: dict[frozenset[str], Prefix] = {}
 
@@ -57,15 +57,15 @@ def forget_each_class(
     seed: int,
     folder: Path,
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row a class: `class`, `name`, and of 'original' and of each method accuracies, seconds and harm.
+    """Yields one row per class: `class`, `name`, and for 'original' and each method accuracies, seconds and harm.
 
-    Classes that the model has forgotten already have no row, and their images are not judged.
+    Already forgotten classes have no row, and their images are left out.
 
     Args:
       methods: by name.
-      split, indices: the images that are judged.
-      features: also fit a probe and a new head to the last features.
-      folder: each finished row is kept there, and not made again.
+      split, indices: the evaluation images.
+      features: whether to also fit a probe and a new head to the last features.
+      folder: stores each finished row, which is not computed again.
     """
     train, _ = indices_of(trained, dataset)
     original = trained.model

@@ -1,4 +1,4 @@
-"""The study of one network on one data set: commands that are run one after another, in pieces of time."""
+"""The study of one network on one data set: commands that run one after another, in time slices."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from osp_jax.runtime.errors import InputError
 
 
 class Step(NamedTuple):
-    """A command of `experiments`, with its arguments; one that `resumes` may be stopped anywhere."""
+    """A command of `experiments`, with its arguments; if `resumes`, it may be stopped at any moment."""
 
     name: str
     arguments: tuple[str, ...]
@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
 
 def steps_of(entry: Any, methods: Sequence[str], folder: Path) -> list[Step]:
-    """The steps of an entry of `configs/paper/default.py`, in order; everything is written below `folder`."""
+    """The steps of an entry of `configs/paper/default.py`, in order; they write to `folder`."""
     original, classes = folder / "original", entry.audited.split(",")
     probes = ("--probes",) if entry.probes else ()
     out = f"--out={folder / 'results' / 'sweep'}"
@@ -52,7 +52,7 @@ def steps_of(entry: Any, methods: Sequence[str], folder: Path) -> list[Step]:
 
 
 def finished(done: Path, step: Step) -> bool:
-    """Whether the step left its mark in the folder `done`."""
+    """Whether the folder `done` has the mark of the step."""
     return _mark(done, step).exists()
 
 
@@ -64,16 +64,16 @@ def run_steps(
     on_step: Callable[[str], None],
     prefix: Sequence[str] = (),
 ) -> bool:
-    """Runs what is not done yet, one after another, for at most about `seconds`; True where all is done.
+    """Runs the unfinished steps in order, for about `seconds` at most; returns whether all are finished.
 
     Args:
       done: folder with an empty file for each finished step.
-      piece: seconds that a run has at its start.
+      piece: duration of a full run, in seconds.
       on_step: called with the text of each command before it runs.
-      prefix: in place of `python -m experiments.`, for tests.
+      prefix: replaces `python -m experiments.`, for tests.
 
     Raises:
-      InputError: a command failed, or one that does not resume had all the time and did not finish.
+      InputError: a command failed, or one that does not resume did not finish in a full run.
     """
     done.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + seconds
@@ -94,19 +94,19 @@ def run_steps(
         if code is None:
             return False
         if code:
-            raise InputError(f"experiments.{step.name} ended with exit code {code}; its message stands above")
+            raise InputError(f"experiments.{step.name} ended with exit code {code}; see its message above")
         _mark(done, step).touch()
     return True
 
 
 def _mark(done: Path, step: Step) -> Path:
-    """Named after the command, wherever its folder lies, so that a step that changes is run again."""
+    """Named after the command, without the location of its folder, so that a changed step runs again."""
     text = " ".join(step.arguments).replace(str(done.parent), "")
     return done / f"{step.name}_{zlib.crc32(text.encode()):08x}"
 
 
 def _run(command: Sequence[str], seconds: float) -> int | None:
-    """The exit code, or None where it was stopped after `seconds`."""
+    """Returns the exit code, or None if the command was stopped after `seconds`."""
     process = subprocess.Popen(command)
     try:
         return process.wait(seconds)

@@ -1,4 +1,4 @@
-"""What a comparison is made of: its methods with their settings, its forget sets, and the settings to try."""
+"""The plan of a comparison: its methods with their settings, its requests, and the settings to try."""
 
 import dataclasses
 import itertools
@@ -16,29 +16,29 @@ from osp_jax.runtime.errors import InputError
 
 
 class Request(NamedTuple):
-    """Forget sets that are asked for one after another; a single request has one. `name` tells them in words."""
+    """Forget sets for consecutive requests; a single request has one. `name` describes them."""
 
     name: str
     steps: tuple[tuple[int, ...], ...]
 
     @property
     def forget(self) -> tuple[int, ...]:
-        """All classes that are gone in the end."""
+        """All classes that are forgotten in the end."""
         return tuple(sorted(itertools.chain(*self.steps)))
 
     @property
     def kind(self) -> str:
-        """The group that its figures are averaged in: 'single', '2 classes', '3 in sequence'."""
+        """The group over which its figures are averaged: 'single', '2 classes', '3 in sequence'."""
         if len(self.steps) > 1:
             return f"{len(self.steps)} in sequence"
         return "single" if len(self.forget) == 1 else f"{len(self.forget)} classes"
 
 
 def parse_requests(texts: Sequence[str], class_names: Sequence[str]) -> list[Request]:
-    """Requests from texts: 'each' is every class by itself, '3,5' a set, '3 then 5' a sequence.
+    """Requests from texts: 'each' is every class separately, '3,5' a set, '3 then 5' a sequence.
 
     Raises:
-      InputError: an unknown class, none or all of them, or one that is asked for twice in a sequence.
+      InputError: a text names an unknown class, none or all of them, or a class twice in a sequence.
     """
     requests: dict[str, Request] = {}
     each = [str(number) for number in range(len(class_names))]
@@ -58,12 +58,12 @@ def parse_requests(texts: Sequence[str], class_names: Sequence[str]) -> list[Req
 
 
 def parse_methods(names: Sequence[str], assignments: Sequence[str], *, only: Sequence[str] = ()) -> dict[str, Method]:
-    """Methods by name, their options from 'method:name=value' texts; no names: every registered method.
+    """Methods by name, with options from 'method:name=value' texts; without names: every registered method.
 
-    `only`: these of them, in this order, and others with their defaults; none given: all.
+    `only`: a selection of them, in this order, and others with their defaults; empty: all.
 
     Raises:
-      InputError: an unknown method, option or value, or a text that is for none of the methods.
+      InputError: an unknown method, option or value, or a text for another method.
     """
     every = [name for name, kind in METHODS.items() if not kind.only_for]
     given: dict[str, list[str]] = {name: [] for name in names or every}
@@ -79,8 +79,8 @@ def parse_methods(names: Sequence[str], assignments: Sequence[str], *, only: Seq
 
 
 def trials(method: Method, number: int) -> list[Method]:
-    """Up to `number` settings to try: `method` itself first, then others from its `search`, drawn without replacement
-    by a seed that is the method's name, so that they do not depend on what else is compared."""
+    """At most `number` settings to try: `method` itself first, then others from its `search`, drawn without replacement
+    and seeded by the method's name, so that they do not depend on the other methods."""
     values = list(method.search.values())
     size = math.prod(map(len, values)) if values else 0
     draw = np.random.default_rng(zlib.crc32(method_name(method).encode())).permutation(size)
@@ -97,7 +97,7 @@ def trials(method: Method, number: int) -> list[Method]:
 
 
 def check_budget(method: Method, budget: Mapping[str, int | None]) -> None:
-    """Raises `InputError` for a method that needs images of which the budget allows none."""
+    """Raises `InputError` for a method that needs images that the budget excludes."""
     for side in method.sees:
         if budget[side] == 0:
             name = method_name(method)

@@ -1,7 +1,7 @@
-"""What a comparison asks of every model: its accuracies, and whether it still knows the class inside.
+"""The questions of a comparison to every model: its accuracies, and its remaining knowledge of the class.
 
-The questions are those of `osp_jax.audit`, on fewer images and with fewer steps, so that hundreds of models can be
-asked. An answer means something only beside that of the retrained model.
+They are those of `osp_jax.audit`, with fewer images and steps, so that hundreds of models can be evaluated. Measures
+are interpreted relative to those of the retrained model.
 """
 
 from collections.abc import Mapping
@@ -24,22 +24,22 @@ PROBE = "linear_probe"
 HEAD = "new_head_forget_accuracy"
 STEPS = "steps_to_half"
 
-_COUNT = 50  # training images of each class that the class is learnt again from
+_COUNT = 50  # training images of each class for relearning
 _BATCH = 32
-_WATCHED = 150  # forgotten test images on which relearning is watched
+_WATCHED = 150  # forgotten test images to evaluate relearning on
 _HALF = 0.5
 
 
 def images_asked(
     dataset: Dataset, train: np.ndarray, forget: tuple[int, ...], *, test_images: int, train_images: int
 ) -> Images:
-    """The images that every model is asked about.
+    """The images of a comparison, shared by all models.
 
     Args:
-      train: indices int32 `(n,)` of the images that the original was trained on.
-      forget: class numbers; all their test images are asked about.
-      test_images: of each other class; 0: all.
-      train_images: of either side, about; the same number of each class.
+      train: indices int32 `(n,)` of the training images of the original.
+      forget: class numbers; all their test images are used.
+      test_images: number of test images of each other class; 0: all.
+      train_images: approximate number of training images per side, the same of each class.
     """
     parts = {}
     for part, labels, chosen in whole_parts(dataset, train, forget):
@@ -50,7 +50,7 @@ def images_asked(
 
 
 def looks_of(subject: Subject, images: Images) -> dict[str, Look]:
-    """What a model makes of each part of `images`; the parts of a split are looked at together."""
+    """The outputs of a model for each part of `images`; the parts of a split are evaluated together."""
     looks = {}
     for name, split in (("train", images.dataset.train), ("test", images.dataset.test)):
         sides = [f"{name}_{side}" for side in ("forget", "retain")]
@@ -63,7 +63,7 @@ def looks_of(subject: Subject, images: Images) -> dict[str, Look]:
 
 
 def accuracies(looks: Mapping[str, Look], forget: tuple[int, ...]) -> dict[str, Any]:
-    """`accuracy_report` of the looked at images, without the confusion matrix."""
+    """`accuracy_report` of these images, without the confusion matrix."""
     splits = []
     for name in ("train", "test"):
         sides = [looks[f"{name}_{side}"] for side in ("forget", "retain")]
@@ -76,11 +76,11 @@ def accuracies(looks: Mapping[str, Look], forget: tuple[int, ...]) -> dict[str, 
 def measures(
     subject: Subject, looks: Mapping[str, Look], images: Images, *, original_accuracy: float, steps: int
 ) -> dict[str, dict[str, Measure]]:
-    """Membership, probe, new head and relearning of one model, by question and name, JSON-ready.
+    """Membership, probe, new head and relearning measures of one model, by question and name, JSON-ready.
 
     Args:
-      original_accuracy: of the original on the forgotten test images; half of it is the goal of relearning.
-      steps: of relearning, at most.
+      original_accuracy: accuracy of the original on the forgotten test images; relearning stops at half of it.
+      steps: most steps of relearning.
     """
     last = stages_of(subject.model, images.dataset.image_shape).features
     finite = all(usable(look.logits).all() and np.isfinite(look.features[last]).all() for look in looks.values())

@@ -1,6 +1,6 @@
-"""A comparison from its config: originals, settings chosen on held-out images, and every method on every request.
+"""Runs a comparison from its config: originals, settings selected on held-out images, every method on every request.
 
-Each finished piece is a file of its own in the workdir, so a run that is killed goes on where it was.
+Each finished piece is a separate file in the workdir, so an interrupted run resumes.
 """
 
 import dataclasses
@@ -43,14 +43,14 @@ RETRAIN = "retrain"
 def check_comparison(
     config: ConfigDict, dataset: Dataset, methods: Mapping[str, Method], *, named: bool = True
 ) -> dict[str, Method]:
-    """The methods that can act on the network.
+    """The methods that support the network.
 
     Args:
-      named: whether these methods were asked for. If not, those that cannot act on the network with
-        their default options are left out.
+      named: whether the user chose these methods. If not, those whose defaults do not support the network are left
+        out.
 
     Raises:
-      InputError: what would fail after the originals were trained.
+      InputError: for anything that would fail after the originals were trained.
     """
     validated(config, Comparison)
     if config.original.data.exclude or not config.original.data.validation:
@@ -72,11 +72,11 @@ def check_comparison(
     check_settings(config.original, dataset.image_shape)
     module, shape = build_model(config.original, dataset.num_classes, dataset.image_shape), dataset.image_shape
     moments = {"mean": (0.0,) * channels_of(shape), "std": (1.0,) * channels_of(shape)}
-    draw = np.random.default_rng(0)  # what a network's gates are does not depend on its values
+    draw = np.random.default_rng(0)  # the gates of a network do not depend on its values
     shapes = variable_shapes(module, shape)
 
     def value(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        """Of a size that values of a deep network keep."""
+        """Random values of a magnitude that deep networks preserve."""
         if len(leaf.shape) < 2:
             return draw.uniform(0.1, 1, leaf.shape).astype(leaf.dtype)
         fan_in = math.prod(leaf.shape[:-1])
@@ -92,7 +92,7 @@ def check_comparison(
         try:
             method.check(model, gates)
         except InputError:
-            if named or method != type(method)():  # its options were given
+            if named or method != type(method)():  # with explicit options
                 raise
         else:
             fitting[name] = method
@@ -100,7 +100,7 @@ def check_comparison(
 
 
 def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) -> Original:
-    """Trains the original of a seed in `workdir`, or goes on, or reads it where it is done.
+    """Trains the original of a seed in `workdir`, resumes its training, or reads it if it is finished.
 
     A finished workdir of `experiments.train` with the same settings, or a link to one, is read as it is.
     """
@@ -130,19 +130,19 @@ def original_of(config: ConfigDict, dataset: Dataset, seed: int, workdir: Path) 
 def tune(
     original: Original, method: Method, requests: Sequence[Request], number: int, path: Path, rng: jax.Array
 ) -> Method:
-    """The best of `number` settings by `validation_score` over `requests`; every trial is kept in the file `path`.
+    """The best of `number` settings by `validation_score` over `requests`; every trial is stored in the file `path`.
 
-    A trial holds what its first call took, too: where it compiled, later calls of this process will not.
+    A trial includes the time of its first call: if that compiled, later calls of this process will not.
 
     Raises:
-      InputError: the file holds trials of other options than those that would be tried now.
+      InputError: the file has trials of other options than the current ones.
     """
     name, done = method_name(method), records.trials(read_piece(path), path) if path.exists() else []
     candidates = trials(method, number)
     if len(candidates) < 2:
         return method
     for trial, candidate in zip(done, map(dataclasses.asdict, candidates), strict=False):
-        # Options that did not exist yet had the values that are now their defaults.
+        # Options that did not exist yet had the behaviour of their current defaults.
         if dataclasses.asdict(type(method)()) | trial["options"] != candidate:
             raise InputError(
                 f"{path} holds trials of other options of {name} ({shown(trial['options'])}); delete it and the "
@@ -176,16 +176,16 @@ def run_cell(
     log: Path,
     original_accuracy: float,
 ) -> dict[str, Any]:
-    """A method's settings, accuracies, harm, times and images seen, or its error, whose traceback goes to `log`.
+    """A method's settings, accuracies, harm, times and images used, or its error, whose traceback goes to `log`.
 
-    A retrained network is kept in `folder`; it is trained once, whatever `config.timing` says, and not at all where
-    `folder` has it already.
+    A retrained network is stored in `folder`; it is trained once, whatever `config.timing` says, and not at all if
+    `folder` already has it.
 
     Args:
-      original_accuracy: of the original on the forgotten test images.
+      original_accuracy: accuracy of the original on the forgotten test images.
     """
     retrains = method_name(method) == RETRAIN
-    if retrains:  # the yardstick has all retained images, whatever the budget of the others
+    if retrains:  # the reference uses all retained images, whatever the budget of the others
         original = original._replace(budget=dict.fromkeys(original.budget))
 
     def answered() -> tuple[Answer, dict[str, Any]]:
@@ -220,9 +220,9 @@ def compare(
     seeds: Sequence[int],
     on_work: Callable[[str], None],
 ) -> None:
-    """Runs the cells that are not there yet; `on_work(text)` is called before each tuning and each cell.
+    """Runs the unfinished cells; `on_work(text)` is called before each tuning and each cell.
 
-    Settings are chosen on the config's first seed and first `tuning.requests` requests, and used for all.
+    Settings are selected on the config's first seed and first `tuning.requests` requests, and used for all.
     """
     first, *_ = config.seeds
     tuned_on = parse_requests(config.forget, dataset.class_names)[: config.tuning.requests]
@@ -267,9 +267,9 @@ def collect(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def _kept(original: Original, folder: Path, request: Request) -> tuple[Answer, dict[str, Any]] | None:
-    """The retrained network of `folder`, which a comparison kept or `experiments.train` made; None where there is none.
+    """The retrained network in `folder`, from a comparison or from `experiments.train`; None if there is none.
 
-    It may have another seed than the original.
+    Its seed may differ from that of the original.
 
     Raises:
       InputError: it was trained by another recipe, or with or without other classes.
@@ -291,7 +291,7 @@ def _kept(original: Original, folder: Path, request: Request) -> tuple[Answer, d
 
 
 def _keep(folder: Path, request: Request, variables: Any) -> None:
-    """Stores a retrained network as a workdir, which `experiments.eval --reference` reads."""
+    """Stores a retrained network as a workdir, which `experiments.eval --reference` can read."""
     workdir, record = folder / "retrained" / slug(request), read_record(folder / "original")
     record["config"]["data"]["exclude"] = ",".join(map(str, request.forget))
     workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -307,5 +307,5 @@ def slug(request: Request) -> str:
 
 
 def _budget(config: ConfigDict) -> dict[str, int | None]:
-    """Images of each class by side; below 0 means all."""
+    """Images per class by side; below 0 means all."""
     return {side: None if config.budget[side] < 0 else config.budget[side] for side in ("retain", "forget")}

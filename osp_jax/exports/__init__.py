@@ -1,1 +1,1 @@
-"""A model as a file for others: its weights in the format that they came in, or its whole program."""
+"""Exports a model to a file: its weights in their original format, or its whole program."""

@@ -1,4 +1,4 @@
-"""A model as a file: its weights as they came in, in another format, or its program."""
+"""Exports a model to a file: its weights in their original or another format, or its program."""
 
 import dataclasses
 import json
@@ -32,16 +32,16 @@ SUFFIXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What was written; `str` says it in one line.
+    """The result of an export; `str` describes it in one line.
 
     Attributes:
-      path, format: of the file, or the folder for Orbax.
-      entries: how many arrays it holds; None for a program.
-      changed: how many of them are not as in the file that came in; None where none is known.
+      path, format: path and format of the file, or of the folder for Orbax.
+      entries: number of arrays; None for a program.
+      changed: number of arrays that differ from the original file; None without one.
       difference: between the logits of the exported program and the model's, relative to the largest; None for weights.
-      detail: of a program: its platforms or its opset, and the order of the axes of its images.
-      beside: what else the file that came in holds, as averaged weights or the state of an optimiser. It is as it was,
-        and may still know the forgotten classes.
+      detail: for a program: its platforms or its opset, and the axis order of its images.
+      beside: other contents of the original file, such as averaged weights or the state of an optimiser. They are
+        unchanged, and may still know the forgotten classes.
     """
 
     path: Path
@@ -73,29 +73,33 @@ def export(
     image_shape: tuple[int, int, int] | None = None,
     overwrite: bool = False,
 ) -> Export:
-    """Writes a model for use elsewhere. The file appears when it is whole and checked, or not at all.
+    """Exports a model to a file, which is written atomically and verified.
 
-    Weights: 'torch', 'safetensors', 'msgpack' (Flax), 'orbax' (a folder) or 'npz'. With `like`, and in its format, they
-    are that file again, its keys, dtypes and other entries, where only arrays that changed have new values. Without,
-    they are the model's arrays by path, of a PyTorch network the entries of its `state_dict`.
+    Weights: 'torch', 'safetensors', 'msgpack' (Flax), 'orbax' (a folder) or 'npz'. With `like`, in the same format, the
+    result is that file with its keys, dtypes and other entries, and new values only for arrays that changed. Without
+    it, the result has the model's arrays by path, or for a PyTorch network the entries of its `state_dict`.
 
-    Programs hold the weights, and take normalised float32 images in batches of any size: `(batch, h, w, c)`, or
-    `(batch, c, h, w)` for a network that came from PyTorch. Their logits were compared with the model's.
+    Programs include the weights, and take normalised float32 images in batches of any size: `(batch, h, w, c)`, or
+    `(batch, c, h, w)` for a network from PyTorch. Their logits are compared with the model's.
 
     - 'stablehlo': `jax.export.deserialize(bytearray(open(out, "rb").read())).call(images)`
     - 'onnx': `onnxruntime.InferenceSession(out).run(["logits"], {"images": images})`
 
-    A forgotten class keeps its logit, so that what reads the file need not change.
+    A forgotten class keeps its logit, so that readers of the file need not change.
 
     Args:
+      model: the model to export.
       out: the file to write, or for 'orbax' the folder.
       format: one of `FORMATS`; empty: by the suffix of `out`, else that of `like`.
-      like: the weight file that the model came in.
+      like: the original weight file of the model.
       image_shape: (height, width, channels); needed for programs.
-      overwrite: replace the file `out`, or the Orbax folder.
+      overwrite: whether to replace the file `out`, or the Orbax folder.
+
+    Returns:
+      a description of the file.
 
     Raises:
-      InputError: an unknown format, a missing extra, a file that exists or that is not of this network, an operation
+      InputError: an unknown format, a missing extra, a file that exists or belongs to another network, an operation
         that cannot be exported, or a program whose logits differ by more than 1e-4 of the largest.
     """
     out, like = Path(out), None if like is None else Path(like)
@@ -115,14 +119,14 @@ def export(
 
 
 def named_format(out: Path, format: str) -> str:
-    """The format that is asked for, or that the suffix of `out` names; '' where neither does. Raises as `export`."""
+    """The chosen format, or that of the suffix of `out`; '' without either. Raises as `export`."""
     if format and format not in FORMATS:
         raise unknown("format", format, FORMATS)
     return format or SUFFIXES.get(out.suffix.lower(), "")
 
 
 def check_place(out: Path, format: str, overwrite: bool, source: Path | None) -> None:
-    """Raises `InputError` where `out` exists and is not to be replaced, or must not be."""
+    """Raises `InputError` if `out` exists and must not be replaced."""
     if source is not None and out.resolve() == source.resolve():
         raise InputError(f"{out} is the file that came in; choose another one to write")
     if not os.path.lexists(out):
@@ -176,7 +180,7 @@ def export_weights(
 
 
 def metadata_of(model: Model) -> dict[str, str]:
-    """What a reader of the file may want to know, as JSON texts by name."""
+    """Information for readers of the file, as JSON texts by name."""
     return {
         "class_names": json.dumps(model.class_names),
         "forgotten": json.dumps([model.class_names[number] for number in model.forgotten]),
@@ -190,7 +194,7 @@ _Logits = Callable[[Any], Any]
 
 
 def _stablehlo(model: Model, program: Program) -> tuple[bytes, _Logits, str]:
-    """(content, its logits, what to say of it)."""
+    """(content, its logits, a description)."""
     content, platforms = serialised(program)
     left_out = [name for name in PLATFORMS if name not in platforms]
     return (
@@ -215,7 +219,7 @@ def _make_parent(out: Path) -> None:
 
 
 def _foreign(folder: Path) -> str:
-    """A file that shows that a folder was not written by Orbax."""
+    """The name of a file in a folder that Orbax did not write."""
     names = {entry for entry in os.listdir(folder) if not is_temporary(entry)}
     if not names or names & {"_METADATA", "_CHECKPOINT_METADATA", "checkpoint"}:
         return ""

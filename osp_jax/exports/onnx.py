@@ -1,4 +1,4 @@
-"""A model as an ONNX program, converted by `jax2onnx`: its operations simplified, its weights under their names.
+"""A model as an ONNX program, converted by `jax2onnx`, with simplified operations and named weights.
 
     import onnxruntime
 
@@ -6,7 +6,7 @@
     (logits,) = session.run(["logits"], {"images": images})  # normalised float32 images, any batch size
     print(session.get_modelmeta().custom_metadata_map)  # classes, mean, std, layout, forgotten
 
-What does not depend on the images is computed before: kernels are stored in ONNX's order, norms in two constants.
+Values that do not depend on the images are precomputed: kernels in ONNX's axis order, norms as two constants.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from osp_jax.runtime.errors import InputError, one_line
 from osp_jax.trees import leaves_by_path
 
 OPSET = 18
-"""Of 2022: the first in which reductions take their axes as an input, as `jax2onnx` writes them."""
+"""Opset of 2022, the first in which reductions take their axes as an input, as `jax2onnx` writes them."""
 
-_MOST_BYTES = 2**31 - 1  # of a protocol buffer
+_MOST_BYTES = 2**31 - 1  # size limit of a protocol buffer
 _REMEDY = "export it with --format=stablehlo"
 
 
@@ -37,11 +37,11 @@ def onnx_bytes(program: Program, metadata: Mapping[str, str]) -> bytes:
     """The ONNX model: input 'images' `(batch, *image_shape)`, output 'logits' `(batch, classes)`, float32.
 
     Args:
-      metadata: is kept in the model's `metadata_props`.
+      metadata: stored in the model's `metadata_props`.
 
     Raises:
-      InputError: the extra is not installed, the program cannot be traced for any batch size, or an operation cannot be
-        converted, which is named; or it is larger than ONNX allows.
+      InputError: the extra is not installed, the program cannot be traced for a symbolic batch size, an operation
+        cannot be converted (the message names it), or the model exceeds ONNX's size limit.
     """
     jax2onnx = _imported()
     images = any_batch(program)
@@ -67,15 +67,15 @@ def onnx_bytes(program: Program, metadata: Mapping[str, str]) -> bytes:
 
 
 def session(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """images -> logits of an ONNX model, run by ONNX Runtime on the CPU.
+    """The function from images to logits of an ONNX model, run by ONNX Runtime on the CPU.
 
     Raises:
-      InputError: ONNX Runtime does not take it.
+      InputError: ONNX Runtime rejects the model.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised, too
+    options.log_severity_level = 4  # failures are also raised
     try:
         running = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _runtime_errors() as error:
@@ -107,7 +107,7 @@ def _imported() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what jax2onnx logs: tracebacks of plugins for packages that are not there, values without a type."""
+    """Suppresses the log of jax2onnx: tracebacks of plugins for missing packages, values without a type."""
     loggers = [logging.getLogger(name) for name in ("jax2onnx", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -121,7 +121,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unchanged(*packages: str) -> Iterator[None]:
-    """Puts back public functions of packages that are replaced in the block, as jax2onnx does with `jnp.cumsum`."""
+    """Restores public functions of packages that the block replaces, as jax2onnx does with `jnp.cumsum`."""
 
     def public() -> list[Any]:
         names = [name for name in sys.modules if name.split(".")[0] in packages and "._" not in name]
@@ -138,7 +138,7 @@ def _unchanged(*packages: str) -> Iterator[None]:
 
 
 def _rewritten(program: ClosedJaxpr) -> ClosedJaxpr:
-    """The program with the operations of `REWRITTEN` written by others."""
+    """The program with the operations of `REWRITTEN` replaced."""
 
     def run(*operands: jax.Array) -> list[Any]:
         known = dict(zip(program.jaxpr.invars, operands, strict=True))
@@ -158,10 +158,10 @@ def _value(atom: Any, known: Mapping[Var, Any]) -> Any:
 
 
 def _folded(program: ClosedJaxpr, leaves: Mapping[str, Any]) -> tuple[ClosedJaxpr, dict[str, np.ndarray]]:
-    """(what depends on the images; the arrays that it reads, by name).
+    """(the part of the program that depends on the images; the arrays that it reads, by name).
 
-    The arguments of the first are the images and then the arrays. Leaves of the variables keep their path as name;
-    what is computed from them has the path of the first one, and the operation.
+    The arguments of the first are the images, then the arrays. Leaves of the variables are named by their path; values
+    computed from them by the path of the first leaf, and the operation.
     """
     *inputs, images = program.jaxpr.invars
     names: dict[Var, str] = dict(zip(inputs, leaves, strict=True))
@@ -180,7 +180,7 @@ def _folded(program: ClosedJaxpr, leaves: Mapping[str, Any]) -> tuple[ClosedJaxp
     wanted = list(dict.fromkeys(atom for atom in read if isinstance(atom, Var) and atom in names))
     first = Jaxpr(program.jaxpr.constvars, inputs, wanted, before)
     values = jax.jit(jaxpr_as_fun(ClosedJaxpr(first, program.consts)))(*leaves.values())
-    # Small arrays and numbers of other types may be part of an operation, as indices are, and stay constants.
+    # Small arrays and arrays of other types may be part of an operation, such as indices, and stay constants.
     large = [is_floating(value.dtype) and value.ndim > 0 for value in values]
     constants = [(var, value) for var, value, is_large in zip(wanted, values, large, strict=True) if not is_large]
     arguments = [(var, value) for var, value, is_large in zip(wanted, values, large, strict=True) if is_large]
@@ -192,7 +192,7 @@ def _folded(program: ClosedJaxpr, leaves: Mapping[str, Any]) -> tuple[ClosedJaxp
 
 
 def _is_fixed(equation: JaxprEqn, names: Mapping[Var, str]) -> bool:
-    """Whether an equation depends neither on the images nor on their number, and does not only repeat numbers."""
+    """Whether an equation does not depend on the images or their number, and does more than repeat numbers."""
     if any(isinstance(atom, Var) and atom not in names for atom in equation.invars):
         return False
     if any(_is_symbolic(value) for value in equation.params.values()):
@@ -215,7 +215,7 @@ def _unused(name: str, taken: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _naming_failures(operations: set[str]) -> Iterator[None]:
-    """Has `jax2onnx` use our lowerings, and raises what any of its own raises as an `InputError` that names the
+    """Makes `jax2onnx` use our lowerings, and raises errors of its own lowerings as an `InputError` that names the
     operation."""
     from jax2onnx.plugins.plugin_system import PLUGIN_REGISTRY
 
@@ -232,7 +232,7 @@ def _naming_failures(operations: set[str]) -> Iterator[None]:
 
 
 class _Lowering:
-    """A plugin of `jax2onnx`, as it wants one: an object with `lower(ctx, eqn)`."""
+    """A plugin for `jax2onnx`: an object with `lower(ctx, eqn)`."""
 
     def __init__(self, name: str, plugin: Any):
         self.name, self.plugin = name, plugin
@@ -241,7 +241,7 @@ class _Lowering:
         """Adds the ONNX nodes of an equation."""
         try:
             self.plugin.lower(ctx, eqn)
-        except Exception as error:  # of jax2onnx: whatever it raises, this operation is what it cannot convert
+        except Exception as error:  # jax2onnx raises errors of many types for operations that it cannot convert
             shapes = ", ".join(str(atom.aval.str_short()) for atom in eqn.invars)
             reason = one_line(str(error).partition("\n")[0])[:160]
             raise InputError(
@@ -250,7 +250,7 @@ class _Lowering:
 
 
 def _fill(model: Any, constants: Mapping[str, np.ndarray]) -> None:
-    """Makes the inputs that stand for arrays initializers of the model."""
+    """Turns the inputs that stand for arrays into initializers of the model."""
     from onnx import numpy_helper
 
     graph = model.graph

@@ -1,6 +1,6 @@
-"""Operations that `jax2onnx` does not convert, or converts into what ONNX Runtime does not run, written otherwise.
+"""Operations that `jax2onnx` does not convert, or converts to ones that ONNX Runtime does not run.
 
-`REWRITTEN` replaces operations of the traced program by simpler ones of JAX; `lowerings` writes those that remain in
+`REWRITTEN` replaces operations of the traced program by simpler ones of JAX; `lowerings` converts the remaining ones to
 ONNX: padding and pooling over the last axes.
 """
 
@@ -18,7 +18,7 @@ Pairs = Sequence[tuple[int, int]]
 
 
 def _pad(operand: jax.Array, value: jax.Array, *, padding_config: Sequence[tuple[int, int, int]]) -> jax.Array:
-    """Padding without holes and without cropping: these become reshapes and slices."""
+    """Padding without interior padding and cropping, which become reshapes and slices."""
     for axis, (_, _, interior) in enumerate(padding_config):
         if interior and operand.shape[axis] > 1:
             shape, config = operand.shape, [(0, 0, 0)] * (operand.ndim + 1)
@@ -79,10 +79,10 @@ def _pooling(
     window_dilation: Sequence[int],
     **_: Any,
 ) -> jax.Array:
-    """Pooling over the last axes of a value with two axes before them, as ONNX has it."""
+    """Pooling over the last axes of a value with two axes before them, as in ONNX."""
     config = [(*pair, step - 1) for pair, step in zip(padding, base_dilation, strict=True)]
     holds = all(step == 1 for step in base_dilation)
-    # ONNX Runtime wants paddings smaller than the window.
+    # ONNX Runtime requires paddings smaller than the window.
     fits = all(0 <= n < max(size, 1) for pair, size in zip(padding, window_dimensions, strict=True) for n in pair)
     if not (holds and fits):
         operand = _pad(operand, jnp.asarray(start, operand.dtype), padding_config=config)
@@ -113,7 +113,7 @@ def _maximum(operand: jax.Array, sizes: Any, strides: Any, padding: Any, dilatio
 
 
 def _sum(operand: jax.Array, sizes: Any, strides: Any, padding: Any, dilation: Any) -> jax.Array:
-    """As `_maximum`; a sum over windows with holes is a convolution with ones."""
+    """Like `_maximum`; a sum over dilated windows is a convolution with ones."""
     if all(step == 1 for step in dilation):
         options = [(1, 1, *sizes), (1, 1, *strides), [(0, 0), (0, 0), *padding]]
         return lax.reduce_window(operand, 0.0, lax.add, *options)
@@ -139,7 +139,7 @@ def _remainder(one: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _product(lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: Any, **params: Any) -> jax.Array:
-    """A product that sums over nothing, as of two vectors into a matrix, is one of numbers."""
+    """A product without a summed axis, such as of two vectors to a matrix, becomes elementwise."""
     (summed, _), (left_batch, right_batch) = dimension_numbers
     if summed:
         return lax.dot_general(lhs, rhs, dimension_numbers, **params)
@@ -165,7 +165,7 @@ REWRITTEN: dict[str, Callable[..., jax.Array]] = {
 
 
 class _Pad:
-    """`lax.pad`, without holes and without cropping, as Pad."""
+    """`lax.pad`, without interior padding and cropping, as Pad."""
 
     def lower(self, ctx: Any, eqn: Any) -> None:
         lows, highs, _ = zip(*eqn.params["padding_config"], strict=True)
@@ -198,7 +198,7 @@ class _SumPool:
 
 
 def lowerings() -> dict[str, Any]:
-    """By operation, how it is written in ONNX: objects with `lower(ctx, eqn)`, as `jax2onnx` wants them."""
+    """The ONNX lowerings by operation: objects with `lower(ctx, eqn)`, as `jax2onnx` expects."""
     return {"pad": _Pad(), "reduce_window_max": _MaxPool(), "reduce_window_sum": _SumPool()}
 
 

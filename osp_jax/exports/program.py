@@ -1,4 +1,4 @@
-"""The function that an exported program computes, and the check that the exported one gives the same logits."""
+"""The function that an exported program computes, and the check that the exported program gives the same logits."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from osp_jax.program.flat import evaluate, flatten, is_floating
 from osp_jax.runtime.errors import InputError, one_line
 
 TOLERANCE = 1e-4
-"""The largest difference of logits that passes, relative to the largest logit."""
+"""The largest accepted difference of logits, relative to the largest logit."""
 
 BATCHES = (1, 3)
 
@@ -22,8 +22,8 @@ BATCHES = (1, 3)
 class Program(NamedTuple):
     """`function(variables, images) -> logits`, both float32, and the shape of one image as the function takes it.
 
-    `layout` is 'NHWC', or 'NCHW' for a network that came from PyTorch. `wanted(images)` are the logits that it must
-    give, and `detail` says what is special about it.
+    `layout` is 'NHWC', or 'NCHW' for a network from PyTorch. `wanted(images)` are the logits that it must reproduce,
+    and `detail` describes special features.
     """
 
     function: Callable[[Any, jax.Array], jax.Array]
@@ -37,14 +37,14 @@ class Program(NamedTuple):
 def program_of(model: Model, image_shape: tuple[int, int, int]) -> Program:
     """The eval-mode program of a model, on normalised images.
 
-    Convolutions of our own, which exist for the CPU they train on (`config.model.convolution`), give way to XLA's. A
-    network that computes in bfloat16 is exported in float32: its rounding differs between any two compilers.
+    Our own convolutions for training on CPUs (`config.model.convolution`) are replaced by XLA's. A network that
+    computes in bfloat16 is exported in float32, because compilers round bfloat16 differently.
 
     Args:
       image_shape: (height, width, channels).
 
     Raises:
-      InputError: it cannot be traced for any number of images.
+      InputError: it cannot be traced for a symbolic batch size.
     """
     own = type(getattr(model.apply, "module", None)).__module__.startswith("osp_jax.networks.")
     apply, variables = (with_fields(model, convolution="xla") if own else model).apply, model.variables
@@ -82,14 +82,14 @@ def _is_float32(function: Callable[..., jax.Array], variables: Any, image_shape:
 
 def any_batch(program: Program) -> jax.ShapeDtypeStruct:
     """Images of a symbolic batch size."""
-    # Slices as wide as the largest integer, which PyTorch writes, then end where the batch does.
+    # The constraint lets PyTorch's slices, as wide as the largest integer, end with the batch.
     (batch,) = jax.export.symbolic_shape("batch", constraints=("batch <= 2147483647",))
     return jax.ShapeDtypeStruct((batch, *program.image_shape), jnp.float32)
 
 
 def _for_any_batch(program: Program) -> Program:
-    """The program, or where it needs to know how many images there are, as `len(images)` does, the program of one image
-    mapped over them."""
+    """The program, or, if it needs a concrete number of images, as for `len(images)`, the program of one image mapped
+    over them."""
 
     def mapped(variables: Any, images: jax.Array) -> jax.Array:
         return jax.vmap(lambda image: program.function(variables, image[None])[0])(images)
@@ -110,16 +110,16 @@ def _for_any_batch(program: Program) -> Program:
 
 
 def check_logits(exported: Callable[[np.ndarray], Any], program: Program, gone: Sequence[int], what: str) -> float:
-    """The largest difference between the logits of an exported program and those of the network, on images of noise
-    in batches of 1 and 3, relative to the largest logit. Those of the classes `gone`, which are held out of reach, are
-    compared relative to theirs.
+    """The largest difference between the logits of an exported program and those of the network, relative to the
+    largest logit, on noise images in batches of 1 and 3. Logits of the classes `gone`, which are out of reach, are
+    compared relative to themselves.
 
     Args:
       exported: images `(batch, *program.image_shape)` float32 to logits `(batch, classes)`.
-      what: is exported, for the error.
+      what: description of the export, for the error.
 
     Raises:
-      InputError: it exceeds 1e-4, or the shapes differ, or the logits are not finite.
+      InputError: it exceeds 1e-4, the shapes differ, or the logits are not finite.
     """
     rng, largest = np.random.default_rng(0), 0.0
     for batch in BATCHES:
@@ -136,7 +136,7 @@ def check_logits(exported: Callable[[np.ndarray], Any], program: Program, gone: 
             if columns.any():
                 scale = max(np.abs(right[:, columns]).max(), np.finfo(np.float32).tiny)
                 largest = max(largest, float(np.abs(found - right)[:, columns].max() / scale))
-    if not largest <= TOLERANCE:  # NaN included
+    if not largest <= TOLERANCE:  # also for NaN
         raise InputError(
             f"{what} differs from the network by {largest:.1e} of the largest logit, more than {TOLERANCE:g}; nothing "
             "was written; choose another --format"

@@ -1,4 +1,4 @@
-"""A model as a StableHLO program, serialised by `jax.export`, weights inside.
+"""A model as a StableHLO program with its weights, serialised by `jax.export`.
 
     from pathlib import Path
     from jax import export
@@ -6,7 +6,7 @@
     program = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
     logits = program.call(images)  # normalised float32 images, any batch size
 
-`program.in_avals` and `program.out_avals` say the shapes; `program.mlir_module()` is the StableHLO text.
+`program.in_avals` and `program.out_avals` give the shapes; `program.mlir_module()` is the StableHLO text.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def serialised(program: Program) -> tuple[bytes, tuple[str, ...]]:
-    """(the program with its weights, the platforms that it runs on: those of `PLATFORMS` that it can be lowered for).
+    """(the program with its weights, its platforms: those of `PLATFORMS` for which it can be lowered).
 
     Raises:
-      InputError: it cannot be traced for a symbolic batch size, or can be lowered or serialised for no platform.
+      InputError: it cannot be traced for a symbolic batch size, or not lowered or serialised for any platform.
     """
     try:
         import flatbuffers  # noqa: F401 (jax.export serialises with it)
@@ -37,7 +37,7 @@ def serialised(program: Program) -> tuple[bytes, tuple[str, ...]]:
         try:
             exported = jax.export.export(function, platforms=platforms)(images)
             return bytes(exported.serialize()), platforms
-        except (NotImplementedError, ValueError) as error:  # no rule for a platform; a call that is not portable
+        except (NotImplementedError, ValueError) as error:  # no rule for a platform, or a call that is not portable
             refused = error
     raise InputError(
         f"the network cannot be exported as StableHLO ({one_line(str(refused))[:300]}); choose another --format"
@@ -45,5 +45,5 @@ def serialised(program: Program) -> tuple[bytes, tuple[str, ...]]:
 
 
 def loaded(content: bytes) -> Callable[[jax.Array], jax.Array]:
-    """images -> logits of a serialised program."""
+    """The function from images to logits of a serialised program."""
     return jax.jit(jax.export.deserialize(bytearray(content)).call)

@@ -1,4 +1,4 @@
-"""The weights of a model as a file: the one that came in with what changed, or a new one."""
+"""The weights of a model as a file: the original file with changed arrays, or a new file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from osp_jax.trees import leaves_by_path
 
 
 class Source(NamedTuple):
-    """The file that a model's weights came in: `keys` has, for paths of the model's entries, their keys in it."""
+    """The original weight file of a model: `keys` maps paths of the model's entries to their keys in it."""
 
     path: Path
     file: WeightFile
@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
 
 def entries_of(model: Model) -> dict[str, np.ndarray]:
-    """The arrays of a model by path; of one from PyTorch, those of its `state_dict` in their own dtypes."""
+    """The arrays of a model by path; for one from PyTorch, those of its `state_dict` in their own dtypes."""
     if getattr(model.apply, "channels_first", False):
         from osp_jax.interop.torch import to_torch
 
@@ -34,13 +34,13 @@ def entries_of(model: Model) -> dict[str, np.ndarray]:
 
 
 def source_of(path: Path, entries: Mapping[str, np.ndarray], keys: Mapping[str, str] | None = None) -> Source:
-    """Reads the file that a model came in.
+    """Reads the original weight file of a model.
 
     Args:
-      keys: as in `Source`; by default, the keys are matched by their names.
+      keys: as in `Source`; by default, keys are matched by name.
 
     Raises:
-      InputError: it cannot be read, or holds the weights of another network.
+      InputError: it cannot be read, or belongs to another network.
     """
     file = read_weights(path)
     if keys is None:
@@ -50,7 +50,7 @@ def source_of(path: Path, entries: Mapping[str, np.ndarray], keys: Mapping[str, 
 
 
 def changes_of(entries: Mapping[str, np.ndarray], source: Source) -> dict[str, np.ndarray]:
-    """The entries whose values are not those of the file as the network read them, by key in the file."""
+    """The entries whose values differ from those of the file as the network read them, by key in the file."""
     return {
         key: entries[path]
         for path, key in source.keys.items()
@@ -59,7 +59,7 @@ def changes_of(entries: Mapping[str, np.ndarray], source: Source) -> dict[str, n
 
 
 def write_again(out: Path, source: Source, changes: Mapping[str, np.ndarray], *, overwrite: bool) -> None:
-    """Writes the file that came in with other values for `changes`, and reads it back before it is put in place."""
+    """Writes the original file with new values for `changes`, and verifies it before it is moved into place."""
     expected = {
         key: changes[key].astype(array.dtype) if key in changes else array for key, array in source.file.arrays.items()
     }
@@ -71,7 +71,7 @@ def write_again(out: Path, source: Source, changes: Mapping[str, np.ndarray], *,
 def write_new(
     out: Path, format: str, entries: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, overwrite: bool
 ) -> None:
-    """Writes a new file, likewise."""
+    """Writes a new file, and verifies it before it is moved into place."""
     with building(out, overwrite=overwrite) as content:
         write_weights(content, format, entries, metadata)
         _check(content, entries)
@@ -92,7 +92,7 @@ def _same(value: np.ndarray, stored: np.ndarray) -> bool:
 
 
 def _identical(first: np.ndarray, second: np.ndarray) -> bool:
-    """Bit by bit, so that NaN equals itself and -0.0 is not 0.0."""
+    """Whether two arrays are equal bit by bit, so that NaN equals itself and -0.0 differs from 0.0."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     return np.ascontiguousarray(first).tobytes() == np.ascontiguousarray(second).tobytes()

@@ -1,4 +1,4 @@
-"""The model of a workdir as a file."""
+"""Exports the model of a workdir to a file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +9,15 @@ from osp_jax.exports.export import PROGRAMS, Export, check_place, export_program
 from osp_jax.loading import load_workdir
 from osp_jax.runtime.errors import InputError
 
-_TRAINED = "safetensors"  # where nothing came in
+_TRAINED = "safetensors"  # the default format without an original file
 
 
 def export_workdir(workdir: Path, out: Path, format: str = "", *, overwrite: bool = False) -> Export:
-    """Writes the model of a workdir as `osp_jax.export` does; a workdir that was imported knows the file that came in.
+    """Exports the model of a workdir as `osp_jax.export` does; an imported workdir provides its original file.
 
     Args:
-      format: empty: by the suffix of `out`, else the format that came in; 'safetensors' where `experiments.train`
-        trained the network.
+      format: empty: by the suffix of `out`, else that of the original file, or 'safetensors' for a network trained by
+        `experiments.train`.
 
     Raises:
       InputError: as `load_workdir` and `osp_jax.export`; or `out` lies in `workdir`.

@@ -1,5 +1,5 @@
-"""Requests that are computed before they come: what forgetting a class changes, kept in a compact form.
+"""Requests computed in advance: the changes of forgetting a class, in a compact form.
 
-`changes.py` finds and applies the change of a request, `classes.py` prepares classes and answers requests for them,
-`sets.py` answers a request for several classes from those of one, `files.py` keeps them in a workdir.
+`changes.py` finds and applies the changes of a request, `classes.py` prepares and answers requests for single classes,
+`sets.py` combines them for requests for several classes, and `files.py` stores them in a workdir.
 """

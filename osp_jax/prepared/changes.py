@@ -1,13 +1,13 @@
-"""What a request changes, in a compact form that gives the same parameters; found by comparing two sets of variables.
+"""The changes of a request in a compact form, found by comparing two sets of variables.
 
-Of a leaf that differs, the smallest of these forms is kept:
+For each leaf that differs, the smallest of these forms is kept:
 
 - 'values': the new leaf.
-- 'slices': the changed slices along an axis, with their new values; 'entries': the same of single entries.
-- 'factor': a factor along an axis, where its product with the old leaf is the new leaf bit for bit.
-- 'low rank': two matrices whose product is added, where the sum is the new leaf to float rounding.
+- 'slices': the changed slices along an axis, with their new values; 'entries': the same for single entries.
+- 'factor': a factor along an axis whose product with the old leaf equals the new leaf bit by bit.
+- 'low rank': two matrices whose product is added; the sum equals the new leaf to float rounding.
 
-New values are kept rather than differences: adding a rounded difference does not always give the new value back.
+New values are kept instead of differences, because adding a rounded difference does not always restore the new value.
 """
 
 from collections.abc import Mapping
@@ -24,19 +24,19 @@ from osp_jax.trees import changed_paths, edited, pruned
 
 KINDS = ("values", "slices", "entries", "factor", "low rank")
 
-_SMALL = 4096  # bytes, below which no low rank is looked for
-_WIDEST = 2048  # the smaller side of a matrix whose rank is looked for
-_ULPS = 2  # of the largest weight of a leaf, that a low rank may be off
+_SMALL = 4096  # bytes; smaller leaves are not tried as low rank
+_WIDEST = 2048  # largest smaller side of a matrix that is tried as low rank
+_ULPS = 2  # tolerance of a low rank, in ulp of the leaf's largest weight
 
 
 @struct.dataclass
 class Change:
-    """What becomes of one leaf.
+    """The change of one leaf.
 
     Attributes:
       arrays: by `kind`: (values,), (index int32 `(k,)`, values), (factor,), or (first `(m, r)`, second `(r, n)`).
       kind: one of `KINDS`.
-      axis: of slices and factors.
+      axis: axis of slices and factors.
     """
 
     arrays: tuple[Any, ...]
@@ -45,12 +45,12 @@ class Change:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its arrays."""
+        """The size of its arrays."""
         return sum(array.nbytes for array in self.arrays)
 
     @property
     def is_exact(self) -> bool:
-        """Whether it gives the new leaf bit for bit."""
+        """Whether it reproduces the new leaf bit by bit."""
         return self.kind != "low rank"
 
 
@@ -59,15 +59,15 @@ Changes = dict[str, Change]
 
 
 def find_changes(before: Any, after: Any) -> Changes:
-    """The change of every leaf whose value in `after` is another than in `before`; arrays of NumPy.
+    """The change of every leaf that differs between `before` and `after`, as NumPy arrays.
 
-    Each was applied once, and gives the leaf of `after` bit for bit, or is of low rank.
+    Each has been applied once to verify that it reproduces the new leaf, bit by bit or, for a low rank, to rounding.
     """
     paths = changed_paths(before, after)
     old, new = ({path: _host(leaf) for path, leaf in pruned(of, paths).items()} for of in (before, after))
     changes = {path: find_change(old[path], new[path]) for path in paths if not _same(old[path], new[path])}
     tried = changed_leaves(before, changes)
-    # A device may round a product in another way than NumPy.
+    # A device may round a product differently than NumPy.
     return {
         path: change if not change.is_exact or _same(tried[path], new[path]) else Change((new[path],), "values")
         for path, change in changes.items()
@@ -94,11 +94,11 @@ def find_change(old: np.ndarray, new: np.ndarray) -> Change:
 
 
 def applied(variables: Any, changes: Mapping[str, Change], *, donate: bool = False) -> Any:
-    """`variables` with the changed leaves; all others are handed on as they are.
+    """Returns `variables` with the changed leaves; all others are passed through unchanged.
 
     Args:
       changes: as `ready` returns them.
-      donate: lets the new leaves take the memory of the old ones, which can then no longer be used.
+      donate: whether the new leaves may reuse the memory of the old ones, which then become unusable.
     """
     old = pruned(variables, changes.keys())
     return edited(variables, (_donating if donate else new_leaves)(old, changes))
@@ -111,7 +111,7 @@ def changed_leaves(variables: Any, changes: Mapping[str, Change]) -> dict[str, n
 
 
 def ready(changes: Mapping[str, Change]) -> Changes:
-    """The changes on the device, in shapes that the changes of many classes share, so that they share a program."""
+    """Puts the changes on the device, in shapes shared by the changes of many classes, so that they share a program."""
     return {path: _padded(change) for path, change in changes.items()}
 
 
@@ -138,7 +138,7 @@ def _new_leaf(old: jax.Array, change: Change) -> jax.Array:
 
 
 def _padded(change: Change) -> Change:
-    """On the device; an index is filled up to a power of two with its first number, whose value is the same again."""
+    """Puts a change on the device; pads an index to a power of two with its first entry, which is written again."""
     arrays = change.arrays
     if change.kind in ("slices", "entries"):
         index, values = arrays
@@ -156,7 +156,7 @@ def _host(leaf: Any) -> np.ndarray:
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two leaves are the same bit for bit."""
+    """Whether two leaves are equal bit by bit."""
     alike = (one.shape, one.dtype) == (other.shape, other.dtype)
     return alike and np.array_equal(_bits(one), _bits(other))
 
@@ -166,7 +166,7 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 
 def _factor(old: np.ndarray, new: np.ndarray, axis: int) -> np.ndarray | None:
-    """What `old` is multiplied by along `axis` to give `new` bit for bit; None where there is no such factor."""
+    """The factor along `axis` that maps `old` to `new` bit by bit; None if there is none."""
     first, second = (np.moveaxis(leaf, axis, 0).reshape(leaf.shape[axis], -1) for leaf in (old, new))
     wide = first.astype(np.float64)
     squares = (wide**2).sum(1)
@@ -181,7 +181,7 @@ def _factor(old: np.ndarray, new: np.ndarray, axis: int) -> np.ndarray | None:
 
 
 def _low_rank(old: np.ndarray, new: np.ndarray, most: int) -> Change | None:
-    """A change of at most `most` bytes; None where there is none to float rounding."""
+    """A change of at most `most` bytes that is exact to float rounding; None if there is none."""
     difference = new.astype(np.float64) - old
     tolerance = _ULPS * np.finfo(old.dtype).eps * np.abs(new).max()
     for shape in dict.fromkeys(((-1, old.shape[-1]), (old.shape[0], -1))):
@@ -196,7 +196,7 @@ def _low_rank(old: np.ndarray, new: np.ndarray, most: int) -> Change | None:
         if not fits(rank := min(rank, len(scale))):
             continue
         low = 0
-        while rank - low > 1:  # `low` does not fit, `rank` does
+        while rank - low > 1:  # `low` is too low, `rank` suffices
             middle = (low + rank) // 2
             low, rank = (low, middle) if fits(middle) else (middle, rank)
         first, second = (np.ascontiguousarray(factor) for factor in (factors[0][:, :rank], factors[1][:rank]))

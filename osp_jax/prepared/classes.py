@@ -1,4 +1,4 @@
-"""Classes prepared one by one: what a request to forget each of them will change, and what that costs the others."""
+"""Classes prepared one by one: the changes of a request to forget each class, and its cost."""
 
 import dataclasses
 import hashlib
@@ -25,14 +25,14 @@ from osp_jax.trees import leaves_by_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreparedClass:
-    """What a request to forget one class changes.
+    """The changes of a request to forget one class.
 
     Attributes:
-      changes: by the path of the leaf, arrays of NumPy.
-      harm: what the request costs, estimated when it was prepared; None where that could not be estimated.
-      description: what `describe_change` tells of the new model.
-      data_seen: training images that the method looked at, by the number of their class as text.
-      seconds: that the preparation took.
+      changes: by leaf path, NumPy arrays.
+      harm: the cost of the request, estimated at preparation; None if it could not be estimated.
+      description: the result of `describe_change` for the new model.
+      data_seen: number of training images that the method used, by class number as text.
+      seconds: duration of the preparation.
     """
 
     changes: Changes
@@ -43,25 +43,25 @@ class PreparedClass:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the changes."""
+        """The size of the changes."""
         return sum(change.nbytes for change in self.changes.values())
 
     @property
     def is_exact(self) -> bool:
-        """Whether the parameters are those of a request that was not prepared, bit for bit, not to float rounding."""
+        """Whether the parameters equal those of an unprepared request bit by bit, instead of to float rounding."""
         return all(change.is_exact for change in self.changes.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """Requests to one model that were computed before they come.
+    """Requests to one model, computed in advance.
 
     Attributes:
-      method: with its settings.
+      method: the method with its settings.
       network: the `fingerprint` of the model.
-      settings: what else the result depends on, JSON-ready: the data budget and the seed.
-      classes: by the number of the class.
-      statistics: of the model, for requests for several classes.
+      settings: the other inputs of the result, JSON-ready: the data budget and the seed.
+      classes: by class number.
+      statistics: statistics of the model, for requests for several classes.
     """
 
     method: Method
@@ -88,12 +88,12 @@ def prepare_class(
     seed: int,
     estimate: Callable[[Model], Harm | None],
 ) -> PreparedClass:
-    """Answers the request for one class, and keeps what it changes.
+    """Runs the request for one class, and keeps its changes.
 
     Args:
       data, statistics: as `unlearn_classes` takes them.
-      seed: of methods that draw random numbers.
-      estimate: the harm of the new model; None where it cannot be estimated.
+      seed: seed for methods that draw random numbers.
+      estimate: returns the harm of the new model, or None if it cannot be estimated.
 
     Raises:
       InputError: as `unlearn_classes`.
@@ -111,10 +111,10 @@ def prepare_class(
 
 
 def answer_prepared(prepared: Prepared, model: Model, number: int, *, donate: bool = False) -> Model:
-    """The model without a prepared class: a lookup and one program that writes the changed leaves.
+    """Returns the model without a prepared class: a lookup, and one program that writes the changed leaves.
 
     Args:
-      donate: as `changes.applied`; `model` can then no longer be used.
+      donate: as in `changes.applied`; `model` then becomes unusable.
 
     Raises:
       InputError: as `check_prepared`.
@@ -125,16 +125,16 @@ def answer_prepared(prepared: Prepared, model: Model, number: int, *, donate: bo
 
 
 def check_prepared(prepared: Prepared, model: Model, forget: Sequence[int]) -> None:
-    """Checks that requests for the classes `forget` were prepared, for this model.
+    """Checks that requests for the classes `forget` were prepared for this model.
 
     Raises:
-      InputError: another model, also one that has forgotten a class since; a class that does not exist, is forgotten
-        already, or was not prepared.
+      InputError: they were prepared for another model, including this one before an earlier request; or a class is
+        unknown, already forgotten, or not prepared.
     """
     check_forget(forget, model.num_classes, model.forgotten, model.class_names)
     if prepared.network != fingerprint(model):
         raise InputError(
-            "the requests were prepared for another model, or for this one before it changed; prepare them anew"
+            "the requests were prepared for another model, or for this one before it changed; prepare them again"
         )
     if missing := [number for number in forget if number not in prepared.classes]:
         name = model.class_names[missing[0]]
@@ -147,9 +147,9 @@ _fingerprints: WeakKeyDictionary[Model, tuple[list[Any], str]] = WeakKeyDictiona
 
 
 def fingerprint(model: Model) -> str:
-    """A checksum of what the result of a request depends on: variables, normalisation, classes forgotten so far.
+    """A checksum of everything that a request depends on: variables, normalisation, earlier forgotten classes.
 
-    64 hexadecimal digits. Computed once a model, as long as its leaves are the same arrays.
+    64 hexadecimal digits. Cached by model, as long as its leaves are the same arrays.
     """
     leaves = jax.tree.leaves(model.variables)
     known = _fingerprints.get(model)
@@ -175,5 +175,5 @@ def _is(one: Any, other: Any) -> bool:
 
 
 def request_settings(method: Method, budget: Mapping[str, int | None], seed: int) -> dict[str, Any]:
-    """What a request's result depends on beside the model, JSON-ready: method, options, budget, seed."""
+    """The inputs of a request besides the model, JSON-ready: method, options, budget, seed."""
     return {"method": method_name(method), "options": dataclasses.asdict(method), "budget": dict(budget), "seed": seed}

@@ -1,8 +1,8 @@
 """Prepared requests in a workdir: `prepared/METHOD-SETTINGS/CLASS/`, each with the changes, a record and `SHA256SUMS`.
 
-SETTINGS is a checksum of all that the result depends on beside the network, so that requests with other options lie
-beside these. The network's own checksum is in the record: after the network changed, its prepared requests are refused.
-They hold what tells a class apart, and are removed with it.
+SETTINGS is a checksum of all inputs of the result besides the network, so that requests with different options have
+different folders. The record contains the network's own checksum: after the network changes, its prepared requests are
+refused. They describe the class, and are removed with it.
 """
 
 import dataclasses
@@ -34,23 +34,23 @@ _ARRAYS, _RECORD = "changes.npz", "record.json"
 
 
 def folder_of(workdir: Path, settings: Mapping[str, Any]) -> Path:
-    """Where a workdir keeps the requests of these settings (`request_settings`), a folder a class."""
+    """The folder in a workdir of the requests with these settings (`request_settings`), with one folder per class."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return workdir / FOLDER / f"{settings['method']}-{digest[:12]}"
 
 
 def prepared_classes(folder: Path) -> list[int]:
-    """The classes with requests in a folder of `folder_of`, sorted."""
+    """The sorted numbers of the classes with requests in a folder of `folder_of`."""
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in os.scandir(folder) if entry.name.isdecimal() and entry.is_dir())
 
 
 def save_prepared(folder: Path, number: int, name: str, prepared: Prepared) -> int:
-    """Writes one class of `prepared` to a folder of `folder_of`, as a whole; returns the bytes of its arrays on disk.
+    """Writes one class of `prepared` to a folder of `folder_of`, atomically; returns the size of its arrays on disk.
 
     Args:
-      name: of the class.
+      name: name of the class.
     """
     made, place = prepared.classes[number], folder / str(number)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -93,14 +93,14 @@ def load_prepared(
     classes: Iterable[int],
     statistics: Statistics | None = None,
 ) -> Prepared | None:
-    """The prepared requests of a workdir for `classes`; None where one of them was not prepared with these settings.
+    """The prepared requests of a workdir for `classes`; None if one of them was not prepared with these settings.
 
     Args:
       settings: `request_settings` of the request.
-      model: of the workdir.
+      model: the model of the workdir.
 
     Raises:
-      InputError: a file is damaged, or of another version or network.
+      InputError: a file is damaged, or belongs to another version or network.
     """
     folder, classes = folder_of(workdir, settings), list(classes)
     if not set(classes) <= set(prepared_classes(folder)):
@@ -111,12 +111,11 @@ def load_prepared(
 
 
 def discard_stale(workdir: Path, network: str, known: Collection[int]) -> int:
-    """Removes the prepared requests of other weights, and for classes that the model no longer knows; returns how many
-    there were.
+    """Removes the prepared requests of other weights, and of forgotten classes; returns their number.
 
     Args:
       network: the fingerprint of the workdir's model.
-      known: the classes that it knows.
+      known: the classes that it has not forgotten.
     """
     places = [place for place in sorted(workdir.glob(f"{FOLDER}/*/*")) if place.is_dir() and place.name.isdecimal()]
     places = [place for place in places if int(place.name) not in known or _network_of(place) != network]
@@ -125,9 +124,9 @@ def discard_stale(workdir: Path, network: str, known: Collection[int]) -> int:
 
 
 def discard_prepared(workdir: Path, classes: Iterable[int]) -> int:
-    """Removes the prepared requests of classes, of all methods, and what a killed command left of them.
+    """Removes the prepared requests of classes, for all methods, including leftovers of an interrupted command.
 
-    Returns how many there were.
+    Returns their number.
 
     Raises:
       OSError: the workdir cannot be written to.
@@ -141,7 +140,7 @@ def discard_prepared(workdir: Path, classes: Iterable[int]) -> int:
 
 
 def list_prepared(workdir: Path) -> None:
-    """Adds to `SHA256SUMS` of a workdir what a command wrote that was killed before it could."""
+    """Adds the files of a command that was killed before it could do so to `SHA256SUMS` of a workdir."""
     if (workdir / SUMS).exists():
         listed = read_sums(workdir, "restore it") or {}
         names = [str(path.relative_to(workdir)) for path in sorted(workdir.glob(f"{FOLDER}/*/*/{SUMS}"))]
@@ -157,7 +156,7 @@ def _discard(workdir: Path, places: Sequence[Path]) -> None:
 
 
 def _network_of(place: Path) -> str | None:
-    """The fingerprint of the network that a class's folder is of; None where its record cannot be read."""
+    """The fingerprint of the network in the record of a class's folder; None if it cannot be read."""
     try:
         return read_json(place / _RECORD)["network"]
     except (InputError, KeyError, TypeError):
@@ -193,5 +192,5 @@ def _changes(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Cha
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
-    """The same bits in a dtype of NumPy's own: bfloat16 and its like are none."""
+    """The same bits in a dtype of NumPy itself, which bfloat16 and others are not."""
     return array if array.dtype.kind in "biufc" else array.view(f"u{array.itemsize}")

@@ -1,4 +1,4 @@
-"""A request that is answered from prepared ones: alone, for one class, or composed, for several."""
+"""Answers a request from prepared ones: looked up for one class, composed for several."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from osp_jax.statistics import Statistics
 
 
 class Answer(NamedTuple):
-    """The outcome, what it costs, what `describe_change` tells of it, and the way: 'alone' or 'composed'."""
+    """The outcome, its cost, its description (`describe_change`), and the way: 'alone' or 'composed'."""
 
     outcome: Outcome
     harm: Harm | None
@@ -30,15 +30,15 @@ def answer_from(
     *,
     warm_calls: int = 0,
 ) -> Answer | None:
-    """The answer to a request from prepared ones; None where it must be computed.
+    """Answers a request from prepared ones; returns None if it must be computed.
 
-    A set is not answered where the statistics do not show what it costs, or that is above the limits.
+    This is the case for several classes if the statistics do not show the cost, or if it exceeds the limits.
 
     Args:
       forget: class numbers, sorted.
-      statistics: of the model; needed for more than one class.
-      limits: of `Harm.within`; None: whatever it costs.
-      warm_calls: as `timed_request`.
+      statistics: statistics of the model; needed for several classes.
+      limits: as for `Harm.within`; None: no limits.
+      warm_calls: as in `timed_request`.
 
     Raises:
       InputError: as `check_prepared`.
@@ -58,7 +58,7 @@ def answer_from(
 
 
 def prepared_record(prepared: Prepared, found: Answer, forget: Sequence[int]) -> dict[str, Any]:
-    """How a request was answered from prepared ones, JSON-ready, for its report."""
+    """The use of prepared requests, JSON-ready, for the request's report."""
     classes = [prepared.classes[number] for number in forget]
     return {
         "way": found.way,

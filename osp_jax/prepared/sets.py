@@ -1,11 +1,11 @@
-"""A request for several classes, composed of the prepared requests for each, and repaired in closed form.
+"""Requests for several classes, composed of the prepared requests for each class and repaired in closed form.
 
-The changes of two classes were computed without each other. Composed, an entry of a leaf that only one of them changes
-gets its new value. Where several do, factors from 0 to 1 multiply, as masks do, and other changes add up.
+The changes of two classes were computed independently. In the composition, an entry of a leaf that only one of them
+changes gets its new value; if several change it, factors from 0 to 1 multiply, as masks do, and other changes add.
 
-The repair solves for the head, by ridge regression on stored inputs of the head: on retained images the logits of the
-retained classes shall be what they were before the request. Then the bias of each class to forget falls until its logit
-is below the best retained one, by a margin, on every stored image of these classes.
+The repair solves for the head by ridge regression on stored inputs of the head: on retained images, the logits of the
+retained classes return to their values before the request. Then the bias of each class to forget is lowered until its
+logit is below the best retained one, by a margin, on every stored image of these classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,21 +24,21 @@ from osp_jax.runtime.distributed import place
 from osp_jax.statistics import Statistics
 from osp_jax.trees import edited, leaves_by_path
 
-# Against a change of the head, over the sum of the squares of a feature. Chosen from 0.001 to 1 on a held-out half of
-# stored features: the largest leaves least of the classes, and the head nearest to that of the joint request.
+# Penalty on the change of the head, relative to the sum of squares of a feature. Chosen from 0.001 to 1 on a held-out
+# half of stored features: the largest leaves least of the classes, and is closest to the head of the joint request.
 _RIDGE = 1.0
-_MARGIN = 1.0  # logits, as in osp-fit; without it new images of a class pass that no stored one shows
-_MOST = 1500  # images whose last kernels are computed anew, where these change
+_MARGIN = 1.0  # logits, as in osp-fit; without it, new images of a class exceed those stored
+_MOST = 1500  # images whose last kernels are recomputed, if these change
 
 
 def answer_set(
     prepared: Prepared, model: Model, forget: Sequence[int], statistics: Statistics
 ) -> tuple[Model, Harm] | None:
-    """(the model without several prepared classes, what that costs); None where what is stored does not show it.
+    """(the model without several prepared classes, its cost); None if the stored data do not show the cost.
 
     Args:
       forget: class numbers, two or more.
-      statistics: of the model, with stored features, or inputs of the last kernels where these change.
+      statistics: statistics of the model, with stored features, or inputs of the last kernels if these change.
 
     Raises:
       InputError: as `check_prepared`.
@@ -54,7 +54,7 @@ def answer_set(
 
 
 def composed(prepared: Prepared, model: Model, forget: Sequence[int]) -> Model:
-    """The model with the changes of all classes `forget`, without a repair."""
+    """The model with the changes of all classes `forget`, before the repair."""
     found = [changed_leaves(model.variables, prepared.classes[number].changes) for number in forget]
     old = leaves_by_path(model.variables)
     paths = [path for path in old if any(path in leaves for leaves in found)]
@@ -66,10 +66,10 @@ def composed(prepared: Prepared, model: Model, forget: Sequence[int]) -> Model:
 
 
 def repaired(before: Model, after: Model, forget: Sequence[int], found: StoredFeatures, head: Head) -> Model:
-    """`after` with a head that gives the retained images what it gave them, and no image a forgotten class.
+    """Returns `after` with a head that restores the logits of retained images and recognises no forgotten class.
 
     Args:
-      before, after: the models that `found` is of.
+      before, after: the models of `found`.
     """
     retained = ~np.isin(found.labels, [*forget, *before.forgotten]) & (found.labels >= 0)
     others = np.setdiff1d(np.arange(before.num_classes), after.forgotten)

@@ -1,16 +1,16 @@
-"""Cholesky factors in float64 on the host: of a sum of second moments, and less some of its rows."""
+"""Cholesky factors in float64 on the host: of a sum of second moments, and after removing some of its rows."""
 
 import numpy as np
 import scipy.linalg
 
-_BLOCKS = 32, 128  # columns that are changed together, for few rows and for many
+_BLOCKS = 32, 128  # columns that are updated together, for few rows and for many
 
 
 def factor(matrix: np.ndarray, ridge: float) -> np.ndarray:
-    """The lower factor float64 `(m, m)` of `matrix + ridge I`, where the last entry, the intercept's, has no ridge.
+    """The lower factor float64 `(m, m)` of `matrix + ridge I`, where the last entry, of the intercept, has no ridge.
 
     Raises:
-      numpy.linalg.LinAlgError: it is not positive definite.
+      numpy.linalg.LinAlgError: the matrix is not positive definite.
     """
     matrix = np.array(matrix, np.float64, order="F")
     places = np.arange(len(matrix) - 1)

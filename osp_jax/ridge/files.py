@@ -1,6 +1,6 @@
 """The moments of a head on disk: `head/moments/CLASS.npy`, `head/prepared/CLASS.npy`, and features of images.
 
-A class is the lower triangle of its matrix, packed. To forget is to leave a file out.
+A class is stored as the packed lower triangle of its matrix. Forgetting a class leaves its file out.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ FOLDER = "head"
 
 
 def save_moments(folder: Path, moments: HeadMoments) -> None:
-    """Writes the moments to the new folder `folder`; of several processes the first does."""
+    """Writes the moments to the new folder `folder`; only the first process does so."""
     if not is_first():
         return
     for name in ("moments", "prepared"):
@@ -34,13 +34,13 @@ def save_moments(folder: Path, moments: HeadMoments) -> None:
 
 
 def load_moments(folder: Path, settings: Mapping[str, Any], random: RandomFeatures, num_classes: int) -> HeadMoments:
-    """What `save_moments` wrote.
+    """Reads what `save_moments` wrote.
 
     Args:
-      settings: with `ridge` and `scale`, the config's `head`.
+      settings: with `ridge` and `scale`, as in `config.head`.
 
     Raises:
-      InputError: there is none, or a file is damaged.
+      InputError: there are no moments, or a file is damaged.
     """
     size = sum(random.kernel.shape) + 1
     classes = {

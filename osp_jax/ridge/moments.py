@@ -1,12 +1,12 @@
-"""What a ridge head is fitted from: second moments of each class, in float64 on the host.
+"""The moments that a ridge head is fitted to: second moments of each class, in float64 on the host.
 
-With z the features of an image and a 1, a class is `sum z z'` over its images: its last row has the sums of the
-features, and its last entry the number of images. The head solves `(sum over classes + ridge) W = targets`, with the
-last row of a class as its column of targets, so 1 for an image of the class and 0 otherwise. (Targets of +1 and -1
-give the same answers: the intercept has no ridge, so that the solution is affine in the targets.)
+With z the features of an image and a 1, the matrix of a class is `sum z z'` over its images: its last row has the sums
+of the features, and its last entry the number of images. The head solves `(sum over classes + ridge) W = targets`, with
+the last row of a class as its column of targets: 1 for an image of the class and 0 otherwise. (Targets of +1 and -1
+give the same predictions: the intercept has no ridge, so the solution is affine in the targets.)
 
-To forget a class is to leave out its matrix, to forget images is to subtract theirs. What is left is what a fit
-without them computes, up to the rounding of float64.
+Forgetting a class leaves out its matrix; forgetting images subtracts theirs. The result equals a fit without them, up
+to float64 rounding.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ import numpy as np
 from osp_jax.ridge import cholesky
 from osp_jax.runtime.errors import InputError
 
-_ROWS = 2048  # images whose features are expanded together
+_ROWS = 2048  # rows of features expanded at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Features of images, so that single images can be forgotten without being seen.
+    """Features of images, so that single images can be forgotten without access to them.
 
     Attributes:
-      numbers: of the images in the training split, int `(k,)`, increasing.
+      numbers: image numbers in the training split, int `(k,)`, increasing.
       labels: int `(k,)`.
-      table: float32 `(n, f)`, of the network alone, also of images that were left out since `compact`.
-      places: of the images in `table`, int `(k,)`.
+      table: float32 `(n, f)`, features of the network, including images that were left out since `compact`.
+      places: rows of the images in `table`, int `(k,)`.
     """
 
     numbers: np.ndarray
@@ -44,11 +44,11 @@ class Features:
         return self.table[self.places]
 
     def keep(self, rows: np.ndarray) -> "Features":
-        """Those of the images `rows`, an index array or bool; nothing is copied."""
+        """The features of the images `rows`, an index array or bool; nothing is copied."""
         return Features(self.numbers[rows], self.labels[rows], self.table, self.places[rows])
 
     def compact(self) -> "Features":
-        """Without the rows of images that were left out."""
+        """Drops the rows of images that were left out."""
         return features_of(self.numbers, self.labels, self.values)
 
 
@@ -68,16 +68,16 @@ class RandomFeatures:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadMoments:
-    """The moments of a head, and what is kept beside them.
+    """The moments of a head, with related data.
 
     Attributes:
-      classes: by class number float64 `(m, m)`, `m` the number of features and one; of the classes that it knows.
-      num_classes: logits of the head, those of other classes included.
-      ridge: on every weight but the intercepts.
-      scale: of the logits, which the targets 0 and 1 are multiplied by.
-      random: how the network's features become those of the head.
+      classes: float64 `(m, m)` by class number, with `m` the number of features plus one; only known classes.
+      num_classes: number of logits of the head, including those of other classes.
+      ridge: penalty on every weight except the intercepts.
+      scale: scale of the logits, a factor on the targets 0 and 1.
+      random: maps the network's features to additional features of the head.
       prepared: by class number, the head float64 `(m, classes)` without that class.
-      features: of the images that the moments are of; None: not kept, and then no single image can be forgotten.
+      features: features of the images behind the moments; None: not kept, so that no single image can be forgotten.
     """
 
     classes: Mapping[int, np.ndarray]
@@ -103,7 +103,7 @@ class HeadMoments:
         return cholesky.factor(self.total, self.ridge)
 
     def counts(self) -> dict[int, int]:
-        """Images of each class."""
+        """The number of images of each class."""
         return {number: round(matrix[-1, -1]) for number, matrix in self.classes.items()}
 
     def head(self) -> np.ndarray:
@@ -111,7 +111,7 @@ class HeadMoments:
         return cholesky.solved(self.factor, self._targets())
 
     def head_without(self, classes: Sequence[int], prepared: bool = True) -> np.ndarray:
-        """The head that a fit without `classes` gives: the prepared one of a single class, otherwise solved for."""
+        """The head of a fit without `classes`: the prepared one for a single class, otherwise a new solution."""
         if prepared and len(classes) == 1 and classes[0] in self.prepared:
             return self.prepared[classes[0]]
         total = self.total.copy()
@@ -120,7 +120,7 @@ class HeadMoments:
         return cholesky.solved(cholesky.factor(total, self.ridge), self._targets(classes))
 
     def without(self, classes: Collection[int]) -> "HeadMoments":
-        """The moments of the other classes; nothing that depends on `classes` is kept."""
+        """The moments of the other classes; drops everything that depends on `classes`."""
         gone = set(classes) & set(self.classes)
         if not gone:
             return self
@@ -129,16 +129,16 @@ class HeadMoments:
         return dataclasses.replace(self, classes=kept, features=features, prepared={})
 
     def without_images(self, numbers: Collection[int]) -> "HeadMoments":
-        """The moments of the other images, with a downdated factor where that is less work than a new one.
+        """The moments of the other images, with a downdated factor if that is less work than a new one.
 
-        What is forgotten stays in memory in `features.table`, until `features.compact`.
+        The features of forgotten images stay in memory in `features.table` until `features.compact`.
 
         Args:
-          numbers: of training images, each once.
+          numbers: numbers of training images, without duplicates.
 
         Raises:
-          InputError: no features are kept; a number is none of the images that the head was fitted to, or was
-            forgotten before; or all images of a class would be forgotten.
+          InputError: no features are kept; an image is not among those that the head was fitted to, or was already
+            forgotten; or all images of a class would be forgotten.
         """
         rows = self.rows_of(numbers)
         features, changed = self.features, dict(self.classes)
@@ -150,7 +150,7 @@ class HeadMoments:
         kept[rows] = False
         new = dataclasses.replace(self, classes=changed, features=features.keep(kept), prepared={})
         if 8 * len(rows) < len(self.factor):
-            # Where rows alone hold a direction, rounding may leave no factor: then it is made anew when it is needed.
+            # If only these rows span a direction, rounding may leave no factor; it is then recomputed when needed.
             with suppress(np.linalg.LinAlgError):
                 new.__dict__["factor"] = cholesky.downdated(self.factor, expanded)
         return new
@@ -173,8 +173,8 @@ class HeadMoments:
         rows = np.searchsorted(known, numbers).clip(0, len(known) - 1)
         if (wrong := known[rows] != numbers).any():
             raise InputError(
-                f"image {numbers[wrong][0]} is none that the head was fitted to, or was forgotten before; give numbers "
-                "of training images that it knows"
+                f"image {numbers[wrong][0]} was not among the images that the head was fitted to, or is already "
+                "forgotten; give numbers of other training images"
             )
         counts = self.counts()
         for number, taken in zip(*np.unique(self.features.labels[rows], return_counts=True), strict=True):
@@ -183,11 +183,11 @@ class HeadMoments:
         return rows
 
     def expanded(self, values: np.ndarray) -> np.ndarray:
-        """float64 `(k, m)` of the network's features `(k, f)`: these, random ones of them, and 1."""
+        """float64 `(k, m)` from the network's features `(k, f)`: these, their random features, and 1."""
         return expanded(values, self.random)
 
     def with_prepared(self) -> "HeadMoments":
-        """With the heads that requests for single classes ask for, where more than one class is left."""
+        """Adds the heads for requests for single classes, if there is more than one class."""
         if len(self.classes) < 2:
             return self
         heads = {number: self.head_without([number], prepared=False) for number in self.classes}
@@ -211,7 +211,7 @@ def expanded(values: np.ndarray, random: RandomFeatures) -> np.ndarray:
 
 
 def class_moments(values: np.ndarray, labels: np.ndarray, random: RandomFeatures) -> dict[int, np.ndarray]:
-    """By class number, `HeadMoments.classes` of images: `values` float32 `(k, f)`, `labels` int `(k,)`."""
+    """`HeadMoments.classes` of images, by class number: `values` float32 `(k, f)`, `labels` int `(k,)`."""
     found = {}
     for number in np.unique(labels):
         own = values[labels == number]

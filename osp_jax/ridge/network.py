@@ -2,7 +2,7 @@
 
 The features are the means and maxima of the channels of the last stages (`program/stages`), averaged over an image and
 its mirror image, and random ReLU features of them (Rahimi and Recht, NeurIPS 2007; Huang et al., Neurocomputing 2006).
-Nothing about the features follows from the images that the head is fitted to: no standardisation, no selection.
+The features do not depend on the images that the head is fitted to: there is no standardisation and no selection.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ KERNEL, BIAS = "head/kernel", "head/bias"
 """The leaves of the head."""
 
 OUT_OF_REACH = -1e9
-"""The bias of a class that no image was of."""
+"""The bias of a class without images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadApply:
-    """`apply` of a model with a ridge head; `variables` are `{'backbone', 'head'}`, and 'random' of random features."""
+    """`apply` of a model with a ridge head; `variables` are `{'backbone', 'head'}`, with random features 'random'."""
 
     backbone: Callable[[Any, jax.Array], jax.Array]
     stages: Stages
     flip: bool
 
     def features(self, variables: Any, images: jax.Array) -> jax.Array:
-        """What the frozen network gives of normalised images, float32 `(batch, f)`."""
+        """Features of normalised images from the frozen network, float32 `(batch, f)`."""
         found = self._of(variables, images)
         return (found + self._of(variables, images[:, :, ::-1])) / 2 if self.flip else found
 
@@ -50,7 +50,7 @@ class HeadApply:
         return features @ head["kernel"] + head["bias"]
 
     def own_gates(self, variables: Any, image_shape: tuple[int, ...]) -> Gates:
-        """The one group of channels that can be gated: the head's features. All else stays as it is."""
+        """The only group of channels that can be gated: the head's features."""
         program = traced(self, variables, image_shape, jnp.float32)
         number, head = find_head(program)
         operand = program.read_operand(number)
@@ -77,7 +77,7 @@ class HeadTrainApply:
 
 
 def in_head(path: str) -> bool:
-    """Whether a leaf is the head's."""
+    """Whether a leaf belongs to the head."""
     return path.startswith("head/")
 
 
@@ -91,15 +91,16 @@ def with_ridge_head(
     random_features: int,
     seed: int,
 ) -> Model:
-    """The frozen `backbone` with a head of zeros; `backbone.variables` may be shapes, and then all variables are.
+    """The frozen `backbone` with a head of zeros; if `backbone.variables` are shapes, all variables are.
 
     Args:
-      stages: how many of the last stages the features are of.
-      random_features: of random features beside them.
-      seed: of these.
+      stages: number of last stages to take features from.
+      flip: whether to average the features over an image and its mirror image.
+      random_features: number of random features to add.
+      seed: seed of the random features.
 
     Raises:
-      InputError: the network has fewer stages, or texts are to be mirrored.
+      InputError: the network has fewer stages, or `flip` is set for texts.
     """
     shape = tuple(image_shape)
     if flip and is_text(shape):
@@ -128,9 +129,9 @@ def with_ridge_head(
 
 
 def draw_random_features(width: int, count: int, seed: int) -> RandomFeatures:
-    """Directions of normal noise for features of size about 1, and biases uniform in -1..1.
+    """Directions of normal noise for features of magnitude about 1, and biases uniform in -1..1.
 
-    The first of many are those of a smaller `count`.
+    Those of a smaller `count` are the first of those of a larger one.
     """
     directions, shifts = (np.random.default_rng([seed, purpose]) for purpose in (7, 8))
     kernel = directions.normal(size=(count, width)).T / np.sqrt(max(width, 1))
@@ -154,7 +155,7 @@ def with_head(model: Model, head: np.ndarray, classes: Sequence[int]) -> Model:
 
 
 def check_ridge_head(model: Model) -> None:
-    """Raises `InputError` for a model without one."""
+    """Raises `InputError` for a model without a ridge head."""
     if not isinstance(model.apply, HeadApply):
         raise InputError(
             "exact-head needs a head that was fitted in closed form on a frozen network; fit one with "
