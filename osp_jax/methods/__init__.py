@@ -46,7 +46,7 @@ from osp_jax.runtime.errors import InputError, shown, unknown
 
 __all__ = ["METHODS", "Method", "get_method", "method_name", "options_from", "parse_options", "unlearn_classes"]
 
-_LARGEST = {bool: 1, int: 2**31 - 1, float: 1e30}  # what JAX's integers and floats of 32 bits hold
+_LARGEST = {bool: 1, int: 2**31 - 1, float: 1e30}  # limits of JAX's 32-bit integers and floats
 
 METHODS: dict[str, type[Method]] = {
     "retrain": Retrain,

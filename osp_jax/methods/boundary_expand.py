@@ -44,7 +44,7 @@ from osp_jax.trees import combine, edited
 
 @dataclasses.dataclass(frozen=True)
 class BoundaryExpand(Method):
-    """Forgotten images learnt as a class of their own, which is then cut off."""
+    """Learns forgotten images as an extra class, then removes that class."""
 
     sees: ClassVar[tuple[str, ...]] = ("forget",)
     search: ClassVar[Mapping[str, Any]] = {

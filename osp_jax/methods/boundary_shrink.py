@@ -44,7 +44,7 @@ LABELS = ("any", "retained")
 
 @dataclasses.dataclass(frozen=True)
 class BoundaryShrink(Method):
-    """Forgotten images learnt as the class that lies nearest to each."""
+    """Learns each forgotten image as the nearest other class."""
 
     sees: ClassVar[tuple[str, ...]] = ("forget",)
     search: ClassVar[Mapping[str, Any]] = {

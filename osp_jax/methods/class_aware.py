@@ -52,7 +52,7 @@ class ClassAware(Method):
     }
 
     fraction: float = option(
-        0.2, "share of the filters to remove", low=0, high=1, source="ours; the paper's share was not available to us"
+        0.2, "share of the filters to remove", low=0, high=1, source="ours; we could not find the paper's share"
     )
     layers: str = option(
         "last",

@@ -67,23 +67,23 @@ class ConceptErasure(Method):
         "ridge": (1e-3, 1e-2),
     }
 
-    share: float = option(1.0, "share of the class's direction that retained images lose, too", low=0, high=1)
-    depth: int = option(0, "stages before the last features that lose the direction, too", low=0)
+    share: float = option(1.0, "share of the class's direction to erase from retained images", low=0, high=1)
+    depth: int = option(0, "stages before the last features to erase the direction from", low=0)
     keep: float = option(
         1.0,
-        "share of its own features, once erased, that a forgotten image keeps; 0: the anchor replaces them",
+        "share of a forgotten image's own features to keep after the erasure; 0: the anchor replaces them",
         low=0,
         high=1,
     )
     anchor: str = option(
         "classes",
-        "replaces the mean of a forgotten image's class: the means of the classes it resembles otherwise, or the "
-        "'mean' of all retained images",
+        "replaces the mean for forgotten images: 'classes' mixes the class means by the network's probabilities, "
+        "'mean' is that of all retained images",
         choices=ANCHORS,
     )
     forget_weight: float = option(3.0, "weight of the forgotten images, against 1 for the retained ones", low=1e-6)
-    image_weight: float = option(10.0, "largest weight of a forgotten image against a retained one", low=1e-6)
-    images: int = option(1500, "images of all classes together, as many of each retained class", low=2)
+    image_weight: float = option(10.0, "largest weight of a forgotten image, against a retained one", low=1e-6)
+    images: int = option(1500, "retained images, the same number of each class", low=2)
     forget_images: int = option(500, "images of each class to forget", low=1)
     directions: int = option(
         128, "principal directions of a kernel's input in which it may change; 0: all of them", low=0

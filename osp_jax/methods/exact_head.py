@@ -29,7 +29,7 @@ class ExactHead(Method):
 
     only_for: ClassVar[str] = "a closed-form head"
 
-    prepared: bool = option(True, "use the head that was solved for before the request, where there is one")
+    prepared: bool = option(True, "use the head that was solved for before the request, if there is one")
 
     def check(self, model: Model, gates: Gates) -> None:
         """Raises `InputError` for a model without a closed-form head."""

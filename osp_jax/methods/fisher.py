@@ -48,8 +48,8 @@ class Fisher(Method):
 
     alpha: float = option(
         1e-6,
-        "variance of the noise, before it is divided by the Fisher information; the 0.2 that is Unlearn-Sparse's "
-        "default leaves only noise",
+        "variance of the noise before division by the Fisher information; the default of Unlearn-Sparse, 0.2, leaves "
+        "only noise",
         low=0,
         source="authors' Forgetting.ipynb, which tries 1e-8 to 1e-5",
     )
@@ -68,7 +68,7 @@ class Fisher(Method):
     erase_row: bool = option(
         True,
         "with rule=fisher_new, replace the forgotten class's weights in the head by noise",
-        source="both codes, where all of a class is forgotten",
+        source="both codes, when a whole class is forgotten",
     )
 
     def unlearn(

@@ -41,8 +41,8 @@ class L1Sparse(Method):
     }
     trains: ClassVar[bool] = True
 
-    # The authors' value for class-wise forgetting was not available to us: their parser's 0.2 is shared with other
-    # methods, and their README leaves it open.
+    # We could not find the authors' value for class-wise forgetting: their parser's 0.2 is shared with other methods,
+    # and their README gives none.
     alpha: float = option(
         1e-4,
         "weight of the L1 penalty in the first epoch",

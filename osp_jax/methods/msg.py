@@ -37,7 +37,7 @@ from osp_jax.trees import combine, edited, leaves_by_path
 
 @dataclasses.dataclass(frozen=True)
 class Msg(Method):
-    """Weights with small gradients drawn anew, then fine-tuning."""
+    """Redraws weights with small gradients, then fine-tunes."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Any]] = {
@@ -48,7 +48,7 @@ class Msg(Method):
     trains: ClassVar[bool] = True
 
     fraction: float = option(
-        0.3, "share of each convolution's weights that is drawn anew", low=0, high=1, source="kgltop2.py: init_rate"
+        0.3, "share of each convolution's weights to redraw", low=0, high=1, source="kgltop2.py: init_rate"
     )
     kept_rate: float = option(
         0.1, "factor on the gradient of the convolutions' other weights", low=0, source="kgltop2.py"

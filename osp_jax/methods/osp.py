@@ -81,7 +81,7 @@ class Osp(Method):
     constant: float = option(0.5, "strength for strength=constant", low=0, high=1)
     place: str = option(
         "gate",
-        "place of the factor: 'gate' where the channel is produced, 'kernel' on the kernel alone, 'head' in the rows "
+        "location of the factor: 'gate' where the channel is written, 'kernel' on the kernel alone, 'head' in the rows "
         "of the head",
         choices=PLACES,
         source="ours",

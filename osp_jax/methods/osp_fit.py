@@ -58,7 +58,7 @@ class OspFit(Method):
     draws: int = option(400, "draws of each class with source=statistics", low=1)
     place: str = option(
         "gate",
-        "place of the gain: 'gate' where the features are produced, 'head' in the rows of the head",
+        "location of the gain: 'gate' where the features are written, 'head' in the rows of the head",
         choices=PLACES,
     )
     erase: bool = option(False, "also zero the kernels of fully masked channels")

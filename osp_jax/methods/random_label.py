@@ -7,7 +7,6 @@ the relabelled forgotten images, then one over the retained images, all augmente
 
 The code draws from all classes, including the image's own; the paper wants another class. Ours follows the paper, and
 no forgotten class gets the label of another (`labels`). Also ours: the last batch of a pass is padded.
-several forgotten classes none gets the label of another (`labels`). Ours too: a pass's last batch is filled up.
 """
 
 import dataclasses

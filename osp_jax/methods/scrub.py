@@ -35,7 +35,7 @@ from osp_jax.training.loss import cross_entropy
 
 @dataclasses.dataclass(frozen=True)
 class Scrub(Method):
-    """Away from the original on forgotten images, and back to it on retained ones, in turn."""
+    """Alternately moves away from the original on forgotten images and back to it on retained images."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain", "forget")
     search: ClassVar[Mapping[str, Any]] = {

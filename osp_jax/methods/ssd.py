@@ -43,7 +43,7 @@ class Ssd(Method):
 
     alpha: float = option(
         10.0,
-        "a parameter is dampened where its importance to the forgotten images is above alpha times that to all",
+        "dampen a parameter if its importance for the forgotten images exceeds alpha times that for all",
         low=0,
         source="authors' forget_full_class_main.py: selection_weighting (for 20 and 100 classes)",
     )

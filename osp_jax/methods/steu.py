@@ -62,7 +62,7 @@ class Steu(Method):
     loss: str = option("sigmoid", "form of the probabilities in both losses", choices=("sigmoid", "softmax"))
     over: str = option(
         "target",
-        "logits that the loss on forgotten texts is over: the forgotten class's, or 'all' with labels 0",
+        "logits in the loss on forgotten texts: the forgotten class's, or 'all' with labels 0",
         choices=("target", "all"),
         source="ours",
     )
@@ -74,7 +74,7 @@ class Steu(Method):
         1.0, "weight of the loss on retained texts", low=0, source="ours; the paper adds both losses"
     )
     embedding: str = option(
-        "", "path of the embedding table among the variables; empty: the table that the program looks token ids up in"
+        "", "path of the embedding table among the variables; empty: the table in which the program looks up ids"
     )
 
     def __post_init__(self) -> None:

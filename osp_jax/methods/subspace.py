@@ -65,7 +65,7 @@ class Subspace(Method):
         "alpha_forget": (1.0, 3.0, 10.0, 30.0, 100.0),
     }
 
-    # Beyond these bounds the float32 moments, exact to about 1e-7 of their trace, do not carry the solve.
+    # Beyond these bounds the float32 moments, exact to about 1e-7 of their trace, are too coarse for the solve.
     alpha_retain: float = option(
         100.0, "alpha of the retained images' projection", low=1e-3, high=1e5, source="main.py: --our-alpha-r"
     )

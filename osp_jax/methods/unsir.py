@@ -54,7 +54,7 @@ SETTINGS = ("as_intended", "as_released")
 
 @dataclasses.dataclass(frozen=True)
 class Unsir(Method):
-    """Noise of the class impairs the network and retained images repair it."""
+    """Impairs the class with noise, then repairs the network with retained images."""
 
     sees: ClassVar[tuple[str, ...]] = ("retain",)
     search: ClassVar[Mapping[str, Any]] = {
@@ -74,7 +74,7 @@ class Unsir(Method):
         0.1, "weight of the noise's squared norm, the mean over noise images", low=0, source="notebook"
     )
     noise_repeats: int = option(
-        20, "how often each noise image is learnt in an epoch", low=1, source="notebook: num_batches"
+        20, "how often an epoch repeats each noise image", low=1, source="notebook: num_batches"
     )
     retain_per_class: int = option(
         1000, "retained images of each class", low=1, source="notebook: num_samples_per_class"

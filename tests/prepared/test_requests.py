@@ -111,13 +111,13 @@ def test_a_set_is_computed_where_what_is_stored_does_not_show_its_cost(digits, m
 def test_another_model_is_refused(model, prepared):
     bias = "params/head/bias"
     other = model.replace(variables=edited(model.variables, {bias: leaves_by_path(model.variables)[bias] + 1}))
-    with pytest.raises(osp_jax.InputError, match="prepare them anew"):
+    with pytest.raises(osp_jax.InputError, match="prepare them again"):
         osp_jax.unlearn(other, [3], prepared=prepared)
 
 
 def test_a_model_that_forgot_a_class_since_is_refused_and_can_be_prepared_anew(model, statistics, prepared):
     after = osp_jax.unlearn(model, [3], prepared=prepared).model
-    with pytest.raises(osp_jax.InputError, match="prepare them anew"):
+    with pytest.raises(osp_jax.InputError, match="prepare them again"):
         osp_jax.unlearn(after, [5], prepared=prepared)
 
     anew = osp_jax.prepare(after, [5], "logit-mask", statistics=statistics)

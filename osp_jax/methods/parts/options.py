@@ -1,11 +1,11 @@
-"""The options of a method: how one is declared, checked, and described to a reader.
+"""The options of a method: their declaration, checks and descriptions.
 
 A method declares each of its settings once, as a field of its frozen dataclass:
 
     steps: int = option(200, "steps of Adam", low=0, source="the paper, section 4")
 
-`check_options` enforces the declaration when the method is made, so that no training starts with a setting that cannot
-be used. `describe_options` reads it back for the help of a command, for error messages and for the documentation.
+`check_options` enforces the declaration when the method is created, so that no training starts with invalid settings.
+`describe_options` returns it for the help of a command, error messages and the documentation.
 """
 
 import dataclasses
@@ -16,22 +16,22 @@ from typing import Any
 
 from osp_jax.runtime.errors import InputError, shown, unknown
 
-_LONGEST = 1000  # characters of an option that is text
+_LONGEST = 1000  # characters of a text option
 _TYPES = (bool, int, float, str)
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What a method declares of one of its settings.
+    """The declaration of one setting of a method.
 
     Attributes:
-      name: of the dataclass field.
+      name: name of the dataclass field.
       type: `bool`, `int`, `float` or `str`.
-      default: its value where none is given.
-      meaning: what it does, in one phrase; empty where nothing was declared.
-      source: where the default comes from, such as a paper or a line of the authors' code; may be empty.
-      low, high: the bounds of a number, included; None for no bound.
-      choices: the values of a text; empty where any text may be given.
+      default: the default value.
+      meaning: its effect, in one phrase; empty if undeclared.
+      source: origin of the default, such as a paper or a line of the authors' code; may be empty.
+      low, high: inclusive bounds of a number; None for no bound.
+      choices: the allowed texts; empty if any text is allowed.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Option:
 
     @property
     def values(self) -> str:
-        """The values that it takes, in words: 'True or False', 'int, at least 0', 'gate or head'."""
+        """A description of the allowed values: 'True or False', 'int, at least 0', 'gate or head'."""
         if self.choices:
             return ", ".join(self.choices[:-1]) + f" or {self.choices[-1]}"
         if self.type is bool:
@@ -82,14 +82,14 @@ def describe_options(options: Any) -> tuple[Option, ...]:
 
 
 def check_options(options: Any, **ranges: tuple[float | None, float | None]) -> None:
-    """Checks that each option has the type of its default, numbers are finite and in range, and texts are not endless.
+    """Checks that each option has the type of its default, numbers are finite and in range, and texts are not too long.
 
     Args:
       options: a dataclass whose fields have defaults of type bool, int, float or str.
-      ranges: (low, high) by option, bounds included, None for no bound; in place of the declared range.
+      ranges: (low, high) by option, inclusive, None for no bound; replaces the declared range.
 
     Raises:
-      InputError: an option of another type, out of range, or none of its choices.
+      InputError: an option has another type, is out of range, or is not among its choices.
     """
     known = describe_options(options)
     for one in known:
