@@ -1,1 +1,1 @@
-"""Networks of Flax Linen and NNX, and plain functions, as a `Model`, and back."""
+"""Converts networks of Flax Linen, NNX and PyTorch, and plain functions, to a `Model` and back."""

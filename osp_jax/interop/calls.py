@@ -1,4 +1,4 @@
-"""How a module wants to be told whether it trains: found out from its signature, so that no user edits a network."""
+"""Finds the train-mode arguments of a module in its signature, so that no user has to edit a network."""
 
 import dataclasses
 import inspect
@@ -7,31 +7,31 @@ from typing import Any
 
 from osp_jax.runtime.errors import InputError
 
-_TRAINS = ("train", "training", "is_training", "is_train")  # true while training
-_RESTS = ("deterministic", "use_running_average", "inference", "eval", "evaluate")  # true while not
+_TRAINS = ("train", "training", "is_training", "is_train")  # true in train mode
+_RESTS = ("deterministic", "use_running_average", "inference", "eval", "evaluate")  # true in eval mode
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """The arguments behind the images: names, and whether each is true while training; `positional`: as positions."""
+    """The arguments after the images: names, and their values in train mode; `positional`: whether by position."""
 
     modes: tuple[tuple[str, bool], ...] = ()
     positional: bool = False
 
     def arguments(self, train: bool) -> tuple[tuple[bool, ...], dict[str, bool]]:
-        """(positional, keyword) arguments of a call."""
+        """Returns the (positional, keyword) arguments of a call."""
         values = {name: train == trains for name, trains in self.modes}
         return (tuple(values.values()), {}) if self.positional else ((), values)
 
 
 def find_call(function: Callable[..., Any], name: str) -> Call:
-    """How `function(images, ...)`, a bound method, is called.
+    """The call of `function(images, ...)`, a bound method.
 
     Args:
-      name: of the network, for errors.
+      name: name of the network, for errors.
 
     Raises:
-      InputError: it takes no images, or it needs an argument whose meaning is unknown.
+      InputError: it takes no images, or has a required argument of unknown meaning.
     """
     parameters = list(inspect.signature(function).parameters.values())
     takes_images = parameters and parameters[0].kind in (
@@ -57,6 +57,6 @@ def find_call(function: Callable[..., Any], name: str) -> Call:
 
 
 def mode_fields(module: Any) -> dict[str, bool]:
-    """The fields of a dataclass that say whether it trains, and whether each is true while training."""
+    """The fields of a dataclass that set the mode, and their values in train mode."""
     names = [field.name for field in dataclasses.fields(module)]
     return {name: name in _TRAINS for name in names if name in _TRAINS or name in _RESTS}

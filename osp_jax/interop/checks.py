@@ -1,4 +1,4 @@
-"""What every adapter checks of what it is given."""
+"""Input checks shared by all adapters."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from osp_jax.runtime.errors import InputError, shown
 
 
 def checked_moments(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) as tuples of floats. Raises `InputError` for values that no image can be normalised by."""
+    """(mean, std) as tuples of floats. Raises `InputError` for values that cannot normalise images."""
     moments = []
     for name, values in (("mean", mean), ("std", std)):
         try:
@@ -27,7 +27,7 @@ def checked_moments(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[
 
 
 def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple. Raises `InputError` for fewer than two, or one twice."""
+    """The names as a tuple. Raises `InputError` for fewer than two names, or duplicates."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise InputError(f"class_names are {shown(names)}; give a list of texts, one for each class")
     names = tuple(names)
@@ -37,7 +37,7 @@ def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_logits(model: Model, image_shape: Sequence[int]) -> None:
-    """Raises `InputError` where a network cannot be applied to images `(h, w, c)` or has not a logit for each class."""
+    """Raises `InputError` if a network cannot take images `(h, w, c)`, or does not have one logit per class."""
     shape = tuple(image_shape)
     if len(model.mean) not in ((0,) if is_text(shape) else (1, shape[-1])):
         raise InputError(
@@ -46,7 +46,7 @@ def check_logits(model: Model, image_shape: Sequence[int]) -> None:
     inputs = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     try:
         logits = jax.eval_shape(model.apply, model.variables, inputs)
-    except Exception as error:  # whatever the user's own function raises for inputs that it does not take
+    except Exception as error:  # user code may raise anything for inputs that it does not support
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"the network cannot be applied to images of shape {shape} ({reason}); give images as in its training, and "

@@ -14,7 +14,7 @@ from osp_jax.runtime.errors import InputError, shown
 
 @dataclasses.dataclass(frozen=True)
 class _Apply:
-    """A user's function; two of the same one are equal, so that they share compiled programs."""
+    """A user's function; equal for equal functions, so that compiled programs are shared."""
 
     function: Callable[..., Any]
 
@@ -39,24 +39,27 @@ def from_function(
     init: Callable[[jax.Array, tuple[int, ...]], Any] | None = None,
     is_parameter: Callable[[str], bool] = every_leaf,
 ) -> Model:
-    """A trained network that is a plain function as a `Model`.
+    """Converts a trained network that is a plain function to a `Model`.
 
     With Equinox: `arrays, static = eqx.partition(network, eqx.is_array)`, and
     `apply = lambda arrays, images: jax.vmap(eqx.combine(arrays, static))(images)`.
 
     Args:
       apply: `(variables, images) -> logits`, pure, in eval mode; normalised float32 images `(batch, h, w, c)` to
-        logits `(batch, classes)`. Compiled programs are kept by this function: give the same one each time.
+        logits `(batch, classes)`. Compiled programs are cached by this function: pass the same object each time.
       variables: a pytree of arrays.
-      mean, std: of the normalisation that the network was trained with, per image channel, on the 0..1 scale.
+      mean, std: normalisation that the network was trained with, per image channel, on the 0..1 scale.
       class_names: by class number.
-      forgotten: classes that were forgotten before.
-      train_apply: `(variables, images, rng) -> (logits, variables)` in train mode; methods that train need it.
-      init: `(key, image_shape) -> variables`; `retrain` needs it.
-      is_parameter: whether gradient steps may change the leaf at a path, 'layers/0/weight'; all by default.
+      forgotten: numbers of already forgotten classes.
+      train_apply: `(variables, images, rng) -> (logits, variables)` in train mode; needed by methods that train.
+      init: `(key, image_shape) -> variables`; needed by `retrain`.
+      is_parameter: whether gradient steps may change the leaf at a path, such as 'layers/0/weight'; default: all.
+
+    Returns:
+      the `Model`.
 
     Raises:
-      InputError: no function, variables without arrays, or moments or names that cannot be used.
+      InputError: `apply` is no function, `variables` has other leaves than arrays, or moments or names are invalid.
     """
     for name, function in {"apply": apply, "train_apply": train_apply, "init": init}.items():
         if (function is not None and not callable(function)) or (name == "apply" and function is None):

@@ -1,8 +1,7 @@
-"""A network from outside: the function that makes it and a file of its weights become a `Model`.
+"""Imports a network: the function that creates it and a file of its weights become a `Model`.
 
-Four kinds of network are known: a torch module, a Flax Linen module, a Flax NNX module, and a function
-`(variables, images) -> logits`. The weights may be in any format of `weight_files`; each array of the network is found
-in the file by its name.
+Four kinds of networks are supported: torch modules, Flax Linen modules, Flax NNX modules, and functions
+`(variables, images) -> logits`. The weights may be in any format of `weight_files`; arrays are matched by name.
 """
 
 import re
@@ -30,9 +29,9 @@ KINDS = "a torch.nn.Module, a Linen module, an NNX module, or a function (variab
 
 
 class Imported(NamedTuple):
-    """A model, and where its arrays are in the weights file: `keys` from the name of an array to its key in the file.
+    """A model, and the location of its arrays in the weight file: `keys` maps array names to keys in the file.
 
-    The names are the paths of the leaves of `model.variables`; of a torch module those of its whole state dict.
+    Array names are the paths of the leaves of `model.variables`; for a torch module, the keys of its whole state dict.
     """
 
     model: Model
@@ -43,7 +42,7 @@ def framework_of(network: Any) -> str:
     """'torch', 'linen', 'nnx' or 'function'.
 
     Raises:
-      InputError: something else, or a class in the place of an instance.
+      InputError: `network` is anything else, or a class instead of an instance.
     """
     if isinstance(network, type):
         raise InputError(f"the network's function returns the class {network.__name__}; return an instance of it")
@@ -68,19 +67,19 @@ def model_of(
     class_names: Sequence[str],
     forgotten: Sequence[int] = (),
 ) -> Model:
-    """The network with the weights of a file, as a `Model`.
+    """Loads the weights of a file into a network, and converts it to a `Model`.
 
     Args:
       network: a torch module, a Linen module, an NNX module or a function `(variables, images) -> logits`.
       weights: what `read_weights` returns.
       image_shape: `(height, width, channels)` of the images.
-      mean, std: of the normalisation that the network was trained with, per image channel, on the 0..1 scale.
+      mean, std: normalisation that the network was trained with, per image channel, on the 0..1 scale.
       class_names: by class number, in the order of the logits.
-      forgotten: classes that were forgotten, or left out of the training.
+      forgotten: classes that were forgotten, or excluded from the training.
 
     Raises:
-      InputError: an array that the file lacks, has in another shape or has beside those of the network; or a network
-        that cannot be applied to such images, or has not a logit for each class.
+      InputError: the file lacks an array, has one of another shape, or has additional ones; or the network cannot take
+        such images, or does not have one logit per class.
     """
     given = {"mean": mean, "std": std, "class_names": class_names, "forgotten": forgotten}
     return import_network(network, weights, image_shape, **given).model
@@ -94,7 +93,7 @@ def import_network(
     where: str = "the weights file",
     **given: Any,
 ) -> Imported:
-    """`model_of`, with the keys that the arrays have in the file; `where` names the file in errors."""
+    """Like `model_of`, and also returns the keys of the arrays in the file; `where` names the file in errors."""
     make = {"torch": _torch, "linen": _linen, "nnx": _nnx, "function": _function}[framework_of(network)]
     imported = make(network, weights, tuple(image_shape), where, given)
     check_logits(imported.model, image_shape)
@@ -124,9 +123,9 @@ def _linen(module: nn.Module, weights: WeightFile, image_shape: tuple[int, ...],
     init = from_linen(module, {"params": {}}, **given).init
     try:
         shapes = jax.eval_shape(partial(init, image_shape=image_shape), jax.random.key(0))
-    except Exception as error:  # whatever the user's own module raises for images that it does not take
+    except Exception as error:  # user code may raise anything for images that it does not support
         raise _does_not_take(type(module).__name__, image_shape, error) from error
-    # Of what else a module makes at its start, as what it has sown, nothing is asked.
+    # Other collections that the module initialises, such as sown values, are not read from the file.
     present = {part for key in weights.arrays for part in re.split("[./]", key)}
     shapes = {name: tree for name, tree in shapes.items() if name in {"params", "batch_stats", *present}}
     keys = matched(_shapes(weights.arrays), _shapes(leaves_by_path(shapes)), where)
@@ -139,7 +138,7 @@ def _nnx(module: nnx.Module, weights: WeightFile, image_shape: tuple[int, ...], 
     model = from_nnx(module, **given)
     leaves = leaves_by_path(model.variables)
     spelled = {_variable_of(key): key for key in weights.arrays if not _is_random(key)}
-    # A state that was saved as a whole has parameters and statistics side by side, without the names of collections.
+    # A state saved as a whole has parameters and statistics side by side, without the names of collections.
     inner = {path.partition("/")[2]: path for path in leaves}
     whole = len(inner) == len(leaves) and not any("params" in re.split("[./]", key) for key in spelled)
     wanted = {name: leaves[path] for name, path in inner.items()} if whole else leaves
@@ -151,7 +150,7 @@ def _nnx(module: nnx.Module, weights: WeightFile, image_shape: tuple[int, ...], 
 
 def _function(apply: Any, weights: WeightFile, image_shape: tuple[int, ...], where: str, given: dict) -> Imported:
     del image_shape
-    folders = any("/" in key for key in weights.arrays)  # formats that know none join names by '.'
+    folders = any("/" in key for key in weights.arrays)  # formats without nesting join names by '.'
     keys = {key if folders else key.replace(".", "/"): key for key in weights.arrays}
     for path in keys:
         parent = next((above for above in _above(path) if above in keys), None)
@@ -163,7 +162,7 @@ def _function(apply: Any, weights: WeightFile, image_shape: tuple[int, ...], whe
 
 
 def _read(weights: WeightFile, keys: Mapping[str, str]) -> dict[str, jax.Array]:
-    """The arrays of the file by path, floating-point ones as float32."""
+    """The arrays of the file by path; floating-point arrays become float32."""
     found = {path: weights.arrays[key] for path, key in keys.items()}
     return {
         path: jnp.asarray(array, jnp.float32 if jnp.issubdtype(array.dtype, jnp.floating) else None)
@@ -176,18 +175,18 @@ def _shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """A copy of a type that torch knows: bfloat16 is none of NumPy's own."""
+    """A copy with a dtype that torch supports; bfloat16 is not a dtype of NumPy itself."""
     foreign = array.dtype.isbuiltin != 1 and jnp.issubdtype(array.dtype, jnp.floating)
     return np.array(array.astype(np.float32) if foreign else array)
 
 
 def _variable_of(key: str) -> str:
-    """The name of a variable; a saved NNX state has its array below it, as 'value'."""
+    """The name of a variable; a saved NNX state has its array under it, as 'value'."""
     return re.sub(r"[./](raw_)?value$", "", key)
 
 
 def _is_random(key: str) -> bool:
-    """Whether it is state of NNX's random numbers, which eval mode does not read."""
+    """Whether a key belongs to the state of NNX's random numbers, which eval mode does not use."""
     return bool({"rngs", "rng"} & set(re.split("[./]", key)))
 
 

@@ -1,4 +1,4 @@
-"""Flax Linen modules as a `Model`."""
+"""Converts Flax Linen modules to a `Model`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from osp_jax.runtime.errors import InputError, shown
 
 @dataclasses.dataclass(frozen=True)
 class _Of:
-    """A function of a module; two are equal where their modules are, so that they share compiled programs."""
+    """A function of a module; equal for equal modules, so that compiled programs are shared."""
 
     module: nn.Module
     call: Call
@@ -68,20 +68,24 @@ def from_linen(
     class_names: Sequence[str],
     forgotten: Sequence[int] = (),
 ) -> Model:
-    """A trained Linen module as a `Model`.
+    """Converts a trained Linen module to a `Model`.
 
-    Whether the module trains is told in the way that its `__call__` asks for: `train`, `training`, `deterministic`,
+    The train mode is set as the module's `__call__` requires: `train`, `training`, `deterministic` or
     `use_running_average`, by position or by keyword, as a field of the module, or not at all.
 
     Args:
       module: takes float images `(batch, h, w, c)` and returns logits `(batch, classes)`.
       variables: what `module.apply` takes: 'params', and other collections such as 'batch_stats'.
-      mean, std: of the normalisation that the network was trained with, per image channel, on the 0..1 scale.
+      mean, std: normalisation that the network was trained with, per image channel, on the 0..1 scale.
       class_names: by class number.
-      forgotten: classes that were forgotten before.
+      forgotten: numbers of already forgotten classes.
+
+    Returns:
+      the `Model`.
 
     Raises:
-      InputError: not a module with variables, or a module that needs an argument whose meaning is unknown.
+      InputError: `module` is no Linen module, `variables` lacks 'params', or the module has a required argument of
+        unknown meaning.
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"module is {shown(module)}; give a Linen module, or use from_nnx or from_function")
@@ -116,10 +120,10 @@ def _equal(first: nn.Module, second: nn.Module) -> bool:
 
 
 def linen_module(model: Model) -> nn.Module:
-    """The Linen module of a model that came from one.
+    """Returns the Linen module of a model.
 
     Raises:
-      InputError: the model did not come from `from_linen`.
+      InputError: the model was not created by `from_linen`.
     """
     if not isinstance(model.apply, _Apply):
         raise InputError("the model did not come from a Linen module, which this needs; build it by from_linen")
@@ -127,7 +131,7 @@ def linen_module(model: Model) -> nn.Module:
 
 
 def with_fields(model: Model, **fields: Any) -> Model:
-    """The model, its Linen module with other values for `fields`, of those that it has; the variables stay."""
+    """Returns the model with new values for those `fields` that its Linen module has; the variables do not change."""
     if not isinstance(model.apply, _Apply):
         return model
     module = model.apply.module

@@ -1,6 +1,6 @@
-"""The function of a user that makes a network, `MODULE:FUNCTION` or `path/to/file.py:FUNCTION`: found, recorded, run.
+"""Finds, records and runs the user's function that creates a network, `MODULE:FUNCTION` or `path/to/file.py:FUNCTION`.
 
-What is found here is executed: it is the user's own program, and may raise anything.
+The function is executed: it is user code, and may raise anything.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ REMEDY = "give MODULE:FUNCTION or path/to/file.py:FUNCTION, where FUNCTION() ret
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a network's function is.
+    """The source of a network.
 
     Attributes:
-      function: 'net.py:resnet20', or 'package.nets:resnet20' where the file is imported as a module.
+      function: 'net.py:resnet20', or 'package.nets:resnet20' if the file is imported as a module.
       file: the Python file, absolute.
-      sha256: of that file.
+      sha256: checksum of that file.
     """
 
     function: str
@@ -51,17 +51,17 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """The folder that its imports start from: the file's own, or the one that holds the outermost package."""
+        """The folder on `sys.path` for its imports: that of the file, or that of the outermost package."""
         if self.place.endswith(".py"):
             return self.file.parent
         return self.file.parents[self.place.count(".") + (self.file.name == "__init__.py")]
 
 
 def build_network(reference: str) -> Any:
-    """What the function returns, called without arguments.
+    """Calls the function without arguments, and returns its network.
 
     Args:
-      reference: 'MODULE:FUNCTION', the module looked up in the current folder and among installed packages, or
+      reference: 'MODULE:FUNCTION', where the module is searched in the current folder and among installed packages, or
         'path/to/file.py:FUNCTION', whose folder is on `sys.path` while the file is imported.
 
     Raises:
@@ -88,7 +88,7 @@ def find_source(reference: str) -> Source:
 
 
 def check_source(source: Source, remedy: str) -> None:
-    """Raises `InputError` where the file is missing, or is not the one that `source` was made of."""
+    """Raises `InputError` if the file is missing, or differs from that of `source`."""
     if not source.file.is_file():
         raise InputError(f"the network's file {source.file} does not exist any more; restore it, or {remedy}")
     if _digest(source.file) != source.sha256:
@@ -96,7 +96,7 @@ def check_source(source: Source, remedy: str) -> None:
 
 
 def network_of(source: Source) -> Any:
-    """What the function of `source` returns. Raises `InputError` as `build_network`."""
+    """Calls the function of `source` and returns its network. Raises `InputError` as `build_network`."""
     with _users_program(source):
         module = _loaded(source)
         found: Any = module
@@ -114,7 +114,7 @@ def network_of(source: Source) -> Any:
 
 
 def _is_network(found: Any) -> bool:
-    """Whether it is a module of a framework, of the class or a class above."""
+    """Whether an object is a module of a framework, judged by its class and base classes."""
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(found).__mro__}
     return bool(names & {"torch.nn.modules.module.Module", "flax.linen.module.Module", "flax.nnx.module.Module"})
 
@@ -135,12 +135,12 @@ def _check_arguments(function: Callable[..., Any], source: Source) -> None:
 
 @contextmanager
 def _users_program(source: Source) -> Iterator[None]:
-    """Raises as one line what the user's program raises in the block."""
+    """Raises errors of user code in the block as an `InputError`."""
     try:
         yield
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # it is the user's program, and may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         reason = " ".join(str(error).split())[:300]
         words = f"{type(error).__name__}{f': {reason}' if reason else ''}"
         remedy = "correct it"
@@ -153,7 +153,7 @@ def _users_program(source: Source) -> Iterator[None]:
 
 
 def _line(error: BaseException, source: Source) -> str:
-    """The last line of the user's own files that led to an error, as 'file.py, line 3'."""
+    """The last line of the user's own files in the traceback of an error, such as 'file.py, line 3'."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -168,12 +168,12 @@ def _file_of_module(name: str) -> Path:
     with _first_on_path(Path.cwd()):
         try:
             spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError, AttributeError) as error:  # of a package above it
+        except (ImportError, ValueError, AttributeError) as error:  # raised by a parent package
             if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
                 spec = None
             else:
                 raise InputError(f"the module {name} cannot be imported ({error}); correct it, or {REMEDY}") from error
-        except (Exception, SystemExit) as error:  # the user's package, which is run to find what is in it
+        except (Exception, SystemExit) as error:  # user code, which runs when its package is searched
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"the module {name} cannot be imported ({reason}); correct it, or {REMEDY}") from error
     if spec is None:
@@ -201,7 +201,7 @@ _NEIGHBOURS: dict[Path, dict[str, ModuleType]] = {}
 
 
 def _loaded_file(source: Source) -> ModuleType:
-    """The module of a file, executed once for each content, so that networks of two workdirs share their classes."""
+    """The module of a file, executed once per content, so that networks of two workdirs share their classes."""
     known = _FILES.get(source.file)
     if known and known[0] == source.sha256:
         return known[1]
@@ -211,7 +211,7 @@ def _loaded_file(source: Source) -> ModuleType:
     loader = SourceFileLoader(name, str(source.file))
     with _first_on_path(folder), _own_neighbours(folder):
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
-        sys.modules[name] = module  # dataclasses look their module up
+        sys.modules[name] = module  # dataclasses look up their module
         try:
             loader.exec_module(module)
         except BaseException:
@@ -223,7 +223,7 @@ def _loaded_file(source: Source) -> ModuleType:
 
 @contextmanager
 def _own_neighbours(folder: Path) -> Iterator[None]:
-    """Files of other folders may have neighbours of the same name: each file imports those of its own folder."""
+    """Makes each file import modules of its own folder, since other folders may have modules of the same name."""
     for other, modules in _NEIGHBOURS.items():
         for name, module in modules.items():
             if other != folder and sys.modules.get(name) is module:
@@ -253,7 +253,7 @@ def _first_on_path(folder: Path) -> Iterator[None]:
 
 
 def _functions(module: ModuleType) -> str:
-    """The functions and classes that a module defines itself, to choose from."""
+    """The functions and classes that a module defines, as a hint for errors."""
     names = [
         name
         for name, value in vars(module).items()

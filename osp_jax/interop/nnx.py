@@ -1,4 +1,4 @@
-"""Flax NNX modules as a `Model`, and back."""
+"""Converts Flax NNX modules to a `Model` and back."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from osp_jax.runtime.errors import InputError, shown
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Structure:
-    """A module without its arrays: its graph, states of the right kind to fill, and its random state."""
+    """A module without its arrays: its graph, states of the right types to fill, and its random state."""
 
     graph: Any
     likes: dict[str, Any]
@@ -30,9 +30,9 @@ class _Structure:
         return type(other) is type(self) and (self.graph, self.call) == (other.graph, other.call)
 
     def module(self, variables: dict[str, Any]) -> nnx.Module:
-        """The module with these variables."""
+        """Returns the module with these variables."""
         states = [_filled(self.likes[name], variables[name]) for name in ("params", "batch_stats")]
-        random = jax.tree.map(lambda leaf: leaf, self.random)  # of this trace, so that it may change
+        random = jax.tree.map(lambda leaf: leaf, self.random)  # a copy in this trace, which may change
         return nnx.merge(self.graph, *states, random)
 
 
@@ -62,19 +62,22 @@ def from_nnx(
     class_names: Sequence[str],
     forgotten: Sequence[int] = (),
 ) -> Model:
-    """A trained NNX module as a `Model`; the module itself stays as it is.
+    """Converts a trained NNX module to a `Model`; the module itself is not modified.
 
-    The variables are `{'params', 'batch_stats'}`, nested dicts: every `nnx.Param`, and all other state but random
+    The variables are `{'params', 'batch_stats'}`, nested dicts: the `nnx.Param`s, and all other state except random
     numbers.
 
     Args:
       module: takes float images `(batch, h, w, c)` and returns logits `(batch, classes)`.
-      mean, std: of the normalisation that the network was trained with, per image channel, on the 0..1 scale.
+      mean, std: normalisation that the network was trained with, per image channel, on the 0..1 scale.
       class_names: by class number.
-      forgotten: classes that were forgotten before.
+      forgotten: numbers of already forgotten classes.
+
+    Returns:
+      the `Model`.
 
     Raises:
-      InputError: not an NNX module, or one that needs an argument whose meaning is unknown.
+      InputError: `module` is no NNX module, or has a required argument of unknown meaning.
     """
     if not isinstance(module, nnx.Module):
         raise InputError(f"module is {shown(module)}; give an NNX module, or use from_linen or from_function")
@@ -88,10 +91,10 @@ def from_nnx(
 
 
 def to_nnx(model: Model) -> nnx.Module:
-    """The NNX module of a model that came from one, in eval mode, with the model's variables.
+    """Returns the NNX module of a model, in eval mode, with the model's variables.
 
     Raises:
-      InputError: the model did not come from `from_nnx`.
+      InputError: the model was not created by `from_nnx`.
     """
     if not isinstance(model.apply, _Apply):
         raise InputError("the model did not come from an NNX module; take model.variables instead")

@@ -1,6 +1,6 @@
-"""A network from outside in a workdir: where its function and its weights are, written to `config.json` and read back.
+"""Stores an imported network in a workdir: the location of its function and its weights, recorded in `config.json`.
 
-The workdir keeps the weights file as it came in, `imported/NAME`. The program of the network is not kept: its function
+The workdir keeps the original weight file, `imported/NAME`. It does not keep the program of the network: its function
 runs again whenever the workdir is read, so an imported workdir runs the Python file that `config.json` names.
 """
 
@@ -28,9 +28,9 @@ def network_record(
     """The entry `network` of `config.json`.
 
     Args:
-      weights: the path of the weights file.
-      keys: in the file, by the names of the network's arrays.
-      recipe: whether the settings of its training are known.
+      weights: path of the weight file.
+      keys: keys in the file, by the names of the network's arrays.
+      recipe: whether the training settings are known.
     """
     return {
         "function": source.function,
@@ -43,7 +43,7 @@ def network_record(
 
 
 def keep_weights(weights: Path, folder: Path) -> None:
-    """Copies a weights file, or a folder of one, to `folder/imported`; of several processes the first does."""
+    """Copies a weight file, or a folder of one, to `folder/imported`; only the first process does so."""
     if not is_first():
         return
     place = folder / IMPORTED / _name(weights)
@@ -55,8 +55,8 @@ def keep_weights(weights: Path, folder: Path) -> None:
 
 
 def keep_stored_weights(workdir: Path, folder: Path) -> None:
-    """Puts the weights that `workdir` keeps into `folder` too, as hard links where that can be; of several processes
-    the first does."""
+    """Copies the original weights in `workdir` to `folder`, as hard links if possible; only the first process does
+    so."""
     if not is_first():
         return
 
@@ -70,14 +70,14 @@ def keep_stored_weights(workdir: Path, folder: Path) -> None:
 
 
 def stored_network(workdir: Path, record: Mapping[str, Any], image_shape: tuple[int, int, int], **given: Any) -> Model:
-    """The network of an imported workdir with the weights that came in.
+    """The network of an imported workdir with its original weights.
 
     Args:
       record: what `network_record` returned.
       given: `mean`, `std`, `class_names` and `forgotten`, as `model_of` takes them.
 
     Raises:
-      InputError: the file of its function is missing or was changed, or does not give this network any more.
+      InputError: the file of its function is missing or was changed, or no longer creates this network.
     """
     source = Source(record["function"], Path(record["file"]), record["sha256"])
     check_source(source, _AGAIN)
@@ -95,7 +95,7 @@ def stored_network(workdir: Path, record: Mapping[str, Any], image_shape: tuple[
     return _READ[key].model.replace(mean=moments[0], std=moments[1], forgotten=forgotten)
 
 
-# Workdirs of one network share its functions, and so the programs that are compiled of them.
+# Workdirs of one network share its functions, and thus compiled programs.
 _NETWORKS: dict[Source, Any] = {}
 _READ: dict[Any, Imported] = {}
 _MOST_READ = 4

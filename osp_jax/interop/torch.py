@@ -1,4 +1,4 @@
-"""Networks of PyTorch as a `Model`, and their weights back."""
+"""Converts PyTorch networks to a `Model`, and its weights back."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from osp_jax.model import Model
 from osp_jax.networks.cpu.depthwise import fast_depthwise
 from osp_jax.runtime.errors import InputError, shown
 
-_TOLERANCE = 1e-3  # of the largest logit, between PyTorch's logits and the program's
+_TOLERANCE = 1e-3  # between PyTorch's logits and the program's, relative to the largest
 
 
 def from_torch(
@@ -28,22 +28,25 @@ def from_torch(
     class_names: Sequence[str],
     forgotten: Sequence[int] = (),
 ) -> Model:
-    """A trained network of PyTorch as a `Model`; the module itself stays as it is.
+    """Converts a trained PyTorch network to a `Model`; the module itself is not modified.
 
-    `torch.export` traces a copy of it in eval mode, for batches of any size. The variables are a flat dict by the keys
-    of `module.state_dict()`: the parameters and float buffers that the network reads, as float32. Methods that train
-    trace it in train mode when they begin.
+    `torch.export` traces a copy of it in eval mode, for batches of any size. The variables are a flat dict with the
+    keys of `module.state_dict()`: the parameters and float buffers that the network reads, as float32. Methods that
+    train trace it in train mode when they start.
 
     Args:
       module: a `torch.nn.Module` that takes float images `(batch, c, h, w)` and returns logits `(batch, classes)`.
-      example: images as the module takes them, a float tensor or array `(n, c, h, w)`; only their shape matters.
-      mean, std: of the normalisation that the network was trained with, per image channel, on the 0..1 scale.
+      example: images as the module takes them, a float tensor or array `(n, c, h, w)`; only its shape matters.
+      mean, std: normalisation that the network was trained with, per image channel, on the 0..1 scale.
       class_names: by class number.
-      forgotten: classes that were forgotten before.
+      forgotten: numbers of already forgotten classes.
+
+    Returns:
+      the `Model`.
 
     Raises:
-      InputError: PyTorch or torchax is not installed, the module cannot be applied to the example or does not return
-        a logit for each class, `torch.export` cannot trace it, or an operation in it is unknown.
+      InputError: PyTorch or torchax is not installed, the module does not take the example or does not return one logit
+        per class, `torch.export` cannot trace it, or it uses an unsupported operation.
     """
     _check_installed()
     from osp_jax.interop.torch_export import traced
@@ -69,14 +72,14 @@ def from_torch(
 
 
 def to_torch(model: Model) -> dict[str, Any]:
-    """The weights of a model that came from PyTorch, as `module.load_state_dict` takes them.
+    """Returns the weights of a model from PyTorch, as `module.load_state_dict` takes them.
 
     Returns:
-      A tensor for each key of the original `module.state_dict()`, in its own dtype, on the CPU. An entry that did not
-      change has its original value, bit for bit; tied entries change together.
+      A tensor for each key of the original `module.state_dict()`, in its own dtype, on the CPU. An unchanged entry has
+      its original value, bit by bit; tied entries change together.
 
     Raises:
-      InputError: the model did not come from `from_torch`.
+      InputError: the model was not created by `from_torch`.
     """
     if not isinstance(model.apply, _Apply):
         raise InputError("the model did not come from a PyTorch module; take model.variables instead")
@@ -85,11 +88,11 @@ def to_torch(model: Model) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Apply:
-    """The network in eval mode; two of the same program are equal, so that they share compiled programs."""
+    """The network in eval mode; equal for equal programs, so that compiled programs are shared."""
 
     program: Any
     state: Any = dataclasses.field(compare=False, repr=False)
-    channels_first = True  # as PyTorch has images, for programs that go out
+    channels_first = True  # the layout of PyTorch's images, for exported programs
 
     @fast_depthwise
     def __call__(self, variables: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
@@ -97,7 +100,7 @@ class _Apply:
 
 
 class _TrainApply:
-    """The network in train mode, traced when it is first called; then the module is let go."""
+    """The network in train mode, traced on its first call, after which the module is released."""
 
     def __init__(self, module: Any, example: Any, names: Mapping[str, str]) -> None:
         self._untraced: tuple[Any, ...] | None = (module, example, names)
@@ -119,7 +122,7 @@ class _TrainApply:
 
 @dataclasses.dataclass(frozen=True)
 class _Parameters:
-    """Whether a key is that of a parameter."""
+    """Whether a key belongs to a parameter."""
 
     keys: frozenset[str]
 
@@ -135,7 +138,7 @@ def _check_installed() -> None:
     try:
         with _unchanged(torch):
             import torchax.ops.jaten  # noqa: F401 (it fills the registry of operations)
-    except (ImportError, AttributeError) as error:  # an operation that this version of PyTorch does not have
+    except (ImportError, AttributeError) as error:  # an operation that this version of PyTorch lacks
         raise InputError(
             f'torchax is not installed or does not fit PyTorch {torch.__version__}; run: pip install "osp_jax[torch]"'
         ) from error
@@ -143,7 +146,7 @@ def _check_installed() -> None:
 
 @contextlib.contextmanager
 def _unchanged(torch: Any) -> Iterator[None]:
-    """Keeps from PyTorch what `import torchax` does to it: a device 'jax', with which dynamo fails, and settings."""
+    """Undoes the effects of `import torchax` on PyTorch: a device 'jax', with which dynamo fails, and settings."""
     fast, telemetry = torch.backends.mha.get_fastpath_enabled(), "ENABLE_RUNTIME_UPTIME_TELEMETRY"
     absent = telemetry not in os.environ
     try:
@@ -182,7 +185,7 @@ def _checked_example(example: Any, channels: int) -> Any:
 
 
 def _tried(module: Any, example: Any, classes: int) -> tuple[Any, Any]:
-    """(three random images of the example's shape, the module's logits of the first two)."""
+    """(three random images of the example's shape, the module's logits for the first two)."""
     import torch
 
     images = torch.randn((3, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
@@ -200,7 +203,7 @@ def _logits(module: Any, images: Any, classes: int, remedy: str) -> Any:
     try:
         with quiet(), torch.no_grad():
             logits = module(images)
-    except Exception as error:  # whatever the user's own module raises
+    except Exception as error:  # user code may raise anything
         raise InputError(
             f"the module cannot be applied to images of shape {tuple(images.shape)}{place_of(error)} "
             f"({first_line(error)}); {remedy}"
@@ -231,7 +234,7 @@ def _check_output(logits: Any, batch: int, classes: int) -> None:
 
 
 def _check_logits(model: Model, images: np.ndarray, logits: np.ndarray) -> None:
-    """Raises `InputError` where the program gives other logits than the module."""
+    """Raises `InputError` if the program's logits differ from the module's."""
     with jax.default_matmul_precision("highest"):
         found = np.asarray(jax.jit(model.apply)(model.variables, images.transpose(0, 2, 3, 1)))
     error, largest = np.abs(found - logits).max(), np.abs(logits).max()

@@ -1,4 +1,4 @@
-"""`torch.export` of a module, and the program of JAX that it becomes."""
+"""Traces a module with `torch.export`, and converts it to a JAX program."""
 
 import contextlib
 import dataclasses
@@ -18,17 +18,17 @@ from osp_jax.interop.torch_operations import OPERATIONS, RANDOM, SIZES, dtype_of
 from osp_jax.interop.torch_program import Program, Step, Value, filled, needed_steps, numbers_in
 from osp_jax.runtime.errors import InputError
 
-_WHOLE = (  # operations that PyTorch would take apart
+_WHOLE = (  # operations that are not decomposed
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d avg_pool1d einsum elu gelu "
     "hardsigmoid hardswish leaky_relu linear matmul max_pool1d max_pool2d max_pool3d scaled_dot_product_attention silu"
 )
 _CHECKS = ("aten._assert", "aten.sym_constrain", "aten._check")
-_STORAGE = ("device", "layout", "memory_format", "pin_memory")  # arguments that say nothing about values
-_CODE = 80  # characters that are shown of a line of code
+_STORAGE = ("device", "layout", "memory_format", "pin_memory")  # arguments without effect on values
+_CODE = 80  # longest line of code to show, in characters
 _REMEDY = "rewrite that layer, or give the network in JAX by from_function"
 
-# Ways to trace, the next one where one fails. The last drops conditions on the size of the batch, as that a window
-# count divided by the windows of an image is a whole number; what comes out is compared with the module's own logits.
+# Ways to trace, tried in order. The last drops conditions on the batch size, for example that a number of windows is a
+# multiple of the windows per image; its result is compared with the module's own logits.
 _WAYS = (
     {"strict": False},
     {"strict": True},
@@ -40,13 +40,13 @@ def traced(module: Any, example: Any, names: Mapping[str, str], *, train: bool) 
     """The program of a module.
 
     Args:
-      module: of PyTorch, on the CPU, float32, in its mode.
-      example: two images or more, NCHW.
-      names: the key of a variable by the name of its tensor in the module; other tensors are constants.
+      module: a PyTorch module, on the CPU, float32, in its mode.
+      example: two or more images, NCHW.
+      names: variable keys by the names of their tensors in the module; other tensors are constants.
       train: whether the module is in train mode.
 
     Raises:
-      InputError: PyTorch cannot trace it, or an operation is unknown.
+      InputError: PyTorch cannot trace it, or it uses an unsupported operation.
     """
     with quiet():
         exported = _exported(module, example)
@@ -55,7 +55,7 @@ def traced(module: Any, example: Any, names: Mapping[str, str], *, train: bool) 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings and lines of PyTorch's tracer on stderr, and without its fused attention."""
+    """Suppresses warnings and stderr of PyTorch's tracer, and disables its fused attention."""
     import torch
 
     disabled, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
@@ -78,24 +78,24 @@ def _exported(module: Any, example: Any) -> Any:
         shapes = torch.export.ShapesCollection()
         shapes[example] = {0: torch.export.Dim("batch", min=2)}
         try:
-            return _taken_apart(torch.export.export(module, (example,), dynamic_shapes=shapes, **way))
-        except Exception as error:  # whatever the tracer, or the user's own code under it, raises
+            return _decomposed(torch.export.export(module, (example,), dynamic_shapes=shapes, **way))
+        except Exception as error:  # the tracer and user code may raise anything
             errors.append(error)
     mode = " in train mode" if module.training else ""
     place = next(filter(None, map(place_of, errors)), "")
     raise InputError(f"torch.export cannot trace the network{mode}{place}: {_reason(errors[0])}") from errors[0]
 
 
-def _taken_apart(program: Any) -> Any:
-    """The program in the operations that this bridge knows."""
+def _decomposed(program: Any) -> Any:
+    """The program in the supported operations."""
     try:
         return program.run_decompositions(_decompositions(_WHOLE.split()))
-    except RuntimeError:  # where the strides of an operation that stays whole differ from those of its parts
+    except RuntimeError:  # the strides of a whole operation differ from those of its parts
         return program.run_decompositions(_decompositions(()))
 
 
 def _reason(error: Exception) -> str:
-    """What a failure of the tracer means, and the remedy."""
+    """The meaning of a tracer error, and the remedy."""
     text = str(error)
     if type(error).__name__ == "GuardOnDataDependentSymNode" or "data-dependent" in text:
         return (
@@ -110,7 +110,7 @@ def _reason(error: Exception) -> str:
 
 
 def _decompositions(whole: Sequence[str]) -> dict[Any, Any]:
-    """How operations are taken apart: as PyTorch does it, but for those that stay whole."""
+    """PyTorch's decompositions, except those of operations that stay whole."""
     import torch
     from torch.export import default_decompositions
     from torchax.decompositions import DECOMPOSITIONS
@@ -127,7 +127,7 @@ def _decompositions(whole: Sequence[str]) -> dict[Any, Any]:
 
 
 def _function(target: Any, train: bool) -> tuple[str, Callable[..., Any], bool] | None:
-    """(name, function of JAX, whether it is random) of a target of the graph, or None."""
+    """(name, JAX function, whether it is random) for a target of the graph, or None."""
     import torch
 
     if not isinstance(target, torch._ops.OpOverload):
@@ -136,7 +136,7 @@ def _function(target: Any, train: bool) -> tuple[str, Callable[..., Any], bool] 
         return (name, SIZES.get(name, target), False) if known else None
     from torchax.ops import jaten, ops_registry
 
-    del jaten  # it fills the registry
+    del jaten  # imported to fill the registry
     full = f"{target.namespace}.{target.overloadpacket.__name__}.{target._overloadname}"
     packet = full.rpartition(".")[0]
     for name in (full, packet):
@@ -152,12 +152,12 @@ def _function(target: Any, train: bool) -> tuple[str, Callable[..., Any], bool] 
 
 @dataclasses.dataclass
 class _Reading:
-    """What was read of a graph so far: the steps, and what depends on no variable and no image, computed by PyTorch."""
+    """The result of reading a graph so far: the steps, and precomputed values without variables and images."""
 
     train: bool
     steps: list[Step]
     folded: dict[int, Any]
-    missing: dict[int, str]  # errors by the number of a step
+    missing: dict[int, str]  # errors by step number
     count: int = 0
 
     def number(self) -> int:
@@ -222,10 +222,10 @@ def _attribute(module: Any, name: str, reading: _Reading) -> Any:
 
 
 def _step(node: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], reading: _Reading) -> Any:
-    """The value of a node: of a step that is appended, of a tensor computed now, or of a graph inside."""
+    """The value of a node: from a new step, from a tensor computed now, or from an inner graph."""
     import torch
 
-    if str(node.target).startswith("wrap_with_"):  # the body of `with torch.no_grad()` and the like
+    if str(node.target).startswith("wrap_with_"):  # the body of `with torch.no_grad()` and similar contexts
         position = next(i for i, argument in enumerate(arguments) if hasattr(argument, "graph"))
         return _read(arguments[position], arguments[position + 1 :], reading)
     if node.target is operator.getitem and isinstance(arguments[0], tuple):
@@ -236,7 +236,7 @@ def _step(node: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], readi
     if read <= reading.folded.keys() and not random and not name.startswith("aten.empty"):
         keywords = {key: filled(value, reading.folded) for key, value in keywords.items()}
         found = node.target(*filled(arguments, reading.folded), **keywords)
-        # In order in memory, so that a later `view` works: `clone` has lost its memory format.
+        # Contiguous, so that a later `view` works: the trace of `clone` lacks its memory format.
         reading.folded[number] = found.contiguous() if isinstance(found, torch.Tensor) else found
         return Value(number)
     where = f"{name}{_place_of_node(node)}"
@@ -254,13 +254,13 @@ def _step(node: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], readi
 
 
 def _guarded(function: Callable[..., Any], where: str) -> Callable[..., Any]:
-    """A function of torchax that says where it was called when it fails, as for a size that depends on values."""
+    """Wraps a function of torchax to name its call site in errors, such as for sizes that depend on values."""
 
     @functools.wraps(function)
     def guarded(*arguments: Any, **keywords: Any) -> Any:
         try:
             return function(*arguments, **keywords)
-        except Exception as error:  # whatever it raises for arguments that it does not know
+        except Exception as error:  # torchax may raise anything for unsupported arguments
             raise InputError(
                 f"the network uses {where}, which cannot be brought to JAX ({first_line(error)}); {_REMEDY}"
             ) from error
@@ -269,7 +269,7 @@ def _guarded(function: Callable[..., Any], where: str) -> Callable[..., Any]:
 
 
 def _plain(argument: Any, values: Mapping[Any, Any]) -> Any:
-    """An argument of a node with the values of other nodes in it, and tuples for lists."""
+    """An argument of a node with the values of other nodes inserted, and tuples for lists."""
     import torch
 
     if isinstance(argument, torch.fx.Node):
@@ -282,25 +282,25 @@ def _plain(argument: Any, values: Mapping[Any, Any]) -> Any:
 def _array(value: Any) -> Any:
     import torch
 
-    if isinstance(value, torch._subclasses.FakeTensor):  # what the tracer lost sight of
+    if isinstance(value, torch._subclasses.FakeTensor):  # a value that the tracer lost track of
         raise InputError(
             "torch.export cannot trace the network: it takes values out of a tensor, as by x.data or x.tolist(); use "
-            "x.detach() in their place"
+            "x.detach() instead"
         )
     return value.numpy().astype(dtype_of(value.dtype)) if isinstance(value, torch.Tensor) else value
 
 
-# Places in the user's code
+# Lines of user code
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
+    """The first line of an error's message that is not empty."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line.rstrip(".") for line in lines if line), type(error).__name__)
 
 
 def place_of(error: BaseException) -> str:
-    """' at FILE:LINE (code)', the innermost line of the user's own code that an error came through, or ''."""
+    """' at FILE:LINE (code)' for the innermost line of user code in an error's traceback, or ''."""
     frames = [(frame.filename, frame.lineno, frame.line) for frame in traceback.extract_tb(error.__traceback__)]
     return _place(frames) or _place(_frames(str(error)))
 
@@ -310,7 +310,7 @@ def _place_of_node(node: Any) -> str:
 
 
 def _frames(text: str) -> list[tuple[str, str, str]]:
-    """(file, line, code) of the lines in a text that looks like a traceback."""
+    """(file, line, code) of the lines of a traceback in a text."""
     return re.findall(r'File "(.*)", line (\d+), in .*\n\s*(.*)', text)
 
 

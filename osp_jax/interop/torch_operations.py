@@ -1,7 +1,7 @@
-"""Operations of PyTorch (ATen) in JAX, by name, written so that a traced program reads as one of Flax does.
+"""PyTorch's operations (ATen) in JAX, by name, written so that traced programs look like those of Flax.
 
-Those of a layer (`linear`, `layer_norm`, attention, pooling) are kept whole where PyTorch would take them apart. What
-is not here is taken from torchax. Arguments follow PyTorch's own schemas; arrays are NCHW, float32 and int32.
+Layer operations (`linear`, `layer_norm`, attention, pooling) stay whole, where PyTorch would decompose them. Other
+operations are those of torchax. Arguments follow PyTorch's schemas; arrays are NCHW, float32 and int32.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jax import lax
 from osp_jax.runtime.errors import InputError
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
-RANDOM: dict[str, Callable[..., Any]] = {}  # these take a key first
+RANDOM: dict[str, Callable[..., Any]] = {}  # these take a key as their first argument
 
 
 def _operation(*names: str, into: dict[str, Callable[..., Any]] = OPERATIONS) -> Callable[[Any], Any]:
@@ -33,7 +33,7 @@ _random = functools.partial(_operation, into=RANDOM)
 
 
 def dtype_of(dtype: Any) -> np.dtype:
-    """The dtype of JAX for one of PyTorch: of 32 bits where PyTorch's has 64."""
+    """The JAX dtype for a PyTorch dtype: 32 bits instead of 64."""
     name = str(dtype).removeprefix("torch.")
     name = {"float64": "float32", "int64": "int32", "complex128": "complex64"}.get(name, name)
     return jnp.dtype(name)
@@ -200,7 +200,7 @@ def _convolution(
         for values in (stride, padding, dilation, output_padding)
     )
     if transposed:
-        into, out, *size = weight.shape  # out: of a group
+        into, out, *size = weight.shape  # out: per group
         weight = weight.reshape(groups, into // groups, out, *size).swapaxes(1, 2)
         weight = jnp.flip(weight.reshape(groups * out, into // groups, *size), range(2, 2 + dimensions))
         reach = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
@@ -262,7 +262,7 @@ def _scaled(x: jax.Array, weight: jax.Array | None, bias: jax.Array | None) -> j
 
 
 def _channels(values: jax.Array | None, ndim: int) -> jax.Array | None:
-    """Values by channel, to be combined with arrays `(n, c, ...)` of `ndim` axes."""
+    """Values by channel, shaped to combine with arrays `(n, c, ...)` of `ndim` axes."""
     return None if values is None else values.reshape(-1, *[1] * (ndim - 2))
 
 
@@ -360,7 +360,7 @@ def _each(values: Sequence[int] | int, dimensions: int) -> tuple[int, ...]:
 def _windows(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
 ) -> tuple[int, tuple[int, int]]:
-    """(number of windows, padding on both sides) along an axis; with `ceil_mode` the last may reach over the end."""
+    """(number of windows, padding on both sides) along an axis; with `ceil_mode`, the last may exceed the end."""
     reach = dilation * (kernel - 1) + 1
     free = size + 2 * padding - reach
     count = (-(-free // stride) if ceil_mode else free // stride) + 1
@@ -423,7 +423,7 @@ def _avg_pool(
 
 
 def _adaptive_pool(x: jax.Array, output_size: Sequence[int], combine: Callable[..., jax.Array]) -> jax.Array:
-    """`combine(x, axis, keepdims=True)` of as many parts, almost equal ones, as `output_size` says, axis by axis."""
+    """`combine(x, axis, keepdims=True)` over almost equal parts, `output_size` of them along each axis."""
     first = x.ndim - len(output_size)
     if all(count == 1 for count in output_size):
         return combine(x, tuple(range(first, x.ndim)), keepdims=True)
@@ -448,7 +448,7 @@ def _adaptive_max_pool(x: jax.Array, output_size: Sequence[int]) -> tuple[jax.Ar
 
 
 def _resized(x: jax.Array, size: Sequence[int], align_corners: bool, method: str) -> jax.Array:
-    """Images resized with a filter that is widened where they shrink."""
+    """Images resized with a filter that widens when they shrink."""
     if align_corners:
         raise InputError(
             "interpolate with antialias and align_corners cannot be brought to JAX; leave align_corners away"
@@ -574,7 +574,7 @@ def _slice(x: jax.Array, dim: int = 0, start: Any = None, end: Any = None, step:
 def _slice_scatter(
     x: jax.Array, new: jax.Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> jax.Array:
-    """`x` with `new` in place of a slice."""
+    """`x` with `new` instead of a slice."""
     start, end = _bounds(x.shape[dim], start, end)
     if step != 1:
         return x.at[_at(x, dim, slice(start, end, step))].set(new)
@@ -593,7 +593,7 @@ def _select_scatter(x: jax.Array, new: jax.Array, dim: int, index: int) -> jax.A
 
 @_operation("copy")
 def _copy(x: jax.Array, new: jax.Array, non_blocking: bool = False) -> jax.Array:
-    """`new` as an entry-wise assignment to `x` has it."""
+    """The result of an elementwise assignment of `new` to `x`."""
     del non_blocking
     return jnp.broadcast_to(new, x.shape).astype(x.dtype)
 
@@ -603,7 +603,7 @@ def _at(x: jax.Array, dim: int, index: Any) -> tuple[Any, ...]:
 
 
 def _bounds(size: Any, start: Any, end: Any) -> tuple[Any, Any]:
-    """Start and end of a slice as numbers from 0, each None where it is that of the axis."""
+    """Start and end of a slice as numbers from 0, or None at the bounds of the axis."""
     if isinstance(size, int):
         start, end, _ = slice(start, end).indices(size)
         end = max(start, end)
@@ -639,7 +639,7 @@ def _index_select(x: jax.Array, dim: int, index: jax.Array) -> jax.Array:
     return jnp.take(x, index, dim)
 
 
-# Numbers, among them sizes, which are symbolic where a program is exported
+# Numbers, including sizes, which are symbolic in exported programs
 
 
 @_operation("_local_scalar_dense", "item")
@@ -648,7 +648,7 @@ def _number(x: jax.Array) -> jax.Array:
 
 
 def _quotient(x: Any, y: Any) -> Any:
-    """A quotient of sizes; where they are symbolic, a whole one."""
+    """A quotient of sizes; an integer one if they are symbolic."""
     return x / y if isinstance(x, int | float | jax.Array) else x // int(y)
 
 
@@ -693,7 +693,7 @@ def _arange(*bounds: Any, dtype: Any = None, **unused: Any) -> jax.Array:
 
 
 def _kept(key: jax.Array, x: jax.Array, p: float) -> jax.Array:
-    """`x` with a share `p` of its entries dropped, and the others scaled so that the mean stays."""
+    """`x` with a share `p` of its entries dropped, and the others scaled to keep the mean."""
     return jnp.where(jax.random.bernoulli(key, 1 - p, x.shape), x / (1 - p), 0) if p < 1 else jnp.zeros_like(x)
 
 

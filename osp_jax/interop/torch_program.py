@@ -1,7 +1,7 @@
-"""A network of PyTorch as a program of JAX: what `torch.export` traced, operation by operation.
+"""A PyTorch network as a JAX program: the operations that `torch.export` traced, one by one.
 
-The program holds no module and no weights. Two programs of the same steps are equal, so that models of one architecture
-share what is compiled.
+The program holds neither the module nor the weights. Programs with the same steps are equal, so that models of one
+architecture share compiled programs.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A value of a program, by its number: an input, a constant, or the result of a step."""
+    """A value of a program, by number: an input, a constant, or the result of a step."""
 
     number: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """`function(*arguments, **keywords)` with `Value`s among them; one that is `random` takes a key first."""
+    """`function(*arguments, **keywords)`, where `Value`s stand for their values; a `random` step takes a key first."""
 
     name: str
     function: Callable[..., Any]
@@ -42,7 +42,7 @@ class Program:
       inputs: numbers of the variables, by key.
       constants: by number.
       steps: in order.
-      logits: what comes out.
+      logits: the output.
       updates: new values of variables by key, such as running statistics.
     """
 
@@ -80,7 +80,7 @@ class Program:
 
 
 def filled(argument: Any, values: Mapping[int, Any]) -> Any:
-    """`argument` with the values that its `Value`s stand for."""
+    """`argument` with its `Value`s replaced by their values."""
     if isinstance(argument, Value):
         return values[argument.number]
     if isinstance(argument, tuple):

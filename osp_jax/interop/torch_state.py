@@ -1,4 +1,4 @@
-"""The state of a module of PyTorch: a copy of its own, and its entries by key."""
+"""The state of a PyTorch module: an independent copy of the module, and its entries by key."""
 
 import copy
 import dataclasses
@@ -13,12 +13,12 @@ from osp_jax.runtime.errors import InputError, shown
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What `module.state_dict()` held.
+    """The content of `module.state_dict()`.
 
     Attributes:
-      entries: by the keys of the module that was given, in their own dtypes.
-      names: for each float tensor of the bare module by its name there, the key of its variable: of tied tensors the
-        first one's.
+      entries: by the keys of the original module, in their own dtypes.
+      names: for each float tensor, by its name in the unwrapped module, the key of its variable; for tied tensors, that
+        of the first.
       tied: for each key, that of its variable.
       parameters: the keys of variables that are parameters.
     """
@@ -33,7 +33,7 @@ class State:
         return self.entries[key].float().numpy()
 
     def with_values(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """The entries, with new values where the variables have them."""
+        """The entries, with new values from the variables."""
         return {key: self._entry(key, variables) for key in self.entries}
 
     def _entry(self, key: str, variables: Mapping[str, Any]) -> Any:
@@ -50,14 +50,14 @@ def own_copy(module: Any) -> tuple[torch.nn.Module, State]:
     """(a copy on the CPU, float32, in eval mode, without wrappers; its state).
 
     Raises:
-      InputError: not a module, or one without weights.
+      InputError: `module` is no module, or has no weights.
     """
     _check_module(module)
     bare = _unwrapped(module)
     entries = {key: _kept(value) for key, value in module.state_dict().items()}
     try:
         bare = copy.deepcopy(bare, _memo(bare))
-    except Exception as error:  # whatever a part of the user's module raises
+    except Exception as error:  # user code may raise anything
         raise InputError(
             f"the module cannot be copied ({' '.join(str(error).split())[:200]}); give one that copy.deepcopy can copy"
         ) from error
@@ -95,7 +95,7 @@ def _check_module(module: Any) -> None:
 
 
 def _unwrapped(module: Any) -> Any:
-    """The module in `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
+    """The module inside `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
     while True:
         if isinstance(module, torch._dynamo.OptimizedModule):
             module = module._orig_mod
@@ -106,7 +106,7 @@ def _unwrapped(module: Any) -> Any:
 
 
 def _memo(module: torch.nn.Module) -> dict[int, Any]:
-    """What `copy.deepcopy` is to take for tensors in the module that it cannot copy, those with a history."""
+    """Replacements for `copy.deepcopy` of tensors in the module that it cannot copy, those with a gradient history."""
     tensors = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
     return {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
 

@@ -1,4 +1,4 @@
-"""Weight files of other frameworks: read into arrays by key, and written again in the format they came in.
+"""Reads weight files of other frameworks into arrays by key, and writes them in their original format.
 
 A format is recognised by its content, not by its name. Nothing that could run code is ever loaded.
 """
@@ -22,12 +22,12 @@ _FILES = {"torch": torch_files, "safetensors": safetensors_files, "msgpack": msg
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a weight file holds.
+    """The content of a weight file.
 
     Attributes:
       format: 'torch', 'safetensors', 'msgpack', 'orbax' or 'npz'.
       arrays: every array in its own dtype, by its key in the file. Keys of nested formats (msgpack, orbax) are joined
-        by '/': 'params/Dense_0/kernel'. Of a PyTorch file, these are the tensors of the state dict in it.
+        by '/': 'params/Dense_0/kernel'. For a PyTorch file, these are the tensors of its state dict.
     """
 
     format: str
@@ -38,7 +38,7 @@ def read_weights(path: Path) -> WeightFile:
     """Reads a weight file, or an Orbax folder.
 
     Raises:
-      InputError: nothing there, damaged, of an unknown format, or it could run code. The message names the remedy.
+      InputError: it does not exist, is damaged, has an unknown format, or could run code. The message names the remedy.
     """
     path = Path(path)
     if path.is_dir():
@@ -49,16 +49,16 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def rewrite(source: Path, out: Path, changes: Mapping[str, np.ndarray]) -> None:
-    """Writes the weights in `source` again in their own format, with other values for some keys.
+    """Writes the weights in `source` in their own format, with new values for some keys.
 
     Args:
-      source: a file that `read_weights` reads.
-      out: replaced when the new content is whole; a folder must not exist yet.
-      changes: new values by key in the file, each of the stored shape; they are cast to the stored dtype. All else
-        stays as it is: other entries, keys, their order, dtypes. Without any changes, `out` is a copy of `source`.
+      source: a file that `read_weights` can read.
+      out: replaced once the new content is complete; a folder must not exist.
+      changes: new values by key in the file, each of the stored shape; they are cast to the stored dtype. Everything
+        else stays the same: other entries, keys, their order, dtypes. Without changes, `out` is a copy of `source`.
 
     Raises:
-      InputError: as `read_weights`; a key that the file does not have; a value of another shape.
+      InputError: as `read_weights`; a key that the file lacks; a value of another shape.
     """
     source, out = Path(source), Path(out)
     weights = read_weights(source)
@@ -82,13 +82,13 @@ def write_weights(
     """Writes arrays by key to a new file, or folder, of a format.
 
     Args:
-      out: replaced when the new content is whole; a folder must not exist yet.
+      out: replaced once the new content is complete; a folder must not exist.
       format: one of `FORMATS`.
       arrays: by key. In msgpack and Orbax, keys with '/' become nested tables.
-      metadata: texts by name, kept where the format has a place for them (safetensors).
+      metadata: texts by name, stored if the format supports them (safetensors).
 
     Raises:
-      InputError: an unknown format, or one that cannot hold these arrays.
+      InputError: an unknown format, or one that does not support these arrays.
     """
     arrays = {key: np.asarray(array) for key, array in arrays.items()}
     if format == "orbax":
@@ -102,16 +102,16 @@ def write_weights(
 
 
 def others(path: Path, keys: Collection[str]) -> tuple[str, ...]:
-    """What a weight file holds beside some of its keys, and `rewrite` leaves as it is.
+    """Other contents of a weight file besides these keys, which `rewrite` does not change.
 
-    After a request, this is what still knows the forgotten classes: averaged weights, the state of an optimiser.
+    After a request, these may still know the forgotten classes: averaged weights, the state of an optimiser.
 
     Args:
-      path: a file that `read_weights` reads.
-      keys: of the arrays that the network has.
+      path: a file that `read_weights` can read.
+      keys: keys of the network's arrays.
 
     Returns:
-      The beginnings of the other keys: 'optimizer', 'ema', 'opt_state'. Counters of PyTorch are left out.
+      Prefixes of the other keys: 'optimizer', 'ema', 'opt_state'. Counters of PyTorch are left out.
     """
     path = Path(path)
     weights = read_weights(path)

@@ -1,1 +1,1 @@
-"""Weight files: one file a format, how a file is recognised, and how its keys are matched with those of a network."""
+"""Weight files: one module per format, the recognition of formats, and the matching of keys with those of a network."""

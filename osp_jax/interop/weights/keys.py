@@ -1,4 +1,4 @@
-"""Keys of a weight file against those of a network: one prefix may differ, any other difference is named."""
+"""Matches the keys of a weight file with those of a network: one prefix may differ, other differences are errors."""
 
 import difflib
 import re
@@ -11,23 +11,23 @@ from osp_jax.runtime.errors import InputError, shown
 _Parts = tuple[str, ...]
 _Shapes = Mapping[str, Sequence[int]]
 
-# Counters that PyTorch, or a profiler of it, keeps in layers, and that no network reads.
+# Counters that PyTorch, or a profiler for it, keeps in layers and that no network reads.
 _COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
-# What Flax users keep beside the variables of a network, as the first part of a key.
+# Collections that Flax users store next to the variables of a network, as the first part of a key.
 _BESIDE = re.compile(r"step|epoch|opt|opt_\w+|optim\w*|key|dropout\w*|ema\w*|metrics\w*|loss\w*|dynamic_scale|config")
 _RANDOM = re.compile(r"rngs?|\w+_rngs?|rng_\w+")  # random state, anywhere in a key
-# Parts that wrappers of PyTorch put into keys: DataParallel, torch.compile, FSDP, activation checkpoints, DeepSpeed.
+# Parts of keys from PyTorch wrappers: DataParallel, torch.compile, FSDP, activation checkpoints, DeepSpeed.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-# Where a file holds the network under several prefixes, the one of these parts alone is taken.
+# If a file holds the network under several prefixes, the one that consists of these parts only is used.
 _USUAL = (*_WRAPPERS, "model", "net", "network", "params", "variables", "state")
 _COLLECTIONS = ("params", "batch_stats")
 
 
 @dataclass(frozen=True)
 class _Match:
-    """One way to read the keys: the file's key by parts, the network's path by parts.
+    """One interpretation of the keys: the file's keys by parts, the network's paths by parts.
 
-    `copies` has the prefixes under which the file holds the network, where none is to be preferred.
+    `copies` lists the prefixes under which the file holds the network, if none of them is preferred.
     """
 
     found: dict[_Parts, str]
@@ -46,22 +46,22 @@ class _Match:
 def matched(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> dict[str, str]:
     """Finds the key in a file for each variable of a network.
 
-    Keys are compared part by part ('layer1.0.conv1.weight', 'params/Dense_0/kernel'). The file's keys may all begin
-    with a prefix that the network's lack ('module.', 'model.'), and the other way round ('params/'). Parts that
-    wrappers put in ('_orig_mod', 'module') may stand anywhere, 'value' (NNX) at the end. Counters such as
-    `num_batches_tracked`, random state, and what lies outside the prefix are not compared.
+    Keys are compared part by part ('layer1.0.conv1.weight', 'params/Dense_0/kernel'). All keys of the file may have a
+    prefix that those of the network lack ('module.', 'model.'), or the reverse ('params/'). Parts from wrappers
+    ('_orig_mod', 'module') may be anywhere, 'value' (NNX) at the end. Counters such as `num_batches_tracked`, random
+    state, and keys without the prefix are not compared.
 
     Args:
       keys_in_file: shape by key in the file.
       wanted: shape by path of each variable of the network.
-      where: the file, for messages.
+      where: name of the file, for messages.
 
     Returns:
       Key in the file by path, in the order of `wanted`. A counter that the file lacks is left out.
 
     Raises:
-      InputError: a variable is missing or has another shape, or the file has variables that the network does not
-        have. The message names the first one, how many there are, and the remedy.
+      InputError: a variable is missing or has another shape, or the file has variables that the network lacks. The
+        message names the first one, their number, and the remedy.
     """
     match = _best(keys_in_file, wanted)
     if match.copies and not match.missing:
@@ -85,7 +85,7 @@ def matched(keys_in_file: _Shapes, wanted: _Shapes, where: str) -> dict[str, str
 
 
 def outside(keys_in_file: Collection[str], used: Collection[str]) -> list[str]:
-    """The shortest beginnings of the file's other keys that no used key has; counters are left out."""
+    """The shortest prefixes of the file's other keys that no used key has; counters are left out."""
     known = {key[: end.start()] for key in used for end in re.finditer(r"[./]|$", key)}
     found = []
     for key in keys_in_file:
@@ -96,7 +96,7 @@ def outside(keys_in_file: Collection[str], used: Collection[str]) -> list[str]:
 
 
 def _best(keys_in_file: _Shapes, wanted: _Shapes) -> _Match:
-    """The first way to read the keys in which nothing is missing, else the one in which most keys agree."""
+    """The first interpretation of the keys in which nothing is missing, else the one with the most matching keys."""
     best = None
     for read_file in (_as_it_is, _without_value, _unwrapped):
         for read_network in (_as_it_is, _merged, _unwrapped):
@@ -116,12 +116,12 @@ def _as_it_is(parts: _Parts) -> _Parts:
 
 
 def _without_value(parts: _Parts) -> _Parts:
-    """Without the 'value' that NNX variables have at the end."""
+    """Drops the 'value' at the end of NNX variables."""
     return parts[:-1] if parts[-1] in ("value", "raw_value") and len(parts) > 1 else parts
 
 
 def _merged(parts: _Parts) -> _Parts:
-    """Without the collection, since the state of an NNX module holds all of them together."""
+    """Drops the collection, since the state of an NNX module holds all collections together."""
     return parts[1:] if parts[0] in _COLLECTIONS and len(parts) > 1 else parts
 
 
@@ -130,13 +130,13 @@ def _unwrapped(parts: _Parts) -> _Parts:
 
 
 def _readings(keys: _Shapes, read: Callable[[_Parts], _Parts]) -> dict[_Parts, str] | None:
-    """Keys by their parts; None where two of them would be one."""
+    """Keys by their parts; None if two of them coincide."""
     readings = {read(tuple(re.split(r"[./]", key))): key for key in keys}
     return readings if len(readings) == len(keys) else None
 
 
 def _aligned(file: dict[_Parts, str], network: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes) -> _Match:
-    """The match with the prefixes off, of the file's keys and of the network's, that let most keys agree."""
+    """The match after removing the prefixes, of the file's keys and of the network's, that match the most keys."""
     best = None
     for inner in _beginnings(network):
         asked = {
@@ -155,7 +155,7 @@ def _aligned(file: dict[_Parts, str], network: dict[_Parts, str], keys_in_file: 
 def _prefix(
     file: dict[_Parts, str], asked: dict[_Parts, str], keys_in_file: _Shapes, wanted: _Shapes
 ) -> tuple[_Parts, tuple[str, ...]]:
-    """What the file's keys begin with where the network's begin, and all such beginnings if none is to be preferred."""
+    """The prefix of the file's keys at which the network's keys begin, and all such prefixes if none is preferred."""
     votes, fitting = Counter(), Counter()
     for parts, key in file.items():
         for at in range(len(parts)):
@@ -176,7 +176,7 @@ def _rank(prefix: _Parts) -> tuple[bool, int, _Parts]:
 
 
 def _beginnings(network: dict[_Parts, str]) -> list[_Parts]:
-    """Every beginning that all keys of a network share, the empty one first, and 'params' of Flax."""
+    """Every common prefix of a network's keys, the empty one first, and 'params' of Flax."""
     first, last = min(network, default=()), max(network, default=())
     shared = 0
     while shared < min(len(first), len(last)) - 1 and first[shared] == last[shared]:
@@ -186,7 +186,7 @@ def _beginnings(network: dict[_Parts, str]) -> list[_Parts]:
 
 
 def _is_beside(parts: _Parts, key: str) -> bool:
-    """Whether a key of the file is of no variable: a counter, random state, or the state of a training in Flax."""
+    """Whether a key of the file is not a variable: a counter, random state, or training state in Flax."""
     return (
         parts[-1] in _COUNTERS
         or any(_RANDOM.fullmatch(part) for part in parts)
@@ -218,7 +218,7 @@ def _missing(where: str, missing: list[str], extra: list[str], keys_in_file: _Sh
 
 
 def _near(path: str, extra: list[str], keys_in_file: _Shapes, shape: Sequence[int]) -> str | None:
-    """The key of the file that comes closest to a path, among those of its shape if there are any."""
+    """The key of the file that is most similar to a path, among those of its shape if there are any."""
     fitting = [key for key in extra if tuple(keys_in_file[key]) == tuple(shape)]
     near = difflib.get_close_matches(path, fitting, 1, 0.5) or difflib.get_close_matches(path, extra, 1, 0.8)
     return near[0] if near else None
@@ -246,7 +246,7 @@ def _one_axis(in_file: tuple[int, ...], in_network: tuple[int, ...]) -> bool:
 
 
 def _other_size(path: str, in_file: tuple[int, ...], in_network: tuple[int, ...]) -> str:
-    """The remedy where one layer differs in one axis."""
+    """The remedy if one layer differs in one axis."""
     axis = next(at for at, (a, b) in enumerate(zip(in_file, in_network, strict=True)) if a != b)
     if "pos" in path.lower():
         return "is the network for images of another size? build it for the size that the file is for"

@@ -1,4 +1,4 @@
-"""msgpack files of Flax (`flax.serialization`): nested tables whose arrays are extension values of bytes."""
+"""msgpack files of Flax (`flax.serialization`): nested tables with arrays as extension values."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
 
 
 def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> bytes:
-    """The content of the file with other values in some arrays; all other bytes stay."""
+    """The content of the file with new values for some arrays; all other bytes stay the same."""
     return bytes(replaced(data, _layout(path, data), changes))
 
 
@@ -36,7 +36,7 @@ def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Nested tables of arrays whose keys are joined by '/'.
 
     Raises:
-      InputError: a key is also the beginning of another ('a' and 'a/b').
+      InputError: a key is also a prefix of another ('a' and 'a/b').
     """
     tree: dict[str, Any] = {}
     for key, array in arrays.items():
@@ -70,7 +70,7 @@ def _layout(path: Path, data: bytes) -> dict[str, Stored]:
 
 
 def _walk(unpacker: Any, data: bytes, keys: tuple[str, ...], layout: dict[str, Stored]) -> None:
-    """Reads the next value; arrays in it are added to `layout`."""
+    """Reads the next value, and adds its arrays to `layout`."""
     if len(keys) > _DEEPEST:
         raise ValueError("its tables are nested too deep")
     kind = data[unpacker.tell()]
@@ -104,7 +104,7 @@ def _walk(unpacker: Any, data: bytes, keys: tuple[str, ...], layout: dict[str, S
 
 
 def _stored(content: bytes, offset: int) -> Stored:
-    """The array whose extension value has this content and lies at `offset`."""
+    """The array of an extension value with this content at `offset`."""
     import msgpack
 
     match msgpack.unpackb(content, raw=False):
@@ -121,7 +121,7 @@ def _stored(content: bytes, offset: int) -> Stored:
 
 
 def _joined(table: bytes, keys: tuple[str, ...], inside: Mapping[str, Stored]) -> Stored:
-    """The array that a table of chunks stands for."""
+    """The array in a table of chunks."""
     import msgpack
 
     shape = msgpack.unpackb(table, raw=False, strict_map_key=False).get("shape")

@@ -1,4 +1,4 @@
-"""npz files: a zip archive with one `.npy` file an array; arrays of objects, which are pickles, are refused."""
+"""npz files: a zip archive with one `.npy` file per array; arrays of objects, which are pickles, are refused."""
 
 import io
 import zipfile
@@ -13,7 +13,7 @@ from osp_jax.runtime.errors import InputError, shown
 
 
 def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
-    """Every array of the file by its name. Raises `InputError` for a damaged file and for arrays of other kinds."""
+    """Every array of the file by name. Raises `InputError` for a damaged file and for arrays of other kinds."""
     arrays = {}
     for name, content in _members(path, data):
         array = _array(path, name, content)
@@ -23,7 +23,7 @@ def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
 
 
 def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> bytes:
-    """The content of the file with other values in some arrays; names, order, dtypes and compression stay."""
+    """The content of the file with new values for some arrays; names, order, dtypes and compression stay the same."""
     contents, file = dict(_members(path, data)), io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
         new.comment = old.comment
@@ -40,7 +40,7 @@ def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> byt
 
 
 def written(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The content of a new file. Dtypes that NumPy's format has no name for (bfloat16, float8) become float32."""
+    """The content of a new file. Dtypes that NumPy's format lacks (bfloat16, float8) become float32."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for key, array in arrays.items():

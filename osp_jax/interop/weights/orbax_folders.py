@@ -1,8 +1,8 @@
-"""Orbax folders: Zarr arrays, most often in one database (OCDBT), beside a file `_METADATA` that holds their keys.
+"""Orbax folders: Zarr arrays, usually in one database (OCDBT), and a file `_METADATA` with their keys.
 
-Arrays are read and written by TensorStore, as Orbax does, so that everything else in the folder stays as it is: other
-items, structure, values that are no arrays. A folder that is rewritten gets a new database, since an old one goes on
-to hold the values before.
+Arrays are read and written by TensorStore, as in Orbax, so that everything else in the folder stays the same: other
+items, structure, values that are not arrays. A rewritten folder gets a new database, since the old one would still
+contain the old values.
 """
 
 import json
@@ -24,10 +24,10 @@ from osp_jax.runtime.replacing import building, write_bytes
 _METADATA, _DATABASE, _OLD_TREE = "_METADATA", "manifest.ocdbt", "checkpoint"
 _DESCRIPTIONS = (".zarray", ".zattrs", "zarr.json")
 _ARRAYS = ("jax.Array", "np.ndarray")
-_USUAL = ("default", "state", "params", "model", "pytree", "train_state")  # items of a checkpoint, the first is taken
+_USUAL = ("default", "state", "params", "model", "pytree", "train_state")  # items of a checkpoint, by preference
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError, NotImplementedError, OverflowError)
 _WEIGHTS = (".safetensors", ".msgpack", ".npz", ".pt", ".pth", ".th", ".bin", ".ckpt")
-# What folders of other kinds hold.
+# Marker files of other kinds of folders.
 _OTHER_FOLDERS = {
     "data.pkl": "is an unpacked PyTorch file; give the file itself, not unpacked",
     ".metadata": "is a distributed checkpoint of PyTorch; make it one file: "
@@ -38,7 +38,7 @@ _OTHER_FOLDERS = {
 
 @dataclass(frozen=True)
 class _Item:
-    """The folder of one pytree: the array's name in the store by its keys, and arrays in the tree file of old Orbax."""
+    """The folder of one pytree: array names in the store by key, and arrays in the tree file of older Orbax."""
 
     folder: Path
     names: dict[str, str]
@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Every array of the folder by its keys, joined by '/'.
 
     Raises:
-      InputError: the folder holds no pytree, or several; it is damaged.
+      InputError: the folder holds no pytree, or several, or is damaged.
     """
     item = _item(path)
     arrays = dict(item.inline)
@@ -65,7 +65,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def rewrite(source: Path, out: Path, changes: Mapping[str, np.ndarray]) -> None:
-    """Writes the folder `source` again, with other values in some arrays."""
+    """Writes a copy of the folder `source`, with new values for some arrays."""
     item = _item(source)
     inner = item.folder.relative_to(source)
     with building(out) as folder:
@@ -85,7 +85,7 @@ def write(out: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _change(source: Path, folder: Path, item: _Item, changes: Mapping[str, np.ndarray]) -> None:
-    """Puts other values into `folder`, which is a copy of the item's."""
+    """Writes new values into `folder`, a copy of the item's folder."""
     names = {item.names[key]: value for key, value in changes.items() if key in item.names}
     if (folder / _DATABASE).is_file() and names:
         _copy_database(item.folder, folder, names)
@@ -98,7 +98,7 @@ def _change(source: Path, folder: Path, item: _Item, changes: Mapping[str, np.nd
 
 
 def _copy_database(source: Path, folder: Path, without: Collection[str]) -> None:
-    """Makes the database in `folder` anew, without the values of some arrays."""
+    """Creates the database in `folder` again, without the values of some arrays."""
     import tensorstore
 
     old, store = tensorstore.KvStore.open(_store(source)).result(), _store(folder)
@@ -146,7 +146,7 @@ def _listed(path: Path, folder: Path) -> list[str]:
 
 
 def _names(metadata: Any) -> list[tuple[str, str]]:
-    """(keys joined by '/', name in the store) of every array that Orbax tells of."""
+    """(keys joined by '/', name in the store) of every array in Orbax's metadata."""
     entries = metadata["tree_metadata"].values()
     keys = [
         [str(key["key"]) for key in entry["key_metadata"]]
@@ -200,7 +200,7 @@ def _item_folders(path: Path, depth: int) -> list[Path]:
 
 
 def _store(folder: Path, name: str = "") -> dict[str, Any]:
-    """Where TensorStore finds the arrays of an item, or the one of this name."""
+    """The TensorStore spec of an item, or of the array with this name."""
     base = {"driver": "file", "path": f"{folder.absolute()}/"}
     inner = f"{name}/" if name else ""
     if (folder / _DATABASE).is_file():

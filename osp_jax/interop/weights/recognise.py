@@ -1,4 +1,4 @@
-"""Which format a file has, by its first bytes; what is no weight file at all gets one line that says what it is."""
+"""Recognises the format of a file by its first bytes; other kinds of files raise an error that names their kind."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from osp_jax.runtime.errors import InputError, printable
 FORMATS = ("torch", "safetensors", "msgpack", "orbax", "npz")
 
 _AGAIN = "download or save it again"
-# What `zipfile` raises for damaged archives.
+# Errors of `zipfile` for damaged archives.
 BAD_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -27,7 +27,7 @@ BAD_ZIP = (
 _TO_NPZ = "save its arrays as npz: numpy.savez(FILE, **arrays)"
 _TO_SAFETENSORS = "save its weights as safetensors"
 _NPY = b"\x93NUMPY"
-# What files of other kinds begin with, from a byte on.
+# The first bytes of other kinds of files, with their offset.
 _STARTS = (
     (0, b"version https://git-lfs", "is a pointer of Git LFS, not the weights; fetch them: git lfs pull"),
     (0, b"\x89HDF", f"is an HDF5 file, as Keras writes them; {_TO_NPZ}"),
@@ -54,11 +54,11 @@ def format_of(path: Path, data: bytes) -> str:
     """'torch', 'safetensors', 'msgpack' or 'npz', for a file with this content.
 
     Raises:
-      InputError: it is none of these, is empty, or is a download page, a pointer of Git LFS or another kind of file.
+      InputError: it is none of these, is empty, or is a web page, a Git LFS pointer or another kind of file.
     """
     if not data[:4096].strip(b"\0 \n\r\t"):
         raise InputError(f"{path} is empty; {_AGAIN}")
-    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 2**32:  # the number may be the sign of gzip
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 2**32:  # before the check for gzip's magic number
         return "safetensors"
     if data.startswith(_NPY) and data.count(_NPY) > 1:
         raise InputError(f"{path} holds arrays without names, as Equinox writes them; {_TO_NPZ}")

@@ -1,4 +1,4 @@
-"""safetensors files: a JSON header with the place of every tensor, then the bytes of all of them."""
+"""safetensors files: a JSON header with the position of every tensor, then the bytes of all tensors."""
 
 import json
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ _DTYPES = {
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
-_MOST_HEADER = 100_000_000  # bytes; the format's own limit
+_MOST_HEADER = 100_000_000  # bytes; the limit of the format
 
 
 def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
-    """Every tensor of the file by its name. Raises `InputError` for a damaged file."""
+    """Every tensor of the file by name. Raises `InputError` for a damaged file."""
     return {key: array_of(data, stored) for key, stored in _layout(path, data).items()}
 
 
 def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> bytes:
-    """The content of the file with other values in some tensors; metadata, order and dtypes stay."""
+    """The content of the file with new values for some tensors; metadata, order and dtypes stay the same."""
     return bytes(replaced(data, _layout(path, data), changes))
 
 
@@ -35,7 +35,7 @@ def written(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> by
     names = {DTYPES[name]: code for code, name in _DTYPES.items() if name in DTYPES}
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     parts, end = [], 0
-    # As the format's own writer does: the widest dtypes first, so that every tensor is aligned.
+    # As in the format's own writer: the widest dtypes first, so that every tensor is aligned.
     for key in sorted(arrays, key=lambda key: -arrays[key].dtype.itemsize):
         array, dtype = arrays[key], arrays[key].dtype.newbyteorder("=")
         if dtype not in names:

@@ -1,4 +1,4 @@
-"""Arrays that lie in a file as plain bytes: where, and how some of them are replaced while all else stays as it is."""
+"""Arrays that are stored in a file as plain bytes: their positions, and replacement of some of them in place."""
 
 import math
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ class Stored:
     """An array in a file.
 
     Attributes:
-      dtype: of the array.
-      shape: of the array.
-      pieces: (offset in the file, number of bytes) of its bytes in C order, most often one piece.
+      dtype: dtype of the array.
+      shape: shape of the array.
+      pieces: (offset in the file, number of bytes) of its bytes in C order, usually one piece.
     """
 
     dtype: np.dtype
@@ -29,13 +29,13 @@ def array_of(data: bytes, stored: Stored) -> np.ndarray:
 
 
 def fits(dtype: np.dtype, shape: tuple[int, ...], size: int) -> bool:
-    """Whether `size` bytes are an array of this dtype and shape, and NumPy can have such a shape."""
+    """Whether `size` bytes hold an array of this dtype and shape, and NumPy supports the shape."""
     largest = dtype.itemsize * math.prod(max(axis, 1) for axis in shape)
     return len(shape) <= 32 and largest < 2**62 and dtype.itemsize * math.prod(shape) == size
 
 
 def replaced(data: bytes, layout: Mapping[str, Stored], changes: Mapping[str, np.ndarray]) -> bytearray:
-    """The content of the file with other values in the arrays of `changes`, whose shapes are the stored ones."""
+    """The content of the file with new values in the arrays of `changes`, whose shapes are the stored ones."""
     new = bytearray(data)
     for key, value in changes.items():
         stored = layout[key]

@@ -1,5 +1,5 @@
-"""PyTorch files: read and written by `torch.save` and `torch.load(weights_only=True)`, which runs nothing that the
-file holds. Of a checkpoint, the one mapping from names to tensors is taken; all else in it is kept."""
+"""PyTorch files: read and written by `torch.save` and `torch.load(weights_only=True)`, which executes nothing from the
+file. From a checkpoint, the one mapping from names to tensors is used; everything else in it is kept."""
 
 import io
 import re
@@ -14,20 +14,20 @@ from osp_jax.interop.weights.dtypes import DTYPES
 from osp_jax.runtime.errors import InputError, printable, shown
 
 ZIP = b"PK\x03\x04"
-LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a number that files of the older kind begin with, pickled
+LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number at the start of files of the older format
 
-# Where checkpoints keep the state dict: of several mappings with tensors, the first of these names is taken.
+# Names of the state dict in checkpoints: of several mappings with tensors, the first of these names is used.
 _USUAL = (
     "state_dict", "model_state_dict", "model", "net", "network", "model_state", "state_dict_model", "net_state_dict",
     "module", "params", "weights", "ema", "model_ema", "state_dict_ema", "params_ema",
 )  # fmt: skip
-# What lies under such a name belongs to the training, not to the network.
+# Entries of these names belong to the training, not to the network.
 _OTHERS = re.compile(r"opt|optim\w*|\w*optimi[sz]er\w*|\w*sched\w*|\w*scaler\w*|rng\w*|callbacks|loops", re.IGNORECASE)
 _DEEPEST = 6
 
 
 def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
-    """Every tensor of the state dict in the file by its key, in its own dtype.
+    """Every tensor of the state dict in the file by key, in its own dtype.
 
     Raises:
       InputError: PyTorch is not installed; the file is damaged, would run code, or holds no state dict, or several.
@@ -37,10 +37,10 @@ def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
 
 
 def rewritten(path: Path, data: bytes, changes: Mapping[str, np.ndarray]) -> bytes:
-    """The content of the file with other values in some tensors of its state dict.
+    """The content of the file with new values for some tensors of its state dict.
 
-    All other entries, the order of the keys, dtypes, strides and the kind of file stay. Keys of one tensor stay keys
-    of one tensor (tied weights) unless `changes` has different values for them.
+    All other entries, the order of the keys, dtypes, strides and the file format stay the same. Tied weights (keys of
+    one tensor) stay tied unless `changes` has different values for them.
     """
     torch = torch_or_advice(path)
     content = _loaded(path, data)
@@ -60,7 +60,7 @@ def written(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def torch_or_advice(path: Path | None) -> Any:
-    """The module `torch`. Raises `InputError` where it is not installed."""
+    """The module `torch`. Raises `InputError` if it is not installed."""
     try:
         import torch
     except ImportError as error:
@@ -70,7 +70,7 @@ def torch_or_advice(path: Path | None) -> Any:
 
 
 def tensor_of(array: np.ndarray) -> Any:
-    """A tensor with a copy of the values, of the same dtype, bfloat16 and float8 included."""
+    """A tensor with a copy of the values, of the same dtype, including bfloat16 and float8."""
     import torch
 
     array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).reshape(array.shape)
@@ -80,10 +80,10 @@ def tensor_of(array: np.ndarray) -> Any:
 
 
 def state_dict(path: Path, content: Any) -> dict[str, Any]:
-    """The mapping from names to tensors in what a file holds.
+    """The mapping from names to tensors in the content of a file.
 
     Raises:
-      InputError: there is none, or several of which none has a usual name.
+      InputError: there is none, or several without a usual name.
     """
     found = dict(_candidates(content, ()))
     if not found:
@@ -104,7 +104,7 @@ def state_dict(path: Path, content: Any) -> dict[str, Any]:
 
 
 def others(path: Path, data: bytes) -> tuple[str, ...]:
-    """What else in a file holds tensors, by its keys joined by '/': 'optimizer', 'ema'."""
+    """The other entries of a file that hold tensors, by keys joined by '/': 'optimizer', 'ema'."""
     content = _loaded(path, data)
     state = state_dict(path, content)
     if content is state or not isinstance(content, Mapping):
@@ -127,9 +127,9 @@ def _has_tensors(value: Any) -> bool:
 
 
 def _change(state: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Puts values into tensors of a state dict, in place, so that all keys of one tensor see the change.
+    """Writes values into tensors of a state dict, in place, so that all keys of one tensor see the change.
 
-    What shares memory with them and is to keep, or to get, another value gets memory of its own.
+    Tensors that share memory with them and keep, or get, another value get their own memory.
     """
     import torch
 
@@ -157,7 +157,7 @@ def _change(state: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _overlaps_itself(tensor: Any) -> bool:
-    """Whether several entries of a tensor lie at one place, as after `expand`."""
+    """Whether several entries of a tensor share memory, as after `expand`."""
     return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
@@ -168,7 +168,7 @@ def _bits(tensor: Any) -> Any:
 
 
 def _apart(tensor: Any, value: Any) -> Any:
-    """A tensor with these values, of the kind of another."""
+    """A new tensor with these values, of the type of `tensor`."""
     import torch
 
     new = torch.empty_like(tensor.detach()).copy_(value)
@@ -178,7 +178,7 @@ def _apart(tensor: Any, value: Any) -> Any:
 
 
 def _candidates(content: Any, keys: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any]]]:
-    """(keys, mapping) for each mapping by text with a tensor that is no scalar, in `content` or inside it."""
+    """(keys, mapping) for each mapping from text to values, one of them a tensor that is no scalar, in `content`."""
     if len(keys) > _DEEPEST:
         return
     if isinstance(content, Mapping):
@@ -201,7 +201,7 @@ def _loaded(path: Path, data: bytes) -> Any:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # nothing of ours runs here, and damaged bytes raise errors of every kind
+    except Exception as error:  # damaged bytes raise errors of any type; no code of the file runs
         if type(error).__name__ == "UnpicklingError":
             raise _refused(path, data, str(error)) from error
         reason = re.split(r"(?<=[.:]) ", " ".join(str(error).split()))[0][:120] or type(error).__name__
@@ -209,7 +209,7 @@ def _loaded(path: Path, data: bytes) -> Any:
 
 
 def _refused(path: Path, data: bytes, reason: str) -> InputError:
-    """What to do about a file that `weights_only` refuses."""
+    """The error for a file that `weights_only` refuses."""
     named = re.search(r"GLOBAL (\S+) was not an allowed global", reason) or re.search(r"global:? (\S+\.\S+)", reason)
     if named is None:
         reason = " ".join(reason.split("WeightsUnpickler error:")[-1].split()).partition(" Check the documentation")[0]
@@ -229,10 +229,10 @@ def _refused(path: Path, data: bytes, reason: str) -> InputError:
 
 
 def _pickled(data: bytes) -> bytes:
-    """The beginning of the pickle of the object in a file."""
+    """The start of the pickle of the object in a file."""
     if data.startswith(ZIP):
         return data[max(0, data.find(b"\x80\x02", data.find(b"data.pkl"))) :][:1_000_000]
-    # Before it lie three others: a number, a version and the system.
+    # Three other pickles precede it: a number, a version and the system.
     return b"\x80\x02" + b".\x80\x02".join(data[:1_000_000].split(b".\x80\x02")[3:])
 
 
@@ -259,7 +259,7 @@ def _array(path: Path, key: str, tensor: Any) -> np.ndarray:
 
 
 def array_of(tensor: Any) -> np.ndarray:
-    """A copy of the values of a dense tensor on the CPU, in its own dtype, bfloat16 and float8 included."""
+    """A copy of the values of a dense tensor on the CPU, in its own dtype, including bfloat16 and float8."""
     import torch
 
     name = str(tensor.dtype).removeprefix("torch.")
