@@ -1,26 +1,26 @@
 """Federated training and unlearning: pure functions for clients and servers, and a simulator that calls them.
 
-The contract, for any engine that carries the messages (the simulator here, Flower, or your own):
+The contract, for any engine that transports the messages (the simulator here, Flower, or your own):
 
     update = client_update(model, data, key, settings, reference=..., mask=...)   # on a client: train
     sums = client_query(model, data, groups, query)                               # on a client: sums of activations
     variables = aggregate([update.variables, ...], [update.num_examples, ...])    # on the server
     sums = total([sums, ...])                                                     # on the server
 
-- `model` is a `Model` that both sides build alike; the variables that came in are put in by
-  `model.replace(variables=...)`. Variables are pytrees of float32 arrays, running statistics included.
-- `data` is a `ClientData`: uint8 images, int32 labels, and `present`, which of them count. A client that fills its
-  arrays up to the size of the others' shares their compiled programs; the results are the same.
-- `key` is `client_key(key, round, exchange, client)` of the one key of a run: the same arrays whatever engine calls, in
-  whatever order, with whichever clients. Aggregate in ascending order of the clients for equality bit by bit.
-- `settings` (`LocalTraining`) are those of one exchange. FedAvg has one exchange a round; FedProx sets `align`; FCOT,
+- `model` is a `Model` that both sides create in the same way; received variables are inserted by
+  `model.replace(variables=...)`. Variables are pytrees of float32 arrays, including running statistics.
+- `data` is a `ClientData`: uint8 images, int32 labels, and `present`, which marks padding. Clients whose arrays are
+  padded to one size share compiled programs; padding does not change the results.
+- `key` is `client_key(key, round, exchange, client)` with the key of a run: the results do not depend on the engine,
+  the order of the calls, or the other clients. Aggregate in ascending order of the clients for bit-identical sums.
+- `settings` (`LocalTraining`) are those of one exchange. FedAvg has one exchange per round; FedProx sets `align`; FCOT,
   the training of FedOrtho, has two (`rounds.Schedule`).
-- `client_query` divides the client's images into groups by the server's rule and answers counts and sums by layer, and
-  nothing else; `total` of all clients' answers is exact, however the images are divided among them.
+- `client_query` groups the client's images by the server's rule and returns only counts and sums by layer; `total` of
+  all clients' sums is exact for any division of the images.
 
-Raised where the fault is found, as one `InputError`: a client without images that is asked to train, clients with other
-networks, values that are not finite, a round in which no client answers. A client that drops out of a round is left out
-of its mean. A client without a class counts 0 images of it.
+Errors are raised at their origin as one `InputError`: a client without images that should train, clients with different
+networks, values that are not finite, a round without answers. A client that drops out of a round is left out of its
+mean. A client without a class counts 0 images of it.
 """
 
 from osp_jax.federated.client import (

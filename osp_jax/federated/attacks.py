@@ -1,8 +1,8 @@
-"""Attacks by clients on their own images: swapped labels, and a trigger that means another class.
+"""Attacks by clients on their own images: swapped labels, and a trigger for a target class.
 
-As in FedUP's experiments (arXiv 2508.13853): of each malicious client's images a share, by default 10%, is poisoned.
-The pair of classes whose labels are swapped is the one that a clean model confuses most (`confused_pair`). The paper's
-trigger is a white square of 3x3 pixels in the lower right corner; the class that it stands for is not stated there.
+As in FedUP's experiments (arXiv 2508.13853), a share of each malicious client's images, by default 10%, is poisoned.
+The two classes whose labels are swapped are those that a clean model confuses most (`confused_pair`). The paper's
+trigger is a white square of 3x3 pixels in the lower right corner; the paper does not name the target class.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ KINDS = ("label-flip", "backdoor")
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """What malicious clients do to their images before they train."""
+    """The poisoning of malicious clients' images before training."""
 
     kind: str = "label-flip"
-    share: float = 0.1  # paper: of the client's images; of 'label-flip' no more than it has of the two classes
-    first: int = 0  # the two classes whose labels 'label-flip' swaps
+    share: float = 0.1  # paper: of the client's images; for 'label-flip', at most those of the two classes
+    first: int = 0  # with `second`, the two classes whose labels 'label-flip' swaps
     second: int = 1
-    target: int = 0  # the class that the trigger of 'backdoor' stands for
-    side: int = 3  # paper: pixels of the trigger
+    target: int = 0  # target class of the trigger of 'backdoor'
+    side: int = 3  # paper: side of the trigger, in pixels
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a setting out of range."""
@@ -38,13 +38,13 @@ class Attack:
 
 
 def attacked(clients: ClientData, malicious: Sequence[int], attack: Attack, seed: int) -> tuple[ClientData, np.ndarray]:
-    """The clients with the images of `malicious` poisoned, and which images these are, bool `(clients, n)`.
+    """The clients with the images of `malicious` poisoned, and a mask of these images, bool `(clients, n)`.
 
     Args:
       clients: stacked.
 
     Raises:
-      InputError: there is no such client, or a trigger larger than the images.
+      InputError: there is no such client, or the trigger is larger than the images.
     """
     number = len(clients.labels)
     if wrong := [client for client in malicious if not 0 <= client < number]:
@@ -77,7 +77,7 @@ def triggered(images: np.ndarray, side: int) -> np.ndarray:
     """A copy of `images` uint8 `(n, h, w, c)` with a white square of `side` pixels in the lower right corner.
 
     Raises:
-      InputError: the images are smaller.
+      InputError: the images are smaller than the square.
     """
     if side > min(images.shape[1:3]):
         raise InputError(f"a trigger of {side} pixels does not fit images of {images.shape[1]}x{images.shape[2]}")
@@ -87,7 +87,7 @@ def triggered(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def confused_pair(confusion: np.ndarray) -> tuple[int, int]:
-    """The two classes that are taken for each other most often, the lower first.
+    """The two classes that are most often confused, in ascending order.
 
     Args:
       confusion: counts `(classes, classes)`, rows are true classes.

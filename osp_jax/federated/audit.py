@@ -1,4 +1,4 @@
-"""What a federated model still does with what was to be forgotten, and how far it is from one trained without it."""
+"""Audits a federated model: its performance on forgotten and other images, and its distance from a retrained model."""
 
 from typing import Any, NamedTuple
 
@@ -15,14 +15,14 @@ from osp_jax.model import Model
 
 
 class Asked(NamedTuple):
-    """The images that a model is asked about, with the labels that count as right.
+    """The images of an audit, with the labels that count as correct.
 
     Attributes:
-      forgotten: what the request wants forgotten: test images of a class; training images of a client or of samples;
-        of an attack the poisoned training images with the labels that the attackers gave them.
+      forgotten: the images to forget: test images of a class; training images of a client or of samples; for an attack,
+        the poisoned training images with the labels of the attackers.
       others: test images, without those of a forgotten class.
-      attack: of an attack, test images that it is aimed at, with the labels that it wants; else None.
-      compared: training images on which the output is compared with the retrained model's.
+      attack: for an attack, its target test images with the labels that it aims for; else None.
+      compared: training images on which the output is compared with that of the retrained model.
     """
 
     forgotten: Split
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 def asked_of(
     dataset: Dataset, clients: ClientData, request: Request, attack: Attack | None = None, poisoned: Any = None
 ) -> Asked:
-    """The images for a request; `poisoned`, bool `(clients, n)`, are those of an attack in the stacked `clients`."""
+    """The images for a request; `poisoned`, bool `(clients, n)`, marks those of an attack in the stacked `clients`."""
     test = dataset.test
     forgotten = _of(clients, request.forget & clients.present)
     if attack is not None:
@@ -47,7 +47,7 @@ def asked_of(
 
 
 def answers_of(model: Model, asked: Asked) -> dict[str, np.ndarray | None]:
-    """Logits float32 `(n, classes)` of a model by what it is asked."""
+    """Logits float32 `(n, classes)` of a model for each field of `asked`."""
     given = asked._asdict()
     return {
         name: None if split is None else predict_logits(model, split, np.arange(len(split.labels)))
@@ -81,8 +81,8 @@ def mean_divergence(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def soft_confusion(model: Model, split: Split, indices: np.ndarray) -> np.ndarray:
-    """Sums of output probabilities `(classes, classes)`, float64, rows are true classes: where a model that makes no
-    error on these images is least sure."""
+    """Sums of output probabilities `(classes, classes)`, float64, rows are true classes: shows the least certain
+    classes of a model that makes no errors on these images."""
     probabilities = np.exp(log_softmax(np.asarray(predict_logits(model, split, indices), np.float64), axis=-1))
     found = np.zeros((model.num_classes, model.num_classes))
     np.add.at(found, split.labels[indices], probabilities)
@@ -98,7 +98,7 @@ def _aimed_at(test: Split, attack: Attack) -> Split:
 
 
 def _of(clients: ClientData, chosen: np.ndarray) -> Split:
-    """The chosen images of all stacked clients."""
+    """The chosen images of all stacked clients, as one split."""
     return Split(np.asarray(clients.images)[chosen], np.asarray(clients.labels)[chosen])
 
 

@@ -1,4 +1,4 @@
-"""What a client computes: local training, and sums over its own images. Nothing else of the images leaves it."""
+"""The computations of a client: local training, and sums over its own images, which are all that it sends."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -37,10 +37,10 @@ GROUPINGS = ("class", "forget", "class+forget")
 
 
 class ClientData(NamedTuple):
-    """The images of one client, or of several stacked along a first axis and filled up to equal lengths.
+    """The images of one client, or of several, padded to equal lengths and stacked along a first axis.
 
     `images` uint8 `(n, h, w, c)` and `labels` int32 `(n,)`, on the device; `present` bool `(n,)`, on the host: False
-    for what only fills up, and for images that are withheld from the training.
+    for padding, and for images that are left out of the training.
     """
 
     images: jax.Array
@@ -50,21 +50,21 @@ class ClientData(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LocalTraining:
-    """What a client does in one exchange with the server: SGD or Adam on
+    """The local training of one exchange: SGD or Adam on
 
         cross-entropy + penalty_weight * penalty(kernels) + align * ||W - reference||^2.
 
-    The last term is FedProx's (Li et al., 2020, arXiv 1812.06127) for a reference that is the received model, with
-    align = mu / 2. The state of the optimiser begins anew in each exchange.
+    The last term is that of FedProx (Li et al., 2020, arXiv 1812.06127) if the reference is the received model, with
+    align = mu / 2. The state of the optimiser is reset in each exchange.
     """
 
     optimiser: str = "sgd"  # or 'adam'
     learning_rate: float = 0.05
-    momentum: float = 0.9  # of 'sgd'
+    momentum: float = 0.9  # for 'sgd'
     weight_decay: float = 0.0  # on kernels only
     batch_size: int = 32
     epochs: int = 1  # over the client's images
-    steps: int = 0  # above 0: so many steps, in place of the epochs
+    steps: int = 0  # if above 0, replaces the epochs
     penalty: str = "none"  # of `training.orthogonality`
     penalty_weight: float = 0.0
     penalty_layers: str = ""  # regular expression on the module path; empty: every convolution
@@ -80,13 +80,13 @@ class LocalTraining:
 
     @property
     def trains(self) -> bool:
-        """Whether a client takes any step."""
+        """Whether a client takes any gradient step."""
         return self.epochs > 0 or self.steps > 0
 
 
 class Update(NamedTuple):
-    """A client's answer to a training request: its variables, how many images they were trained on, and `metrics`,
-    scalars by name: 'loss', the mean over the steps."""
+    """A client's answer to a training request: its variables, the number of training images, and `metrics`, scalars by
+    name: 'loss', the mean over the steps."""
 
     variables: Any
     num_examples: int
@@ -94,14 +94,14 @@ class Update(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Which sums a server asks for; hashable.
+    """A server's query for sums; hashable.
 
     Attributes:
-      source: 'gates', channel groups behind the activation, or 'filters', outputs of single layers in front of any
-        norm, rectified.
-      reduction: of a map to a number, 'mean' or 'max'.
+      source: 'gates', channel groups behind the activation, or 'filters', rectified outputs of single layers in front
+        of any norm.
+      reduction: reduction of a map to a number, 'mean' or 'max'.
       layers: 'all', 'last', or a regular expression on group names.
-      groups: into how many groups the client divides its images.
+      groups: number of groups of images.
     """
 
     source: str = "gates"
@@ -113,7 +113,7 @@ class Query(NamedTuple):
 class Sums(NamedTuple):
     """Over images, by group: `count` float32 `(groups,)` and, by layer, `sums` float32 `(groups, channels)`.
 
-    Those of several clients are added (`server.total`).
+    The sums of several clients are added (`server.total`).
     """
 
     count: np.ndarray
@@ -129,17 +129,21 @@ def client_update(
     reference: Any = None,
     mask: Any = None,
 ) -> Update:
-    """Trains the model that the server sent on the client's images.
+    """Trains the received model on the client's images.
 
     Args:
-      model: with the received variables; give it others by `model.replace(variables=...)`.
-      data: of this client alone.
-      key: of this client in this exchange (`rounds.client_key`); it fixes every random number.
-      reference: variables that `settings.align` pulls the parameters towards; None: those received.
-      mask: factors on every change, as in `training.descent.descend`; None: all parameters change.
+      model: the model with the received variables, inserted by `model.replace(variables=...)`.
+      data: the data of this client only.
+      key: the key of this client in this exchange (`rounds.client_key`); it determines every random number.
+      settings: the settings of this exchange.
+      reference: variables towards which `settings.align` pulls the parameters; None: the received ones.
+      mask: factors on every update, as in `training.descent.descend`; None: all parameters change.
+
+    Returns:
+      the new variables, the number of training images, and metrics.
 
     Raises:
-      InputError: the client has no image to train on, or the network cannot be trained.
+      InputError: the client has no training image, or the network cannot be trained.
     """
     order_key, step_key = jax.random.split(key)
     indices = np.flatnonzero(data.present)
@@ -159,10 +163,10 @@ def client_update(
 
 
 def local_order(indices: np.ndarray, settings: LocalTraining, key: jax.Array) -> np.ndarray:
-    """The images of each step, int32 `(steps, batch)`: random orders of `indices`, one an epoch.
+    """The images of each step, int32 `(steps, batch)`: random orders of `indices`, one per epoch.
 
-    Where the last batch of an epoch is not full, images of its beginning fill it up, again and again if need be, so
-    that all batches of all clients are of one size and each image is seen in each epoch.
+    Images from the start of an epoch pad its last batch, repeatedly if needed, so that all batches of all clients have
+    one size and each epoch contains each image.
 
     Raises:
       InputError: there is no image.
@@ -219,8 +223,8 @@ def groups_of(data: ClientData, forget: np.ndarray, grouping: str) -> np.ndarray
     """The group of each image of a client, int64 `(n,)`.
 
     Args:
-      forget: bool `(n,)`, which images are to be forgotten.
-      grouping: 'class'; 'forget', 1 for those to be forgotten, else 0; or 'class+forget', 2 * class + that.
+      forget: bool `(n,)`, the images to forget.
+      grouping: 'class'; 'forget', 1 for images to forget, else 0; or 'class+forget', 2 * class + that.
 
     Raises:
       InputError: an unknown grouping.
@@ -233,11 +237,16 @@ def groups_of(data: ClientData, forget: np.ndarray, grouping: str) -> np.ndarray
 
 
 def client_query(model: Model, data: ClientData, groups: np.ndarray, query: Query) -> Sums:
-    """Sums of channel activations over the client's images, by group; a client without images answers zeros.
+    """Sums of channel activations over the client's images, by group; zeros for a client without images.
 
     Args:
-      model: with the received variables.
-      groups: int `(n,)`, the group of each image, by the server's rule (`groups_of`); -1: of none.
+      model: the model with the received variables.
+      data: the data of this client only.
+      groups: int `(n,)`, the group of each image by the server's rule (`groups_of`); -1: none.
+      query: the server's query.
+
+    Returns:
+      counts and sums by group.
 
     Raises:
       InputError: an unknown source, reduction or layer.
@@ -257,7 +266,7 @@ def client_query(model: Model, data: ClientData, groups: np.ndarray, query: Quer
 
 
 def units_of(model: Model, image_shape: tuple[int, ...], query: Query) -> Gates:
-    """The channel groups, or filters, that a query is about, as the groups of `Gates`."""
+    """The channel groups, or filters, of a query, as the groups of `Gates`."""
     if query.reduction not in REDUCTIONS:
         raise unknown("reduction", query.reduction, REDUCTIONS)
     if query.source not in SOURCES:

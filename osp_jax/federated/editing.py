@@ -1,4 +1,4 @@
-"""What a federated unlearning method is: one edit of the model by the server, which rounds of training may follow."""
+"""The interface of a federated unlearning method: one edit of the model by the server, and optional recovery rounds."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,15 +16,15 @@ Ask = Callable[[Model, Query, Request, str], list[Sums]]
 
 
 class Situation(NamedTuple):
-    """What a server has when a request comes.
+    """The server's state when a request arrives.
 
     Attributes:
-      model: with the global variables.
+      model: the model with the global variables.
       image_shape: `(h, w, c)`.
-      ask: `(model, query, request, grouping) -> answers`: every client's `client_query` of that model over all its
+      ask: `(model, query, request, grouping) -> answers`: every client's `client_query` with that model over all its
         images in the groups of `client.groups_of`, for example `simulator.asking(clients)`.
       last: the last exchange of the training.
-      key: for what a method draws.
+      key: for random draws of a method.
     """
 
     model: Model
@@ -35,13 +35,13 @@ class Situation(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """The edited variables; `mask` the factors on every later change of the parameters, None: all change; `traffic`
-    what the clients were asked for; `about` what the method found out, JSON-ready."""
+    """The edited variables; `mask`, factors on every later update of the parameters, None: all change; `traffic` of the
+    queries; `about`, information from the method, JSON-ready."""
 
     variables: Any
     mask: Any = None
     traffic: Traffic = Traffic()
-    about: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    about: dict[str, Any] = {}  # noqa: RUF012 (never modified)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,9 @@ class FederatedMethod:
     """A federated unlearning method; its fields are its settings (`methods.parts.options.option`).
 
     Class attributes:
-      levels: of the requests that it answers.
+      levels: the levels of requests that it supports.
       recovers: whether rounds of training without the forgotten images follow.
-      note: what a table says of it.
+      note: a remark for tables.
     """
 
     levels: ClassVar[tuple[str, ...]] = ()
@@ -63,5 +63,5 @@ class FederatedMethod:
         check_options(self)
 
     def edit(self, situation: Situation, request: Request) -> Edit:
-        """The model after the server's edit. Raises `InputError` for a request that it cannot answer."""
+        """Returns the server's edit of the model. Raises `InputError` for an unsupported request."""
         raise NotImplementedError

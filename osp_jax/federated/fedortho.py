@@ -1,14 +1,14 @@
-"""FedOrtho's erasure: one-shot soft pruning from sums and counts, for a class, for whole clients or single images.
+"""FedOrtho's erasure: one-shot soft pruning from sums and counts, for a class, whole clients or single images.
 
-Gong et al., CVPR 2026 Findings, arXiv 2506.19891 v2; rebuilt from secondary formulas, since its text could not be had.
-Each client divides its images into those to forget, F, and the others, R, and sends sums of channel activations and
-counts. The server scores channel j of a layer by
+Gong et al., CVPR 2026 Findings, arXiv 2506.19891 v2; rebuilt from secondary formulas, since we did not have access to
+the text. Each client divides its images into those to forget, F, and the others, R, and sends sums of channel
+activations and counts. The server scores channel j of a layer by
 
     s_j = (sum over F of A_j) / N_F - (sum over R of A_j) / N_R
 
-and scales the top channels of each layer once (`masks.channel_gains`). At client and sample level this score mostly
-measures which classes F has more of. `score='matched'` leaves that out, a choice of ours: for the share p_c of class c
-in F, s_j = sum_c p_c (mean over F of class c - mean over R of class c), over the classes that both have.
+and scales the top channels of each layer once (`masks.channel_gains`). For clients and samples, this score mostly
+measures which classes are more frequent in F. `score='matched'` (ours) corrects this: with p_c the share of class c in
+F, s_j = sum_c p_c (mean over F of class c - mean over R of class c), over the classes that both have.
 """
 
 import dataclasses
@@ -34,9 +34,9 @@ PLACES = ("gate", "kernel")
 
 @dataclasses.dataclass(frozen=True)
 class FedOrtho(FederatedMethod):
-    """Soft pruning of the channels that the images to forget use most; no training follows.
+    """Soft pruning of the channels that the images to forget use most, without recovery rounds.
 
-    "Reimplementation" is the one known, from the paper's formulas.
+    "Reimplementation" is the only known one, from the paper's formulas.
     """
 
     levels = ("class", "client", "sample")
@@ -55,7 +55,7 @@ class FedOrtho(FederatedMethod):
     layers: str = option(
         "all",
         "channel groups: 'all', the 'last', or a regular expression on group names",
-        source="ours; not known of the paper",
+        source="ours; unknown for the paper",
     )
     select: str = option("fraction", "how channels are selected from their scores", choices=SELECTIONS)
     amount: float = option(
@@ -74,18 +74,18 @@ class FedOrtho(FederatedMethod):
     constant: float = option(0.5, "strength for strength=constant", low=0, high=1)
     place: str = option(
         "gate",
-        "place of the factor: 'gate' where the channel is produced, 'kernel' on the kernel alone, which gates nothing "
-        "in front of a batch norm",
+        "location of the factor: 'gate' where the channel is written, 'kernel' on the kernel alone, which does not "
+        "gate in front of a batch norm",
         choices=PLACES,
     )
 
     @property
     def query(self) -> Query:
-        """What the server asks: two groups, or two for each class."""
+        """The server's query: two groups, or two per class."""
         return Query("gates", self.reduction, self.layers, 2)
 
     def edit(self, situation: Situation, request: Request) -> Edit:
-        """Asks every client, and prunes the model once."""
+        """Queries every client, and prunes the model once."""
         model, query = situation.model, self.query_for(situation.model)
         answers = situation.ask(model, query, request, self.grouping)
         sums = total(answers)
@@ -95,11 +95,11 @@ class FedOrtho(FederatedMethod):
 
     @property
     def grouping(self) -> str:
-        """How the clients divide their images (`client.groups_of`)."""
+        """The grouping of the clients' images (`client.groups_of`)."""
         return "class+forget" if self.score == "matched" else "forget"
 
     def query_for(self, model: Model) -> Query:
-        """`query`, with the groups that `grouping` makes of a network's classes."""
+        """`query`, with the number of groups for a network's classes."""
         return self.query._replace(groups=2 * model.num_classes if self.score == "matched" else 2)
 
 
@@ -107,7 +107,7 @@ def scores_of(sums: Sums, score: str) -> dict[str, np.ndarray]:
     """The score of each channel by layer, float64 `(channels,)`; `sums` are in the groups of `FedOrtho.grouping`.
 
     Raises:
-      InputError: there is no image to forget or none to retain; of 'matched', or none of the same class.
+      InputError: there is no image to forget or none to retain; for 'matched', no class has both.
     """
     count = np.asarray(sums.count, np.float64)
     if score == "raw":

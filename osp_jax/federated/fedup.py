@@ -1,16 +1,17 @@
 """FedUP: removes flagged clients by zeroing the weights in which their last models differ most from the others'.
 
-Romandini, Montanari, Foschini and Borcea, arXiv 2508.13853 v1 (2025); another method of the same name, arXiv
-2606.24113, is not meant. With M and B the means of the flagged and of the other clients' models of the last round, and
-W the global model that this round began with,
+Romandini, Montanari, Foschini and Borcea, arXiv 2508.13853 v1 (2025); not the method of the same name in arXiv
+2606.24113. With M and B the means of the flagged and of the other clients' models of the last round, and W the global
+model at the start of this round,
 
     rank = (M - B)^2 * |W|,
 
 and in each dense and convolution kernel of B the top fraction P becomes 0. The weights may grow back in the recovery
-rounds with the remaining clients. Where the text is ambiguous each reading is a setting; the default is named first.
+rounds with the remaining clients. Where the text is ambiguous, each interpretation is a setting; the default comes
+first.
 
-Beside it stand what the paper compares with: other ranks of the same mask (`magnitude`: |M|; `random`), training on
-without the clients (`NaturalForgetting`), and NoT, which negates the first layer (`Negation`).
+The paper compares it with other ranks for the same mask (`magnitude`: |M|; `random`), with continued training without
+the clients (`NaturalForgetting`), and with NoT, which negates the first layer (`Negation`).
 """
 
 import dataclasses
@@ -74,7 +75,7 @@ class FedUp(FederatedMethod):
     gamma: float = option(5.0, "exponent of rule=auto", low=0, source="the paper")
 
     def edit(self, situation: Situation, request: Request) -> Edit:
-        """Needs no client: the server has their models of the last round."""
+        """Needs no query: the server has the clients' models of the last round."""
         last, model = situation.last, situation.model
         others = len(last.ids) - check_flagged(last, request.clients)
         about: dict[str, Any] = {"fraction": self.fraction}
@@ -90,25 +91,25 @@ class FedUp(FederatedMethod):
 
 @dataclasses.dataclass(frozen=True)
 class NaturalForgetting(FederatedMethod):
-    """Training on from the global model without the forgotten images."""
+    """Continues the training of the global model without the forgotten images."""
 
     levels = ("class", "client", "sample")
 
     def edit(self, situation: Situation, request: Request) -> Edit:
-        """The global model as it is."""
+        """Returns the unchanged global model."""
         del request
         return Edit(situation.model.variables)
 
 
 @dataclasses.dataclass(frozen=True)
 class Negation(FederatedMethod):
-    """NoT: the kernel of the first layer with the opposite sign, then training on; as FedUP's text describes it."""
+    """NoT: negates the kernel of the first layer, then continues the training; as described in FedUP's text."""
 
     levels = ("class", "client", "sample")
     note = "as described by FedUP's text"
 
     def edit(self, situation: Situation, request: Request) -> Edit:
-        """The global model with its first kernel negated."""
+        """Returns the global model with its first kernel negated."""
         del request
         model, shape = situation.model, situation.image_shape
         first = filters(gates_of(model.apply, model.variables, noise_images(shape))).groups[0]
@@ -117,10 +118,10 @@ class Negation(FederatedMethod):
 
 
 def check_flagged(last: Exchange, flagged: Sequence[int]) -> int:
-    """How many of the flagged clients answered in the last round.
+    """The number of flagged clients that answered in the last round.
 
     Raises:
-      InputError: none of them, or so many that the others are no strict majority.
+      InputError: there are none, or the others are not a strict majority.
     """
     there = set(flagged) & set(last.ids)
     most = (len(last.ids) - 1) // 2
@@ -140,7 +141,7 @@ def check_flagged(last: Exchange, flagged: Sequence[int]) -> int:
 def pruned(
     model: Model, last: Exchange, flagged: Sequence[int], fraction: float, settings: FedUp, key: jax.Array
 ) -> Any:
-    """The variables that recovery starts from: those of the other clients, with the top `fraction` of each kernel 0."""
+    """The variables at the start of the recovery: those of the other clients, the top `fraction` of each kernel 0."""
     bad = np.isin(last.ids, list(flagged))
     counts = last.counts if settings.weighting == "samples" else np.ones_like(last.counts)
     malicious, benign = (mean_of(last.updates, jnp.asarray(counts * chosen, jnp.float32)) for chosen in (bad, ~bad))
@@ -157,7 +158,7 @@ def pruned(
 
 
 def rank_of(M: jax.Array, B: jax.Array, W: jax.Array, settings: FedUp, key: jax.Array) -> jax.Array:
-    """The rank of each weight of a kernel: the higher, the sooner it is zeroed."""
+    """The rank of each weight of a kernel; the highest are zeroed."""
     if settings.rank == "random":
         return jax.random.uniform(key, B.shape)
     if settings.rank == "magnitude":
@@ -166,7 +167,7 @@ def rank_of(M: jax.Array, B: jax.Array, W: jax.Array, settings: FedUp, key: jax.
 
 
 def without_top(weights: jax.Array, rank: jax.Array, marked: int) -> jax.Array:
-    """`weights` with 0 for the `marked` of highest rank; of equal ranks the first go."""
+    """`weights` with 0 for the `marked` of highest rank; among equal ranks, the first are zeroed."""
     if not marked:
         return weights
     best = jax.lax.top_k(rank.ravel(), marked)[1]
@@ -191,7 +192,7 @@ def mean_similarity(last: Exchange, flagged: Sequence[int], head: Head, settings
 def fraction_of(similarity: float, settings: FedUp) -> float:
     """The paper's rule: P = (P_max - P_min) z^gamma + P_min, z the similarity between its bounds on a scale of 0 to 1.
 
-    For the paper's own IID clients, z = 0.98, this gives 13.7%, where its text has about 10%.
+    For the paper's IID clients, z = 0.98, this gives 13.7%, while its text has about 10%.
     """
     lowest = settings.lowest_similarity
     z = min(max((similarity - lowest) / (1 - lowest), 0.0), 1.0)

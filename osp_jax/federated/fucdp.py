@@ -1,13 +1,13 @@
 """FU-CDP: class-discriminative pruning from maps that the clients compute, then rounds without the class.
 
 Wang, Guo, Xie and Qi, "Federated Unlearning via Class-Discriminative Pruning", WWW 2022, arXiv 2110.11794, known from
-notes of its equations. Each client sends, layer by layer, the rectified and spatially averaged outputs of its images by
-class. The server scores the channels by TF-IDF (`methods.cdp`, whose options these are) and removes those that tell the
-class from the others, once and for all: rounds on the other images follow, in which they stay removed. Several classes
-are pruned one after another.
+notes on its equations. Each client sends, layer by layer, the rectified and spatially averaged outputs for its images
+by class. The server scores the channels by TF-IDF (`methods.cdp`, which has the same options) and permanently removes
+those that discriminate the class; in the following rounds on the other images they stay removed. Several classes are
+pruned in turn.
 
-The paper averages the clients' means (`average='plain'`); a client that lacks a class has none, and here it is then
-left out of that class's mean. Sums and counts are exact for any division of the images.
+The paper averages the clients' means (`average='plain'`); here, a client that lacks a class is left out of that class's
+mean. Sums and counts are exact for any division of the images.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ _SOURCES = {"conv": "filters", "gate": "gates"}
 
 @dataclasses.dataclass(frozen=True)
 class FuCdp(FederatedMethod):
-    """Removes the channels that tell the class from the others, and keeps them removed.
+    """Permanently removes the channels that discriminate the class.
 
     "Code" is the authors', github.com/wangjunxiao/unlearning, which is not federated.
     """
@@ -80,16 +80,16 @@ class FuCdp(FederatedMethod):
 
     @property
     def rule(self) -> Cdp:
-        """The scores and the choice of channels, as `methods.cdp.prune` takes them."""
+        """The scores and the selection of channels, as `methods.cdp.prune` takes them."""
         names = ("direction", "sparsity", "scope", "variant", "balance")
         return Cdp(**{name: getattr(self, name) for name in names})
 
     def query_for(self, model: Model) -> Query:
-        """What the server asks: a group for each class."""
+        """The server's query: one group per class."""
         return Query(_SOURCES[self.source], "mean", "all", model.num_classes)
 
     def edit(self, situation: Situation, request: Request) -> Edit:
-        """Asks every client once for each class, and prunes the model."""
+        """Queries every client once per class, and prunes the model."""
         query, sent = self.query_for(situation.model), Traffic()
         units = units_of(situation.model, situation.image_shape, query)
         gains = {unit.name: np.ones(unit.channels, np.float32) for unit in units.groups}
@@ -100,19 +100,19 @@ class FuCdp(FederatedMethod):
             model = model.replace(variables=apply_mask(situation.model.variables, removal(gains, units)))
             sent = sent.plus(Traffic(len(answers) * size_of(model.variables), sum(map(size_of, answers))))
         removed = {name: int((gain == 0).sum()) for name, gain in gains.items() if (gain == 0).any()}
-        # The clients learn which channels are gone from the model itself, whose leaves for them are 0.
+        # The clients identify removed channels by the zeros in the model itself.
         return Edit(model.variables, kept(model, removal(gains, units)), sent, {"removed_channels": removed})
 
 
 def class_means(answers: Sequence[Sums], average: str) -> dict[str, ClassStatistics]:
     """The answers of clients as class statistics by layer: their total, or plain means of the clients' means.
 
-    Of 'plain' the counts are 1 for a class that a client has images of, else 0.
+    For 'plain', the counts are 1 for a class that a client has images of, else 0.
     """
     if average == "counts":
         sums = total(answers)
         return {name: _statistics(sums.count, values) for name, values in sums.sums.items()}
-    total(answers)  # checks them
+    total(answers)  # raises for inconsistent answers
     holders = np.sum([answer.count > 0 for answer in answers], axis=0)
     found = {}
     for name in answers[0].sums:
@@ -123,12 +123,12 @@ def class_means(answers: Sequence[Sums], average: str) -> dict[str, ClassStatist
 
 
 def removal(gains: Mapping[str, np.ndarray], units: Gates) -> Mask:
-    """The mask that removes the channels of gain 0, their kernels included."""
+    """The mask that removes the channels of gain 0, including their kernels."""
     return build_mask(gains, units, erase=True)
 
 
 def kept(model: Model, mask: Mask) -> dict:
-    """`mask` as factors on changes of the parameters: 0 for what is removed, else 1."""
+    """`mask` as factors on updates of the parameters: 0 for removed ones, else 1."""
     ones = jax.tree.map(jnp.ones_like, split_variables(model)[0])
     return apply_mask(ones, mask)
 

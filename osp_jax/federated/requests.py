@@ -1,4 +1,4 @@
-"""Which images a request wants forgotten, in one form for its three levels: a class, whole clients, single images."""
+"""Requests at three levels, in one form: the images to forget of a class, of whole clients, or single images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ LEVELS = ("class", "client", "sample")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
-    """`forget`: bool `(clients, n)`, which images of stacked clients are to be forgotten.
+    """`forget`: bool `(clients, n)`, the images of stacked clients to forget.
 
-    `classes` are those of a request at class level; `clients` those that leave, or whose images are named.
+    `classes` are those of a request for classes; `clients` those that leave, or whose images are to be forgotten.
     """
 
     level: str
@@ -24,7 +24,7 @@ class Request:
     clients: tuple[int, ...] = ()
 
     def retained(self, clients: ClientData) -> ClientData:
-        """The clients without these images, which stay in the arrays and are not `present`."""
+        """The clients without these images, which stay in the arrays but are not `present`."""
         return clients._replace(present=clients.present & ~self.forget)
 
     def forgotten(self, clients: ClientData) -> ClientData:
@@ -33,13 +33,13 @@ class Request:
 
 
 def forget_class(clients: ClientData, classes: Sequence[int]) -> Request:
-    """All images of the classes, on all clients. Raises `InputError` where no client has one, or no other image is."""
+    """All images of the classes, on all clients. Raises `InputError` if no client has one, or no other images exist."""
     chosen = clients.present & np.isin(np.asarray(clients.labels), list(classes))
     return _checked(Request("class", chosen, tuple(sorted(classes))), clients, f"of class {list(classes)}")
 
 
 def forget_clients(clients: ClientData, ids: Sequence[int]) -> Request:
-    """All images of the clients `ids`. Raises `InputError` for one that is not there, or for all clients."""
+    """All images of the clients `ids`. Raises `InputError` for an unknown client, or for all clients."""
     number = len(clients.present)
     if wrong := [client for client in ids if not 0 <= client < number]:
         raise InputError(f"there is no client {wrong[0]}; give numbers from 0 to {number - 1}")

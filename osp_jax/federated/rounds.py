@@ -1,6 +1,6 @@
-"""Rounds of federated training: which clients take part, what they are sent, and how their answers become one model.
+"""Rounds of federated training: selects the clients, sends the model, and aggregates their answers.
 
-FedAvg (McMahan et al., 2017, arXiv 1602.05629) has one exchange a round. FCOT, the training of FedOrtho (arXiv
+FedAvg (McMahan et al., 2017, arXiv 1602.05629) has one exchange per round. FCOT, the training of FedOrtho (arXiv
 2506.19891 v2), has two, rebuilt from secondary formulas: clients train with a penalty on kernels, the mean of their
 models becomes the round's reference, and they train again with a pull towards it (`LocalTraining.align`). Without the
 first exchange this is FedProx (Li et al., 2020, arXiv 1812.06127).
@@ -26,24 +26,24 @@ RATES = ("constant", "cosine")
 
 
 class Traffic(NamedTuple):
-    """Bytes that the server sent to all clients together, and that they sent to it: arrays without any encoding."""
+    """Bytes that the server sent to all clients together, and received from them: arrays without any encoding."""
 
     down: int = 0
     up: int = 0
 
     def plus(self, other: "Traffic") -> "Traffic":
-        """Both together."""
+        """The sum of both."""
         return Traffic(self.down + other.down, self.up + other.up)
 
 
 class Exchange(NamedTuple):
-    """What a server knows after the clients answered once.
+    """The server's data after one answer of the clients.
 
     Attributes:
-      start: the variables that it had sent.
-      ids: of the clients that answered, ascending.
+      start: the variables that it sent.
+      ids: clients that answered, ascending.
       updates: their variables, stacked along a first axis in this order.
-      counts: images of each, float32 `(ids,)`.
+      counts: number of images of each, float32 `(ids,)`.
       metrics: means over clients.
     """
 
@@ -58,9 +58,9 @@ class Exchange(NamedTuple):
 class Schedule:
     """Rounds of training.
 
-    `fusion` is the second exchange of FCOT; None: FedAvg, or FedProx where `local.align` is above 0. Secondary sources
-    leave open whether it starts from the 'reference' that the server sends or from the client's own 'local' model of
-    the first exchange.
+    `fusion` is the second exchange of FCOT; None: FedAvg, or FedProx if `local.align` is above 0. Secondary sources do
+    not say whether it starts from the 'reference' that the server sends or from the client's own 'local' model of the
+    first exchange.
     """
 
     local: LocalTraining
@@ -68,8 +68,8 @@ class Schedule:
     fusion: LocalTraining | None = None
     fusion_start: str = "reference"
     rate: str = "constant"  # or 'cosine', from round to round
-    clients: int = 0  # drawn for each round; 0: all
-    dropout: float = 0.0  # probability that a client that was asked does not answer
+    clients: int = 0  # number drawn for each round; 0: all
+    dropout: float = 0.0  # probability that a client does not answer
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a setting out of range."""
@@ -81,7 +81,7 @@ class Schedule:
 
 
 class Trained(NamedTuple):
-    """The variables after the rounds, the last exchange (None where no round was run), and what was sent."""
+    """The variables after the rounds, the last exchange (None without rounds), and the traffic."""
 
     variables: Any
     last: Exchange | None
@@ -89,12 +89,12 @@ class Trained(NamedTuple):
 
 
 def client_key(key: jax.Array, number: int, exchange: int, client: int) -> jax.Array:
-    """The key of a client in exchange 0 or 1 of round `number`: the same whoever else takes part."""
+    """The key of a client in exchange 0 or 1 of round `number`, independent of other clients."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, number), exchange), client)
 
 
 def taking_part(key: jax.Array, number: int, able: Sequence[int], clients: int, dropout: float) -> tuple[int, ...]:
-    """The clients of `able` that are asked in round `number` and answer, ascending; `clients` of them, 0: all."""
+    """The clients of `able` that are drawn for round `number` and answer, ascending; `clients` are drawn, 0: all."""
     draw = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), number])
     asked = sorted(draw.permutation(able)[:clients].tolist()) if clients else sorted(able)
     answers = draw.random(len(asked)) >= dropout
@@ -115,7 +115,7 @@ def run_round(
 
     Args:
       clients: stacked; those without a `present` image are never asked.
-      number: of the round, from 0.
+      number: number of the round, from 0.
       mask: as `client_update`.
 
     Raises:
@@ -155,7 +155,7 @@ def train(
     on_round: Callable[[int, Trained], None] = lambda number, trained: None,
     engine: str = "auto",
 ) -> Trained:
-    """All rounds from `first` on; what a round does follows from `key` and its number, so a run may go on anywhere."""
+    """Runs the rounds from `first`; each depends only on `key` and its number, so a run can resume at any round."""
     trained = Trained(model.variables, None, Traffic())
     for number in range(first, schedule.rounds):
         given = {"mask": mask, "engine": engine}

@@ -1,4 +1,4 @@
-"""A request to a trained federation, or an attack on it, and what a method makes of it."""
+"""A request to a trained federation, or an attack on it, and the result of a method."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,9 +27,9 @@ class Scenario(NamedTuple):
     """A request to a trained federation.
 
     Attributes:
-      clients: what they trained on, poisoned images included.
-      trained, retrained: names of the trainings with and without what is to be forgotten.
-      attack, poisoned: of an attack.
+      clients: the training clients, including poisoned images.
+      trained, retrained: names of the trainings with and without the images to forget.
+      attack, poisoned: for an attack, else None.
     """
 
     name: str
@@ -70,10 +70,10 @@ def forgotten(
     ask: Ask,
     recover: Callable[..., Trained],
 ) -> tuple[Edit, Trained | None]:
-    """The edit of `method` to the trained model, and the recovery rounds after it, None for a method without them.
+    """The edit of `method` to the trained model, and the recovery rounds after it; None for a method without them.
 
     Args:
-      recover: runs the rounds, `recover(model, key, schedule, mask=mask)`, with the clients that stay.
+      recover: runs the rounds, `recover(model, key, schedule, mask=mask)`, with the remaining clients.
     """
     model = world.model.replace(variables=original.variables)
     edit_key, recover_key = (jax.random.fold_in(world.key, purpose) for purpose in (EDIT, RECOVER))
@@ -113,5 +113,5 @@ def class_pair(text: str, dataset: Dataset) -> tuple[int, ...]:
 
 
 def methods_of(config: ConfigDict, scenario: str) -> tuple[str, ...]:
-    """The methods of a config that answer a scenario, as their options are written."""
+    """The methods of a config for a scenario, with their options as text."""
     return tuple(config.methods[f"of_{scenario if scenario in LEVELS else 'attack'}"])

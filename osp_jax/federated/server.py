@@ -1,4 +1,4 @@
-"""What a server computes from answers of clients: the weighted mean of their models, and the total of their sums."""
+"""The computations of a server: the weighted mean of the clients' models, and the total of their sums."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -17,7 +17,7 @@ from osp_jax.trees import leaves_by_path
 def mean_of(stacked: Any, weights: jax.Array) -> Any:
     """The weighted mean of pytrees stacked along a first axis `(clients, ...)`; `weights` float32 `(clients,)`.
 
-    Federated averaging (McMahan et al., 2017, arXiv 1602.05629), running statistics of norms included.
+    Federated averaging (McMahan et al., 2017, arXiv 1602.05629), including running statistics of norms.
     """
     share = weights / weights.sum()
     return jax.tree.map(lambda leaf: jnp.tensordot(share, leaf, 1, precision=jax.lax.Precision.HIGHEST), stacked)
@@ -27,12 +27,12 @@ def aggregate(updates: Sequence[Any], weights: Sequence[float], names: Sequence[
     """The weighted mean of the variables of clients.
 
     Args:
-      updates: variables, one pytree a client; in one order of the clients for sums that are equal bit by bit.
-      weights: as a rule `num_examples` of each.
-      names: of the clients, for messages; their positions if it is empty.
+      updates: variables, one pytree per client; in a fixed order of the clients for bit-identical sums.
+      weights: usually `num_examples` of each.
+      names: names of the clients, for messages; default: their positions.
 
     Raises:
-      InputError: no client answered, the clients have other networks, a value is not finite, or all weights are 0.
+      InputError: no client answered, the clients have different networks, a value is not finite, or all weights are 0.
     """
     stacked = stacked_updates(updates, names)
     weights = np.asarray(weights, np.float32)
@@ -60,7 +60,7 @@ def stacked_updates(updates: Sequence[Any], names: Sequence[Any] = ()) -> Any:
 
 
 def check_finite(stacked: Any, names: Sequence[Any]) -> None:
-    """Raises `InputError` that names the first client, of those stacked, with a value that is not finite."""
+    """Raises `InputError` that names the first of the stacked clients with a value that is not finite."""
     finite = np.asarray(_finite(stacked))
     if not finite.all():
         name = list(names)[int(np.argmin(finite))]
@@ -77,7 +77,7 @@ def total(answers: Sequence[Sums]) -> Sums:
     """The sums over the images of all clients: exact for any division of the images among them.
 
     Raises:
-      InputError: no client answered, or their answers are about other layers or groups.
+      InputError: no client answered, or their answers have different layers or groups.
     """
     if not answers:
         raise InputError("no client answered the query; ask more clients, or wait for them")
@@ -95,5 +95,5 @@ def total(answers: Sequence[Sums]) -> Sums:
 
 
 def size_of(tree: Any) -> int:
-    """How many bytes the arrays of a pytree take on their way, without any encoding."""
+    """The size of a pytree's arrays in bytes, without any encoding."""
     return sum(int(np.size(leaf)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))

@@ -1,9 +1,9 @@
-"""Runs the clients of a federation in this process: one after another, or all at once on an accelerator.
+"""Runs the clients of a federation in this process: one after another, or together on an accelerator.
 
-A compiled loop over steps is slow on CPUs (`training.epoch`), and so is a convolution whose kernel differs from client
-to client, so there each client runs by itself. On accelerators the clients are one program: `vmap` over clients of a
-scan over steps, where a client with fewer steps than the others stands still at the end. Both call the same step with
-the same keys; each gives the same bits when it is run again.
+On CPUs, a compiled loop over steps is slow (`training.epoch`), as is a convolution with a different kernel per client,
+so each client runs separately. On accelerators the clients are one program: `vmap` over clients of a scan over steps,
+where clients with fewer steps do nothing at the end. Both call the same step with the same keys; each is bit-identical
+when repeated.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,11 +39,12 @@ ENGINES = ("auto", "loop", "vmap")
 
 
 def stacked_clients(images: np.ndarray, labels: np.ndarray, parts: Sequence[np.ndarray]) -> ClientData:
-    """The clients of a division of a data set, stacked and filled up to the largest.
+    """The clients of a division of a data set, stacked and padded to the largest.
 
     Args:
-      images: uint8 `(n, h, w, c)`. labels: int `(n,)`.
-      parts: for each client the indices of its images, `(k,)`.
+      images: uint8 `(n, h, w, c)`.
+      labels: int `(n,)`.
+      parts: for each client, the indices of its images, `(k,)`.
 
     Returns:
       `images` `(clients, most, h, w, c)`, `labels` and `present` `(clients, most)`.
@@ -55,12 +56,12 @@ def stacked_clients(images: np.ndarray, labels: np.ndarray, parts: Sequence[np.n
 
 
 def client_of(clients: ClientData, number: int) -> ClientData:
-    """The data of one client of those that are stacked."""
+    """The data of one of the stacked clients."""
     return jax.tree.map(lambda leaf: leaf[number], clients)
 
 
 def asking(clients: ClientData) -> Callable[[Model, Query, Request, str], list[Sums]]:
-    """How a method asks stacked clients (`editing.Situation.ask`)."""
+    """A function `ask` (`editing.Situation.ask`) for stacked clients."""
 
     def ask(model: Model, query: Query, request: Request, grouping: str) -> list[Sums]:
         answers = []
@@ -87,11 +88,10 @@ def local_updates(
     """`client_update` of each of the clients `ids`.
 
     Args:
-      clients: all of them, stacked.
+      clients: all clients, stacked.
       keys: one for each of `ids`.
-      starts: variables stacked along a first axis, one for each of `ids`, from which they start; None: from those of
-        `model`.
-      engine: 'loop', 'vmap', or 'auto', by device.
+      starts: initial variables stacked along a first axis, one for each of `ids`; None: those of `model`.
+      engine: 'loop', 'vmap', or 'auto', which depends on the device.
 
     Returns:
       variables stacked along a first axis, numbers of images float32 `(ids,)`, and the metrics, means over clients.

@@ -1,8 +1,8 @@
-"""Divisions of a labelled data set among clients, as index arrays that share no image and leave none out.
+"""Divisions of a labelled data set among clients, as disjoint and exhaustive index arrays.
 
-'iid' deals all images out at random; 'dirichlet' draws the shares of each class over clients from Dirichlet(alpha)
-(Hsu, Qi and Brown, 2019, arXiv 1909.06335, and Li et al., 2022, arXiv 2102.02079: the smaller alpha, the more uneven);
-'classes' gives each client so many classes, the images of each dealt out evenly among its holders.
+'iid' deals all images at random; 'dirichlet' draws the shares of each class over clients from Dirichlet(alpha)
+(Hsu, Qi and Brown, 2019, arXiv 1909.06335, and Li et al., 2022, arXiv 2102.02079: a smaller alpha is more uneven);
+'classes' gives each client a number of classes, and divides the images of each class evenly among its holders.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ _MOST_DRAWS = 1000  # of a Dirichlet division, until each client has enough imag
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """How images are divided among clients."""
+    """A division of images among clients."""
 
     kind: str = "iid"
     clients: int = 10
-    alpha: float = 0.5  # of 'dirichlet'
-    classes: int = 2  # of each client, where the kind is 'classes'
-    least: int = 2  # images of each client; 'dirichlet' is drawn again until each has as many
+    alpha: float = 0.5  # for 'dirichlet'
+    classes: int = 2  # number of classes per client, for 'classes'
+    least: int = 2  # fewest images per client; 'dirichlet' is redrawn until each has as many
 
     def __post_init__(self) -> None:
         """Raises `InputError` for a setting out of range."""
@@ -34,7 +34,7 @@ class Division:
 
 
 def divided(labels: np.ndarray, division: Division, seed: int) -> list[np.ndarray]:
-    """The sorted indices of each client's images, int32; the same for the same seed.
+    """The sorted indices of each client's images, int32; deterministic for a seed.
 
     Args:
       labels: int `(n,)`, of any data set.
@@ -53,7 +53,7 @@ def divided(labels: np.ndarray, division: Division, seed: int) -> list[np.ndarra
 
 
 def holdings(labels: np.ndarray, parts: list[np.ndarray], num_classes: int) -> np.ndarray:
-    """How many images of each class each client has, int64 `(clients, classes)`."""
+    """The number of images of each class per client, int64 `(clients, classes)`."""
     return np.stack([np.bincount(labels[part], minlength=num_classes) for part in parts])
 
 
@@ -88,7 +88,7 @@ def _by_classes(labels: np.ndarray, division: Division, draw: np.random.Generato
         )
     holders: dict[int, list[int]] = {int(number): [] for number in known}
     for client in range(division.clients):
-        # The classes that the fewest clients hold so far, in random order, so that all are held alike.
+        # The classes with the fewest holders so far, in random order, so that all have equally many.
         order = sorted(draw.permutation(known).tolist(), key=lambda number: len(holders[number]))
         for number in order[: division.classes]:
             holders[number].append(client)

@@ -1,7 +1,7 @@
-"""A federated study from its config: every division, request and attack, and the methods beside retraining.
+"""A federated study from its config: every division, request and attack, the methods, and retraining.
 
-Each training and each cell of the table is a piece of its own in the workdir, and trainings are saved on their way, so
-an interrupted study resumes.
+Each training and each cell of the table is a separate piece in the workdir, and trainings save checkpoints, so an
+interrupted study resumes.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from osp_jax.runtime.provenance import provenance
 
 
 def check_study(config: ConfigDict, dataset: Dataset) -> None:
-    """Raises `InputError` for what would fail after hours of training."""
+    """Raises `InputError` for anything that would fail after hours of training."""
     for name, known, what in ((config.splits, SPLITS, "split"), (config.scenarios, SCENARIOS, "scenario")):
         for given in name:
             if given not in known:
@@ -71,7 +71,7 @@ def check_study(config: ConfigDict, dataset: Dataset) -> None:
 
 
 def run_study(config: ConfigDict, dataset: Dataset, workdir: Path, on_work: Callable[[str], None]) -> None:
-    """Runs the cells that are not there yet; `on_work(text)` is called before each training and each cell."""
+    """Runs the unfinished cells; `on_work(text)` is called before each training and each cell."""
     for split in config.splits:
         for seed in config.seeds:
             world = world_of(config, dataset, split, seed, workdir)
@@ -81,7 +81,7 @@ def run_study(config: ConfigDict, dataset: Dataset, workdir: Path, on_work: Call
 
 
 def cells_of(config: ConfigDict) -> int:
-    """How many cells the table of a config has, the trained and retrained models among them."""
+    """The number of cells in the table of a config, including the trained and retrained models."""
     return len(config.splits) * len(config.seeds) * sum(2 + len(methods_of(config, name)) for name in config.scenarios)
 
 
@@ -109,7 +109,7 @@ def _run_scenario(world: World, scenario: Scenario, on_work: Callable[[str], Non
             on_work(f"{scenario.name}: {text}")
             try:
                 row = _answered(world, scenario, method, original, left, asked, reference)
-            except InputError as error:  # what a method refuses is a result
+            except InputError as error:  # a refusal is a result
                 row = {"error": str(error)}
             named = {"method": text, "settings": settings_of(method), "note": method.note}
             write_piece(paths[text], {**about, **named, **row})
@@ -124,7 +124,7 @@ def _answered(
     asked: Asked,
     reference: dict[str, Any],
 ) -> dict[str, Any]:
-    """A method's figures at once and after each round that follows, and what was sent for them."""
+    """A method's figures after the edit and after each recovery round, and the traffic until then."""
     after: list[dict[str, float | None]] = []
 
     def measure(number: int, trained: Trained) -> None:
@@ -142,7 +142,7 @@ def _answered(
 
 def _measured(world: World, variables: Any, asked: Asked, reference: dict[str, Any]) -> dict[str, float | None]:
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(variables)):
-        raise InputError("the model is not finite any more; lower the learning rate")
+        raise InputError("the model is no longer finite; lower the learning rate")
     return figures(answers_of(world.model.replace(variables=variables), asked), asked, reference)
 
 
@@ -152,7 +152,7 @@ def _slug(text: str) -> str:
 
 
 def collect(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]:
-    """All finished cells of a workdir, and who holds what, as the content of `results.json`."""
+    """All finished cells of a workdir, and the images of each client, as the content of `results.json`."""
     cells, held, requests = [], {}, {}
     for split in config.splits:
         for seed in config.seeds:
@@ -184,7 +184,7 @@ def collect(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, An
 
 
 def _described(scenario: Scenario) -> dict[str, Any]:
-    """Who left and with how much, JSON-ready."""
+    """The forgotten clients or classes with their numbers of images, JSON-ready."""
     present, request, attack = scenario.clients.present, scenario.request, scenario.attack
     return {
         "level": request.level,

@@ -1,4 +1,4 @@
-"""One division of the data among clients, the untrained model of a seed, and the trainings that start from it."""
+"""One division of the data among clients, the untrained model of a seed, and the trainings from it."""
 
 import dataclasses
 import shutil
@@ -25,7 +25,7 @@ _INIT, TRAIN, EDIT, RECOVER = range(4)  # purposes of keys
 
 
 class World(NamedTuple):
-    """One division of the data: the untrained model of a seed, the clean clients, and where pieces are kept."""
+    """One division of the data: the untrained model of a seed, the clean clients, and the folder of its pieces."""
 
     model: Model
     clients: ClientData
@@ -38,7 +38,7 @@ class World(NamedTuple):
 
 
 def world_of(config: ConfigDict, dataset: Dataset, split: str, seed: int, workdir: Path) -> World:
-    """Divides the training images, and makes the untrained model."""
+    """Divides the training images, and creates the untrained model."""
     division = Division(split, **config.division.to_dict())
     parts = divided(dataset.train.labels, division, config.seed)
     mean, std = config.data.mean, config.data.std
@@ -68,7 +68,7 @@ def schedules_of(config: ConfigDict) -> dict[str, Schedule]:
 
 
 def recovery_of(schedule: Schedule, recovery: ConfigDict) -> Schedule:
-    """Rounds like those of the training, at one learning rate: that of the training, or another."""
+    """Rounds like those of the training, at one learning rate: that of the training, or that of `recovery`."""
 
     def changed(settings: LocalTraining | None) -> LocalTraining | None:
         rate = recovery.learning_rate
@@ -81,7 +81,7 @@ def recovery_of(schedule: Schedule, recovery: ConfigDict) -> Schedule:
 def trained_of(
     world: World, name: str, clients: ClientData, schedule: Schedule, on_work: Callable[[str], None]
 ) -> Trained:
-    """The training `name` of `clients`, from its folder if it is there, or as far as it is there."""
+    """The training `name` of `clients`, read from its folder if it is finished, else started or resumed."""
     folder, rounds = world.folder / "trainings" / name, schedule.rounds
     done = max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
     start, sent, last = world.model.variables, Traffic(), None

@@ -1,4 +1,4 @@
-"""A file of texts as a `Dataset`: stripped, divided, and turned into token ids."""
+"""A file of texts as a `Dataset`: stripped, split, and converted to token ids."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +16,19 @@ from osp_jax.text.tokenizer import encode, train_tokenizer
 
 
 def load_texts(path: Path, title: str, settings: Mapping[str, Any], tokenizer: str = "") -> Dataset:
-    """The texts of the file `path`: token ids uint16 `(n, length)`; classes sorted by name, or by number.
+    """Loads the texts of the file `path`: token ids uint16 `(n, length)`; classes sorted by name, or by number.
 
-    Texts without a split are divided: `test` of each class, or where this is 0 `validation`, becomes the test split,
-    drawn the same way in every run. Texts that are equal stay on one side, whatever their labels.
+    Texts without splits are split: the share `test` of each class, or `validation` if `test` is 0, becomes the test
+    split, the same in every run. Equal texts stay on one side, whatever their labels.
 
     Args:
-      title: how records and reports call the data.
-      settings: `test`, `validation`, `strip`, `vocabulary` and `length` of a config's `data`.
+      title: name of the data in records and reports.
+      settings: `test`, `validation`, `strip`, `vocabulary` and `length` of `config.data`.
       tokenizer: JSON; empty: one is trained on the training split.
 
     Raises:
-      InputError: as `read_texts`; texts with and without a split in one file, a class that is missing in a split, or no
-        test split while `test` and `validation` are 0.
+      InputError: as `read_texts`; only some texts have a split, a class is missing in a split, or there is no test
+        split while `test` and `validation` are 0.
     """
     found, length = divided_texts(path, settings), settings["length"]
     tokenizer = tokenizer or train_tokenizer([found.contents[i] for i in found.train], settings["vocabulary"])
@@ -51,7 +51,7 @@ class DividedTexts(NamedTuple):
 
 
 def divided_texts(path: Path, settings: Mapping[str, Any]) -> DividedTexts:
-    """The texts of `load_texts` in front of the tokenizer; the arguments and errors are those of it."""
+    """The texts of `load_texts` before tokenization; arguments and errors as there."""
     _check_settings(settings)
     texts = read_texts(path)
     names, labels = _classes(path, texts)

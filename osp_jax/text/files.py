@@ -1,4 +1,4 @@
-"""Texts and labels from a file: JSON lines or CSV, as they are or compressed by xz or gzip."""
+"""Texts and labels from a file: JSON lines or CSV, optionally compressed by xz or gzip."""
 
 import csv
 import gzip
@@ -18,15 +18,15 @@ TRAIN = ("train", "training")
 TEST = ("test", "testing")
 VALIDATION = ("valid", "validation", "val", "dev")
 WHOLE = ("", "all")
-"""Values of `split`: of a text that belongs to no split yet."""
+"""Values of `split` for a text without a split."""
 
 _OPEN = {".xz": lzma.open, ".gz": gzip.open}
 _DAMAGE = (lzma.LZMAError, gzip.BadGzipFile, EOFError, OSError, UnicodeDecodeError, csv.Error)
-_LONGEST_FIELD = 10**8  # characters; Python's csv allows 131,072
+_LONGEST_FIELD = 10**8  # characters; the default of Python's csv is 131,072
 
 
 class Text(NamedTuple):
-    """A text, its label as the file has it, and its split, '' where the file has none."""
+    """A text, its label in the file, and its split; '' if the file has none."""
 
     text: str
     label: str | int
@@ -34,13 +34,13 @@ class Text(NamedTuple):
 
 
 def read_texts(path: Path) -> list[Text]:
-    """The texts of `NAME.jsonl` or `NAME.csv`, or of either with `.xz` or `.gz` behind.
+    """The texts of `NAME.jsonl` or `NAME.csv`, or of either with the suffix `.xz` or `.gz`.
 
-    A line of a jsonl file is an object with `text`, `label` and, where the file has splits, `split`; a csv file has
-    these names in its first line. Other fields are not used.
+    A line of a jsonl file is an object with `text`, `label` and, if the file has splits, `split`; a csv file has these
+    names in its first line. Other fields are ignored.
 
     Raises:
-      InputError: it is none of these files or a damaged one, or a text lacks a field, or has one of another type.
+      InputError: the file has another type or is damaged, or a text lacks a field, or has one of another type.
     """
     suffixes = path.suffixes
     compressed = suffixes[-1] if suffixes and suffixes[-1] in _OPEN else ""

@@ -1,8 +1,8 @@
-"""The tokenizer: the most frequent words of the training split, in lower case; the library `tokenizers` makes it.
+"""The tokenizer: the most frequent words of the training split, in lower case, made by the library `tokenizers`.
 
-A word is a run of letters and digits; what stands between words is dropped, so that the first tokens of a text hold
-more of its words. Words are whole, not pieces: the trainer of word pieces (tokenizers 0.23) gives the same texts other
-ids each time, and a run could not be resumed.
+A word is a run of letters and digits; other characters are dropped, so that the first tokens of a text hold more of its
+words. Tokens are whole words: the trainer of word pieces (tokenizers 0.23) assigns different ids to the same texts each
+time, so that a run could not be resumed.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from osp_jax.data.kinds import PAD, SPECIAL_TOKENS, UNKNOWN
 from osp_jax.runtime.errors import InputError
 
 _WORDS = r"[\p{L}\p{N}]+"
-_LEAST = 2  # times that a word must stand in the texts
+_LEAST = 2  # fewest occurrences of a word in the texts
 _AT_A_TIME = 2000  # texts that are encoded together
 
 
 def require_tokenizers() -> Any:
-    """The module.
+    """Imports `tokenizers`.
 
     Raises:
       InputError: it is not installed.
@@ -32,10 +32,10 @@ def require_tokenizers() -> Any:
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
-    """The tokenizer of `texts`, as JSON; the same for the same texts.
+    """A tokenizer for `texts`, as JSON; deterministic.
 
     Args:
-      vocabulary: tokens at most, those of `SPECIAL_TOKENS` among them, which have the first ids.
+      vocabulary: most tokens, including `SPECIAL_TOKENS`, which have the first ids.
     """
     tokenizers = require_tokenizers()
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=SPECIAL_TOKENS[UNKNOWN]))
@@ -49,10 +49,10 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
 
 
 def encode(tokenizer: str, texts: Sequence[str], length: int) -> np.ndarray:
-    """Token ids uint16 `(n, length)`: the first `length` of each text, and padding behind shorter ones.
+    """Token ids uint16 `(n, length)`: the first `length` of each text; shorter ones are padded.
 
     Raises:
-      InputError: `tokenizer` is none, or not one of ours.
+      InputError: `tokenizer` is invalid, or not one of ours.
     """
     made = _read(tokenizer)
     ids = np.full((len(texts), length), PAD, np.uint16)

@@ -1,4 +1,4 @@
-"""Flower (flwr) as the engine that carries the messages of a federation between real processes.
+"""Flower (flwr) as the engine that transports the messages of a federation between processes.
 
 Both sides call the functions of `osp_jax.federated`, so the arrays are those of the simulator:
 
@@ -9,9 +9,9 @@ Both sides call the functions of `osp_jax.federated`, so the arrays are those of
 
 `ScheduledRounds` is the strategy behind `train`, a FedAvg.
 
-Flower and Ray report their use to their makers unless FLWR_TELEMETRY_ENABLED=0 and RAY_USAGE_STATS_ENABLED=0 are set
-before they are imported. This module sets both where they are not set, which is too late in a process that Flower
-itself starts: set them in its environment too.
+Flower and Ray send usage reports to their makers unless FLWR_TELEMETRY_ENABLED=0 and RAY_USAGE_STATS_ENABLED=0 are set
+before they are imported. This module sets both if they are unset, which is too late in processes that Flower starts
+itself: set them in their environment too.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Pytrees of arrays as Flower's records, checked leaf by leaf where they come in; Flower reads them without pickle."""
+"""Pytrees of arrays as Flower's records, checked leaf by leaf on receipt; Flower reads them without pickle."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ def record_of(tree: Any) -> ArrayRecord:
 
 
 def tree_of(record: ArrayRecord, like: Any, sender: str) -> Any:
-    """The pytree that `record_of` made a record of.
+    """The pytree of a record from `record_of`.
 
     Args:
-      like: a pytree with the structure, shapes and dtypes that are expected.
-      sender: for messages, 'client 3' for example.
+      like: a pytree with the expected structure, shapes and dtypes.
+      sender: for messages, for example 'client 3'.
 
     Raises:
-      InputError: a leaf is missing, is not expected, has another shape or dtype, or cannot be read.
+      InputError: a leaf is missing or unexpected, has another shape or dtype, or cannot be read.
     """
     expected = leaves_by_path(like)
     if other := sorted(expected.keys() ^ record.keys()):
@@ -41,7 +41,7 @@ def tree_of(record: ArrayRecord, like: Any, sender: str) -> Any:
 
 
 def numpy_of(array: Array, name: str) -> np.ndarray:
-    """The values of one array. Raises `InputError` where its bytes are no array."""
+    """The values of one array. Raises `InputError` if its bytes are not an array."""
     try:
         return array.numpy()
     except (EOFError, TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
-"""One cell of a federated study, a training, a request and a method, by any engine; and its apps for Flower.
+"""One cell of a federated study (a training, a request and a method) with any engine, and its apps for Flower.
 
-The apps read the cell from a file whose path is `cell` in Flower's run config, so all processes need the same disk:
+The apps read the cell from a file, whose path is `cell` in Flower's run config, so all processes need a shared disk.
 `loopback.run_app` runs them on one machine.
 """
 
@@ -35,7 +35,7 @@ from osp_jax.runtime.workdir import read_json, write_text
 
 Train = Callable[..., Trained]  # (model, key, schedule, *, request=None, mask=None)
 
-ANSWER, REFUSAL = "answer", "refusal.txt"  # what the server writes beside the cell's file
+ANSWER, REFUSAL = "answer", "refusal.txt"  # results of the server, next to the cell's file
 
 
 class Cell(NamedTuple):
@@ -47,10 +47,10 @@ class Cell(NamedTuple):
 
 
 def cell_of(given: dict[str, Any], folder: Path) -> Cell:
-    """A cell from its record: `config`, of a study, and which of its cells, `split`, `seed`, `scenario` and `method`.
+    """A cell from its record: the `config` of a study, and `split`, `seed`, `scenario` and `method` of the cell.
 
     Raises:
-      InputError: as `study.check_study` of a study with this cell only.
+      InputError: as `study.check_study` for a study with this cell only.
     """
     scenario, method = given["scenario"], given["method"]
     one = {"splits": (given["split"],), "seeds": (given["seed"],), "scenarios": (scenario,)}
@@ -68,8 +68,8 @@ def answered(cell: Cell, train: Train, ask: Ask) -> tuple[dict[str, Any], dict[s
     """Trains, edits and recovers.
 
     Returns:
-      the variables 'trained', 'edited' and, for a method that goes on training, 'recovered'; and a JSON-ready record of
-      the bytes that were sent for each.
+      the variables 'trained', 'edited' and, for a method with recovery rounds, 'recovered'; and a JSON-ready record of
+      the bytes sent for each.
     """
     world, scenario, method = cell
     before = train(world.model, jax.random.fold_in(world.key, TRAIN), scenario.schedule)
@@ -83,7 +83,7 @@ def answered(cell: Cell, train: Train, ask: Ask) -> tuple[dict[str, Any], dict[s
 
 
 def simulated(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`answered` by the simulator."""
+    """`answered`, with the simulator."""
     clients = cell.scenario.clients
 
     def run(model: Model, *given: Any, request: Request | None = None, mask: Any = None) -> Trained:
@@ -109,7 +109,7 @@ server = ServerApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Runs the cell over Flower, and writes the variables, or the line of an `InputError`, beside its file."""
+    """Runs the cell with Flower, and writes the variables, or the message of an `InputError`, next to its file."""
     path = Path(context.run_config["cell"])
     try:
         cell = _read(str(path))

@@ -36,12 +36,12 @@ def client_app(setup: Setup) -> ClientApp:
     """A ClientApp with handlers for `train`, `evaluate`, `query.about` and `query.sums`.
 
     Args:
-      setup: gives the network and the node's own images. It is called for each message; a process that answers several
-        should make the network once, or its programs are compiled again. The node's number among the clients is
-        `context.node_config["partition-id"]`.
+      setup: returns the network and the node's own images. It is called for each message; a process that answers
+        several should create the network once, so that programs are not compiled again. The number of the node's client
+        is `context.node_config["partition-id"]`.
 
-    An `InputError` of the client becomes an answer that ends the run with its line. Any other exception is an answer
-    without arrays, as that of a client that drops out, and Flower logs it.
+    An `InputError` of the client becomes an answer that ends the run with its message. Flower logs any other exception,
+    and answers without arrays, as for a client that drops out.
     """
     app = ClientApp()
     app.train()(_handler(setup, _train))
@@ -52,7 +52,7 @@ def client_app(setup: Setup) -> ClientApp:
 
 
 class _Asked(NamedTuple):
-    """A client's network and all its images, with what it was sent; `forget` bool `(n,)`, by the server's request."""
+    """A client's network and all its images, and the received message; `forget` bool `(n,)`, by the request."""
 
     client: int
     model: Model
@@ -96,7 +96,7 @@ def _number(context: Context) -> int:
 
 
 def _about(asked: _Asked) -> RecordDict:
-    """Who this is, and how many images it would train on."""
+    """The client's number, and its number of training images."""
     about = {"client": asked.client, "num-examples": int(asked.retained.present.sum())}
     return RecordDict({"metrics": MetricRecord(about)})
 

@@ -1,4 +1,4 @@
-"""The clients behind Flower's nodes: who is connected, what they are sent, and what their answers mean."""
+"""The clients behind Flower's nodes: connections, messages and answers."""
 
 import logging
 import time
@@ -15,33 +15,33 @@ from osp_jax.federated.requests import Request
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 
-_LOG = logging.getLogger("flwr")  # Flower's own, which it shows
-_PAUSE = 0.5  # seconds between looks at who is connected
+_LOG = logging.getLogger("flwr")  # Flower's own logger, which it prints
+_PAUSE = 0.5  # seconds between checks of the connections
 
 
 class Federation:
     """The clients behind Flower's nodes.
 
-    Flower numbers nodes at random, so each is asked once which client it is: its `partition-id`. All `clients` have to
-    be connected before the first message; from then on the run goes on with those that are.
+    Flower numbers nodes at random, so each is asked once for its client: its `partition-id`. All `clients` must be
+    connected before the first message; after that, the run continues with the connected ones.
 
     Args:
-      grid: of the ServerApp's `main`.
-      clients: how many there are.
+      grid: the argument of the ServerApp's `main`.
+      clients: number of clients.
       patience: seconds to wait for them to connect.
-      timeout: seconds to wait for answers; who has not answered by then has dropped out.
+      timeout: seconds to wait for answers; a client without an answer by then has dropped out.
     """
 
     def __init__(self, grid: Grid, clients: int, *, patience: float = 600.0, timeout: float = 3600.0) -> None:
         self.grid, self.clients, self.patience, self.timeout = grid, clients, patience, timeout
-        self._client: dict[int, int] = {}  # by node; of two nodes of one client the later counts
+        self._client: dict[int, int] = {}  # by node; if two nodes have one client, the later counts
         self._images: dict[Any, dict[int, int]] = {}  # by request, by node
 
     def images(self, request: Request | None = None) -> dict[int, int]:
-        """How many images each connected client would train on, ascending by client.
+        """The number of training images of each connected client, ascending by client.
 
         Args:
-          request: images that are left out; None: none are.
+          request: images to leave out; None: none.
 
         Raises:
           InputError: too few clients connected in time, a client refused, or two have one number.
@@ -65,7 +65,7 @@ class Federation:
         return found
 
     def nodes(self) -> dict[int, int]:
-        """The node of each client that is connected and known, ascending by client."""
+        """The node of each connected and known client, ascending by client."""
         there = set(self.grid.get_node_ids())
         found = {client: node for node, client in self._client.items() if node in there}
         return dict(sorted(found.items()))
@@ -75,15 +75,15 @@ class Federation:
         return self._client[node]
 
     def messages(self, kind: str, contents: Mapping[int, RecordDict]) -> list[Message]:
-        """A message of type `kind` to each client; those that are not connected any more get none."""
+        """A message of type `kind` to each client, except those that are no longer connected."""
         nodes = self.nodes()
         return [Message(content, nodes[client], kind) for client, content in contents.items() if client in nodes]
 
     def accepted(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
-        """The contents of answers, ascending by client; a client that failed or dropped out has none.
+        """The contents of answers, ascending by client; without clients that failed or dropped out.
 
         Raises:
-          InputError: a client refused what it was sent; the line is the client's own.
+          InputError: a client refused its message; the text is the client's own.
         """
         contents = {}
         for reply in self._checked(replies):
@@ -91,8 +91,8 @@ class Federation:
         return dict(sorted(contents.items()))
 
     def ask(self, model: Model, query: Query, request: Request, grouping: str) -> list[Sums]:
-        """The answers of all connected clients to a query, as `editing.Situation.ask` gives them."""
-        self.images()  # who is there
+        """The answers of all connected clients to a query, as for `editing.Situation.ask`."""
+        self.images()  # updates the connected clients
         arrays = record_of(model.variables)
         contents = {}
         for client in self.nodes():
@@ -115,7 +115,7 @@ class Federation:
         return self._checked(self.grid.send_and_receive(messages, timeout=self.timeout)) if messages else []
 
     def _checked(self, replies: Iterable[Message]) -> list[Message]:
-        """The answers with a content."""
+        """The answers that have a content."""
         found = []
         for reply in replies:
             node = reply.metadata.src_node_id

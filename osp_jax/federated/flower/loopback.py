@@ -1,7 +1,7 @@
-"""Flower's own processes on this machine: a SuperLink, a SuperNode for each client, and one run of an app over them.
+"""Runs an app with Flower's own processes on this machine: a SuperLink, and a SuperNode for each client.
 
-They talk over 127.0.0.1 without encryption, install nothing, report nothing, and are stopped whatever happens. Each
-message starts a Python process on the client's side, so an exchange takes seconds however small the network is.
+They communicate over 127.0.0.1 without encryption, install nothing, report nothing, and are always stopped. Each
+message starts a Python process on the client's side, so an exchange takes seconds even for a small network.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import psutil
 
 from osp_jax.runtime.errors import InputError
 
-_PAUSE, _GRACE = 0.2, 3.0  # seconds; a signal leaves 5 to end in (`runtime.signals`)
-_LINES = 30  # of a log that failed
+_PAUSE, _GRACE = 0.2, 3.0  # seconds; a signal leaves 5 for cleanup (`runtime.signals`)
+_LINES = 30  # lines of a failed process's log to show
 
 _PROJECT = """\
 [project]
@@ -51,16 +51,16 @@ insecure = true
 
 
 def run_app(module: str, config: Mapping[str, str], clients: int, folder: Path, seconds: float) -> None:
-    """Runs the ServerApp `server` and the ClientApp `client` of an installed module with one node for each client.
+    """Runs the ServerApp `server` and the ClientApp `client` of an installed module with one node per client.
 
     Args:
       config: Flower's run config, texts by name.
-      clients: their `partition-id` are 0, 1, ...
-      folder: for logs, keys and what Flower keeps; new.
-      seconds: after which the run is given up.
+      clients: number of clients; their `partition-id` are 0, 1, ...
+      folder: new folder for logs, keys and Flower's files.
+      seconds: time limit of the run.
 
     Raises:
-      InputError: it took longer.
+      InputError: the run exceeded the limit.
       RuntimeError: a process failed; with the end of its log.
     """
     end = time.monotonic() + seconds
@@ -95,7 +95,7 @@ def log_end(path: Path) -> str:
 
 
 def _start(program: str, log: Path, *arguments: str) -> subprocess.Popen:
-    """A program of Flower that writes to a log."""
+    """Starts a program of Flower that writes to a log."""
     secure = [] if program == "flwr" else ["--insecure"]
     command = [str(Path(sysconfig.get_path("scripts")) / program), *arguments, *secure]
     with log.open("wb") as file:
@@ -118,7 +118,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def stop(processes: Sequence[subprocess.Popen], grace: float = _GRACE) -> None:
-    """Terminates processes and all that they started, and kills those that are there after `grace` seconds."""
+    """Terminates processes and all their children, and kills those that remain after `grace` seconds."""
     family = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -136,7 +136,7 @@ def stop(processes: Sequence[subprocess.Popen], grace: float = _GRACE) -> None:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one that nobody has waited for has."""
+    """Whether a process is running; a zombie is not."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

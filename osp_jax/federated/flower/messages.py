@@ -1,6 +1,6 @@
-"""What server and clients write into Flower's messages beside the arrays of a network, and how they read it.
+"""The contents of Flower's messages besides the arrays of a network: how server and clients write and read them.
 
-A message has at most three records: 'arrays', the variables; 'mask', factors on their changes; and 'config', everything
+A message has at most three records: 'arrays', the variables; 'mask', factors on their updates; and 'config', everything
 else by name: the fields of `LocalTraining` or `Query`, and those below. An answer has 'arrays' or 'sums' and 'metrics'.
 """
 
@@ -18,7 +18,7 @@ from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import client_key
 from osp_jax.runtime.errors import InputError
 
-REFUSED = 1001  # the code of the error with which a client refuses; Flower's own are below 100
+REFUSED = 1001  # error code of a client's refusal; Flower's own are below 100
 ABOUT, SUMS = "query.about", "query.sums"  # types of messages
 
 
@@ -28,9 +28,9 @@ def training_config(
     """The entries of 'config' for local training.
 
     Args:
-      key: of the run.
-      number: of the round; None: that of Flower's `server-round`, which begins at 1.
-      given: `start`, 'received' or 'local', the client's own model of the last exchange that said `keep`; and `keep`.
+      key: the key of the run.
+      number: number of the round; None: that of Flower's `server-round`, which starts at 1.
+      given: `start`, 'received' or 'local', the client's own model of the last exchange with `keep`; and `keep`.
     """
     entries = {**dataclasses.asdict(settings), "key": np.asarray(jax.random.key_data(key)).tolist()}
     entries |= {"exchange": exchange, **given}
@@ -38,13 +38,13 @@ def training_config(
 
 
 def settings_from(config: Mapping[str, Any]) -> LocalTraining:
-    """The settings of local training; what is not named has its default. Raises `InputError` for those out of range."""
+    """The settings of local training; missing ones have their defaults. Raises `InputError` for values out of range."""
     names = [field.name for field in dataclasses.fields(LocalTraining)]
     return LocalTraining(**{name: config[name] for name in names if name in config})
 
 
 def key_from(config: Mapping[str, Any], client: int) -> jax.Array:
-    """The key of a client in this exchange. Raises `InputError` where the server sent none."""
+    """The key of a client in this exchange. Raises `InputError` if the server sent none."""
     if "key" not in config or not {"round", "server-round"} & set(config):
         raise InputError("the server sent no key; give the strategy train_config=ConfigRecord(training_config(...))")
     key = jax.random.wrap_key_data(np.asarray(config["key"], np.uint32))
@@ -53,9 +53,9 @@ def key_from(config: Mapping[str, Any], client: int) -> jax.Array:
 
 
 def request_config(request: Request | None, client: int | None = None) -> dict[str, Any]:
-    """The entries of 'config' that tell a client which of its images are to be forgotten.
+    """The entries of 'config' that determine which images a client forgets.
 
-    `client`: whose images they are; only a request for samples differs from client to client.
+    `client`: the client of these images; only requests for samples differ between clients.
     """
     if request is None:
         return {}
@@ -70,7 +70,7 @@ def request_config(request: Request | None, client: int | None = None) -> dict[s
 
 
 def forget_from(config: Mapping[str, Any], data: ClientData, client: int) -> np.ndarray:
-    """Which images of a client are to be forgotten, bool `(n,)`; none where the server named no request.
+    """The images of a client to forget, bool `(n,)`; none if the server sent no request.
 
     Raises:
       InputError: the server named an image that the client does not have.
@@ -87,7 +87,7 @@ def forget_from(config: Mapping[str, Any], data: ClientData, client: int) -> np.
 
 
 def query_from(config: Mapping[str, Any]) -> Query:
-    """The query that `Query._asdict()` was written from."""
+    """The query behind the entries of `Query._asdict()`."""
     return Query(**{name: config[name] for name in Query._fields})
 
 
@@ -98,7 +98,7 @@ def sums_content(sums: Sums) -> RecordDict:
 
 
 def sums_from(content: RecordDict, query: Query, sender: str) -> Sums:
-    """The sums of an answer. Raises `InputError` for shapes that the query does not have, or values not finite."""
+    """The sums of an answer. Raises `InputError` for shapes that do not match the query, or values not finite."""
     count = numpy_of(content["count"]["count"], f"the count of {sender}")
     sums = {name: numpy_of(array, f"{name} of {sender}") for name, array in content["sums"].items()}
     wrong = [name for name, values in sums.items() if values.ndim != 2 or len(values) != query.groups]
@@ -110,5 +110,5 @@ def sums_from(content: RecordDict, query: Query, sender: str) -> Sums:
 
 
 def config_of(content: RecordDict) -> ConfigRecord:
-    """The record 'config' of a message, empty where there is none."""
+    """The record 'config' of a message; empty if there is none."""
     return content.config_records.get("config", ConfigRecord())

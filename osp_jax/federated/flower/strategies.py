@@ -1,8 +1,8 @@
-"""The strategy of Flower that runs a `Schedule`: FedAvg, FedProx and FCOT, with a mask that is kept where there is one.
+"""The Flower strategy that runs a `Schedule`: FedAvg, FedProx and FCOT, with an optional mask.
 
-Each exchange of a schedule is a round of Flower, so that a round of FCOT is two. The strategy keeps the clients' models
-of the last exchange (`last`), which FedUP needs, and adds in ascending order of the clients, whatever order they answer
-in: the same bits every time.
+Each exchange of a schedule is a round of Flower, so a round of FCOT is two. The strategy keeps the clients' models of
+the last exchange (`last`), which FedUP needs, and sums in ascending order of the clients, whatever their order of
+answers, so that results are bit-identical.
 """
 
 import logging
@@ -24,25 +24,25 @@ from osp_jax.federated.server import mean_of, size_of, stacked_updates
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
 
-_LOG = logging.getLogger("flwr")  # Flower's own, which it shows
+_LOG = logging.getLogger("flwr")  # Flower's own logger, which it prints
 
 
 class ScheduledRounds(FedAvg):
     """FedAvg over the exchanges of a schedule, as `rounds.train` runs them.
 
-    A client that does not answer an exchange is left out of its mean; which clients are asked in a round follows from
-    the key and those connected.
+    A client that does not answer an exchange is left out of its mean; the clients of a round depend on the key and the
+    connected clients.
 
     Args:
-      federation: who is connected.
-      model: with the network of all clients; its variables are not used.
-      key: of the run.
-      request: whose images the clients leave out; None: none.
-      mask: factors on every change of the parameters, sent with each exchange; None: all change.
+      federation: the connected clients.
+      model: the network of all clients; its variables are not used.
+      key: the key of the run.
+      request: images that the clients leave out; None: none.
+      mask: factors on every update of the parameters, sent with each exchange; None: all change.
       evaluate: whether the clients evaluate each new model on their images.
 
     Attributes:
-      trained: the variables after the last exchange, that exchange, and the bytes sent each way.
+      trained: the variables after the last exchange, that exchange, and the bytes sent in each direction.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ScheduledRounds(FedAvg):
 
     @property
     def exchanges(self) -> list[tuple[int, int, Any]]:
-        """For each round of Flower the round and exchange of the schedule, and the settings."""
+        """For each round of Flower, the round and exchange of the schedule, and the settings."""
         rounds = range(self.schedule.rounds)
         return [(number, *each) for number in rounds for each in exchanges_of(self.schedule, number)]
 
@@ -93,7 +93,7 @@ class ScheduledRounds(FedAvg):
         return self._messages(MessageType.TRAIN, ids, arrays, {**config, **entries}, self._mask)
 
     def _asked(self, server_round: int, number: int, able: list[int]) -> tuple[int, ...]:
-        """The clients that are asked: those drawn for a round, and in its second exchange those that answered."""
+        """The clients of an exchange: those drawn for a round, and in its second exchange those that answered."""
         begun = server_round > 1 and self.exchanges[server_round - 2][0] == number
         if begun:
             ids = tuple(client for client in self.trained.last.ids if client in able)
@@ -142,7 +142,7 @@ class ScheduledRounds(FedAvg):
         return self._messages(MessageType.EVALUATE, ids, arrays, {**config, "server-round": server_round}, {})
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Means of the clients' metrics, weighted by images. Raises `InputError` where a client refused."""
+        """Means of the clients' metrics, weighted by images. Raises `InputError` if a client refused."""
         replies = list(replies)
         self.federation.accepted(replies)
         ordered = sorted(replies, key=lambda reply: self.federation.client_of(reply.metadata.src_node_id))
@@ -171,10 +171,10 @@ def train(
     mask: Any = None,
     evaluate: bool = False,
 ) -> Trained:
-    """`rounds.train` over Flower: all rounds of the schedule from the variables of `model`; arguments as there.
+    """`rounds.train` with Flower: all rounds of the schedule from the variables of `model`; arguments as there.
 
     Args:
-      request: whose images the clients leave out, in the retraining and in the rounds after an edit.
+      request: images that the clients leave out, in the retraining and in the rounds after an edit.
       evaluate: whether the clients evaluate each new model, which Flower logs.
 
     Raises:
