@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cli
-from osp_jax.data.paths import own_place
+from osp_jax.data.paths import user_data
 from osp_jax.data.splits import hold_out
 from osp_jax.report.formats import markdown_table
 from osp_jax.runtime.config_files import load_config
@@ -60,7 +60,7 @@ def _run() -> None:
     arguments.add_argument("--dir", default="", help="the folder of its file, or another file")
     given = arguments.parse_args()
     data = validated(load_config(given.config)).data
-    place = own_place(data.name, given.dir or data.dir)
+    place = user_data(data.name, given.dir or data.dir)
     if place is None or place.kind != "text":
         raise InputError(f"{given.config} trains on {data.name}, which is no file of texts; give another config")
     found = baseline(divided_texts(place.path, data))

@@ -24,7 +24,7 @@ from osp_jax.audit.probes import new_head, probes
 from osp_jax.audit.subject import Subject, stages_of
 from osp_jax.comparison.cell import Original, answer
 from osp_jax.comparison.plan import Request, parse_requests
-from osp_jax.comparison.questions import HEAD, PROBE, images_asked, looks_of
+from osp_jax.comparison.questions import HEAD, PROBE, comparison_images, looks_of
 from osp_jax.comparison.run import original_of, slug
 from osp_jax.data.sources import load_data
 from osp_jax.loading import load_workdir
@@ -62,7 +62,7 @@ COLUMNS = {
 
 def measured(original: Original, model: Model, forget: tuple[int, ...], train_texts: int) -> dict[str, float]:
     """What `COLUMNS` has of one model."""
-    images = images_asked(original.dataset, original.train, forget, test_images=0, train_images=train_texts)
+    images = comparison_images(original.dataset, original.train, forget, test_images=0, train_images=train_texts)
     subject = Subject(model, original.preparation)
     looks = looks_of(subject, images)
     test = [looks[f"test_{side}"] for side in ("forget", "retain")]

@@ -27,7 +27,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace flower.json in --wor
 def main() -> None:
     import time
 
-    from osp_jax.federated.flower.cell import ANSWER, REFUSAL, cell_of, simulated
+    from osp_jax.federated.flower.cell import ANSWER, REFUSAL, cell_of, simulate_cell
     from osp_jax.federated.flower.loopback import log_end, run_app
     from osp_jax.runtime.arrays import load_tree
     from osp_jax.runtime.errors import InputError
@@ -54,7 +54,7 @@ def main() -> None:
         if not (folder / ANSWER).exists():
             raise RuntimeError(f"the ServerApp failed:\n{log_end(folder / 'flower' / 'flwr.log')}")
         found, record = load_tree(folder / ANSWER)
-        expected, simulation = simulated(cell)
+        expected, simulation = simulate_cell(cell)
     differences = {name: _largest_difference(found[name], expected[name]) for name in expected}
     results = {**given, **record, "simulated": simulation, "differences": differences, "seconds": seconds}
     with adding(workdir, ["flower.json"]) as place:

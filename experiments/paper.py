@@ -31,7 +31,7 @@ def main() -> None:
     from configs.paper.default import get_config
     from osp_jax.comparison.paper import finished, run_steps, steps_of
     from osp_jax.runtime.errors import unknown
-    from osp_jax.runtime.replacing import copy_anew, updating
+    from osp_jax.runtime.replacing import copy_to_new_file, updating
     from osp_jax.runtime.settings import Study, validated
     from osp_jax.runtime.workdir import check_writable
 
@@ -62,7 +62,7 @@ def main() -> None:
             return
         (workdir / "results").mkdir(exist_ok=True)
         with updating(workdir / "results" / name) as folder:
-            shutil.copytree(workdir / name / "results", folder, dirs_exist_ok=True, copy_function=copy_anew)
+            shutil.copytree(workdir / name / "results", folder, dirs_exist_ok=True, copy_function=copy_to_new_file)
     print(f"all is done: {workdir / 'results'}")
 
 

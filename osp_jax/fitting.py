@@ -251,14 +251,14 @@ def _is_fitted(workdir: Path, record: dict[str, Any]) -> bool:
         return False
     found = read_json(workdir / "config.json") if (workdir / "config.json").exists() else {}
     wanted = json.loads(json.dumps(record))
-    alike = [_without_places(of) for of in (found, wanted)]
+    alike = [_without_locations(of) for of in (found, wanted)]
     if (workdir / "unlearn.json").exists() or alike[0] != alike[1]:
         raise InputError(f"{workdir} holds another run than this fit; choose another --workdir")
     load_workdir(workdir)  # raises if it is damaged
     return True
 
 
-def _without_places(record: dict[str, Any]) -> dict[str, Any]:
+def _without_locations(record: dict[str, Any]) -> dict[str, Any]:
     """The fields that identify a fit, without the locations of its data and network."""
     kept = {name: record.get(name) for name in ("config", "dataset", "backbone")}
     kept = json.loads(json.dumps(kept))

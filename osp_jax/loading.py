@@ -13,7 +13,7 @@ from osp_jax.audit.shadow.train import Network
 from osp_jax.audit.subject import Subject
 from osp_jax.data.augment import Preparation
 from osp_jax.data.kinds import is_text, stored_dtype
-from osp_jax.data.paths import own_place
+from osp_jax.data.paths import user_data
 from osp_jax.data.sources import Dataset, Split, load_data
 from osp_jax.data.splits import parse_classes
 from osp_jax.harm import Harm, estimate_harm
@@ -135,7 +135,7 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
                 f"the model was trained with {what} {short[0]}, but the data have {short[1]}; check --data_dir"
             )
     counts = [(what, len(split.labels)) for what, split in (("num_train", dataset.train), ("num_test", dataset.test))]
-    if own_place(data["name"]) and (differing := [pair for pair in counts if pair[1] != wanted.get(*pair)]):
+    if user_data(data["name"]) and (differing := [pair for pair in counts if pair[1] != wanted.get(*pair)]):
         (what, count), *_ = differing
         raise InputError(
             f"the model was trained with {wanted[what]} images as {what}, but {dataset.name} now has {count}; restore "

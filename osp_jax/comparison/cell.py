@@ -13,7 +13,7 @@ import numpy as np
 from osp_jax.audit.accuracy import accuracy
 from osp_jax.audit.subject import Subject
 from osp_jax.comparison.plan import Request
-from osp_jax.comparison.questions import accuracies, images_asked, looks_of, measures
+from osp_jax.comparison.questions import accuracies, comparison_images, looks_of, measures
 from osp_jax.data.augment import Preparation
 from osp_jax.data.batches import index_batches
 from osp_jax.data.sources import Dataset
@@ -107,7 +107,7 @@ def audit(
       settings: `config.audit` of a comparison.
       original_accuracy: accuracy of the original on the forgotten test images; None: the model is the original.
     """
-    images = images_asked(
+    images = comparison_images(
         original.dataset,
         original.train,
         forget,

@@ -30,7 +30,7 @@ _WATCHED = 150  # forgotten test images to evaluate relearning on
 _HALF = 0.5
 
 
-def images_asked(
+def comparison_images(
     dataset: Dataset, train: np.ndarray, forget: tuple[int, ...], *, test_images: int, train_images: int
 ) -> Images:
     """The images of a comparison, shared by all models.

@@ -162,7 +162,7 @@ def _images(folder: str) -> tuple[list[str], list[str]]:
 def _entries(folder: str) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not _passed_over(entry.name)]
+            found = [entry for entry in entries if not _is_skipped(entry.name)]
     except FileNotFoundError as error:
         raise InputError(
             f"there is no folder {shown(folder, 300)}; correct data.name (import_model: --data), or give its "
@@ -180,7 +180,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _passed_over(name: str) -> bool:
+def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _PASSED_OVER
 
 

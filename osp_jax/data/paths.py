@@ -13,7 +13,7 @@ from osp_jax.runtime.paths import check_path
 _NAME = re.compile(r"[a-zA-Z_][\w-]*(/[\w.+-]*[\w+-])?(:(\d+|\*)(\.(\d+|\*)){0,2})?", re.ASCII)
 _LONGEST_NAME = 200
 _TEXT_SUFFIXES = (".jsonl", ".csv")
-OWN = {
+USER_DATA = {
     "folder": "folder:PATH, the folder of the images",
     "npz": "npz:FILE, the file of the images",
     "text": "text:FILE, the jsonl or csv file of the texts",
@@ -37,15 +37,15 @@ def check_name(name: object) -> None:
         )
 
 
-class OwnPlace(NamedTuple):
-    """`kind` is one of `OWN`; `title` is the name of the data in records and reports, independent of their location."""
+class UserData(NamedTuple):
+    """`kind` is one of `USER_DATA`; `title` names the data in records and reports, wherever they are."""
 
     kind: str
     path: Path
     title: str
 
 
-def own_place(name: str, elsewhere: str = "") -> OwnPlace | None:
+def user_data(name: str, elsewhere: str = "") -> UserData | None:
     """The location of the data set 'folder:PATH', 'npz:FILE' or 'text:FILE'; None for any other name.
 
     Args:
@@ -55,16 +55,16 @@ def own_place(name: str, elsewhere: str = "") -> OwnPlace | None:
       InputError: the path is invalid, or is a file instead of a folder or the reverse.
     """
     kind, colon, text = name.partition(":")
-    if not colon or kind not in OWN:
+    if not colon or kind not in USER_DATA:
         return None
     if not text.strip():
-        raise InputError(f"data.name is {shown(name)}; give {OWN[kind]}")
+        raise InputError(f"data.name is {shown(name)}; give {USER_DATA[kind]}")
     title = f"{kind}:{printable(Path(os.path.abspath(text)).name)}"
     wanted = "folder" if kind == "folder" else "file"
     if not elsewhere:
-        return OwnPlace(kind, user_path(text, "data.name", wanted), title)
+        return UserData(kind, user_path(text, "data.name", wanted), title)
     path = user_path(elsewhere, "data.dir or --data_dir", "folder" if kind == "folder" else "folder or file")
-    return OwnPlace(kind, path / Path(text).name if kind != "folder" and path.is_dir() else path, title)
+    return UserData(kind, path / Path(text).name if kind != "folder" and path.is_dir() else path, title)
 
 
 def with_absolute_paths(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def with_absolute_paths(data: Mapping[str, Any]) -> dict[str, Any]:
     absolute paths, so that a command in another folder finds them; unchanged for other data sets.
     """
     kind, colon, text = data["name"].partition(":")
-    if not colon or kind not in OWN or not text.strip():
+    if not colon or kind not in USER_DATA or not text.strip():
         return {**data}
     place = _absolute(data["dir"]) if data["dir"] else ""
     return {**data, "name": f"{kind}:{_absolute(text)}", "dir": place}

@@ -20,7 +20,7 @@ from osp_jax.data.folder import FolderInfo, read_folder
 from osp_jax.data.image_folder import load_image_folder
 from osp_jax.data.memory import image_bytes, require_memory
 from osp_jax.data.npz import load_npz
-from osp_jax.data.paths import check_data_dir, check_name, check_readable, own_place, user_path
+from osp_jax.data.paths import check_data_dir, check_name, check_readable, user_data, user_path
 from osp_jax.data.stored import StoredImages, cut, image_of, read_labels, readable, record_of
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.settings import Data, check, completed
@@ -52,7 +52,7 @@ def load_data(settings: Mapping[str, Any], tokenizer: str = "") -> Dataset:
     asked = {name: whole[name] for name in Data.model_fields}
     check(asked, Data, "data")
     names, size, channels = parse_names(asked["class_names"]), asked["image_size"], asked["channels"]
-    if place := own_place(asked["name"], asked["dir"]):
+    if place := user_data(asked["name"], asked["dir"]):
         kind, path, title = place
         if kind == "text":
             from osp_jax.text.dataset import load_texts

@@ -14,7 +14,7 @@ from osp_jax.forward import predict_logits
 from osp_jax.model import Model
 
 
-class Asked(NamedTuple):
+class AuditImages(NamedTuple):
     """The images of an audit, with the labels that count as correct.
 
     Attributes:
@@ -31,22 +31,22 @@ class Asked(NamedTuple):
     compared: Split
 
 
-def asked_of(
+def audit_images(
     dataset: Dataset, clients: ClientData, request: Request, attack: Attack | None = None, poisoned: Any = None
-) -> Asked:
+) -> AuditImages:
     """The images for a request; `poisoned`, bool `(clients, n)`, marks those of an attack in the stacked `clients`."""
     test = dataset.test
     forgotten = _of(clients, request.forget & clients.present)
     if attack is not None:
         bad = _of(clients, poisoned & clients.present)
-        return Asked(bad, test, _aimed_at(test, attack), bad)
+        return AuditImages(bad, test, _aimed_at(test, attack), bad)
     if request.level == "class":
         gone = np.isin(test.labels, request.classes)
-        return Asked(_part(test, gone), _part(test, ~gone), None, forgotten)
-    return Asked(forgotten, test, None, forgotten)
+        return AuditImages(_part(test, gone), _part(test, ~gone), None, forgotten)
+    return AuditImages(forgotten, test, None, forgotten)
 
 
-def answers_of(model: Model, asked: Asked) -> dict[str, np.ndarray | None]:
+def audit_logits(model: Model, asked: AuditImages) -> dict[str, np.ndarray | None]:
     """Logits float32 `(n, classes)` of a model for each field of `asked`."""
     given = asked._asdict()
     return {
@@ -56,7 +56,7 @@ def answers_of(model: Model, asked: Asked) -> dict[str, np.ndarray | None]:
 
 
 def figures(
-    answers: dict[str, np.ndarray | None], asked: Asked, retrained: dict[str, np.ndarray | None]
+    answers: dict[str, np.ndarray | None], asked: AuditImages, retrained: dict[str, np.ndarray | None]
 ) -> dict[str, float | None]:
     """JSON-ready: accuracies on the images of `asked`, and mean Jensen-Shannon divergences from the retrained model.
 

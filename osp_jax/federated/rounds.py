@@ -93,7 +93,7 @@ def client_key(key: jax.Array, number: int, exchange: int, client: int) -> jax.A
     return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, number), exchange), client)
 
 
-def taking_part(key: jax.Array, number: int, able: Sequence[int], clients: int, dropout: float) -> tuple[int, ...]:
+def participants(key: jax.Array, number: int, able: Sequence[int], clients: int, dropout: float) -> tuple[int, ...]:
     """The clients of `able` that are drawn for round `number` and answer, ascending; `clients` are drawn, 0: all."""
     draw = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), number])
     asked = sorted(draw.permutation(able)[:clients].tolist()) if clients else sorted(able)
@@ -124,7 +124,7 @@ def run_round(
     able = np.flatnonzero(clients.present.any(1)).tolist()
     if not able:
         raise InputError("no client has an image to train on; leave some clients or images in the federation")
-    ids = taking_part(key, number, able, schedule.clients, schedule.dropout)
+    ids = participants(key, number, able, schedule.clients, schedule.dropout)
     if not ids:
         raise InputError(f"no client answered in round {number}; lower the dropout, or ask more clients")
     size, sent, variables, last = size_of(model.variables), Traffic(), model.variables, None

@@ -18,7 +18,7 @@ from osp_jax.data.dataset import Dataset
 from osp_jax.data.splits import check_forget, parse_classes
 from osp_jax.data.stored import StoredImages
 from osp_jax.federated.attacks import KINDS as ATTACKS
-from osp_jax.federated.audit import Asked, answers_of, asked_of, figures
+from osp_jax.federated.audit import AuditImages, audit_images, audit_logits, figures
 from osp_jax.federated.client import ClientData
 from osp_jax.federated.editing import FederatedMethod
 from osp_jax.federated.methods import parse_method, settings_of
@@ -95,8 +95,8 @@ def _run_scenario(world: World, scenario: Scenario, on_work: Callable[[str], Non
     schedule, left = scenario.schedule, scenario.request.retained(scenario.clients)
     original = trained_of(world, scenario.trained, scenario.clients, schedule, on_work)
     retrained = trained_of(world, scenario.retrained, left, schedule, on_work)
-    asked = asked_of(world.dataset, scenario.clients, scenario.request, scenario.attack, scenario.poisoned)
-    reference = answers_of(world.model.replace(variables=retrained.variables), asked)
+    asked = audit_images(world.dataset, scenario.clients, scenario.request, scenario.attack, scenario.poisoned)
+    reference = audit_logits(world.model.replace(variables=retrained.variables), asked)
     about = {"split": world.folder.parent.name, "seed": world.seed, "scenario": scenario.name}
     about |= {"commit": provenance(world.seed)["commit"]}
     for name, run in (("trained", original), ("retrained", retrained)):
@@ -108,20 +108,20 @@ def _run_scenario(world: World, scenario: Scenario, on_work: Callable[[str], Non
         if method is not None and not paths[text].exists():
             on_work(f"{scenario.name}: {text}")
             try:
-                row = _answered(world, scenario, method, original, left, asked, reference)
+                row = _run_method(world, scenario, method, original, left, asked, reference)
             except InputError as error:  # a refusal is a result
                 row = {"error": str(error)}
             named = {"method": text, "settings": settings_of(method), "note": method.note}
             write_piece(paths[text], {**about, **named, **row})
 
 
-def _answered(
+def _run_method(
     world: World,
     scenario: Scenario,
     method: FederatedMethod,
     original: Trained,
     left: ClientData,
-    asked: Asked,
+    asked: AuditImages,
     reference: dict[str, Any],
 ) -> dict[str, Any]:
     """A method's figures after the edit and after each recovery round, and the traffic until then."""
@@ -140,10 +140,10 @@ def _answered(
     return {"after": after, "rounds": len(after) - 1, "traffic": sent._asdict(), "about": edit.about}
 
 
-def _measured(world: World, variables: Any, asked: Asked, reference: dict[str, Any]) -> dict[str, float | None]:
+def _measured(world: World, variables: Any, asked: AuditImages, reference: dict[str, Any]) -> dict[str, float | None]:
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(variables)):
         raise InputError("the model is no longer finite; lower the learning rate")
-    return figures(answers_of(world.model.replace(variables=variables), asked), asked, reference)
+    return figures(audit_logits(world.model.replace(variables=variables), asked), asked, reference)
 
 
 def _slug(text: str) -> str:

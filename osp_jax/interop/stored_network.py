@@ -17,7 +17,7 @@ from osp_jax.interop.weight_files import WeightFile, read_weights
 from osp_jax.model import Model
 from osp_jax.runtime.distributed import is_first
 from osp_jax.runtime.records import IMPORTED
-from osp_jax.runtime.replacing import copy_anew
+from osp_jax.runtime.replacing import copy_to_new_file
 
 _AGAIN = "import the network again with experiments.import_model"
 
@@ -64,7 +64,7 @@ def keep_stored_weights(workdir: Path, folder: Path) -> None:
         try:
             os.link(source, place, follow_symlinks=False)
         except OSError:  # another file system, or one without hard links
-            copy_anew(source, place)
+            copy_to_new_file(source, place)
 
     shutil.copytree(workdir / IMPORTED, folder / IMPORTED, copy_function=link)
 

@@ -185,7 +185,7 @@ def _readers(program: Program, var: Var, index: Index) -> dict[str, Index]:
     demands: dict[Var, Index] = {}
     for number, wanted in reads.items():
         kernel = program.equations[number].invars[program.kernels[number]]
-        agreed = labels.met(demands.get(kernel, wanted), wanted)
+        agreed = labels.unified(demands.get(kernel, wanted), wanted)
         if agreed is None:
             return {}
         demands[kernel] = agreed

@@ -53,7 +53,7 @@ def compressed(index: Index, strict: bool = False) -> Index:
     return index
 
 
-def met(first: Index, second: Index, strict: bool = False) -> Index | None:
+def unified(first: Index, second: Index, strict: bool = False) -> Index | None:
     """The index array that agrees with both; None if they contradict each other; `strict` as for `compressed`."""
     agree = (first == second) | (first == ANY) | (second == ANY)
     return compressed(np.maximum(first, second), strict) if agree.all() else None

@@ -281,7 +281,7 @@ class Program:
                     label is None
                     or other is not None
                     or not label.scaled
-                    or labels.met(label.index, reads[number]) is None
+                    or labels.unified(label.index, reads[number]) is None
                 ):
                     raise Blocked(equation.primitive.name)
                 waiting.discard(number)
@@ -294,7 +294,7 @@ class Program:
             results = self.step(number, found)
             if target and number == target[0]:
                 label = results[0]
-                if label is None or not label.scaled or labels.met(label.index, target[1]) is None:
+                if label is None or not label.scaled or labels.unified(label.index, target[1]) is None:
                     raise Blocked(equation.primitive.name)
                 met.add(number)
                 results[0] = None
@@ -504,7 +504,7 @@ class Program:
             label = self.label_of(self.equations[number].outvars[0], starts)
         except Blocked:
             return False
-        return label is not None and label.scaled and labels.met(label.index, index) is not None
+        return label is not None and label.scaled and labels.unified(label.index, index) is not None
 
     def label_of(self, var: Var, starts: Mapping[Var, Label]) -> Label | None:
         """The effect of gains on one value.
@@ -556,7 +556,7 @@ class _Walk:
             return False
         index = labels.compressed(index, strict=True)
         if atom in self.wanted:
-            index = labels.met(self.wanted[atom], index, strict=True)
+            index = labels.unified(self.wanted[atom], index, strict=True)
             if index is None:
                 return False
         self.wanted[atom] = index
@@ -588,7 +588,7 @@ def labels_need_values(name: str) -> bool:
 def _agreed(indices: Sequence[Index], name: str) -> Index:
     result: Index | None = indices[0]
     for index in indices[1:]:
-        result = labels.met(result, index)
+        result = labels.unified(result, index)
         if result is None:
             raise Blocked(name)
     return result

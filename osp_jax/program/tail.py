@@ -446,7 +446,7 @@ def _stepped(
             return None, False
         index = whole[0].reshape((1,) * rank) if whole[0].ndim < rank else whole[0]
         for other in whole[1:]:
-            index = labels.met(index, other)
+            index = labels.unified(index, other)
             if index is None:
                 raise Blocked(name)
         if name in ("mul", "div"):

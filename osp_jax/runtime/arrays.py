@@ -21,7 +21,7 @@ from osp_jax.runtime.system_errors import system_errors as _disk_errors
 
 def save_tree(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
     """Writes a pytree of arrays and a JSON record to the new folder `path`."""
-    tree = untied(tree)
+    tree = uncommitted(tree)
     save_as(path, lambda folder: ocp.save(folder, tree, custom_metadata=metadata))
 
 
@@ -54,7 +54,7 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
     with readable(path, path.parent, f"restore it, or delete {path} and collect it again"):
         record = ocp.metadata(path.absolute())
         tree = ocp.load(path.absolute(), abstract(record.metadata))
-    return untied(tree), record.custom_metadata
+    return uncommitted(tree), record.custom_metadata
 
 
 def abstract(tree: Any) -> Any:
@@ -62,7 +62,7 @@ def abstract(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole()), tree)
 
 
-def untied(tree: Any) -> Any:
+def uncommitted(tree: Any) -> Any:
     """On all devices in use; on a single device, uncommitted: Orbax commits arrays to their device, and a step over
     committed and uncommitted arrays would be compiled twice."""
     return place(jax.device_get(tree))

@@ -180,12 +180,12 @@ def termination() -> Iterator[Callable[[], bool]]:
     came, main = threading.Event(), threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, lambda *_: came.set()) if main else None
 
-    def came_to_any() -> bool:
+    def arrived_anywhere() -> bool:
         # A signal that arrives after this call counts in the next: the other processes do not know of it yet.
         return bool(multihost_utils.process_allgather(np.asarray(came.is_set())).any())
 
     try:
-        yield came_to_any if jax.process_count() > 1 else came.is_set
+        yield arrived_anywhere if jax.process_count() > 1 else came.is_set
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)

@@ -89,7 +89,7 @@ def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
         raise SystemExit(error.code or PIPE_CLOSED) from None
     except BaseException as error:
         signals.interruptible(False)
-        answer = (None, "") if signals.came() else _answer(error)
+        answer = (None, "") if signals.arrived() else _answer(error)
         if answer is None:
             raise
         code, line = answer
@@ -97,7 +97,7 @@ def exit_on_input_error(main: Callable[..., None], *args: object) -> None:
         warnings.simplefilter("ignore")
     else:
         code, line = 0, ""
-    signals.leave_if_one_came()
+    signals.exit_if_signalled()
     if code:
         if line:
             with contextlib.suppress(OSError):

@@ -108,7 +108,7 @@ def updating(folder: Path, drop: Collection[str] = ()) -> Iterator[Path]:
     wait_for_all("the folder is in its place")
 
 
-def copy_anew(source: str, path: str) -> None:
+def copy_to_new_file(source: str, path: str) -> None:
     """Like `shutil.copy2`, but creates a new file at `path`, whose content may be shared with another folder."""
     with suppress(FileNotFoundError):
         os.unlink(path)

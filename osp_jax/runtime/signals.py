@@ -55,12 +55,12 @@ def interruptible(begun: bool) -> None:
     (_may_raise.set if begun else _may_raise.clear)()
 
 
-def came() -> bool:
+def arrived() -> bool:
     """Whether a signal that ends this process arrived."""
     return bool(_came)
 
 
-def leave_if_one_came() -> None:
+def exit_if_signalled() -> None:
     """Ends the process with one line if a signal arrived, without waiting for running threads."""
     if _came:
         _leave(_came[0])

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from osp_jax.runtime.arrays import abstract, readable, save_as, save_tree, untied
+from osp_jax.runtime.arrays import abstract, readable, save_as, save_tree, uncommitted
 from osp_jax.runtime.distributed import is_first, wait_for_all
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.integrity import write_sums
@@ -188,7 +188,7 @@ def _state_of(items: dict[str, Any]) -> TrainState:
 
 def save_variables(workdir: Path, variables: dict[str, Any]) -> None:
     """Writes `variables` as the only checkpoint of `workdir`, with epoch 0."""
-    items = {"variables": untied(variables)}
+    items = {"variables": uncommitted(variables)}
     save_as(workdir / "checkpoints" / "0", lambda folder: ocp.save_checkpointables(folder, items))
 
 
@@ -202,7 +202,7 @@ def load_variables(workdir: Path, like: dict[str, Any]) -> dict[str, Any]:
     remedy = f"restore it, or delete {newest} and make it again with the command that wrote {workdir}"
     with readable(newest, workdir, remedy):
         items = ocp.load_checkpointables(newest.absolute(), {"variables": abstract(like)})
-    return untied(items["variables"])
+    return uncommitted(items["variables"])
 
 
 def last_epoch(workdir: Path) -> int:

@@ -5,7 +5,7 @@ import pytest
 
 from osp_jax.data.dataset import Dataset, Split
 from osp_jax.federated.attacks import Attack, attacked
-from osp_jax.federated.audit import asked_of, figures, mean_divergence, soft_confusion
+from osp_jax.federated.audit import audit_images, figures, mean_divergence, soft_confusion
 from osp_jax.federated.requests import forget_class, forget_clients, forget_samples
 from tests.federated.small import small_federation
 
@@ -31,13 +31,13 @@ def test_equal_outputs_are_at_0_and_certain_different_ones_at_1_bit():
 
 def test_each_level_is_asked_about_what_leaves():
     dataset, clients = data(), small_federation().clients
-    asked = asked_of(dataset, clients, forget_class(clients, (1,)))
+    asked = audit_images(dataset, clients, forget_class(clients, (1,)))
     assert set(asked.forgotten.labels) == {1}
     assert set(asked.others.labels) == {0, 2}
     assert len(asked.forgotten.labels) + len(asked.others.labels) == 30
     assert len(asked.compared.labels) == 24
     request = forget_samples(clients, (0, 2), 0.5, 0)
-    asked = asked_of(dataset, clients, request)
+    asked = audit_images(dataset, clients, request)
     assert len(asked.forgotten.labels) == len(asked.compared.labels) == request.forget.sum()
     assert len(asked.others.labels) == 30
     assert asked.attack is None
@@ -48,7 +48,7 @@ def test_an_attack_is_asked_about_with_the_labels_that_it_wants(kind):
     dataset, clients = data(), small_federation().clients
     attack = Attack(kind, share=0.3, first=0, second=1, target=2, side=2)
     bad, poisoned = attacked(clients, (0,), attack, seed=0)
-    asked = asked_of(dataset, bad, forget_clients(bad, (0,)), attack, poisoned)
+    asked = audit_images(dataset, bad, forget_clients(bad, (0,)), attack, poisoned)
     assert len(asked.forgotten.labels) == poisoned.sum() == 12
     np.testing.assert_array_equal(asked.forgotten.labels, np.asarray(bad.labels)[poisoned])
     test = dataset.test
@@ -64,7 +64,7 @@ def test_an_attack_is_asked_about_with_the_labels_that_it_wants(kind):
 
 def test_figures_are_shares_of_right_answers():
     dataset, clients = data(), small_federation().clients
-    asked = asked_of(dataset, clients, forget_class(clients, (1,)))
+    asked = audit_images(dataset, clients, forget_class(clients, (1,)))
     answers = {name: np.eye(3)[split.labels] * 9 for name, split in asked._asdict().items() if split is not None}
     answers["attack"] = None
     wrong = answers | {"forgotten": np.eye(3)[np.zeros(len(asked.forgotten.labels), int)]}

@@ -19,7 +19,7 @@ from osp_jax.federated import (
     total,
     train,
 )
-from osp_jax.federated.rounds import taking_part
+from osp_jax.federated.rounds import participants
 from osp_jax.federated.server import size_of
 from osp_jax.runtime.errors import InputError
 from tests.federated.small import SIZES, assert_close, assert_equal, small_federation
@@ -142,12 +142,12 @@ def test_without_the_first_exchange_fcot_is_fedprox(start):
 def test_a_client_that_drops_out_is_left_out_of_the_mean():
     small, key = small_federation(), jax.random.key(0)
     schedule = Schedule(local=LOCAL, dropout=0.5)
-    number = next(n for n in range(20) if len(taking_part(key, n, (0, 1, 2), 0, 0.5)) == 2)
-    ids = taking_part(key, number, (0, 1, 2), 0, 0.5)
+    number = next(n for n in range(20) if len(participants(key, n, (0, 1, 2), 0, 0.5)) == 2)
+    ids = participants(key, number, (0, 1, 2), 0, 0.5)
     done = run_round(small.model, small.clients, key, number, schedule)
     assert done.last.ids == ids
     assert_close(done.variables, by_hand(small, key, number, 0, LOCAL, small.model.variables, clients=ids), atol=1e-5)
-    silent = next(n for n in range(50) if not taking_part(key, n, (0, 1, 2), 0, 0.5))
+    silent = next(n for n in range(50) if not participants(key, n, (0, 1, 2), 0, 0.5))
     with pytest.raises(InputError, match="no client answered in round"):
         run_round(small.model, small.clients, key, silent, schedule)
 

@@ -151,8 +151,8 @@ def test_concatenation_joins_and_takes_apart():
 
 def test_what_any_gain_may_scale_agrees_with_everything():
     first, second = np.array([[0, ANY, NONE]], np.int32), np.array([[0, 1, ANY]], np.int32)
-    assert labels.met(first, second).tolist() == [[0, 1, NONE]]
-    assert labels.met(first, np.array([[1, 1, NONE]], np.int32)) is None
+    assert labels.unified(first, second).tolist() == [[0, 1, NONE]]
+    assert labels.unified(first, np.array([[1, 1, NONE]], np.int32)) is None
     assert labels.compressed(np.array([[2, ANY, 2]], np.int32)).tolist() == [[2]]
     assert labels.compressed(np.array([[2, ANY, 2]], np.int32), strict=True).shape == (1, 3)
     assert labels.collapsed(np.array([[2, ANY, 1]], np.int32), [1]) is None

@@ -14,7 +14,15 @@ from osp_jax.runtime import replacing
 from osp_jax.runtime.arrays import save_tree
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.integrity import SUMS, check_sums, read_piece, write_piece, write_sums
-from osp_jax.runtime.replacing import MARKER, building, copy_anew, discard, remove_leftovers, updating, write_text
+from osp_jax.runtime.replacing import (
+    MARKER,
+    building,
+    copy_to_new_file,
+    discard,
+    remove_leftovers,
+    updating,
+    write_text,
+)
 from osp_jax.runtime.workdir import EVALUATION, adding, claim_workdir, close_training, open_training
 from osp_jax.runtime.workdir import replacing as replacing_out
 from osp_jax.training import checkpoints as checkpoint
@@ -167,7 +175,7 @@ def train_plainly(workdir: Path) -> None:
 @pytest.fixture
 def plain_orbax(monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "_items", lambda state: state)
-    monkeypatch.setattr(checkpoint, "untied", lambda tree: tree)
+    monkeypatch.setattr(checkpoint, "uncommitted", lambda tree: tree)
     monkeypatch.setattr(checkpoint.jax.tree, "map", lambda _, state: state)
     monkeypatch.setattr(checkpoint.ocp, "save_checkpointables_async", save_plainly)
     monkeypatch.setattr(checkpoint.ocp, "save", save_plainly)
@@ -324,7 +332,7 @@ def test_results_that_are_copied_over_others_appear_all_at_once(every, tmp_path)
 
     def copy() -> None:
         with updating(out) as folder:
-            shutil.copytree(tmp_path / "new", folder, dirs_exist_ok=True, copy_function=copy_anew)
+            shutil.copytree(tmp_path / "new", folder, dirs_exist_ok=True, copy_function=copy_to_new_file)
 
     prepare()
     old = contents(out)

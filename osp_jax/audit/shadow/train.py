@@ -169,7 +169,9 @@ def train_shadows(
         discard(here / "checkpoints")  # left by an interrupted run
         for place in (here, here / "models" / "checkpoints"):
             remove_all_leftovers(place)
-        return checkpoint.load_variables(here / "models", _like(config, pool, num_classes, len(keep), network))
+        return checkpoint.load_variables(
+            here / "models", _stacked_shapes(config, pool, num_classes, len(keep), network)
+        )
     start = start_shadows(config, pool, num_classes, keep, exclude, network)
     traceable = is_traceable(start.recipe.step)
     if not traceable and way not in (None, "in turn"):
@@ -225,15 +227,15 @@ def find_shadows(
         record = records.checked(read_piece(path), records.ShadowSet, path)
         record["config"] = records.config_of(record["config"], path)
         epochs = record["config"]["training"]["epochs"]
-        if _is_finished(path.parent) and _settings(record["config"]) == _settings(_lasting(config, epochs)):
+        if _is_finished(path.parent) and _settings(record["config"]) == _settings(_with_epochs(config, epochs)):
             found.add((record["number"], epochs))
     for number, epochs in sorted(found, reverse=True):
-        settings = _lasting(config, epochs)
+        settings = _with_epochs(config, epochs)
         keep = draw_keep(pool.labels, number, settings.seed)
         folders = [shadow_folder(settings, pool, keep, folder, exclude, network) for exclude in ((), forget)]
         if all(map(_is_finished, folders)):
             module = _module(settings, num_classes, pool.images.shape[1:], network)
-            like = _like(settings, pool, num_classes, number, network)
+            like = _stacked_shapes(settings, pool, num_classes, number, network)
             preparation = shadow_preparation(settings, pool)
             about = {
                 "mean": preparation.mean,
@@ -394,7 +396,7 @@ def _digest_of(what: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _lasting(config: ConfigDict, epochs: int) -> ConfigDict:
+def _with_epochs(config: ConfigDict, epochs: int) -> ConfigDict:
     changed = ConfigDict(config.to_dict())
     changed.training.epochs = epochs
     return changed
@@ -415,7 +417,9 @@ def _module(config: ConfigDict, num_classes: int, image_shape: Any, network: Net
     return network.module if network else build_model(config, num_classes, image_shape)
 
 
-def _like(config: ConfigDict, pool: Split, num_classes: int, number: int, network: Network | None) -> dict[str, Any]:
+def _stacked_shapes(
+    config: ConfigDict, pool: Split, num_classes: int, number: int, network: Network | None
+) -> dict[str, Any]:
     """Shapes and dtypes of the stacked variables."""
     image_shape = pool.images.shape[1:]
     model = _module(config, num_classes, image_shape, network)

@@ -64,7 +64,7 @@ def cell_of(given: dict[str, Any], folder: Path) -> Cell:
     return Cell(world, scenario_of(world, scenario), parse_method(method))
 
 
-def answered(cell: Cell, train: Train, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
+def run_cell(cell: Cell, train: Train, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains, edits and recovers.
 
     Returns:
@@ -82,15 +82,15 @@ def answered(cell: Cell, train: Train, ask: Ask) -> tuple[dict[str, Any], dict[s
     return found, {"traffic": sent}
 
 
-def simulated(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`answered`, with the simulator."""
+def simulate_cell(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`run_cell`, with the simulator."""
     clients = cell.scenario.clients
 
     def run(model: Model, *given: Any, request: Request | None = None, mask: Any = None) -> Trained:
         left = clients if request is None else request.retained(clients)
         return train_in_simulator(model, left, *given, mask=mask)
 
-    return answered(cell, run, asking(clients))
+    return run_cell(cell, run, asking(clients))
 
 
 @lru_cache(maxsize=1)
@@ -114,7 +114,7 @@ def main(grid: Grid, context: Context) -> None:
     try:
         cell = _read(str(path))
         federation = Federation(grid, cell.world.config.division.clients)
-        found, record = answered(cell, partial(train, federation), federation.ask)
+        found, record = run_cell(cell, partial(train, federation), federation.ask)
         save_tree(path.parent / ANSWER, found, record)
     except InputError as error:
         write_text(path.parent / REFUSAL, str(error))

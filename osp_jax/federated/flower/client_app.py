@@ -51,7 +51,7 @@ def client_app(setup: Setup) -> ClientApp:
     return app
 
 
-class _Asked(NamedTuple):
+class _ClientRequest(NamedTuple):
     """A client's network and all its images, and the received message; `forget` bool `(n,)`, by the request."""
 
     client: int
@@ -71,14 +71,14 @@ class _Asked(NamedTuple):
         return tree_of(self.content["arrays"], self.model.variables, _SERVER)
 
 
-def _handler(setup: Setup, answer: Callable[[_Asked], RecordDict]) -> Callable[[Message, Context], Message]:
+def _handler(setup: Setup, answer: Callable[[_ClientRequest], RecordDict]) -> Callable[[Message, Context], Message]:
     def handle(message: Message, context: Context) -> Message:
         try:
             client = _number(context)
             model, data = setup(context)
             config = config_of(message.content)
             forget = forget_from(config, data, client)
-            content = answer(_Asked(client, model, data, forget, message.content, config, context.state))
+            content = answer(_ClientRequest(client, model, data, forget, message.content, config, context.state))
         except InputError as error:
             return Message(Error(REFUSED, str(error)), reply_to=message)
         return Message(content, reply_to=message)
@@ -95,13 +95,13 @@ def _number(context: Context) -> int:
     return number
 
 
-def _about(asked: _Asked) -> RecordDict:
+def _about(asked: _ClientRequest) -> RecordDict:
     """The client's number, and its number of training images."""
     about = {"client": asked.client, "num-examples": int(asked.retained.present.sum())}
     return RecordDict({"metrics": MetricRecord(about)})
 
 
-def _train(asked: _Asked) -> RecordDict:
+def _train(asked: _ClientRequest) -> RecordDict:
     received, config, data = asked.received, asked.config, asked.retained
     if not data.present.any():
         return _trained(record_of(received), 0, {"loss": 0.0})
@@ -124,7 +124,7 @@ def _trained(arrays: Any, num_examples: int, metrics: dict[str, float]) -> Recor
     return RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": num_examples, **metrics})})
 
 
-def _evaluate(asked: _Asked) -> RecordDict:
+def _evaluate(asked: _ClientRequest) -> RecordDict:
     """Accuracy and loss on the client's images that are not to be forgotten."""
     model, data = asked.model.replace(variables=asked.received), asked.retained
     indices = np.flatnonzero(data.present)
@@ -137,7 +137,7 @@ def _evaluate(asked: _Asked) -> RecordDict:
     return RecordDict({"metrics": MetricRecord(metrics)})
 
 
-def _sums(asked: _Asked) -> RecordDict:
+def _sums(asked: _ClientRequest) -> RecordDict:
     """Sums of channel activations by the server's grouping, over all the client's images."""
     groups = groups_of(asked.data, asked.forget, asked.config["grouping"])
     model = asked.model.replace(variables=asked.received)

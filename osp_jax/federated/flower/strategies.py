@@ -19,7 +19,7 @@ from osp_jax.federated.flower.arrays import record_of, tree_of
 from osp_jax.federated.flower.federation import Federation
 from osp_jax.federated.flower.messages import request_config, training_config
 from osp_jax.federated.requests import Request
-from osp_jax.federated.rounds import Exchange, Schedule, Traffic, Trained, exchanges_of, taking_part
+from osp_jax.federated.rounds import Exchange, Schedule, Traffic, Trained, exchanges_of, participants
 from osp_jax.federated.server import mean_of, size_of, stacked_updates
 from osp_jax.model import Model
 from osp_jax.runtime.errors import InputError
@@ -98,7 +98,7 @@ class ScheduledRounds(FedAvg):
         if begun:
             ids = tuple(client for client in self.trained.last.ids if client in able)
         else:
-            ids = taking_part(self.key, number, able, self.schedule.clients, self.schedule.dropout) if able else ()
+            ids = participants(self.key, number, able, self.schedule.clients, self.schedule.dropout) if able else ()
         if not ids:
             raise InputError(f"no client with images is there in round {number}; start clients, or ask more of them")
         return ids

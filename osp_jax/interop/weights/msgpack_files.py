@@ -87,7 +87,7 @@ def _walk(unpacker: Any, data: bytes, keys: tuple[str, ...], layout: dict[str, S
         if _CHUNKED in names:
             inside = {"/".join(keys): _joined(data[start : unpacker.tell()], keys, inside)}
         if layout.keys() & inside.keys() or len(set(names)) < len(names):
-            raise ValueError("a key stands twice")
+            raise ValueError("a duplicate key")
         layout.update(inside)
     elif 0x90 <= kind <= 0x9F or kind in (0xDC, 0xDD):
         for number in range(unpacker.read_array_header()):

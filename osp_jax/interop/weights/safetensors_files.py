@@ -89,7 +89,7 @@ def _stored(path: Path, key: str, entry: object, start: int) -> Stored:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a duplicate name")
     return found
 
 
