@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repository_pages import GENERATED, RESULTS, write
-from sphinx.application import Sphinx
 
 from benchmarks.brought import table as brought
 from osp_jax.methods import METHODS
@@ -16,6 +15,9 @@ from osp_jax.report.method_facts import MethodFacts, all_methods
 from osp_jax.report.ranking import HEADER, ranked_rows
 from osp_jax.report.tables import markdown_table
 from osp_jax.runtime.workdir import read_json
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 _IMAGES = {
     "none": "none: the class statistics suffice",
@@ -129,12 +131,21 @@ def _figures(name: str) -> Iterator[str]:
         yield markdown_table(header, [[network, *figures] for network, _, *figures in brought.rows(found)])
 
 
-def _write_pages(app: Sphinx) -> None:
+def _write_pages(app: "Sphinx") -> None:
     del app
     for facts in all_methods():
         write(GENERATED / "methods" / f"{facts.name}.md", method_page(facts))
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def _link_names(app: "Sphinx", docname: str, source: list[str]) -> None:
+    """In the table of methods, each name leads to its page."""
+    del app
+    if docname == "methods":
+        name = "|".join(map(re.escape, METHODS))
+        source[0] = re.sub(rf"^\| ({name}) \|", r"| [\1](generated/methods/\1.md) |", source[0], flags=re.MULTILINE)
+
+
+def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("builder-inited", _write_pages)
+    app.connect("source-read", _link_names)
     return {"parallel_read_safe": True}

@@ -2,15 +2,17 @@
 
 Pages are written so that their links work in a clone. On the site, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md, the
 tables of results/ and the notebooks of examples/ are copied into docs/generated when it is built, the README is the
-front page, and a link to a folder of the repository becomes text.
+front page, a link to a folder of the repository becomes text, and one named after its file has the title of the page.
 """
 
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
@@ -36,7 +38,7 @@ def with_site_links(text: str, origin: Path, page: Path) -> str:
         path = Path(os.path.normpath(origin.parent / target))
         if path.is_dir():
             return words
-        place = places.get(path, path)
+        place, words = places.get(path, path), "" if words == path.name else words  # the title of the page then
         return f"[{words}]({os.path.relpath(place, page.parent)}{anchor})" if path.exists() else match.group()
 
     parts, end = [], 0
@@ -53,7 +55,7 @@ def write(page: Path, text: str) -> None:
         page.write_text(text, encoding="utf-8")
 
 
-def _write_copies(app: Sphinx) -> None:
+def _write_copies(app: "Sphinx") -> None:
     del app
     for path, page in copies().items():
         text = path.read_text(encoding="utf-8")
@@ -71,13 +73,13 @@ def _contents() -> str:
     return "\n".join(["\n```{toctree}", ":hidden:", "", *lines, "```\n"])
 
 
-def _rewrite(app: Sphinx, docname: str, source: list[str]) -> None:
+def _rewrite(app: "Sphinx", docname: str, source: list[str]) -> None:
     page = Path(app.env.doc2path(docname))
     if page.suffix == ".md" and not page.is_relative_to(GENERATED):
         source[0] = with_site_links(source[0], page, page)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("builder-inited", _write_copies)
     app.connect("source-read", _rewrite)
     return {"parallel_read_safe": True}
