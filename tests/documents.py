@@ -56,7 +56,7 @@ def commands(path: Path) -> list[Command]:
     text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
     text = re.sub(r"\bosp-jax ([a-z]+(?:-[a-z]+)*)", lambda match: _as_module(match[1]), text)
     found = re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)([^`\n]*)", text)
-    return [Command(module, re.findall(r"(?<=\s)\[?--([\w.]+)", rest)) for module, rest in found]
+    return [Command(module, re.findall(r"(?<=\s)\[?--(?!help\b)([\w.]+)", rest)) for module, rest in found]
 
 
 def _as_module(command: str) -> str:
