@@ -1,5 +1,6 @@
 """The pages that the documentation site is built from: links are right on it, and each method has its page."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from osp_jax.methods import METHODS
 from osp_jax.methods.parts.options import describe_options
-from tests.documents import ROOT
+from tests.documents import ROOT, texts_in_code
 
 sys.path.insert(0, str(ROOT / "docs" / "extensions"))
 import method_pages
@@ -68,3 +69,9 @@ def test_the_page_of_a_method_has_its_committed_figures():
     assert "| esc |" in page
     assert "results/benchmark/digits/table.md" in page
     assert "| vit |" in page
+
+
+def test_code_in_a_docstring_ends_before_a_space_or_a_mark():
+    """reStructuredText, in which the site reads docstrings, does not end it before a letter: `x`s."""
+    wrong = [text for text in texts_in_code(ROOT / "osp_jax") if re.search(r"(?<!\w)`[\w.]+`[a-zA-Z]", text)]
+    assert wrong == []

@@ -64,7 +64,7 @@ def from_nnx(
 ) -> Model:
     """Converts a trained NNX module to a `Model`; the module itself is not modified.
 
-    The variables are `{'params', 'batch_stats'}`, nested dicts: the `nnx.Param`s, and all other state except random
+    The variables are `{'params', 'batch_stats'}`, nested dicts: each `nnx.Param`, and all other state except random
     numbers.
 
     Args:

@@ -23,7 +23,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """`function(*arguments, **keywords)`, where `Value`s stand for their values; a `random` step takes a key first."""
+    """`function(*arguments, **keywords)`, where each `Value` stands for its value; a `random` step takes a key first."""
 
     name: str
     function: Callable[..., Any]
@@ -80,7 +80,7 @@ class Program:
 
 
 def filled(argument: Any, values: Mapping[int, Any]) -> Any:
-    """`argument` with its `Value`s replaced by their values."""
+    """`argument` with each `Value` in it replaced by its value."""
     if isinstance(argument, Value):
         return values[argument.number]
     if isinstance(argument, tuple):

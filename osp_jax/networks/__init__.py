@@ -118,7 +118,7 @@ def init_variables(model: nn.Module, image_shape: tuple[int, ...], key: jax.Arra
 
 
 def variable_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The result of `init_variables` as `jax.ShapeDtypeStruct`s, without computing it."""
+    """The shapes and dtypes of the result of `init_variables`, without computing it."""
     given = jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return _with_statistics(jax.eval_shape(partial(model.init, train=False), *given))
 
