@@ -23,7 +23,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """`function(*arguments, **keywords)`, where each `Value` stands for its value; a `random` step takes a key first."""
+    """`function(*arguments, **keywords)`, each `Value` stands for its value; a `random` step takes a key first."""
 
     name: str
     function: Callable[..., Any]
