@@ -1,4 +1,4 @@
-"""What every benchmark shares: its flag, its table, its JSON."""
+"""Functions shared by all benchmarks: the flag, the table, the JSON."""
 
 import statistics
 import time
@@ -18,12 +18,12 @@ from osp_jax.runtime.errors import exit_on_input_error, unknown
 
 
 def run(main: Callable[[], None]) -> None:
-    """Calls `main()`; what it cannot use ends in one line and exit code 2, as in every command."""
+    """Calls `main()`; invalid input ends with one line and exit code 2, as in every command."""
     exit_on_input_error(main)
 
 
 def parser(description: str) -> Parser:
-    """With the flag `--json=FILE` that every benchmark has."""
+    """A parser with the flag `--json=FILE` of every benchmark."""
     made = Parser(description=description.splitlines()[0])
     made.add_argument(
         "--json", type=path("file"), default=None, metavar="FILE", help="also write the table there, as JSON"
@@ -32,7 +32,7 @@ def parser(description: str) -> Parser:
 
 
 def network(text: str) -> str:
-    """A parser of names of networks."""
+    """A parser of network names."""
     if text not in MODELS:
         raise unknown("model", text, MODELS)
     return text
@@ -47,7 +47,7 @@ def random_model(name: str, classes: int, shape: tuple[int, int, int], **options
 
 
 def seconds_per_call(call: Callable[[], Any], calls: int) -> list[float]:
-    """Wall seconds of `calls` calls after one that warms up, each until its result is ready."""
+    """Wall seconds of `calls` calls after a warm-up call, each until its result is ready."""
     jax.block_until_ready(call())
     times = []
     for _ in range(calls):
@@ -58,7 +58,7 @@ def seconds_per_call(call: Callable[[], Any], calls: int) -> list[float]:
 
 
 def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds (wall, processor) by name, of calls that take turns, after one round that warms up."""
+    """Median seconds (wall, processor) by name, of calls that alternate, after one warm-up round."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
@@ -72,7 +72,7 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[s
 
 
 def random_images(count: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 `(count, size, size, 3)`, and labels int32 that name each class equally often."""
+    """uint8 `(count, size, size, 3)`, and labels int32 with equally many images per class."""
     require_memory(image_bytes(count, size, size, 3), "the images", "take fewer or smaller ones")
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
     return images, (np.arange(count) % classes).astype(np.int32)

@@ -1,10 +1,10 @@
-"""Bytes that devices exchange in a step of training and in a batch of statistics, counted in the compiled programs.
+"""Bytes exchanged by devices in a training step and in a batch of statistics, counted in the compiled programs.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.collectives [--json=FILE]
 
 The programs are compiled for a mesh of all devices and read, not run, so that thousands of classes need no memory. The
-number of classes decides the bytes, the pixels do not. Work is what XLA counts in the program of one device, before
-it is compiled: of all images of the batch together, forwards and backwards.
+number of classes determines the bytes, the pixels do not. Work is XLA's count for the program of one device before
+compilation: for all images of the batch, forward and backward.
 """
 
 import math
@@ -66,7 +66,7 @@ def main() -> None:
 def lowered_programs(
     model: nn.Module, classes: int, size: int, batch: int
 ) -> dict[str, tuple[jax.stages.Lowered, int, int]]:
-    """The step of training and that of statistics, each with the network's parameters and gated channels."""
+    """The training step and the statistics step, each with the network's parameters and gated channels."""
     shape = (size, size, 3)
     config = default.get_config()
     config.orthogonality.penalty = "none"
@@ -90,7 +90,7 @@ def lowered_programs(
 
 
 def collectives(program: str) -> dict[str, list[int]]:
-    """Bytes of the result of each collective of a compiled program, by kind, in the order of the program."""
+    """Bytes of the result of each collective of a compiled program, by kind, in program order."""
     found: dict[str, list[int]] = {}
     for shapes, kind in re.findall(rf"= (.+?) ({'|'.join(_KINDS)})(?:-start)?\(", program):
         found.setdefault(kind, []).append(sum(_size(*each) for each in re.findall(r"(\w+)\[([\d,]*)\]", shapes)))

@@ -1,4 +1,4 @@
-"""3x3 convolutions forwards and backwards: XLA's own against those of `osp_jax.networks.cpu.convolution`, side by side.
+"""3x3 convolutions, forward and backward: XLA's against those of `osp_jax.networks.cpu.convolution`.
 
 python -m benchmarks.convolution [--json=FILE]
 """
@@ -55,7 +55,7 @@ def _by_ours(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _passes(convolve: Callable[[jax.Array, jax.Array], jax.Array], kernel: jax.Array) -> dict[str, Any]:
-    """The output, and the gradients with respect to input and kernel, each by itself."""
+    """The output, and separately the gradients with respect to input and kernel."""
     return {
         "forward": lambda x: convolve(x, kernel),
         "input": lambda x, g: jax.vjp(lambda x: convolve(x, kernel), x)[1](g)[0],

@@ -1,12 +1,12 @@
-"""Concept erasure from the last kernels backwards: what each step costs, and what it leaves in the features.
+"""Concept erasure from the last kernels backwards: cost of each step, and the remaining information in the features.
 
 python -m benchmarks.depth --workdir=DIR --reference=DIR --forget=cat [--json=results/depth/NAME.json]
 
-The reference is a workdir that was trained without the class. Of the original, the reference and each of --settings a
-row: accuracy on test images of the class and of the others, and at the last stage of each width the balanced accuracy
-of a linear probe and the accuracy of a new head on the class (`osp_jax.audit.probes`). A request is timed twice; the
-second is warm. With --relearn, the steps that 50 images of each class take to bring the class back. With --each_class
-every class is forgotten in turn by each of --settings, and all test images are asked.
+The reference is a workdir trained without the class. There is one row for the original, the reference and each of
+--settings: accuracy on test images of the class and of the others, and at the last stage of each width the balanced
+accuracy of a linear probe and the accuracy of a new head on the class (`osp_jax.audit.probes`). A request is timed
+twice; the second is warm. --relearn adds the steps in which 50 images of each class restore the class. --each_class
+forgets every class in turn with each of --settings, evaluated on all test images.
 """
 
 import dataclasses
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def last_of_each_width(model: Model, image_shape: Sequence[int]) -> list[str]:
-    """Of the stages with the same number of channels the last, in program order; the features are the last of all."""
+    """The last of the stages with the same number of channels, in program order; the features are the last of all."""
     gates, last = stages_of(model, tuple(image_shape)), {}
     for group in gates.groups:
         last[group.channels] = group.name
@@ -149,7 +149,7 @@ def _changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[
 
 
 class _Keeper:
-    """Prints what is found, and adds it to a file as soon as it is there; a row of the same name is replaced."""
+    """Prints each result, and adds it to a file immediately; a row of the same name is replaced."""
 
     def __init__(self, file: Path | None, about: dict[str, Any]) -> None:
         self.file, self.about = file, about

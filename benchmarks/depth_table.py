@@ -7,7 +7,7 @@ from osp_jax.report.tables import markdown_table
 
 
 def markdown(found: Sequence[Mapping[str, Any]]) -> str:
-    """A table a network: what is refitted, what it costs, and what is left in the features."""
+    """One table per network: what is refitted, its cost, and the remaining information in the features."""
     return "\n\n".join(map(_network, found))
 
 

@@ -1,10 +1,10 @@
-"""Images per second of networks with depthwise convolutions: XLA's against sums of shifted products, in turn.
+"""Images per second of networks with depthwise convolutions: XLA's against sums of shifted products, alternating.
 
 python -m benchmarks.depthwise [--networks=mobilenet_v3_small,convnext_stage] [--models=DIR] [--json=FILE]
 
 The eval-mode forward pass, jitted, on one core: speeds are by processor time, as other work may share the cores.
-`convnext_stage` is ConvNeXt-tiny with one block of its first stage; `micronet` needs `--models`, the folder of the
-weights that `benchmarks.brought` takes, and PyTorch.
+`convnext_stage` is ConvNeXt-tiny with one block of its first stage; `micronet` needs PyTorch and `--models`, the folder
+of the weights for `benchmarks.brought`.
 """
 
 from functools import partial

@@ -1,10 +1,10 @@
-"""Time of judging a request for every class at once, beside one plain evaluation and beside one after another.
+"""Time to evaluate a request for every class at once, compared with one evaluation and with one after another.
 
 python -m benchmarks.evaluate_all [--images=2000] [--json=FILE]
 
-Weights and masks are random, also where the data have fewer classes than the network: the time does not depend on
-them. Calls take turns, so that a busy machine slows all alike; `cpu ratio` is of processor time, which others that run
-on the same core hardly change. `ms a request` is what one more costs: (all - one request) / (requests - 1).
+Weights and masks are random, even if the data have fewer classes than the network: the time does not depend on them.
+Calls alternate, so that a busy machine slows all equally; `cpu ratio` is of processor time, which other processes on
+the same core hardly change. `ms a request` is the cost of one more: (all - one request) / (requests - 1).
 """
 
 from functools import partial
@@ -25,8 +25,8 @@ from osp_jax.model import Model
 from osp_jax.program.gates import gates_of, noise_images
 from osp_jax.runtime.arguments import whole
 
-# Network, width (0: its usual one), classes, and the channel groups masked: those that the head reads ('last'), or all
-# of the last stage, behind whose first there is a convolution left.
+# Network, width (0: default), classes, and the masked channel groups: those that the head reads ('last'), or all of the
+# last stage, with a convolution left behind its first group.
 CASES = (
     ("resnet8", 16, 10, "last"),
     ("resnet8", 16, 200, "last"),

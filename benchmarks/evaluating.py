@@ -1,8 +1,8 @@
-"""Many requests judged at once: every class of a model forgotten by itself, for little more than one evaluation.
+"""Evaluates many requests at once: each class of a model forgotten separately, for little more than one evaluation.
 
-What no request changes is computed once a batch (`split_program.py`), the rest once for each request. A mask on the
-affine parameters of a batch norm leaves the convolution in front of it in the shared part; the kernels behind it are
-the same for all requests, whose activations are so many more images to one convolution.
+Values that no request changes are computed once per batch (`split_program.py`), the others once per request. If a mask
+acts on the affine parameters of a batch norm, the convolution in front of it is shared; the kernels behind it are the
+same for all requests, whose activations are additional images for one convolution.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from osp_jax.program.split_program import split_program
 from osp_jax.runtime.distributed import everywhere, on_cpu
 from osp_jax.trees import differing_paths, edited, leaves_by_path
 
-# Requests at a time: caches of CPUs do not hold the activations of several, accelerators are idle with one.
+# Requests at a time: the caches of CPUs do not hold the activations of several, accelerators are idle with one.
 _ON_CPU, _ON_ACCELERATOR = 1, 10
 
 
@@ -32,7 +32,7 @@ def evaluate_all(
     """Counts int64 `(requests, classes, classes)`: rows are true classes, columns predicted ones.
 
     Args:
-      options: and all others, as for `predict_all`.
+      options: as for `predict_all`, like all other arguments.
     """
     predictions, classes = predict_all(model, unlearned, split, indices, **options), model.num_classes
     counts = [confusion_matrix(each, split.labels[indices], classes) for each in predictions]
@@ -40,10 +40,11 @@ def evaluate_all(
 
 
 def accuracies(counts: np.ndarray, forgets: Sequence[Sequence[int]]) -> list[dict[str, float | None]]:
-    """`forget_accuracy` and `retain_accuracy` of each request; None where there is no image to judge.
+    """`forget_accuracy` and `retain_accuracy` of each request; None without images.
 
     Args:
-      counts: what `evaluate_all` gives. forgets: the classes that each request forgets.
+      counts: as `evaluate_all` returns them.
+      forgets: the classes that each request forgets.
     """
 
     def share(counts: np.ndarray, chosen: np.ndarray) -> float | None:
@@ -70,10 +71,10 @@ def predict_all(
 
     Args:
       model: the original.
-      unlearned: what each request made of it, at least one. Leaves that are the original's in all of them are shared,
-        and what they alone reach is; of others a stack of all requests is made.
-      at_once: how many requests are computed together, whose activations are in memory at one time. None chooses by the
-        device. Where kernels of convolutions differ they go one by one: convolutions with stacked kernels are slow.
+      unlearned: the result of each request, at least one. Leaves equal to the original's in all of them are shared,
+        with everything that depends on these only; others are stacked over all requests.
+      at_once: number of requests to compute together, with their activations in memory; None chooses by the device. If
+        kernels of convolutions differ, requests run one by one: convolutions with stacked kernels are slow.
     """
     stacked = stack_changed(model.variables, [each.variables for each in unlearned])
     moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
@@ -101,10 +102,10 @@ def map_requests(
     requests: int,
     at_once: int,
 ) -> Any:
-    """`function(variables, inputs)` of each request, stacked; in a program, where what they share is there once.
+    """`function(variables, inputs)` for each request, stacked; use it in a program, which computes shared values once.
 
     Args:
-      stacked: what `stack_changed` gives.
+      stacked: as `stack_changed` returns it.
     """
     early, late = split_program(function, variables, inputs, stacked.keys())
     values = early(variables, inputs)
@@ -114,7 +115,7 @@ def map_requests(
 
     kernels_differ = any(leaf.ndim > 3 for leaf in stacked.values())
     at_once = 1 if kernels_differ else min(at_once, requests)
-    # How many there are is said by itself: there may be no leaf that differs.
+    # Their number is passed separately: there may be no leaf that differs.
     return jax.lax.map(one, (jnp.arange(requests), stacked), batch_size=at_once if at_once > 1 else None)
 
 

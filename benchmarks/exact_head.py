@@ -1,16 +1,16 @@
-"""A head that is fitted in closed form on a network that was trained on other data: accuracy, speed, and what is left.
+"""A closed-form head on a network trained on other data: accuracy, speed, and comparison with a refit.
 
 python -m benchmarks.exact_head --network=micronet --data=cifar10 --models=DIR --data_dir=DIR --features=DIR \
     [--json=results/exact/cifar10.json]
 
-The network comes from the folder --models (`benchmarks.brought`) and has seen none of the images of --data. What it
-makes of them takes most of the time and is kept in --features. Stages, random features and ridge are chosen on a tenth
-of the training images, then the head is fitted to all of them.
+The network comes from the folder --models (`benchmarks.brought`) and has seen none of the images of --data. Computing
+its features takes most of the time; they are cached in --features. Stages, random features and ridge are selected on a
+tenth of the training images, then the head is fitted to all of them.
 
-Then requests: each class, sets of classes, single images. A request is compared with a fit that never saw what it
-forgets, whose moments are summed anew from the features of the images that stay, in another order: weights, accuracy,
-membership attacks, a linear probe, a new head, relearning, and U-LiRA over shadow heads on random halves of the images.
-The halves are sums of chunks of images, so that all shadow heads together cost one pass over the features.
+Then requests: each class, sets of classes, single images. A request is compared with a fit that never saw the forgotten
+images, whose moments are summed from the features of the other images in another order: weights, accuracy, membership
+attacks, a linear probe, a new head, relearning, and U-LiRA over shadow heads on random halves of the images. The halves
+are sums of chunks of images, so that all shadow heads together cost one pass over the features.
 """
 
 import time
@@ -52,11 +52,11 @@ from osp_jax.runtime.workdir import read_json, write_json
 STAGES = (4, 8, 12)
 RANDOM = (0, 1024)
 RIDGES = (1.0, 10.0, 100.0)
-SELECTED_ON = 20_000  # training images that the settings are chosen on, beside those held out
-NEAR = 0.005  # of accuracy: time and bytes of a request grow with the square of the number of features
+SELECTED_ON = 20_000  # training images to select the settings on, besides those held out
+NEAR = 0.005  # tolerance in accuracy: time and size of a request grow with the square of the number of features
 SCALE = 10.0
 AUDITED = 3  # classes
-PART = 1000  # images a part of an audit
+PART = 1000  # images per part of an audit
 CHUNKS = 128
 
 
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _kept(file: Path | None, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What an interrupted measurement of the same network and images has finished."""
+    """The finished parts of an interrupted measurement of the same network and images."""
     found = read_json(file) if file is not None and file.exists() else {}
     return found if all(found.get(name) == value for name, value in wanted.items()) else {}
 
@@ -117,7 +117,7 @@ def _keep(file: Path | None, result: dict[str, Any], **found: Any) -> None:
 
 
 class Seen(NamedTuple):
-    """What a network makes of the images, float32 `(n, f)`, its labels `(n,)`, and widths by stage."""
+    """A network's features of the images, float32 `(n, f)`, the labels `(n,)`, and the widths by stage."""
 
     train: np.ndarray
     train_labels: np.ndarray
@@ -126,13 +126,13 @@ class Seen(NamedTuple):
     widths: tuple[int, ...]
 
     def last_of(self, moments: HeadMoments) -> "Seen":
-        """Of the stages that a head reads."""
+        """The features of the stages that a head reads."""
         width = len(moments.random.kernel)
         sums = np.cumsum(self.widths[::-1])
         return self.last(int(np.searchsorted(sums, width)) + 1)
 
     def last(self, stages: int) -> "Seen":
-        """Of the last stages alone."""
+        """The features of the last stages."""
         start = sum(self.widths[: len(self.widths) - stages])
         return self._replace(
             train=self.train[:, start:], test=self.test[:, start:], widths=self.widths[len(self.widths) - stages :]
@@ -140,7 +140,7 @@ class Seen(NamedTuple):
 
 
 def backbone(name: str, models: Path, dataset: Dataset) -> Model:
-    """The network `name` of `IMPORTED`; its class names are numbers, as nobody asks for them."""
+    """The network `name` of `IMPORTED`; its class names are numbers, since they are not used."""
     given = IMPORTED[name]
     weights = read_weights(models / given.file)
     mean, std = (tuple(map(float, text.split(","))) for text in (given.mean, given.std))
@@ -153,12 +153,12 @@ def backbone(name: str, models: Path, dataset: Dataset) -> Model:
 
 
 def pooled(bare: Model, dataset: Dataset, folder: Path, batch_size: int) -> Seen:
-    """Means and maxima of all stages of all images, from `folder` where they are kept.
+    """Means and maxima of all stages for all images, from the cache in `folder` if possible.
 
-    What is kept is compared with the network on a few images.
+    A few images verify that the cache belongs to the network.
 
     Raises:
-      InputError: the kept features are not those of the network.
+      InputError: the cached features are not those of the network.
     """
     stages = len(_all_stages(bare, dataset))
     model = with_ridge_head(
@@ -201,7 +201,7 @@ def select(seen: Seen) -> list[dict[str, Any]]:
         moments = class_moments(of.train[fit], of.train_labels[fit], random)
         rows = expanded(of.train[held], random)
         for count in RANDOM:
-            # The first of the random features are those of a smaller number.
+            # The random features of a smaller number are the first of a larger one.
             chosen = np.r_[: of.train.shape[1] + count, rows.shape[1] - 1]
             fewer = RandomFeatures(random.kernel[:, :count], random.bias[:count])
             classes = {number: matrix[np.ix_(chosen, chosen)] for number, matrix in moments.items()}
@@ -223,7 +223,7 @@ def choice(tried: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def fitted(bare: Model, dataset: Dataset, seen: Seen, chosen: dict[str, Any]) -> Fitted:
-    """The head of the chosen settings, on all training images."""
+    """The head with the selected settings, on all training images."""
     given = {"stages": chosen["stages"], "random_features": chosen["random_features"], "flip": True, "seed": 0}
     model = with_ridge_head(bare, dataset.image_shape, dataset.class_names, **given)
     settings = {"ridge": chosen["ridge"], "scale": SCALE, "keep_features": True}
@@ -248,13 +248,13 @@ def about(head: Fitted, seen: Seen) -> dict[str, Any]:
 
 
 def condition(moments: HeadMoments) -> float:
-    """Of the matrix that is solved for, by the diagonal of its factor: a lower bound."""
+    """A lower bound on the condition number of the solved matrix, from the diagonal of its factor."""
     diagonal = np.diag(moments.factor)
     return float((diagonal.max() / diagonal.min()) ** 2)
 
 
 def logits_of(moments: HeadMoments, head: np.ndarray, values: np.ndarray, known: Sequence[int] = ()) -> np.ndarray:
-    """Logits `(n, classes)` of the network's features; those of classes without images are -1e9."""
+    """Logits `(n, classes)` for the network's features; those of classes without images are -1e9."""
     logits = np.concatenate([moments.expanded(rows) @ head for rows in np.array_split(values, len(values) // 2000 + 1)])
     logits[:, ~np.isin(np.arange(moments.num_classes), list(known or moments.classes))] = -1e9
     return logits
@@ -264,7 +264,7 @@ def logits_of(moments: HeadMoments, head: np.ndarray, values: np.ndarray, known:
 
 
 def refit(moments: HeadMoments, kept: np.ndarray, seed: int = 0) -> HeadMoments:
-    """A fit to the images whose rows are `kept`, bool: their moments are summed anew, in another order."""
+    """A fit to the images with the rows `kept`, bool: their moments are summed again, in another order."""
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(kept))
     features = moments.features
     classes = class_moments(features.values[rows], features.labels[rows], moments.random)
@@ -298,7 +298,7 @@ def each_class(head: Fitted, seen: Seen) -> list[dict[str, Any]]:
 
 
 def timed(head: Fitted, seen: Seen) -> dict[str, Any]:
-    """Seconds of requests, wall and CPU, median of warm ones; of what is prepared, and of what follows a request."""
+    """Seconds of requests, wall and CPU, medians of warm ones; of the preparation, and of the work after a request."""
     del seen
     moments = head.statistics.head
     start = time.perf_counter()
@@ -337,7 +337,7 @@ def _median(call: Callable[[], Any], calls: int) -> dict[str, float]:
 
 
 def hundred_removals(head: Fitted, seen: Seen) -> dict[str, Any]:
-    """After 100 removals of images, in two orders, and then of a class: the largest difference to a refit."""
+    """The largest difference from a refit after 100 removals of images, in two orders, and then of a class."""
     del seen
     moments = head.statistics.head
     chosen = np.random.default_rng(1).permutation(moments.features.numbers)[:300]
@@ -359,13 +359,13 @@ def hundred_removals(head: Fitted, seen: Seen) -> dict[str, Any]:
 
 
 def audited(head: Fitted, seen: Seen) -> list[dict[str, Any]]:
-    """Measures of the head before, after a request, and of a refit, for some classes; with differences to the refit."""
+    """Measures of the head before and after a request, and of a refit, for some classes; with their differences."""
     moments = head.statistics.head
     return [_audited(moments, number, seen.last_of(moments)) for number in _asked(moments)]
 
 
 def _asked(moments: HeadMoments) -> list[int]:
-    """The classes of an audit: airplane, cat and truck of CIFAR-10; the first, middle and last of others."""
+    """The classes of an audit: airplane, cat and truck of CIFAR-10; the first, middle and last for others."""
     known = sorted(moments.classes)
     return [0, 3, 9] if len(known) == 10 else [known[0], known[len(known) // 2], known[-1]][:AUDITED]
 
@@ -442,7 +442,7 @@ def relearned(moments: HeadMoments, weights: np.ndarray, parts: dict[str, Any], 
 
 
 class Halves(NamedTuple):
-    """Shadow heads: chunks of images, which of them each head sees `(heads, chunks)`, and the heads `(heads, m, k)`."""
+    """Shadow heads: chunks of images, the chunks of each head `(heads, chunks)`, and the heads `(heads, m, k)`."""
 
     chunks: list[np.ndarray]
     seen: np.ndarray
@@ -505,9 +505,9 @@ def _u_lira(
     gone: np.ndarray,
     number: int | None,
 ) -> dict[str, Any]:
-    """The attack on heads that forgot the images `gone`, bool, beside heads that were fitted without them.
+    """The attack on heads that forgot the images `gone`, bool, compared with heads fitted without them.
 
-    `u_lira_auc_hidden` is that of heads which forgot nothing: of a class, its logit alone is left out.
+    `u_lira_auc_hidden` is that of heads that forgot nothing; for a class, only its logit is left out.
     """
     learnt = _halves(_chunk_moments(moments, seen, halves.chunks, gone), halves.seen)
     never = _halves(_chunk_moments(moments, seen, halves.chunks, ~gone), halves.seen)
@@ -527,7 +527,7 @@ def _u_lira(
             logits = inputs @ weights
             logits[:, ~known] = -1e9
             answers[name].append(logits)
-    # The logit of a forgotten class tells nothing: an image is asked about the class that it is taken for instead.
+    # The logit of a forgotten class carries no information: an image is evaluated on its predicted class instead.
     labels = seen.train_labels[asked]
     if number is not None:
         labels = np.mean(answers["retrained"], axis=0).argmax(1)
@@ -542,7 +542,7 @@ def _u_lira(
 
 
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
-    """A measure as it is written."""
+    """A measure in its written form."""
     return {name: found[name] for name in ("value", "ci95", "n")}
 
 
@@ -552,7 +552,7 @@ def _solved(moments: HeadMoments, packed: np.ndarray, targets: np.ndarray) -> np
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What other tables read: `gaps` by class and measure, the U-LiRA that strays most from 0.5, and seconds."""
+    """The values for other tables: `gaps` by class and measure, the U-LiRA furthest from 0.5, and seconds."""
     found: dict[str, Any] = {}
     if "audit" in result:
         found["gaps"] = {

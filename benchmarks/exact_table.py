@@ -1,4 +1,4 @@
-"""The tables of exact heads: accuracy and cost of requests, and what is left beside a refit."""
+"""The tables of exact heads: accuracy and cost of requests, and comparison with a refit."""
 
 from collections.abc import Sequence
 from statistics import mean
@@ -50,7 +50,7 @@ def row(results: dict[str, Any]) -> list[str]:
 
 
 def left_rows(results: dict[str, Any]) -> list[list[str]]:
-    """A row a request that was audited, under `LEFT_HEADER`."""
+    """One row per audited request, under `LEFT_HEADER`."""
     areas = {each["request"]: each for each in results.get("u_lira", ())}
     audits = {f"class {each['class']}": each for each in results.get("audit", ())}
     found = []
@@ -66,7 +66,7 @@ def left_rows(results: dict[str, Any]) -> list[list[str]]:
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """Both tables, with what was chosen and what 100 removals leave."""
+    """Both tables, with the selected settings and the effect of 100 removals."""
     chosen = "; ".join(_settings(each) for each in found)
     words = [
         f"On {found[0]['provenance']['device']}, medians of warm requests. Chosen on held-out images: {chosen}.",

@@ -1,9 +1,9 @@
-"""Training images per second, by who computes the gradient: `config.training.gradient` and `config.model.convolution`.
+"""Training images per second by gradient library: `config.training.gradient` and `config.model.convolution`.
 
 python -m benchmarks.gradients [--models=resnet8,resnet20,cifarnet] [--json=FILE]
 
-One step as `experiments.train` makes it, on random images of 32x32 pixels with crops and flips. All ways take turns
-within one process. PyTorch has to be installed.
+One step as in `experiments.train`, on random images of 32x32 pixels with crops and flips. All ways alternate within one
+process. PyTorch must be installed.
 """
 
 from collections.abc import Callable

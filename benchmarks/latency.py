@@ -1,11 +1,11 @@
-"""Request-to-parameters time of `osp`, by which layers are masked, beside the memory floor.
+"""Time from request to parameters of `osp`, by masked layers, compared with the memory floor.
 
 python -m benchmarks.latency [--model=resnet18] [--json=FILE]
 
-Statistics are at hand, as after training; every call is another request, and none recompiles. The floor is the time
-that the bytes touched take at the memory bandwidth measured in the same process: scores and masked parameters, read and
-written once. The dispatch is what JAX takes to call a program with the same arguments and results that does next to
-nothing. Weights and statistics are random: the time does not depend on them.
+Statistics are in memory, as after training; every call is a different request, and none recompiles. The floor is the
+time to read and write the scores and masked parameters once, at the memory bandwidth measured in the same process. The
+dispatch is the time in which JAX calls a trivial program with the same arguments and results. Weights and statistics
+are random: the time does not depend on them.
 """
 
 import time
@@ -37,7 +37,7 @@ def random_statistics(gates: Gates, num_classes: int, key: jax.Array) -> Statist
 
 
 def bandwidth() -> float:
-    """Bytes per second of going through 256 MB in place: read once, written once, no memory asked for."""
+    """Bytes per second of an in-place pass over 256 MB: read once, written once, without allocation."""
     arrays = [jnp.ones(64 * 2**20, jnp.float32)]
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     times = cli.seconds_per_call(lambda: arrays.append(add(arrays.pop())) or arrays, 10)
@@ -46,7 +46,7 @@ def bandwidth() -> float:
 
 @partial(jax.jit, keep_unused=True)
 def next_to_nothing(masked: Any, layers: Any, vector: jax.Array) -> Any:
-    """As many results as `masked` has leaves, each of one number."""
+    """As many results as `masked` has leaves, each a single number."""
     del layers
     return jax.tree.map(lambda leaf: leaf.ravel()[0] + vector[0], masked)
 

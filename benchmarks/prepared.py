@@ -1,14 +1,14 @@
-"""What prepared requests take and keep, and how far a set composed of them is from the joint request.
+"""Time and size of prepared requests, and the distance of composed sets from the joint request.
 
 python -m benchmarks.prepared --network=resnet20 --models=DIR --data_dir=DIR --json=results/prepared/resnet20.json
 
---network is one of `benchmarks.brought` (its weights are in --models) or a workdir. Statistics are collected of
---images_per_class training images, with the inputs of the last kernels of --cached_inputs of them.
+--network is one of `benchmarks.brought` (with its weights in --models) or a workdir. Statistics are collected on
+--images_per_class training images, with cached inputs of the last kernels for --cached_inputs of them.
 
-A time is that from the request to new parameters that are ready: for a prepared request from the class number, with the
-changes in memory. Warm times are medians of calls that take turns over the classes; cold is the first call in the
-process, and for a prepared request what reading the changes and compiling take. Sets of two and three classes are drawn
-by a seed. Their results are judged on the test images.
+Times are from the request to new parameters that are ready: for a prepared request from the class number, with the
+changes in memory. Warm times are medians of calls that alternate over the classes; cold is the first call in the
+process, and for a prepared request includes reading the changes and compilation. Sets of two and three classes are
+drawn by a seed. Their results are evaluated on the test images.
 """
 
 import statistics as stats
@@ -107,7 +107,7 @@ def main() -> None:
             write_json(flags.json, {**results, **merged, "provenance": provenance(seed=0)})
 
 
-# What is measured
+# Measurements
 
 
 def _measured(
@@ -178,7 +178,7 @@ def _arrays(result: Any) -> Any:
 
 
 def _donated(prepared: Prepared, model: Model, turns: Sequence[int]) -> float:
-    """Median seconds where the new leaves may take the memory of the old ones, of which there is a copy for each."""
+    """Median seconds if the new leaves may reuse the memory of the old ones, with a copy for each call."""
     times = []
     for number in turns:
         variables = jax.block_until_ready(jax.tree.map(lambda leaf: leaf + 0, model.variables))
@@ -189,7 +189,7 @@ def _donated(prepared: Prepared, model: Model, turns: Sequence[int]) -> float:
 
 
 def _cold(prepared: Prepared, model: Model, number: int, workdir: Path) -> tuple[float, int]:
-    """(seconds to read the changes of a class and apply them with a program that is compiled anew, bytes on disk)."""
+    """(seconds to read the changes of a class and apply them with a newly compiled program, bytes on disk)."""
     save_prepared(folder_of(workdir, prepared.settings), number, "", prepared)
     stored = sum(file.stat().st_size for file in workdir.rglob("*") if file.is_file())
     new_leaves.clear_cache()
@@ -208,7 +208,7 @@ def _sets(
     before: np.ndarray,
     number: int,
 ) -> list[dict[str, Any]]:
-    """A row for each set: the joint request, the composed changes, and these repaired."""
+    """One row per set: the joint request, the composed changes, and the repaired ones."""
     draw, known = np.random.default_rng(0), sorted(prepared.classes)
     forgets = [
         tuple(sorted(draw.choice(known, size, replace=False).tolist())) for size in (2, 3) for _ in range(number)
@@ -254,7 +254,7 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def _difference(one: Model, other: Model, original: Model) -> float:
-    """The distance of two sets of parameters over that of the second to the original's, 0 for the same."""
+    """The distance of two sets of parameters over that of the second from the original's, 0 if they are equal."""
     leaves = [leaves_by_path(model.variables) for model in (one, other, original)]
     paths = [path for path in leaves[0] if original.is_parameter(path)]
     first, second, start = ([np.asarray(each[path], np.float64) for path in paths] for each in leaves)
@@ -263,11 +263,11 @@ def _difference(one: Model, other: Model, original: Model) -> float:
     return float(np.sqrt(apart / moved)) if apart else 0.0
 
 
-# What is given
+# Inputs
 
 
 def _brought(flags: Any) -> tuple[str, Model, Dataset]:
-    """(what the network is called, the network, what it was trained on)."""
+    """(name of the network, the network, its data set)."""
     name = flags.network
     if name in NETWORKS:
         dataset = load_dataset("cifar10", flags.data_dir)
@@ -284,7 +284,7 @@ def _brought(flags: Any) -> tuple[str, Model, Dataset]:
 
 
 def _imported(about: Imported, name: str, flags: Any) -> tuple[Model, Dataset]:
-    """A network of PyTorch as `experiments.import_model` reads it, without the pass over all training images."""
+    """A PyTorch network as `experiments.import_model` reads it, without the pass over all training images."""
     dataset, file = load_dataset(about.dataset, flags.data_dir), flags.models / about.file
     network = network_of(find_source(f"benchmarks.brought.torch_networks:{name}"))
     moments = {key: tuple(map(float, getattr(about, key).split(","))) for key in ("mean", "std")}
@@ -296,7 +296,7 @@ def _imported(about: Imported, name: str, flags: Any) -> tuple[Model, Dataset]:
 
 
 def _with_pruned_weights(model: Model, name: str) -> Model:
-    """A network whose weights are products with their masks: a head that is a product is none that can be changed."""
+    """A network whose weights are products with masks: its head is a product, which cannot be changed."""
     from benchmarks.brought import torch_networks
 
     network = torch_networks.without_masks(getattr(torch_networks, name)())
@@ -309,7 +309,7 @@ def _with_pruned_weights(model: Model, name: str) -> Model:
 
 
 def _statistics(model: Model, given: Any, cached_inputs: int) -> Statistics:
-    """With inputs of the last kernels, where the network has such."""
+    """Statistics with inputs of the last kernels, if the network has such kernels."""
     try:
         return osp_jax.collect_statistics(model, *given, cached_inputs=cached_inputs)
     except InputError as error:

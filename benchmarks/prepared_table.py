@@ -1,4 +1,4 @@
-"""The tables of prepared requests: what each takes and keeps, and what sets composed of them differ in."""
+"""The tables of prepared requests: time and size of each, and differences of composed sets."""
 
 from collections.abc import Sequence
 from statistics import mean, median
@@ -36,12 +36,12 @@ _SECONDS = {"joint": "joint_seconds", "composed": "compose_seconds", "repaired":
 
 
 def rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A row for each network and method, under `HEADER`, from results a network."""
+    """One row per network and method, under `HEADER`, from results per network."""
     return [_row(results["network"], row) for results in found for row in results["rows"]]
 
 
 def set_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A row for each network, method, size of the sets and way of answering, under `SET_HEADER`."""
+    """One row per network, method, set size and way of answering, under `SET_HEADER`."""
     table = []
     for results in found:
         keys = dict.fromkeys((row["method"], len(row["forget"])) for row in results["sets"])
@@ -57,7 +57,7 @@ def set_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """Both tables, with what they were measured on."""
+    """Both tables, with a description of the measurement."""
     about = "; ".join(
         f"`{results['network']}`: {results['dataset']}, {results['accuracy']:.2%}, "
         f"{results['parameters_bytes']:,} bytes of parameters"

@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: jax.profiler's trace of some steps, added up by kind of operation.
+"""The time of a training step by kind of operation, summed from jax.profiler's trace of some steps.
 
 python -m benchmarks.profile [--models=resnet8,resnet18] [--json=FILE]
 
-The time of an operation is without that of the operations within it. `--keep=FOLDER` leaves the traces there, for
-TensorBoard or Perfetto. The network has the step of `benchmarks.throughput`; threads that work at once are added up.
+The time of an operation excludes that of the operations within it. `--keep=FOLDER` keeps the traces there, for
+TensorBoard or Perfetto. The network has the step of `benchmarks.throughput`; concurrent threads are summed.
 """
 
 import collections
@@ -21,8 +21,8 @@ from benchmarks.throughput import compiled_step
 from osp_jax.runtime.arguments import path, several, whole
 
 _STEPS = 3
-# By what an operation, or the operations that XLA fused into it, do; the first that fits. Winograd's convolutions and
-# our gradients of kernels are matrix products, with sums and copies beside them.
+# The first kind that matches an operation, or the operations that XLA fused into it. Winograd's convolutions and our
+# kernel gradients are matrix products, with additional sums and copies.
 _KINDS = {
     "convolutions": {"convolution"},
     "matrix products": {"dot"},
@@ -63,8 +63,8 @@ def main() -> None:
 
 def kinds_of(program: str) -> dict[str, str]:
     """The kind of work of each operation of a compiled program, by its name."""
-    called: dict[str, set[str]] = {}  # what each computation is made of
-    operations: dict[str, tuple[str, str]] = {}  # its own name, and the computation that it calls
+    called: dict[str, set[str]] = {}  # the operations of each computation
+    operations: dict[str, tuple[str, str]] = {}  # the operation's own name, and the computation that it calls
     within = ""
     for line in program.splitlines():
         if begins := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):

@@ -1,10 +1,10 @@
-"""How cost grows: the request against classes, channels and parameters; statistics against images and devices.
+"""Growth of cost: the request with classes, channels and parameters; statistics with images and devices.
 
 python -m benchmarks.scaling [--plot=FILE.svg] [--json=FILE]
 
 Each cost is measured over a range of one quantity, with the others fixed, and fitted by a power of it (least squares of
-the logarithms, over the upper half of the range, where fixed costs weigh least). On a CPU, several devices are had with
-XLA_FLAGS=--xla_force_host_platform_device_count=N; they share its cores.
+the logarithms, over the upper half of the range, where fixed costs matter least). On a CPU, several devices are created
+by XLA_FLAGS=--xla_force_host_platform_device_count=N; they share its cores.
 """
 
 import statistics
@@ -86,7 +86,7 @@ def gates(model: Model) -> Gates:
 
 
 def request(calls: int, *, classes: int = 10, width: int = 16, erase: bool = False) -> float:
-    """Median seconds from class numbers to parameters, every layer masked, statistics at hand."""
+    """Median seconds from class numbers to parameters, with every layer masked and statistics in memory."""
     model, method = network(classes, width), Osp(layers="all", erase=erase)
     found = random_statistics(gates(model), classes, jax.random.key(1))
     given, forget = {"data": None, "statistics": found}, iter(range(10**9))

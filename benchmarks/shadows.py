@@ -1,9 +1,9 @@
-"""Seconds a shadow model takes to train: all together in one vmapped step, in turn, and one a device.
+"""Seconds to train a shadow model: all together in one vmapped step, in turn, and one per device.
 
 python -m benchmarks.shadows [--config=configs/digits.py] [--number=8] [--epochs=3] [--json=FILE]
 
-The same recipe, the same start and the same orders of images each way, in one process; each way first runs an epoch
-that compiles and warms up. `choose_way` in `osp_jax/audit/shadow/model_epochs.py` goes by what this prints.
+All ways have the same recipe, start and orders of images, in one process; each first runs a warm-up epoch that
+compiles. `choose_way` in `osp_jax/audit/shadow/model_epochs.py` is based on these results.
 """
 
 import statistics

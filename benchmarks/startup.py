@@ -1,8 +1,8 @@
-"""Seconds that a command takes to answer `--help`, and that the library takes to be imported.
+"""Seconds until a command answers `--help`, and until the library is imported.
 
 python -m benchmarks.startup [--json=FILE]
 
-Each in a fresh process of Python; the first of each, which reads the files from disk, is not counted.
+Each runs in a new Python process; the first run of each, which reads the files from disk, is not counted.
 """
 
 import statistics

@@ -1,9 +1,9 @@
-"""Class statistics over images, beside a plain forward pass over the same images.
+"""Class statistics over images, compared with a plain forward pass over the same images.
 
 python -m benchmarks.statistics_pass [--models=resnet8,cifarnet] [--json=FILE]
 
-The two take turns within one process, in batches of the same size. Images and weights are random: the time does not
-depend on them. What is carried from batch to batch is counted too: it does not grow with the number of images.
+The two alternate within one process, in batches of the same size. Images and weights are random: the time does not
+depend on them. The state carried between batches is measured too: it does not grow with the number of images.
 """
 
 from functools import partial
@@ -47,7 +47,7 @@ def main() -> None:
                 "forward images/s": plain,
                 "statistics images/s": collected,
                 "statistics / forward": collected / plain,
-                "carried kB": 2 * carried / 1e3,  # the sums and what rounding left out of them
+                "carried kB": 2 * carried / 1e3,  # the sums and their rounding errors
             }
         )
     cli.report(rows, flags.json)

@@ -1,9 +1,9 @@
-"""What a linear model reaches on a file of texts: logistic regression on TF-IDF of their words.
+"""The accuracy of a linear model on a file of texts: logistic regression on TF-IDF of their words.
 
     python -m benchmarks.tfidf --config=configs/text_newsgroups.py --dir=FOLDER --json=FILE
 
-The texts are whole, split and stripped as the config says; counts are logarithms. The strength of the penalty is chosen
-on a tenth of the training texts, never on the test texts; then all training texts are fitted.
+The texts are whole, split and stripped as in the config; counts are logarithmic. The strength of the penalty is
+selected on a tenth of the training texts, never on the test texts; then all training texts are fitted.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ VALIDATION = 0.1
 
 
 def fitted(texts: Sequence[str], labels: np.ndarray, strength: float) -> Any:
-    """A pipeline of scikit-learn."""
+    """A scikit-learn pipeline."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -1,10 +1,10 @@
-"""Training images per second: our step beside PyTorch's, of the same residual network, batch and precision.
+"""Training images per second: our step and PyTorch's, for the same residual network, batch and precision.
 
 python -m benchmarks.throughput [--models=resnet8,resnet18] [--dtype=bfloat16] [--json=FILE]
 
-Both take uint8 images that are on the device already, normalise them, and make a step of SGD with Nesterov momentum and
-weight decay, without augmentation. PyTorch has channels last and, on a GPU, torch.compile; it is needed here only. The
-two take turns within one process. Images and labels are random: the time does not depend on them.
+Both take uint8 images on the device, normalise them, and make a step of SGD with Nesterov momentum and weight decay,
+without augmentation. PyTorch uses channels last and, on a GPU, torch.compile; only this benchmark needs it. The two
+alternate within one process. Images and labels are random: the time does not depend on them.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def jax_step(name: str, dtype: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    """A step of training as `experiments.train` makes it."""
+    """A training step as in `experiments.train`."""
     step, first, given = compiled_step(name, dtype, images, labels)
     state = [first]
 
@@ -64,7 +64,7 @@ def jax_step(name: str, dtype: str, images: np.ndarray, labels: np.ndarray) -> C
 def compiled_step(
     name: str, dtype: str, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.stages.Compiled, Any, Any]:
-    """(the step, the state that it starts from and overwrites, its other arguments)"""
+    """(the step, its initial state, which it overwrites, its other arguments)"""
     config = default.get_config()
     config.training.update(learning_rate=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY)
     config.orthogonality.penalty = "none"

@@ -1,11 +1,11 @@
-"""STEU beside its controls on the requests of a finished comparison of texts: what does the head do, what the tokens?
+"""STEU and its controls on the requests of a finished comparison of texts: effects of the head and of the tokens.
 
     python -m benchmarks.token_edits --workdir=runs/benchmark/newsgroups --json=FILE --markdown=FILE
 
 Each row is a mean over the requests: accuracy and F1 of the forgotten class, mean F1 of the other classes, a linear
-probe and a new head on the features, and the numbers that changed. `original` and `retrained` are those of the
-comparison; all variants have the settings that it chose for `steu` on held-out texts, or the defaults where it tried
-one setting only.
+probe and a new head on the features, and the number of changed scalars. `original` and `retrained` are those of the
+comparison; all variants have the settings that it selected for `steu` on held-out texts, or the defaults if it tried
+only one.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ COLUMNS = {
 
 
 def measured(original: Original, model: Model, forget: tuple[int, ...], train_texts: int) -> dict[str, float]:
-    """What `COLUMNS` has of one model."""
+    """The values of `COLUMNS` for one model."""
     images = comparison_images(original.dataset, original.train, forget, test_images=0, train_images=train_texts)
     subject = Subject(model, original.preparation)
     looks = looks_of(subject, images)
@@ -85,7 +85,7 @@ def measured(original: Original, model: Model, forget: tuple[int, ...], train_te
 
 
 def changed(before: Model, after: Model) -> int:
-    """How many numbers of the variables differ."""
+    """The number of scalars in the variables that differ."""
     old, new = leaves_by_path(before.variables), leaves_by_path(after.variables)
     return sum(int((np.asarray(leaf) != np.asarray(new[name])).sum()) for name, leaf in old.items())
 
@@ -93,7 +93,7 @@ def changed(before: Model, after: Model) -> int:
 def rows_of(
     original: Original, requests: Sequence[Request], folder: Path, method: Steu, train_texts: int
 ) -> list[dict[str, Any]]:
-    """A row a request and model: `request`, `model`, `options` of a variant, and the measures."""
+    """One row per request and model: `request`, `model`, `options` of a variant, and the measures."""
     found = []
     for request in requests:
         models = {"original": original.model, "retrained": load_workdir(folder / "retrained" / slug(request)).model}
@@ -122,7 +122,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chosen(workdir: Path) -> Steu:
-    """STEU with the settings that the comparison chose; its defaults where it tried one setting only."""
+    """STEU with the settings that the comparison selected; its defaults if it tried only one."""
     file = workdir / "tuning" / "steu.json"
     trials = records.trials(read_piece(file), file) if file.exists() else []
     best = max(trials, key=lambda trial: trial.get("score", -1.0), default=None)

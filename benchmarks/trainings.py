@@ -1,10 +1,10 @@
-r"""What the docstrings of configs promise, beside what their trainings gave: epochs, hours and test accuracy.
+r"""Epochs, hours and test accuracy in the docstrings of configs, compared with those of finished trainings.
 
 python -m benchmarks.trainings --config=configs/cifar10_resnet20.py --runs=runs/figures/resnet20 [--json=FILE]
 
-`--runs` is a folder; every finished training below it counts, and its settings have to be those of the config but for
-the seed and the excluded classes. The accuracy is that on the test images of the classes that were trained on. Hours
-are those that went by, with whatever else the machine did. With `--json`, rows of other configs in FILE are kept.
+`--runs` is a folder; every finished training in it counts, and its settings must equal those of the config except for
+the seed and the excluded classes. The accuracy is on the test images of the trained classes. Hours are wall time,
+including the effect of other work on the machine. With `--json`, rows of other configs in FILE are kept.
 """
 
 import importlib.util
@@ -43,10 +43,10 @@ def main() -> None:
 
 
 def read_config(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    """The settings of a config, and what its docstring promises: `epochs`, `hours`, `accuracy` (percent).
+    """The settings of a config, and the figures in its docstring: `epochs`, `hours`, `accuracy` (percent).
 
     Raises:
-      InputError: there is no such file, or its docstring promises nothing.
+      InputError: there is no such file, or its docstring has no figures.
     """
     if not file.is_file():
         raise InputError(f"{file} is no file (--config)")
@@ -69,10 +69,10 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
 def row_of(
     workdir: Path, runs: Path, config: dict[str, Any], promise: dict[str, float], data_dir: str
 ) -> dict[str, Any]:
-    """One training beside what was promised.
+    """One training compared with the expected figures.
 
     Raises:
-      InputError: the settings are not those of the config.
+      InputError: the settings differ from those of the config.
     """
     trained = load_workdir(workdir)
     settings = trained.record["config"]

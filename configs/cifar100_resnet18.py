@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/cifar100_resnet18.py --workdir=runs/cifar100_resnet18
 
-The recipe of configs/cifar10_resnet18.py, twice as long. Not run yet: what it reaches is not known.
+The recipe of configs/cifar10_resnet18.py, twice as long. Not run yet: its accuracy is unknown.
 """
 
 from ml_collections import ConfigDict

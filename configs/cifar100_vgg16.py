@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/cifar100_vgg16.py --workdir=runs/cifar100_vgg16
 
-The recipe of configs/cifar100_resnet18.py with VGG's rate. Not run yet: what it reaches is not known.
+The recipe of configs/cifar100_resnet18.py with VGG's rate. Not run yet: its accuracy is unknown.
 """
 
 from ml_collections import ConfigDict

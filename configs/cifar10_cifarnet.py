@@ -1,4 +1,4 @@
-r"""CifarNet (2 million parameters) on CIFAR-10: the most accurate network here that a CPU trains within an hour.
+r"""CifarNet (2 million parameters) on CIFAR-10: the most accurate network here that trains within an hour on a CPU.
 
     python -m experiments.train --config=configs/cifar10_cifarnet.py --workdir=runs/figures/cifarnet/seed0/original \
         --config.data.dir=TFDS_DIR

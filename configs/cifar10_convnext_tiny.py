@@ -3,8 +3,8 @@
     python -m experiments.train --config=configs/cifar10_convnext_tiny.py --workdir=runs/cifar10_convnext_tiny
 
 A hundred epochs of AdamW with a cosine schedule; the optimiser's settings are those of Liu et al., 2022, arXiv
-2201.03545 (a rate of 4e-3 for batches of 4,096, scaled to this one). Not run yet: neither what it reaches nor how long
-it takes is known.
+2201.03545 (a rate of 4e-3 for batches of 4,096, scaled to this one). Not run yet: its accuracy and training time are
+unknown.
 """
 
 from ml_collections import ConfigDict

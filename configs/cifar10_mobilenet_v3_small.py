@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/cifar10_mobilenet_v3_small.py --workdir=runs/cifar10_mobilenet
 
-A hundred epochs of SGD with a cosine schedule. Not run yet: neither what it reaches nor how long it takes is known.
+A hundred epochs of SGD with a cosine schedule. Not run yet: its accuracy and training time are unknown.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/cifar10_resnet18.py --workdir=runs/cifar10_resnet18
 
-Thirty epochs of a one-cycle schedule. Not run yet: what it reaches is not known. On two CPU cores an epoch takes about
+Thirty epochs of a one-cycle schedule. Not run yet: its accuracy is unknown. On two CPU cores an epoch takes about
 half an hour; configs/cifar10_resnet8.py is for CPUs.
 """
 

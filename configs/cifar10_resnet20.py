@@ -1,4 +1,4 @@
-r"""ResNet-20 (272 thousand parameters) on CIFAR-10, without a penalty: the network that all methods are compared on.
+r"""ResNet-20 (272 thousand parameters) on CIFAR-10, without a penalty: the network for comparing all methods.
 
     python -m experiments.train --config=configs/cifar10_resnet20.py --workdir=runs/figures/resnet20/seed0/original \
         --config.data.dir=TFDS_DIR

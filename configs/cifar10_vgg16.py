@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/cifar10_vgg16.py --workdir=runs/cifar10_vgg16
 
-The recipe of configs/cifar10_resnet18.py. Not run yet: what it reaches is not known.
+The recipe of configs/cifar10_resnet18.py. Not run yet: its accuracy is unknown.
 """
 
 from ml_collections import ConfigDict

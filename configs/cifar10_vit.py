@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/cifar10_vit.py --workdir=runs/cifar10_vit
 
-Two hundred epochs of AdamW with a cosine schedule. Not run yet: neither what it reaches nor how long it takes is known.
+Two hundred epochs of AdamW with a cosine schedule. Not run yet: its accuracy and training time are unknown.
 """
 
 from ml_collections import ConfigDict
@@ -27,5 +27,5 @@ def get_config() -> ConfigDict:
     config.training.warmup = 0.05
     config.training.weight_decay = 0.05
     config.training.label_smoothing = 0.1
-    config.orthogonality.penalty = "none"  # the patches' is the only convolution
+    config.orthogonality.penalty = "none"  # the patch embedding is the only convolution
     return config

@@ -3,9 +3,9 @@
     python -m experiments.train --config=configs/imagenet_resnet50.py --workdir=runs/imagenet_resnet50
 
 Needs Grain (`pip install 'osp_jax[stream]'`) and TFDS's `imagenet2012` as array_record files. Ninety epochs; a rate of
-0.1 for every 256 images of a batch, which rises over the first five epochs (Goyal et al., 2017, arXiv 1706.02677) and
-then falls along a cosine, and smoothed labels (both in He et al., 2019, arXiv 1812.01187); random areas (Szegedy et
-al., 2015, arXiv 1409.4842) and flips. Not run yet: what it reaches is not known.
+0.1 per 256 images of a batch, which rises over the first five epochs (Goyal et al., 2017, arXiv 1706.02677) and then
+falls along a cosine, and label smoothing (both in He et al., 2019, arXiv 1812.01187); random areas (Szegedy et al.,
+2015, arXiv 1409.4842) and flips. Not run yet: its accuracy is unknown.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.data.crop = "resized"
     config.data.pad = 0
     config.data.flip = True
-    config.data.mean = (0.485, 0.456, 0.406)  # the customary ones
+    config.data.mean = (0.485, 0.456, 0.406)  # the usual values
     config.data.std = (0.229, 0.224, 0.225)
     config.data.validation = 0.01
     config.model.name = "resnet50"

@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=configs/text_encoder.py --config.data.name=text:FILE --workdir=runs/text
 
-`FILE` is jsonl or csv, as docs/text.md describes. Words are dropped and weights decay far more than for images: a few
-thousand texts teach an encoder little beyond its embeddings.
+`FILE` is jsonl or csv, as docs/text.md describes. Word dropout and weight decay are far stronger than for images, since
+a few thousand texts teach an encoder little beyond its embeddings.
 """
 
 from ml_collections import ConfigDict

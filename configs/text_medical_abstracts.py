@@ -1,10 +1,10 @@
-"""A transformer encoder (1 layer, 64 channels) on Medical Abstracts, divided 70/15/15 by text.
+"""A transformer encoder (1 layer, 64 channels) on Medical Abstracts, split 70/15/15 by text.
 
     python -m experiments.train --config=configs/text_medical_abstracts.py --config.data.dir=FOLDER \\
         --workdir=runs/medical_abstracts
 
-`FOLDER` holds `medical_abstracts.jsonl.xz` (docs/text.md). Six epochs over 2,018 abstracts; with more, the accuracy on
-held-out abstracts falls.
+`FOLDER` contains `medical_abstracts.jsonl.xz` (docs/text.md). Six epochs over 2,018 abstracts; more epochs reduce the
+accuracy on held-out abstracts.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/text_newsgroups.py --config.data.dir=FOLDER --workdir=runs/newsgroups
 
-`FOLDER` holds `20newsgroups.jsonl.xz` (docs/text.md). Five epochs over 11,314 posts.
+`FOLDER` contains `20newsgroups.jsonl.xz` (docs/text.md). Five epochs over 11,314 posts.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""ResNet-18 on Tiny ImageNet (200 classes), for one accelerator; images of the size the prepared folder has.
+"""ResNet-18 on Tiny ImageNet (200 classes), for one accelerator; images keep the size in the prepared folder.
 
     python -m experiments.train --config=configs/tiny_imagenet_resnet18.py --workdir=runs/tiny_imagenet_resnet18
 
-The recipe of configs/cifar100_resnet18.py. Not run yet: what it reaches is not known.
+The recipe of configs/cifar100_resnet18.py. Not run yet: its accuracy is unknown.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/tiny_imagenet_vgg16.py --workdir=runs/tiny_imagenet_vgg16
 
-The recipe of configs/tiny_imagenet_resnet18.py with VGG's rate. Not run yet: what it reaches is not known.
+The recipe of configs/tiny_imagenet_resnet18.py with VGG's rate. Not run yet: its accuracy is unknown.
 """
 
 from ml_collections import ConfigDict

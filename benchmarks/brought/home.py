@@ -1,6 +1,6 @@
-"""A network forgets a class and goes home: the commands write a file of the format that came in, and PyTorch reads it.
+"""Forgets a class of an imported network and exports it: a file in the original format, which PyTorch reads.
 
-What is compared is the file that came in, the file that went out, the model in JAX, and PyTorch with the new file.
+It compares the original file, the exported file, the model in JAX, and PyTorch with the exported file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ from osp_jax.trees import differing_paths
 def take_home(
     name: str, workdir: Path, method: str, classes: Sequence[int], models: Path, scratch: Path, dataset: Dataset
 ) -> list[dict[str, Any]]:
-    """A row a class, of the network `name` of `imports.IMPORTED` that was imported into `workdir`.
+    """One row per class, for the network `name` of `imports.IMPORTED` that was imported into `workdir`.
 
     Each request is one `experiments.unlearn` with the default settings and one `experiments.export`, both into
-    `scratch`; what is there already is used again. `None` stands for what a refused request does not have.
+    `scratch`; existing results are used again. Values that a refused request lacks are `None`.
     """
     source = models / imports.IMPORTED[name].file
     original = load_workdir(workdir).model
@@ -51,16 +51,16 @@ def take_home(
 
 
 def compared_files(before: Mapping[str, Any], after: Mapping[str, Any], touched: Sequence[str]) -> dict[str, Any]:
-    """What became of the entries of a file.
+    """Compares the entries of two files.
 
     Args:
-      before, after: what the file holds, entries by their whole path, arrays or other values.
-      touched: the variables that the method changed, as the network names them; in the file a prefix may stand in
-        front of a name.
+      before, after: the contents of the files, entries by their whole path, arrays or other values.
+      touched: the variables that the method changed, by their names in the network; in the file, a name may have a
+        prefix.
 
     Returns:
-      `entries` in the file, `changed` by the method, `identical` bit for bit (dtype and shape, too), `lost` entries,
-      `added` ones, and `wrong`: those that differ though the method did not change them.
+      `entries` in the file, `changed` by the method, `identical` bit by bit (including dtype and shape), `lost` and
+      `added` entries, and `wrong`: those that differ although the method did not change them.
     """
     same = {key for key in before if key in after and _identical(before[key], after[key])}
     changed = {key for key in before if any(key == path or key.endswith(f".{path}") for path in touched)}
@@ -75,7 +75,7 @@ def compared_files(before: Mapping[str, Any], after: Mapping[str, Any], touched:
 
 
 def compared_logits(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """`images`, `differing` predictions, the largest difference of two logits, the largest logit; of `(n, classes)`."""
+    """`images`, `differing` predictions, the largest difference of two logits, the largest logit; `(n, classes)`."""
     return {
         "images": len(ours),
         "differing": int((ours.argmax(-1) != theirs.argmax(-1)).sum()),
@@ -85,7 +85,7 @@ def compared_logits(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
 
 
 def _home(workdir: Path, method: str, forgotten: int, source: Path, scratch: Path) -> tuple[Path, Path] | None:
-    """(the unlearned workdir, the exported file); None where the request was refused."""
+    """(the unlearned workdir, the exported file); None if the request was refused."""
     folder = scratch / f"{workdir.name}-{method}-{forgotten}"
     file = folder.with_suffix(source.suffix)
     if not folder.exists():
@@ -98,7 +98,7 @@ def _home(workdir: Path, method: str, forgotten: int, source: Path, scratch: Pat
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """All that a file of PyTorch holds, by path: 'state_dict.module.conv1.weight'; tensors as arrays."""
+    """All contents of a PyTorch file by path, such as 'state_dict.module.conv1.weight'; tensors as arrays."""
     import torch
 
     def flat(value: Any, path: str) -> dict[str, Any]:
@@ -117,14 +117,14 @@ def _identical(one: Any, other: Any) -> bool:
 
 
 def _torch_logits(name: str, content: Mapping[str, Any], split: Split, model: Model) -> np.ndarray:
-    """Float32 `(n, classes)`, by PyTorch: the file's own keys, strictly, and the images normalised by PyTorch."""
+    """Float32 `(n, classes)`, by PyTorch, with the file's own keys (strict) and PyTorch's normalisation."""
     import torch
 
     from benchmarks.brought import torch_networks
 
     network = getattr(torch_networks, name)()
     tensors = {key.removeprefix("state_dict."): torch.from_numpy(value) for key, value in _arrays(content).items()}
-    # A network that was saved within DataParallel has its keys behind 'module.'.
+    # In a network saved within DataParallel, keys have the prefix 'module.'.
     within = torch.nn.ModuleDict({"module": network}) if all(key.startswith("module.") for key in tensors) else network
     within.load_state_dict(tensors, strict=True)
     mean, std = (torch.tensor(moments, dtype=torch.float32)[:, None, None] for moments in (model.mean, model.std))
@@ -142,7 +142,7 @@ def _arrays(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _logits(model: Model, unlearned: Sequence[Model], split: Split) -> np.ndarray:
-    """Float32 `(requests, n, classes)` in JAX; what no request changes is computed once."""
+    """Float32 `(requests, n, classes)` in JAX; values that no request changes are computed once."""
     stacked = stack_changed(model.variables, [each.variables for each in unlearned])
     moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
     indices = np.arange(len(split.labels))

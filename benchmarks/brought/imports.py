@@ -1,4 +1,4 @@
-"""PyTorch networks of other people, brought in by the commands that a user has: which file, which flags."""
+"""Imports other people's PyTorch networks by the user's commands: files and flags."""
 
 import dataclasses
 import subprocess
@@ -13,13 +13,13 @@ _IMAGENET = ("0.485,0.456,0.406", "0.229,0.224,0.225")
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A file of weights, and what its authors say of it.
+    """A weight file, with the information of its authors.
 
     Attributes:
-      file: in the folder of the weights.
-      mean, std: of the normalisation in training, as the command takes them.
-      accuracy: its test accuracy, as published.
-      dataset: what it was trained on, a name of TFDS.
+      file: name in the folder of the weights.
+      mean, std: normalisation of the training, as command-line values.
+      accuracy: its published test accuracy.
+      dataset: its training data, a TFDS name.
     """
 
     file: str
@@ -29,7 +29,7 @@ class Imported:
     dataset: str = "cifar10"
 
 
-# By the name of the function of `torch_networks` that makes the network.
+# By the name of the function in `torch_networks` that creates the network.
 IMPORTED = {
     "resnet20": Imported("cifar10_resnet20_torch.th", *_IMAGENET, 0.9173),
     "resnet32": Imported("cifar10_resnet32_torch.th", *_IMAGENET, 0.9263),
@@ -41,7 +41,7 @@ IMPORTED = {
 
 
 def import_model(name: str, models: Path, data_dir: str, scratch: Path) -> Path:
-    """The workdir `scratch/NAME` of the network `name` of `IMPORTED`; one that exists is used again.
+    """The workdir `scratch/NAME` of the network `name` of `IMPORTED`; an existing one is used again.
 
     Raises:
       InputError: the command failed; the error has its last line.

@@ -23,7 +23,7 @@ STD = (0.24703223, 0.24348513, 0.26158784)
 
 
 class ResNetBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, the activation behind the sum (He et al. 2016, arXiv 1512.03385)."""
+    """Two 3x3 convolutions and a shortcut, with the activation after the sum (He et al. 2016, arXiv 1512.03385)."""
 
     channels: int
     stride: int = 1
@@ -62,7 +62,7 @@ class PreActResNetBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stages of residual blocks; every stage but the first begins with a stride of 2.
+    """Stages of residual blocks; every stage except the first starts with a stride of 2.
 
     With `PreActResNetBlock` the stem has no norm, and the head reads the mean of the residual stream itself.
     """
@@ -102,7 +102,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Dense layers in a row."""
+    """A sequence of dense layers."""
 
     num_layers: int
     bn_size: int
@@ -117,7 +117,7 @@ class DenseBlock(nn.Module):
 
 
 class TransitionLayer(nn.Module):
-    """Halves the channels and the sides of the map."""
+    """Halves the number of channels and the sides of the map."""
 
     channels: int
     act_fn: Callable[[jax.Array], jax.Array] = nn.relu
@@ -150,9 +150,9 @@ class DenseNet(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Four branches side by side (Szegedy et al. 2015, arXiv 1409.4842), each convolution with a batch norm.
+    """Four parallel branches (Szegedy et al. 2015, arXiv 1409.4842), each convolution with a batch norm.
 
-    As in the tutorial, the fourth branch has no pooling: what its max-pool gives is not read.
+    As in the tutorial, the fourth branch has no pooling: the output of its max-pool is not used.
     """
 
     reduced: Sequence[int]  # channels in front of the 3x3 and the 5x5 convolution
@@ -173,7 +173,7 @@ class InceptionBlock(nn.Module):
 
 
 class GoogleNet(nn.Module):
-    """Inception blocks in three stages; a 3x3 max-pool of stride 2 stands between two stages."""
+    """Inception blocks in three stages, with a 3x3 max-pool of stride 2 between stages."""
 
     num_classes: int = 10
     act_fn: Callable[[jax.Array], jax.Array] = nn.relu
@@ -218,10 +218,10 @@ NETWORKS = {
 
 
 def load(name: str, models_dir: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """(module, variables) of the network `name` of `NETWORKS`; its file lies in the folder `models_dir`.
+    """(module, variables) of the network `name` of `NETWORKS`; its file is in the folder `models_dir`.
 
     Raises:
-      InputError: an unknown name; a file that is missing, damaged, or of another network.
+      InputError: an unknown name; a file that is missing, damaged, or belongs to another network.
     """
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
@@ -233,7 +233,7 @@ def read_variables(path: Path, module: nn.Module) -> dict[str, Any]:
     """{'params', 'batch_stats'}, float32, from a msgpack file that Flax wrote.
 
     Raises:
-      InputError: the file is missing, damaged, or of another network than `module`.
+      InputError: the file is missing, damaged, or belongs to another network than `module`.
     """
     try:
         variables = serialization.msgpack_restore(path.read_bytes())

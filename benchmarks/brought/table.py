@@ -1,4 +1,4 @@
-"""The table of the networks of other people: what each method leaves, loses, and is refused for."""
+"""The table of other people's networks: results, losses and refusals of each method."""
 
 from collections.abc import Iterable, Sequence
 from statistics import mean, median
@@ -30,19 +30,19 @@ _NOTHING = "-"
 
 
 def rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A row for each network and method, under `HEADER`, from rows a class."""
+    """One row per network and method, under `HEADER`, from rows per class."""
     pairs = dict.fromkeys((row["network"], row["method"]) for row in found)
     return [_row(pair, [row for row in found if (row["network"], row["method"]) == pair]) for pair in pairs]
 
 
 def home_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A row for each network and method, under `HOME_HEADER`, from rows a class."""
+    """One row per network and method, under `HOME_HEADER`, from rows per class."""
     pairs = dict.fromkeys((row["network"], row["method"]) for row in found)
     return [_home_row(pair, [row for row in found if (row["network"], row["method"]) == pair]) for pair in pairs]
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """What `python -m benchmarks.brought --json` wrote, as tables with what they were measured on."""
+    """The results of `python -m benchmarks.brought --json` as tables, with a description of the measurement."""
     from osp_jax.report.tables import markdown_table
 
     networks = ", ".join(f"{name} {of['accuracy']:.2%}" for name, of in results["networks"].items())
@@ -118,7 +118,7 @@ def _row(pair: tuple[str, str], of_pair: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _change(row: dict[str, Any]) -> float:
-    """Of the accuracy on the other classes, in points."""
+    """The change of the accuracy on the other classes, in points."""
     return 100 * (row["others_after"] - row["others_before"])
 
 

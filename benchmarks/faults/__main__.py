@@ -1,9 +1,9 @@
-"""Injects faults into the commands and counts what comes of them.
+"""Injects faults into the commands and counts the outcomes.
 
 python -m benchmarks.faults --json=results/reliability.json [--kinds=kills,flips,malformed] [--minutes=N]
 
-Each trial's outcome is kept in --scratch; the same command goes on with what is left, of the same commit. Exit code 1
-where an outcome is bad.
+Each trial's outcome is kept in --scratch; the same command resumes the remaining ones of the same commit. The exit code
+is 1 if an outcome is bad.
 """
 
 import fcntl
@@ -26,10 +26,10 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write all trials there")
     arguments.add_argument("--kinds", default=",".join(KINDS), help="which faults, separated by commas")
-    arguments.add_argument("--minutes", type=float, default=1e6, help="at most so long; the same command goes on")
-    arguments.add_argument("--scratch", type=Path, default=Path("runs/faults"), help="where trials are made and kept")
-    arguments.add_argument("--kills", type=int, default=240, help="at least so many")
-    arguments.add_argument("--flips", type=int, default=240, help="at least so many")
+    arguments.add_argument("--minutes", type=float, default=1e6, help="time limit; run the same command to resume")
+    arguments.add_argument("--scratch", type=Path, default=Path("runs/faults"), help="folder of the trials")
+    arguments.add_argument("--kills", type=int, default=240, help="at least this many")
+    arguments.add_argument("--flips", type=int, default=240, help="at least this many")
     arguments.add_argument("--only", default="", help="only trials whose name contains this")
     flags = arguments.parse_args()
     kinds = flags.kinds.split(",")
@@ -70,7 +70,7 @@ def main() -> int:
         complete = len(found) == len(names)
         server.ask(_write, Path.cwd(), str(flags.json), {"complete": complete, "trials": list(map(_short, found))})
     if len(found) < len(names):
-        print(f"{len(names) - len(found)} trials are left; the same command goes on")
+        print(f"{len(names) - len(found)} trials are left; run the same command to resume")
     return int(any(trial["good"] is False for trial in found))
 
 
@@ -78,12 +78,12 @@ def judged(trial: Trial) -> dict[str, Any]:
     """The outcome of a trial; an error of this harness is a bad one."""
     try:
         return trial()
-    except Exception as error:  # whatever it is, the trial showed nothing good
+    except Exception as error:  # any error of the harness means that the trial showed nothing good
         return {"outcome": "harness failed", "good": False, "message": f"{type(error).__name__}: {error}"[:1000]}
 
 
 class Kept:
-    """The trials of this commit that were finished, in a file with a line each."""
+    """The finished trials of this commit, in a file with one line per trial."""
 
     def __init__(self, path: Path, commit: str):
         self.path, self.commit = path, commit
@@ -107,7 +107,7 @@ class Kept:
 
 
 def _short(trial: dict[str, Any]) -> dict[str, Any]:
-    """A trial as it is published: what a command said is kept where the outcome is bad."""
+    """A trial as it is published: the output of a command is kept only for bad outcomes."""
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in trial.items()}
     return {key: value for key, value in rounded.items() if key != "message" or not trial["good"]}
 
@@ -129,4 +129,4 @@ if __name__ == "__main__":
     try:
         raise SystemExit(main())
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on")
+        sys.exit("interrupted; run the same command to resume")

@@ -1,4 +1,4 @@
-"""The folders that faults are injected into, made once by the commands themselves, and what they hold."""
+"""The folders for fault injection, created once by the commands themselves, and their contents."""
 
 import hashlib
 import io
@@ -46,7 +46,7 @@ def module_of(command: str) -> str:
 
 
 def make_all(template: Path) -> None:
-    """Makes the folders in `template`; does nothing where they are.
+    """Creates the folders in `template` if they do not exist.
 
     Raises:
       RuntimeError: a command failed.
@@ -88,7 +88,7 @@ def _make_unfinished(folder: Path) -> None:
 
 
 def _make_foreign(folder: Path) -> None:
-    """Things of somebody else: a folder, a file, and links in a circle."""
+    """Files that no command wrote: a folder, a file, and circular links."""
     (folder / "foreign/photos").mkdir(parents=True)
     (folder / "foreign/photos/cat.png").write_bytes(bytes(range(256)))
     (folder / "foreign/notes.txt").write_text("not yours\n", encoding="utf-8")
@@ -99,7 +99,7 @@ def _make_foreign(folder: Path) -> None:
 
 
 def _make_given(folder: str) -> None:
-    """A network that was trained elsewhere: a Python file with its function, and its weights."""
+    """An imported network: a Python file with its function, and its weights."""
     import numpy as np
 
     Path(folder).mkdir()
@@ -159,9 +159,9 @@ def copy_of(template: Path, folder: Path, names: Iterable[str]) -> Path:
 
 
 def contents_of(workdir: str) -> dict[str, Any]:
-    """What a reader finds in a workdir: digests of all arrays, and the records without times; in a child only.
+    """The content of a workdir for a reader: digests of all arrays, and the records without times; in a child only.
 
-    {'absent': true} where there is nothing, {'unreadable': message} where the library refuses it.
+    {'absent': true} if there is none, {'unreadable': message} if the library refuses it.
     """
     from osp_jax.loading import load_workdir, stored_statistics
     from osp_jax.runtime.errors import InputError
@@ -192,7 +192,7 @@ def contents_of(workdir: str) -> dict[str, Any]:
 
 
 def results_of(folder: str) -> dict[str, Any]:
-    """The same of a folder of results: `results.json` and the pages beside it."""
+    """The content of a folder of results: `results.json` and its pages."""
     place = Path(folder)
     names = sorted(path.name for path in place.glob("*.*")) if place.is_dir() else []
     if "results.json" not in names:
@@ -205,7 +205,7 @@ def results_of(folder: str) -> dict[str, Any]:
 
 
 def without_times(record: Any) -> Any:
-    """A record without times, and without the command line and the commit that are part of its provenance."""
+    """A record without times, and without the command line and the commit in its provenance."""
     if isinstance(record, dict):
         kept = {key: value for key, value in record.items() if not _TIMES.search(key)}
         return {key: without_times(value) for key, value in kept.items()}

@@ -1,4 +1,4 @@
-"""Flags that cannot be used: of every command, every flag that it has."""
+"""Invalid flags: every flag of every command."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.faults.bad_configs import write_comparison, write_study
 from benchmarks.faults.malformed import Case
 
-# A call of each command that would work but for the flag that a case changes; None: its value must be given.
+# A valid call of each command, except for the flag that a case changes; None: its value must be given.
 _CALLS = {
     "train": {"config": "tiny.py", "workdir": "new"},
     "import_model": {

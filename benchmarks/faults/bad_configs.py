@@ -1,4 +1,4 @@
-"""Config files and settings that cannot be used."""
+"""Invalid config files and settings."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ _FILES = {
     "long line of raise": "def get_config():\n    raise ValueError('x' * 100000)\n",
     "message of many lines": "def get_config():\n    raise ValueError('a\\nb\\nc\\x1b[31m')\n",
 }
-# What stands where a number, a text or a section belongs.
+# Values of the wrong type for a number, a text or a section.
 _VALUES = {
     "array": "__import__('numpy').zeros(3)",
     "set": "{1, 2}",
@@ -151,7 +151,7 @@ def _bad_values() -> list[Case]:
             for what, value in _VALUES.items():
                 if command == "benchmark" and field != "seed":
                     continue
-                # ConfigDict itself refuses a change of type where it is assigned, but not while it is built.
+                # ConfigDict itself refuses a change of type on assignment, but not on construction.
                 text = f"{_GOOD}\ndef get_config():\n    config = {kind}.get_config()\n    with config.ignore_type():\n"
                 spoil = _writes(f"{text}        config.{place} = {value}\n    return config\n".encode())
                 arguments = ("--config=bad.py", "--workdir=new")

@@ -1,4 +1,4 @@
-"""Folders and files that a command must not write to, or that are not what their names say."""
+"""Folders and files that a command must not overwrite, or that are not what their names say."""
 
 import os
 import shutil
@@ -85,7 +85,7 @@ def _overwriting() -> list[Case]:
     for name in ("eval.json.new", "report.html.new", "config.json.new"):
         arguments = ("--workdir=unlearned", "--audit=none")
         title = f"overwrite/eval beside {name}"
-        # It writes into the folder that it evaluates: refused, or nothing of somebody's is changed.
+        # It writes into the folder that it evaluates: refused, or no file of others is changed.
         found.append(
             Case(title, "eval", arguments, ("model", "unlearned"), _both(_adds(f"unlearned/{name}/x"), _spoils_model))
         )
@@ -115,7 +115,7 @@ def _overwriting() -> list[Case]:
 
 
 def _swapped() -> list[Case]:
-    """A folder where a file is expected, the reverse, nothing, or a link in a circle."""
+    """A folder instead of a file, the reverse, nothing, or a circular link."""
     found = []
     readers = {
         "unlearn": (*_MODEL, "--out=new"),
@@ -142,7 +142,7 @@ def _swapped() -> list[Case]:
                 if (what, folder) in (("a file", False), ("a folder", True)):
                     continue
                 title, spoil = f"swapped/{command}: {name} is {what}", _changes(f"model/{name}", change)
-                # Statistics are collected anew, a training goes on from what there is, old folders have no sums.
+                # Statistics are collected again, a training resumes from what exists, old folders have no sums.
                 may_work = what in ("gone", "a circle") and (
                     name in ("statistics", "SHA256SUMS")
                     or (name in ("metrics.jsonl", "checkpoints/2", "checkpoints") and command == "train")

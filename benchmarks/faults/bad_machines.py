@@ -1,4 +1,4 @@
-"""Machines that lack something: rights, disk, open files, a home, a readable model."""
+"""Machines that lack something: permissions, disk space, open files, a home, a readable model."""
 
 import ctypes
 import os
@@ -129,7 +129,7 @@ def _closed_result(folder: Path) -> None:
 
 
 def _without_privileges() -> None:
-    """Takes from root what lets it read and write everything; the modes of files bind it then, as they do others."""
+    """Drops root's privileges to read and write everything, so that file modes apply as for other users."""
     if os.getuid() == 0:
         header, nothing = struct.pack("Ii", _CAPABILITIES, 0), bytes(24)
         if ctypes.CDLL(None).capset(header, nothing):
@@ -159,7 +159,7 @@ def _homeless() -> None:
 
 
 def _full(kilobytes: int) -> Callable[[], None]:
-    """A disk of so many kilobytes at `new`, which only the child sees."""
+    """A disk of this size at `new`, which only the child sees."""
 
     def before() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -176,7 +176,7 @@ def _full(kilobytes: int) -> Callable[[], None]:
 
 
 def _may_mount() -> bool:
-    """Whether this user may mount one; tried in a child."""
+    """Whether this user may mount a disk; tried in a child."""
     child = os.fork()
     if child == 0:
         failed = ctypes.CDLL(None).unshare(_NEW_MOUNTS) if os.getuid() == 0 else 1

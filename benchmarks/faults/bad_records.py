@@ -1,4 +1,4 @@
-"""Records whose checksums are right and whose content is not, as of a program with a fault or of somebody's hand."""
+"""Records with valid checksums and invalid content, as from a buggy program or a manual edit."""
 
 import dataclasses
 import hashlib
@@ -82,8 +82,8 @@ def _of_configs() -> list[Case]:
 
 
 def _harmless(field: str, value: Any) -> bool:
-    """Whether a command that reads the model may do without the field; then it works, or refuses in one line."""
-    # An empty section has the defaults, which here are those of the model.
+    """Whether a command that reads the model does not need the field; it then works, or refuses with one line."""
+    # An empty section has the defaults, which are those of the model here.
     known = (("dataset.class_names", ["\x1b[31m"] * 10), ("config.data", {}))
     return field in ("config.seed", "config.training.epochs", "config.data.validation") or (field, value) in known
 
@@ -98,7 +98,7 @@ def _of_requests() -> list[Case]:
         for value in values:
             name = f"unlearn.json/eval: {field} = {json.dumps(value)[:40]}"
             spoil = _sets("unlearned/unlearn.json", field, value)
-            # Of the model before, only the name is used where the record names the trained one.
+            # Of the previous model only the name is used, if the record names the trained one.
             named = field == "original" and value in ("nowhere", "foreign", "circle")
             found.append(Case(name, "eval", call, ("model", "unlearned"), spoil, may_work=named, own=_RESULTS * named))
     for what, content in _TEXTS.items():
@@ -116,7 +116,7 @@ def _of_requests() -> list[Case]:
 
 
 def _of_metrics() -> list[Case]:
-    """`metrics.jsonl` that cannot be used; a training may restore it from its checkpoint."""
+    """`metrics.jsonl` that is unusable; a training may restore it from its checkpoint."""
     found = []
     for what, content in _TEXTS.items():
         spoil = _replaces("unfinished/metrics.jsonl", content)
@@ -180,7 +180,7 @@ def _of_data() -> list[Case]:
     return found
 
 
-# How a file is changed; its checksums are made to fit.
+# Changes of files, with matching checksums
 
 
 def _replaces(name: str, content: bytes) -> Callable[[Path], None]:

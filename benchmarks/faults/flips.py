@@ -1,4 +1,4 @@
-"""One byte changed in each file that a command reads: it is refused in one line, or made good with a warning."""
+"""One byte changed in each file that a command reads: it must be refused with one line, or repaired with a warning."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from benchmarks.faults.trees import flip
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A command that reads `damaged`, a folder of the template, and the patterns of the files in it that it reads."""
+    """A command that reads `damaged`, a folder of the template, and the patterns of the files that it reads."""
 
     scenario: Scenario
     damaged: str
@@ -24,7 +24,7 @@ class Reader:
 
     def paths(self, folder: Path) -> list[Path]:
         found = {path for pattern in self.files for path in (folder / self.damaged).glob(pattern) if path.is_file()}
-        # What a killed run left is removed unread.
+        # Leftovers of an interrupted run are removed unread.
         return sorted(path for path in found if path.stat().st_size and ".osp_jax/" not in str(path))
 
 
@@ -99,7 +99,7 @@ READERS = (
 def trials(
     template: Path, folder: Path, number: int, call: server.Call = server.call, ask: Callable = server.ask
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """(name, trial) of at least `number` flips: every file of every reader at least once, and the rest drawn."""
+    """(name, trial) of at least `number` flips: every file of every reader at least once, others at random."""
     each = -(-number // len(READERS))
 
     @functools.cache
@@ -117,14 +117,14 @@ def trials(
 
 
 def places(paths: Sequence[Path], number: int) -> list[tuple[Path, int, int]]:
-    """(file, offset, bits to turn over): each file once, and drawn ones until there are `number`."""
+    """(file, offset, bits to flip): each file once, then random ones up to `number`."""
     drawn = random.Random(0)
     chosen = [*paths, *(drawn.choice(paths) for _ in range(number - len(paths)))]
     return [(path, drawn.randrange(_bytes_read(path)), drawn.randrange(1, 256)) for path in chosen]
 
 
 def _bytes_read(path: Path) -> int:
-    """How much of a file is read: of a log, what its newest checkpoint holds, since a killed run drops the rest."""
+    """The bytes of a file that are read: of a log, those in its newest checkpoint; a resumed run drops the rest."""
     copies = path.parent.glob("checkpoints/*/metrics.jsonl") if path.name == "metrics.jsonl" else ()
     return min(path.stat().st_size, max((copy.stat().st_size for copy in copies), default=path.stat().st_size))
 
@@ -132,7 +132,7 @@ def _bytes_read(path: Path) -> int:
 def undamaged(
     scenario: Scenario, template: Path, folder: Path, call: server.Call = server.call, ask: Callable = server.ask
 ) -> dict[str, Any]:
-    """What the command makes of files without damage.
+    """The result of the command for undamaged files.
 
     Raises:
       RuntimeError: it failed.

@@ -1,8 +1,8 @@
-"""Kills at each step of a write, and between: afterwards a reader finds all of the old or all of the new.
+"""Kills at each step of a write, and in between: a reader must find all of the old or all of the new content.
 
-A step is a change of the file system that Python makes in the folder of the trial (opening a file to write, making,
-renaming, linking and removing). The process kills itself right before step n, or some milliseconds after it, while
-Orbax's threads write.
+A step is a change of the file system by Python in the folder of the trial (opening a file to write, creating, renaming,
+linking and removing). The process kills itself right before step n, or some milliseconds after it, while Orbax's
+threads write.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from benchmarks.faults import server
 from benchmarks.faults.artifacts import TRAIN, contents_of, copy_of, module_of, results_of
 from benchmarks.faults.trees import entries
 
-MILLISECONDS = 40  # the most that a kill comes after a step
+MILLISECONDS = 40  # longest delay of a kill after a step
 
 _CHANGES = {
     "open",
@@ -45,9 +45,9 @@ class Scenario:
 
     Attributes:
       start: the folders of the template that it needs.
-      target: the folder that is written.
-      read: what a reader finds in the target; called in a child.
-      resumes: whether what is there before the end is the state of a run under way, which readers refuse.
+      target: the folder that it writes.
+      read: reads the target; called in a child.
+      resumes: whether an unfinished target is the state of a run in progress, which readers refuse.
     """
 
     name: str
@@ -111,7 +111,7 @@ SCENARIOS = (
 def trials(
     template: Path, folder: Path, number: int, call: server.Call = server.call, ask: Callable = server.ask
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """(name, trial) of about `number` kills, the same number in each scenario, from the template of `make_all`."""
+    """(name, trial) of about `number` kills, equally many per scenario, from the template of `make_all`."""
     each = -(-number // len(SCENARIOS))
 
     @functools.cache
@@ -131,7 +131,7 @@ def trials(
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """An undisturbed run: its number of steps, what was there before and after, and the names of what it leaves."""
+    """An undisturbed run: its number of steps, the state before and after, and the names of its results."""
 
     steps: int
     old: dict[str, Any]
@@ -140,7 +140,7 @@ class Reference:
 
 
 def moment(index: int, number: int, steps: int) -> tuple[int, float]:
-    """(step, seconds after it) of a kill: two thirds right before steps spread evenly, the others some time after."""
+    """(step, seconds after it) of a kill: two thirds right before evenly spaced steps, the others some time after."""
     at_steps = min(steps, number - number // 3)
     if index < at_steps:
         return index * steps // at_steps, 0.0
@@ -154,7 +154,7 @@ def undisturbed(
     """Runs the scenario twice to its end.
 
     Raises:
-      RuntimeError: it failed, or the two ends differ, so that kills could not be judged.
+      RuntimeError: it failed, or the two results differ, so that kills cannot be judged.
     """
     found = []
     for _ in range(2):
@@ -183,7 +183,7 @@ def kill(
     call: server.Call = server.call,
     ask: Callable = server.ask,
 ) -> dict[str, Any]:
-    """One kill, the reading afterwards, and the same command again."""
+    """One kill, a reading afterwards, and a second run of the command."""
     place = copy_of(template, folder, scenario.start)
     module = module_of(scenario.command)
     first = call(module, scenario.arguments, place, killed_at(step, delay, place))
@@ -206,7 +206,7 @@ def kill(
 
 
 def state_outcome(scenario: Scenario, known: Reference, state: dict[str, Any]) -> str:
-    """What is in the target right after a kill."""
+    """The state of the target right after a kill."""
     if state == known.new:
         return "finished"
     if state == known.old:
@@ -218,14 +218,14 @@ def state_outcome(scenario: Scenario, known: Reference, state: dict[str, Any]) -
     if "unreadable" in state:
         return "half"
     if scenario.resumes and {k: v for k, v in known.new.items() if k in state} == state:
-        return "under way"  # a finished training whose statistics are still to come
+        return "under way"  # a finished training without statistics yet
     return "mixed"
 
 
 def end_outcome(
     known: Reference, second: server.Ended, state: dict[str, Any], end: dict[str, Any], names: list[str]
 ) -> str | None:
-    """What is wrong after the same command was run again; None for nothing."""
+    """The problem after the second run of the command; None without one."""
     refused = second.code == 2 and "exists" in second.stderr and state == known.new
     if second.code != 0 and not refused:
         return "does not go on"
@@ -234,11 +234,11 @@ def end_outcome(
     return f"left {sorted(set(names) - set(known.names))[0]}" if set(names) - set(known.names) else None
 
 
-# In the child: what counts the steps, and kills.
+# In the child: counting the steps, and killing
 
 
 def on_change(react: Callable[[str, str], None], place: Path) -> Callable[[], None]:
-    """To be called in a child: from then on `react(event, path)` is called before each change below `place`."""
+    """Call it in a child: makes it call `react(event, path)` before each change in `place`."""
     inside = os.path.realpath(place) + os.sep
 
     def hook(event: str, given: tuple) -> None:
@@ -254,7 +254,7 @@ def on_change(react: Callable[[str, str], None], place: Path) -> Callable[[], No
 
 
 def counting(counter: mmap.mmap, place: Path) -> Callable[[], None]:
-    """Counts the steps of a run in memory that parent and child share."""
+    """Counts the steps of a run in memory shared by parent and child."""
     lock = threading.Lock()
 
     def react(event: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Malformed input: every call ends in one line and exit code 2, in seconds, and harms nothing."""
+"""Malformed input: every call must end with one line and exit code 2, within seconds, and without harm."""
 
 import dataclasses
 import os
@@ -10,24 +10,24 @@ from benchmarks.faults import server
 from benchmarks.faults.artifacts import copy_of, module_of
 from benchmarks.faults.trees import harm, snapshot
 
-SECONDS = 10.0  # the most that an answer may take
+SECONDS = 10.0  # time limit of an answer
 
 _PROGRESS = ("epoch ", "class statistics in ")
-_OUTPUTS = ("--out=", "--dir=")  # of every command; --workdir= of these
+_OUTPUTS = ("--out=", "--dir=")  # of every command; --workdir= for these
 _WRITE_WORKDIRS = ("train", "import_model", "benchmark", "paper", "federated", "flower")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A call with something wrong in it.
+    """A call with invalid input.
 
     Attributes:
-      start: what it needs of the template.
-      spoil: changes the folder of the trial before.
-      before: called in the child before the command, for limits and rights.
-      may_work: the command may also do its work, without harm: a user without a home, for example.
-      own: what it wrote earlier and may change; names that begin so.
-      late: it fails amid its work, so that lines of progress may come before the one line.
+      start: the folders of the template that it needs.
+      spoil: changes the folder before the trial.
+      before: called in the child before the command, for limits and permissions.
+      may_work: whether the command may also succeed without harm, for example for a user without a home.
+      own: prefixes of the names of earlier results that it may change.
+      late: whether it fails during its work, so that progress lines may precede the error line.
     """
 
     name: str
@@ -68,7 +68,7 @@ def one_case(case: Case, template: Path, folder: Path, call: server.Call = serve
     before = snapshot(place)
     ended = call(module_of(case.command), case.arguments, place, case.before)
     harmed = harm(before, snapshot(place), outputs(case))
-    # A command that goes on with a run or a result of its own changes it.
+    # A command that resumes its own run, or replaces its own result, changes it.
     harmed = [found for found in harmed if not found.startswith(tuple(f"changed {name}" for name in case.own))]
     outcome, good = malformed_outcome(ended, harmed, case)
     line = " ".join([case.command, *(argument[:200] for argument in case.arguments)])
@@ -77,7 +77,7 @@ def one_case(case: Case, template: Path, folder: Path, call: server.Call = serve
 
 
 def outputs(case: Case) -> list[str]:
-    """What the command was asked to write."""
+    """The outputs named in the command."""
     flags = (*_OUTPUTS, "--workdir=") if case.command in _WRITE_WORKDIRS else _OUTPUTS
     return [*case.own] + [a.partition("=")[2] for a in case.arguments if a.startswith(flags) and a.partition("=")[2]]
 

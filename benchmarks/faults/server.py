@@ -1,6 +1,6 @@
 """A fork server: imports the libraries once, then runs each command in a forked process, as `python -m` would.
 
-The parent neither starts threads nor initialises a JAX backend, so that a fork has nothing to lose.
+The parent neither starts threads nor initialises a JAX backend, so that forking is safe.
 """
 
 import atexit
@@ -43,7 +43,7 @@ _LIBRARIES = (
 
 
 class Ended(NamedTuple):
-    """How a command ended; `code` is negative for a signal, None for a command that was stopped after the limit."""
+    """The end of a command; `code` is negative for a signal, None for a command stopped at the limit."""
 
     code: int | None
     seconds: float
@@ -55,7 +55,7 @@ Call = Callable[..., Ended]
 
 
 def start(cache: Path) -> None:
-    """Imports the libraries; compiled programs are kept in `cache`. To be called before anything imports JAX."""
+    """Imports the libraries; compiled programs are kept in `cache`. Call it before anything imports JAX."""
     cache.mkdir(parents=True, exist_ok=True)
     cache.chmod(0o777)  # children without privileges write to it too
     os.environ |= {
@@ -67,7 +67,7 @@ def start(cache: Path) -> None:
         "TFDS_DATA_DIR": str((cache.parent / "no_data").absolute()),
     }
     if hasattr(os, "sched_setaffinity"):
-        # XLA sums in another order with another number of threads, and ends are compared to the bit.
+        # With another number of threads XLA sums in another order, and results are compared bit by bit.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for name in _LIBRARIES:
         importlib.import_module(name)
@@ -75,7 +75,7 @@ def start(cache: Path) -> None:
 
 
 def check_forkable() -> None:
-    """Raises `RuntimeError` where a fork would copy a running thread's lock or a backend."""
+    """Raises `RuntimeError` if a fork would copy the lock of a running thread, or a backend."""
     from jax._src import xla_bridge
 
     tasks = Path("/proc/self/task")
@@ -102,7 +102,7 @@ def call(
 
 
 def call_for_real(module: str, arguments: Sequence[str], folder: Path) -> Ended:
-    """The same by `python -m`, in a fresh process: what `call` stands for."""
+    """The same by `python -m`, in a new process, which `call` imitates."""
     begin = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", module, *arguments]
@@ -133,7 +133,7 @@ def _forked(run: Callable[[], int], folder: Path, limit: float) -> Ended:
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # JAX and Python warn of forks in processes with threads; here are none
+        warnings.simplefilter("ignore")  # JAX and Python warn about forks in processes with threads; there are none
         child = os.fork()
         if child == 0:
             _become(outputs, folder)
@@ -162,7 +162,7 @@ def _become(outputs: Sequence[int], folder: Path) -> None:
 
 
 def _end(run: Callable[[], int]) -> None:
-    """Ends the child as the interpreter would: threads are waited for, exit handlers called, streams flushed."""
+    """Ends the child as the interpreter would: waits for threads, calls exit handlers, flushes streams."""
     code = 1
     try:
         code = run()

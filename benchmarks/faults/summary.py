@@ -1,4 +1,4 @@
-"""What the trials came to, as tables."""
+"""Tables of the trials' outcomes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ HEADER = ["Fault", "Where", "Trials", "Bad", "Outcomes", "Slowest s"]
 
 
 def rows(trials: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A row for each kind and place; `good` is None for a trial that did not hit, and is not counted."""
+    """One row per kind and place; `good` is None for a trial that did not hit, which is not counted."""
     hit = [trial for trial in trials if trial["good"] is not None]
     found = []
     for kind in dict.fromkeys(trial["kind"] for trial in hit):

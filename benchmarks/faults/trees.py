@@ -1,4 +1,4 @@
-"""What a folder holds, and what changed in it; damage to one byte of a file."""
+"""The entries of a folder, their changes, and damage to one byte of a file."""
 
 import hashlib
 import os
@@ -34,10 +34,10 @@ def _describe(path: bytes) -> str:
 
 
 def harm(before: dict[str, str], after: dict[str, str], own: Collection[str] = ()) -> list[str]:
-    """What a command did that it may not: entries of before that are gone or changed, and new ones that are not `own`.
+    """Forbidden changes by a command: old entries that are gone or changed, and new ones that are not `own`.
 
-    `own` names the entries that the command was asked to write, relative to the folder; what lies below and above them
-    may be new, too.
+    `own` are the entries that the command may write, relative to the folder; entries below and above them may be new,
+    too.
     """
     lost = [f"{'changed' if name in after else 'deleted'} {name}" for name in before if after.get(name) != before[name]]
     owned = [os.path.normpath(name) for name in own]
@@ -51,13 +51,13 @@ def harm(before: dict[str, str], after: dict[str, str], own: Collection[str] = (
 
 
 def entries(folder: Path, depth: int = 2) -> list[str]:
-    """The names in `folder` and in the folders in it, `depth` levels: what a killed run must not leave more of."""
+    """The names in `folder` and its subfolders, `depth` levels, of which an interrupted run must not leave more."""
     found = snapshot(folder)
     return sorted(name for name in found if name.count("/") < depth)
 
 
 def flip(path: Path, offset: int, bits: int) -> None:
-    """Changes one byte of a file: `bits`, from 1 to 255, are turned over."""
+    """Flips the given `bits`, from 1 to 255, of one byte of a file."""
     with open(path, "r+b") as file:
         file.seek(offset)
         (value,) = file.read(1)
@@ -66,7 +66,7 @@ def flip(path: Path, offset: int, bits: int) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder, whatever rights its own folders give."""
+    """Removes a folder, whatever the permissions of its subfolders."""
     if folder.is_dir():
         folder.chmod(0o755)
         for parent, folders, _ in os.walk(folder):

@@ -1,4 +1,4 @@
-r"""Every method on three classes of CIFAR-10: ResNet-20, two seeds, at least eight settings a method where it has them.
+r"""Every method on three classes of CIFAR-10: ResNet-20, two seeds, and up to eight settings per method.
 
     B=runs/benchmark/cifar10_resnet20
     for seed in 0 1; do
@@ -11,15 +11,15 @@ r"""Every method on three classes of CIFAR-10: ResNet-20, two seeds, at least ei
     python -m experiments.benchmark --config=configs/benchmark/cifar10_resnet20.py --workdir=$B \
         --config.original.data.dir=TFDS_DIR
 
-PATH is the absolute path of networks that `experiments.train` made by configs/cifar10_resnet20.py. The links are
-optional: what is not there is trained first. The retrained networks of seed 0 may serve both seeds.
+PATH is the absolute path of networks that `experiments.train` trained with configs/cifar10_resnet20.py. The links are
+optional: missing networks are trained first. The retrained networks of seed 0 may serve both seeds.
 
-Budgets, for a CPU: a request may see 50 training images of each class, where most authors take all; the retrained
-networks see all. Up to eight settings, the authors' defaults first, are scored on 500 held-out images.
+Budgets, for a CPU: a request may use 50 training images of each class, where most authors use all; the retrained
+networks use all. Up to eight settings, the authors' defaults first, are scored on 500 held-out images.
 
-Estimate: 95 minutes of one busy core for seed 0 (46 for the choice of settings, 17 for the requests, 17 for the audits,
-15 to compile), and 35 for seed 1. It follows from the images that each method reads and from the times of one core:
-1.6 ms an image forward and 6.9 ms with the gradient. Half the budget
+Estimate: 95 minutes of one busy core for seed 0 (46 for the selection of settings, 17 for the requests, 17 for the
+audits, 15 for compilation), and 35 for seed 1, from the number of images that each method reads and the times of one
+core: 1.6 ms per image forward and 6.9 ms with the gradient. Half the budget
 (`--config.budget.retain=25 --config.budget.forget=25`) takes 65 and 25 minutes.
 """
 
@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.original = cifar10_resnet20.get_config()
     config.seeds = (0, 1)
     config.forget = ("airplane", "cat", "truck")
-    config.options = ("unsir:noise_images=64",)  # 256 in its paper: four times the work, 110 s a request
+    config.options = ("unsir:noise_images=64",)  # 256 in its paper: four times the work, 110 s per request
     config.budget.retain = 50
     config.budget.forget = 50
     config.tuning.trials = 8

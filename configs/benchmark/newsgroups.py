@@ -13,7 +13,7 @@ from configs.benchmark import text
 def get_config() -> ConfigDict:
     forget = ("comp.graphics,rec.autos,sci.med",)
     config = text.comparison(text_newsgroups.get_config(), forget, validation=0.1)
-    # Texts of each class that a method may see, and that models are asked about: a CPU answers in seconds.
+    # Texts of each class that a method may use, and that models are evaluated on, so that a CPU needs seconds.
     config.budget.retain = 50
     config.budget.forget = 128
     config.tuning.trials = 1

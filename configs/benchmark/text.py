@@ -1,4 +1,4 @@
-"""Methods on every class of a file of texts that has a test split; the comparisons on known sets change some of it.
+"""Methods on every class of a file of texts with a test split; the comparisons on known data sets override parts of it.
 
 python -m experiments.benchmark --config=configs/benchmark/text.py --config.original.data.name=text:FILE \\
     --workdir=runs/benchmark/text
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
 
 
 def comparison(original: ConfigDict, forget: tuple[str, ...], validation: float) -> ConfigDict:
-    """The comparison of trainings by the config `original`; `validation`: share of the training texts held out."""
+    """The comparison of trainings with the config `original`; `validation`: share of the training texts to hold out."""
     config = default.get_config()
     config.original = original
     config.original.data.validation = validation

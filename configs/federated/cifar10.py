@@ -4,8 +4,8 @@ r"""Federated training and unlearning on CIFAR-10: ten clients, IID and Dirichle
         --config.data.dir=TFDS_DIR
 
 The first convolution has a stride of 2, which takes a quarter of the work of the usual ResNet-8. A round is about one
-epoch over all images, without augmentation, so that the attackers' images are learnt. About three hours on one CPU
-core, at 1,800 images a second: seven trainings a division. Resumable, also within a training.
+epoch over all images, without augmentation, so that the attackers' images are learned. About three hours on one CPU
+core, at 1,800 images a second: seven trainings per division. Resumable, also within a training.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.training.rate = "cosine"
     config.training.learning_rate = 0.1
     config.training.batch_size = 64
-    config.fcot.steps = 40  # of each client in each exchange: half of an epoch, where clients are alike
+    config.fcot.steps = 40  # of each client in each exchange: half of an epoch for equally large clients
     config.fcot.fusion_steps = 40
     config.recovery.learning_rate = 0.02
     config.save_every = 5

@@ -3,7 +3,7 @@
     python -m experiments.federated --config=configs/federated/digits.py --workdir=runs/federated/digits
 
 Three minutes on one CPU core. Three local epochs without augmentation, and 20% of the attackers' labels, all of the two
-classes, are swapped: with the paper's 10% and one epoch a network of 20 thousand parameters learns few of them.
+classes, are swapped: with the paper's 10% and one epoch, a network of 20 thousand parameters learns few of them.
 """
 
 from ml_collections import ConfigDict

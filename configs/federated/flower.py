@@ -1,4 +1,4 @@
-"""Two clients with scikit-learn's digits, small enough for Flower's processes: minutes on a CPU, most of them imports.
+"""Two clients with scikit-learn's digits, small enough for Flower's processes: minutes on a CPU, mostly for imports.
 
 python -m experiments.flower --config=configs/federated/flower.py --workdir=runs/flower
 """

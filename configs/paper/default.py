@@ -1,8 +1,8 @@
-"""What `python -m experiments.paper` runs: networks and data sets, the methods, and the classes that are audited.
+"""The study of `python -m experiments.paper`: networks and data sets, methods, and audited classes.
 
-Of every entry each class is forgotten in turn; the audited classes are also compared with networks retrained without
-them and, where `shadows` is not 0, attacked with shadow models. `cifar10_resnet8`, `cifar10_resnet20` and the entries
-with CifarNet are for CPUs: hours, where the others take a GPU.
+For every entry, each class is forgotten in turn; the audited classes are also compared with networks retrained without
+them and, if `shadows` is not 0, attacked with shadow models. `cifar10_resnet8`, `cifar10_resnet20` and the entries with
+CifarNet are for CPUs and take hours; the others need a GPU.
 """
 
 from ml_collections import ConfigDict
@@ -28,6 +28,6 @@ def _entry(name: str, *, audited: str, shadows: int = 0) -> dict:
     return {
         "config": f"configs/{name}.py",
         "audited": audited,
-        "probes": name.startswith("cifar10_"),  # a probe and a new head for every class, not the audited alone
-        "shadows": shadows,  # models with and without each audited class, half of the images each; 0: none
+        "probes": name.startswith("cifar10_"),  # a probe and a new head for every class, not only the audited ones
+        "shadows": shadows,  # models with and without each audited class, each on half of the images; 0: none
     }
