@@ -1,4 +1,4 @@
-"""The folder that the README's reader has: images of three classes, `my_network.py`, and its trained `model.pt`."""
+"""The folder of the README's user: images of three classes, `my_network.py`, and its trained `model.pt`."""
 
 import textwrap
 from pathlib import Path

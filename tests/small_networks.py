@@ -1,4 +1,4 @@
-"""Networks that the library has not seen, random variables for any network, and gating without a mask."""
+"""Networks from outside the library, random variables for any network, and gating without a mask."""
 
 from functools import lru_cache, partial
 from typing import Any, NamedTuple

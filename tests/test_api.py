@@ -1,4 +1,4 @@
-"""The library as its users call it: models of Linen, NNX and plain functions, arrays of images."""
+"""The library as users call it: models of Linen, NNX and plain functions, arrays of images."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What benchmarks read out of programs and traces, on cases known by hand."""
+"""Benchmarks' readings of programs and traces, on cases known by hand."""
 
 import jax
 import jax.numpy as jnp

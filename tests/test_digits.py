@@ -1,4 +1,4 @@
-"""The network that the tests of methods and audits start from."""
+"""The network for the tests of methods and audits."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, generated tables name what they show, and nothing of one machine is in them."""
+"""The documents: links have targets, generated tables name their contents, and no path of one machine appears."""
 
 import re
 from functools import reduce

@@ -1,4 +1,4 @@
-"""What a request costs is estimated from what is stored, as if the images had been looked at."""
+"""The cost of a request estimated from stored data equals that from the images."""
 
 import functools
 from typing import NamedTuple

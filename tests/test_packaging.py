@@ -1,4 +1,4 @@
-"""What an installation contains."""
+"""The contents of an installation."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""The README's own lines that need no PyTorch, and those of docs/python.md: they are read from there and run."""
+"""The README's code blocks without PyTorch, and those of docs/python.md, read from there and run."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The README's lines for a PyTorch network: three commands from a file and a folder, fifteen lines of Python."""
+"""The README's code for a PyTorch network: three commands from a file and a folder, fifteen lines of Python."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Class difference scores, against the definition in float64."""
+"""Class-difference scores, compared with the definition in float64."""
 
 import jax
 import jax.numpy as jnp

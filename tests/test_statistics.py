@@ -1,4 +1,4 @@
-"""Class statistics of activations, against plain NumPy in float64."""
+"""Class statistics of activations, compared with plain NumPy in float64."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The networks that gates and adapters are tested on do what networks do."""
+"""The networks for the tests of gates and adapters work as networks."""
 
 import jax
 import numpy as np

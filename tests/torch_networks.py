@@ -1,4 +1,4 @@
-"""Small networks of PyTorch, written as people write them; images are 3 x 16 x 16 and classes 10 unless said."""
+"""Small PyTorch networks in the usual style; 3 x 16 x 16 images and 10 classes unless noted."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (as everybody names it)

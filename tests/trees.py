@@ -1,4 +1,4 @@
-"""How far two pytrees of arrays are apart."""
+"""The distance of two pytrees of arrays."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A network that knows the digit 3, one that never saw it, and the images they are asked about."""
+"""A network that knows the digit 3, one that never saw it, and the images of their audits."""
 
 from typing import NamedTuple
 

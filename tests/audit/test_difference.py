@@ -1,4 +1,4 @@
-"""Differences to the retrained model: paired where they can be, with intervals that cover as often as they say."""
+"""Differences from the retrained model: paired where possible, with intervals of the stated coverage."""
 
 import json
 

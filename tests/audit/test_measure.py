@@ -1,4 +1,4 @@
-"""Values and intervals, against other ways to take them."""
+"""Values and intervals, compared with other ways to compute them."""
 
 import numpy as np
 import pytest

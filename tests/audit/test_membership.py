@@ -1,4 +1,4 @@
-"""Scores by hand, and the two controls: what leaks is caught, what does not is let through."""
+"""Scores by hand, and two controls: leaks are detected, and models without leaks pass."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Probes find what is there, and nothing where nothing is."""
+"""Probes detect information that features contain, and none that they lack."""
 
 import numpy as np
 import pytest

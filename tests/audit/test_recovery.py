@@ -1,4 +1,4 @@
-"""What is only hidden comes back; what was never there does not."""
+"""A hidden class is recovered; a class that was never learned is not."""
 
 import operator
 

@@ -1,4 +1,4 @@
-"""The untouched model needs no step, the retrained one needs some; never is never."""
+"""The untouched model needs no step, the retrained one needs some; `never` has no value."""
 
 import jax
 import jax.numpy as jnp

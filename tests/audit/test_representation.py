@@ -1,4 +1,4 @@
-"""Similarities and distances against their definitions."""
+"""Similarities and distances, compared with their definitions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A whole audit: the untouched model is caught on every question, the retrained one agrees with itself."""
+"""A whole audit: every question detects the untouched model, and the retrained one equals itself."""
 
 import json
 

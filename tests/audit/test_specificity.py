@@ -1,4 +1,4 @@
-"""Specialised channels: the quantities by hand, and a trade-off that equals masking the network."""
+"""Specificity of channels: the quantities by hand, and a trade-off that equals masking the network."""
 
 import jax.numpy as jnp
 import numpy as np

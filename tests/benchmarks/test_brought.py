@@ -1,4 +1,4 @@
-"""The networks of other people: their variables have the published names, and wrong files are refused; their table."""
+"""Other people's networks: variable names as published, refusal of wrong files, and their table."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The PyTorch networks of other people: the names in their files, their sizes, and how they go home."""
+"""Other people's PyTorch networks: names in their files, sizes, and exports."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""All requests at once are each request by itself: logits, predictions, counts."""
+"""Evaluating all requests together equals evaluating each: logits, predictions, counts."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The tables of exact heads: a gap counts as none only where its interval holds 0, and what is missing has a dash."""
+"""The tables of exact heads: gaps are 0 only if their interval contains 0, and missing values are dashes."""
 
 from benchmarks.exact_table import HEADER, LEFT_HEADER, left_rows, markdown
 

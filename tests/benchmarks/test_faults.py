@@ -1,4 +1,4 @@
-"""The harness of faults calls planted bad outcomes bad."""
+"""The fault-injection harness recognises planted bad outcomes."""
 
 import json
 import os

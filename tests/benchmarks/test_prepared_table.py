@@ -1,4 +1,4 @@
-"""The tables of prepared requests, from results written by hand."""
+"""The tables of prepared requests, from handwritten results."""
 
 from benchmarks.prepared_table import HEADER, SET_HEADER, rows, set_rows
 

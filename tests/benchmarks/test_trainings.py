@@ -1,4 +1,4 @@
-"""Trainings are compared with what the docstring of their config promises."""
+"""Trainings are compared with the figures in the docstring of their config."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The study of an entry: its commands in order, and pieces of time that go on where the last one ended."""
+"""The study of an entry: its commands in order, and time slices that resume."""
 
 import sys
 from itertools import takewhile

@@ -1,4 +1,4 @@
-"""Requests from texts, settings to try, and what a data budget allows."""
+"""Requests from texts, settings to try, and the limits of a data budget."""
 
 import dataclasses
 from typing import ClassVar

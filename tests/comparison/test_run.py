@@ -1,4 +1,4 @@
-"""A small comparison from training to table: what it holds, what it does after a kill, and a method that fails."""
+"""A small comparison from training to table: its contents, its resumption after a kill, and a failing method."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""TFDS folders that were damaged, or hold what cannot be trained on, are refused in one line that names them."""
+"""Damaged or unusable TFDS folders are refused with one line that names them."""
 
 import errno
 import functools

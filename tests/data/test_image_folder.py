@@ -1,4 +1,4 @@
-"""A user's own images in folders: what is read, in which order, and what is said of folders that cannot be used."""
+"""A user's images in folders: which are read, in which order, and messages for unusable folders."""
 
 import io
 import os

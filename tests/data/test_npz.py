@@ -1,4 +1,4 @@
-"""A user's own images in an npz file: the names of its arrays, and what is said of files that cannot be used."""
+"""A user's images in an npz file: the names of its arrays, and messages for unusable files."""
 
 import io
 import zipfile

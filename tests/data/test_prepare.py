@@ -1,4 +1,4 @@
-"""Preparing data sets without TensorFlow, on small archives in the official formats; nothing here needs a network."""
+"""Preparing data sets without TensorFlow, on small archives in the official formats, without a network."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Data sets read by name: the digits, and small TFDS folders; nothing here needs a network."""
+"""Data sets by name: the digits, and small TFDS folders, without a network."""
 
 import functools
 import io

@@ -1,4 +1,4 @@
-"""Choosing images by class."""
+"""Selecting images by class."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Images that stay in their files give what images in memory give: arrays, batches, trained parameters, statistics."""
+"""Images in files give the same results as in memory: arrays, batches, trained parameters, statistics."""
 
 import builtins
 from pathlib import Path

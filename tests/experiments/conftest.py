@@ -1,4 +1,4 @@
-"""A small trained model, and a way to run commands as a user does: with arguments, for an exit code and two streams."""
+"""A small trained model, and a function that runs commands with arguments, an exit code and two streams."""
 
 import atexit
 import json

@@ -1,4 +1,4 @@
-"""What all commands share: their help, and the programs they keep."""
+"""Features shared by all commands: help, and the cache of compiled programs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The commands from the shell: what they write, and what they say to bad input."""
+"""The commands from the shell: their results, and their messages for invalid input."""
 
 import importlib
 import json

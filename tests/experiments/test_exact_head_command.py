@@ -1,4 +1,4 @@
-"""A head fitted in closed form: trained, made to forget, evaluated and exported by the commands, exactly."""
+"""A closed-form head: trained, made to forget, evaluated and exported by the commands, exactly."""
 
 import json
 

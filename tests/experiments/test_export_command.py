@@ -1,4 +1,4 @@
-"""`experiments.export` writes one whole file, says in one line what it is, and touches nothing else."""
+"""`experiments.export` writes one whole file, describes it in one line, and changes nothing else."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`experiments.federated`: a small study, resumed to the same figures, its pages, and what it refuses."""
+"""`experiments.federated`: a small study, resumed with the same figures, its pages, and refusals."""
 
 import json
 import shutil

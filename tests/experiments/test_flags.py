@@ -1,4 +1,4 @@
-"""Flags of all commands: paths, numbers and names that cannot be are refused in one line, before anything is loaded."""
+"""Flags of all commands: invalid paths, numbers and names are refused with one line before anything is loaded."""
 
 import importlib.util
 from pathlib import Path

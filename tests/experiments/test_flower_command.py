@@ -1,4 +1,4 @@
-"""`experiments.flower`: real processes of Flower against the simulator, and input that is refused."""
+"""`experiments.flower`: Flower's processes compared with the simulator, and refusals."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`experiments.unlearn` writes no model that the request harms, unless it is told to."""
+"""`experiments.unlearn` writes no model that the request harms, unless the harm is accepted."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A network that was trained elsewhere becomes a workdir that every command can use."""
+"""An imported network becomes a workdir that every command can use."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A user's own images from the training to the report: a folder given from elsewhere, moved later, and damaged."""
+"""A user's images from training to report: a folder elsewhere, moved later, and damaged."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Requests prepared in a workdir: found, resumed, refused where they do not fit, and gone with their class."""
+"""Requests prepared in a workdir: found, resumed, refused for another model, and removed with their class."""
 
 import json
 import os

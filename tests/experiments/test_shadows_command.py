@@ -1,4 +1,4 @@
-"""`experiments.shadows` from the shell: two sets, found again, and one line to bad input."""
+"""`experiments.shadows` from the shell: two sets, found again, and one line for invalid input."""
 
 import json
 import shutil

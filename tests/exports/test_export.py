@@ -1,4 +1,4 @@
-"""A model as a file: StableHLO programs and weights, read back by what their readers would use."""
+"""A model as a file: StableHLO programs and weights, read back by their usual readers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ONNX programs give the same logits in ONNX Runtime as the network in JAX, for any number of images."""
+"""ONNX programs give the network's logits in ONNX Runtime, for any number of images."""
 
 import json
 

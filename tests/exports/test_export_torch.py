@@ -1,4 +1,4 @@
-"""Networks of PyTorch go home: into their own file, and as programs that take their own images."""
+"""Exports of PyTorch networks: to their own file, and as programs for their own images."""
 
 import jax
 import jax.export

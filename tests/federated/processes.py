@@ -1,4 +1,4 @@
-"""Which processes work in a folder of a test."""
+"""The processes that run in a folder of a test."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Three clients that hold 72 digits of three classes, unevenly, and a network that compiles in no time."""
+"""Three clients with 72 digits of three classes, unevenly, and a network that compiles quickly."""
 
 from functools import lru_cache
 from typing import NamedTuple

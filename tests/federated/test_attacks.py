@@ -1,4 +1,4 @@
-"""Poisoned images: as many as asked, of malicious clients only, and what was done to them."""
+"""Poisoned images: their number, their clients, and their changes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a federated model is asked, and the divergence between two models' outputs, by hand."""
+"""The images of a federated audit, and the divergence between two models' outputs, by hand."""
 
 import numpy as np
 import pytest

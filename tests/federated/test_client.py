@@ -1,4 +1,4 @@
-"""Local training against steps written out, and sums against NumPy; what is only filled up has no part in either."""
+"""Local training compared with explicit steps, and sums with NumPy; padding affects neither."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""One-shot soft pruning from the answers of clients, against the same from all images at once and against NumPy."""
+"""One-shot soft pruning from the answers of clients, compared with all images at once and with NumPy."""
 
 import jax
 import numpy as np

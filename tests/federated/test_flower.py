@@ -1,4 +1,4 @@
-"""Flower against the simulator: the same arrays, whatever order the answers come in, and what is refused."""
+"""Flower compared with the simulator: the same arrays in any order of answers, and refusals."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What importing the part for Flower does, with Flower and without it."""
+"""Importing the Flower package, with and without Flower."""
 
 import os
 import subprocess

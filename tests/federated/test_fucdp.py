@@ -1,4 +1,4 @@
-"""FU-CDP: client maps against the centralised method and by hand, both directions, and that removed stays removed."""
+"""FU-CDP: client maps compared with the centralised method and by hand; removed channels stay removed."""
 
 import dataclasses
 

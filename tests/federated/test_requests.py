@@ -1,4 +1,4 @@
-"""Requests at each level as the images that they name."""
+"""The images of requests at each level."""
 
 import numpy as np
 import pytest

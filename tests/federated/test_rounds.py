@@ -1,4 +1,4 @@
-"""Aggregation and rounds: small cases by hand, both engines, FedProx as a case of FCOT, clients that do not answer."""
+"""Aggregation and rounds: small cases by hand, both engines, FedProx as a case of FCOT, silent clients."""
 
 import dataclasses
 

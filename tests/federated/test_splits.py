@@ -1,4 +1,4 @@
-"""Divisions among clients: every image once, the same by seed, and as uneven as asked."""
+"""Divisions among clients: complete and disjoint, reproducible, and as uneven as requested."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The digits, which a network knows already, divided among five clients."""
+"""The digits, divided among five clients, and a network that knows them."""
 
 from functools import lru_cache
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Modules are called as they want to be, and come back as they went."""
+"""Adapters call modules in the right way and return them unchanged."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A network of a user and a file of weights become a model; what does not fit is named."""
+"""A user's network and a weight file become a model; mismatches are named."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Networks of PyTorch give the same logits in JAX, and get their weights back under their own keys."""
+"""PyTorch networks give the same logits in JAX, and get their weights back under their own keys."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What is said where PyTorch or torchax is missing or too new."""
+"""Messages if PyTorch or torchax is missing or too new."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""PyTorch files: nothing but tensors is loaded, the state dict is found, and a change leaves all else as it was."""
+"""PyTorch files: only tensors are loaded, the state dict is found, and a change leaves everything else."""
 
 import argparse
 import pickle

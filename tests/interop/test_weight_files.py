@@ -1,4 +1,4 @@
-"""Weight files: what is written is read again, a change changes its entry alone, and damage ends in one line."""
+"""Weight files: round trips, changes of single entries, and one line for damage."""
 
 import io
 import json

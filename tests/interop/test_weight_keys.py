@@ -1,4 +1,4 @@
-"""The keys of a weight file find those of the network, or the first difference is named with its remedy."""
+"""The keys of a weight file match those of the network, or the first difference is named with its remedy."""
 
 from collections.abc import Callable
 

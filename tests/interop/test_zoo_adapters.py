@@ -1,4 +1,4 @@
-"""Adapters find out by themselves how each network of the zoo is called, in both modes."""
+"""Adapters find the call of each network of the zoo, in both modes."""
 
 import jax
 import numpy as np

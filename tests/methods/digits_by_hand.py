@@ -1,4 +1,4 @@
-"""The network of the digits in NumPy float64: what its layers read, as the columns of a matrix."""
+"""The network of the digits in NumPy float64: the inputs of its layers as the columns of a matrix."""
 
 import itertools
 

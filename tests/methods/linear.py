@@ -1,4 +1,4 @@
-"""A network of one dense layer, whose gradients can be written down, and a small set of images for it."""
+"""A network of one dense layer with explicit gradients, and a small set of images for it."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""The methods on networks that the library has not seen: through an adapter, with statistics of a few random images."""
+"""The methods on networks from outside the library: through an adapter, with statistics of a few random images."""
 
 import re
 from functools import lru_cache

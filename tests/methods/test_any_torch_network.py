@@ -1,4 +1,4 @@
-"""The methods on networks of PyTorch: gates proved, masks by default settings, every method works or says why not."""
+"""The methods on PyTorch networks: verified gates, default masks; every method works or gives a reason."""
 
 from functools import lru_cache
 from typing import NamedTuple

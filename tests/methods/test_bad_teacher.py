@@ -1,4 +1,4 @@
-"""Bad teaching: the loss by hand, how much it sees, and what it does to the class."""
+"""Bad teaching: the loss by hand, the images it uses, and its effect on the class."""
 
 import jax
 import numpy as np

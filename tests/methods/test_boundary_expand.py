@@ -1,4 +1,4 @@
-"""Boundary expanding: the loss by hand, what is pruned, and what it does to the class."""
+"""Boundary expanding: the loss by hand, the pruning, and the effect on the class."""
 
 from typing import Any
 

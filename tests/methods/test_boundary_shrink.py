@@ -1,4 +1,4 @@
-"""Boundary shrink: the new labels and the loss by hand, and what it does to the class."""
+"""Boundary shrink: the new labels and the loss by hand, and the effect on the class."""
 
 import jax
 import jax.numpy as jnp

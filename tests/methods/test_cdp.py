@@ -1,4 +1,4 @@
-"""Class-discriminative pruning against NumPy from its equations, and what it does to the digits."""
+"""Class-discriminative pruning compared with its equations in NumPy, and its effect on the digits."""
 
 import dataclasses
 

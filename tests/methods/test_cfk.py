@@ -1,4 +1,4 @@
-"""CF-k: it starts where the original is, touches the last layers only, and forgets the more the more of them."""
+"""CF-k: it starts from the original, changes only the last layers, and forgets more with more of them."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Class-aware scores against NumPy with gradients by hand, and what their removal does to the digits."""
+"""Class-aware scores compared with NumPy and gradients by hand, and the effect of the removal on the digits."""
 
 import dataclasses
 

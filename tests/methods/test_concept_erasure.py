@@ -1,4 +1,4 @@
-"""Concept erasure: its targets, its regressions, the column without support, and what it does to a network."""
+"""Concept erasure: its targets, its regressions, the unsupported column, and its effect on a network."""
 
 import dataclasses
 from types import SimpleNamespace

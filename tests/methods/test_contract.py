@@ -1,4 +1,4 @@
-"""What every method promises, on one tiny network: `unlearn` as a pure function of what it may see."""
+"""The contract of every method on one tiny network: `unlearn` is a pure function of its inputs."""
 
 from typing import NamedTuple
 

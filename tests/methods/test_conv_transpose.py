@@ -1,4 +1,4 @@
-"""Convolution Transpose: which kernels are mirrored and which stay, and what the fine-tuning makes of it."""
+"""Convolution Transpose: the transposed kernels, those that stay, and the fine-tuning."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""ESC: the head by singular values, what it erases, and what becomes of the class."""
+"""ESC: the head by singular values, the erased directions, and the effect on the class."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""EU-k: nothing of the last layers is left of the original, nothing of the rest is touched, and the class is gone."""
+"""EU-k: the last layers keep nothing of the original, the others do not change, and the class is forgotten."""
 
 import jax
 import numpy as np

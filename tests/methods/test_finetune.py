@@ -1,4 +1,4 @@
-"""Fine-tuning on retained images: the loss by hand, what it sees, and what it does to the class."""
+"""Fine-tuning on retained images: the loss by hand, the images it uses, and its effect on the class."""
 
 import jax
 import numpy as np

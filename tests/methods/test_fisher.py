@@ -1,4 +1,4 @@
-"""Fisher forgetting: the information and the noise a second way, and what it does to the digits."""
+"""Fisher forgetting: the information and the noise computed in a second way, and the effect on the digits."""
 
 import jax
 import numpy as np

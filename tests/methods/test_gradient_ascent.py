@@ -1,4 +1,4 @@
-"""Gradient ascent: its loss by hand, what it sees, and what it does to the class and to the rest."""
+"""Gradient ascent: its loss by hand, the images it uses, and its effect on the class and the others."""
 
 import jax
 import numpy as np

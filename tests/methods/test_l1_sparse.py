@@ -1,4 +1,4 @@
-"""Fine-tuning with a falling L1 penalty: the loss and its weight by hand, and what it does to weights and class."""
+"""Fine-tuning with a falling L1 penalty: the loss and its weight by hand, and the effect on weights and class."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The trivial bound."""
+"""The trivial baseline."""
 
 import jax.numpy as jnp
 import numpy as np

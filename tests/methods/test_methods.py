@@ -1,4 +1,4 @@
-"""The registry, the options as text, and what holds for every method."""
+"""The registry, options as text, and properties of every method."""
 
 import dataclasses
 import sys

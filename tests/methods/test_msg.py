@@ -1,4 +1,4 @@
-"""MSG: its gradient, its reset and its rates by hand, and what it does to the digits."""
+"""MSG: its gradient, its reset and its rates by hand, and its effect on the digits."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""NegGrad+: the terms of its loss by hand, what it sees, and what it does to the class."""
+"""NegGrad+: the terms of its loss by hand, the images it uses, and its effect on the class."""
 
 import jax
 import jax.numpy as jnp

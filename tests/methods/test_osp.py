@@ -1,4 +1,4 @@
-"""OSP against a re-computation in NumPy, and which parameters it touches."""
+"""OSP compared with NumPy, and the parameters that it changes."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Fitted gains: the loss they minimise, and what they do on features that can be told apart."""
+"""Fitted gains: the loss they minimise, and their effect on separable features."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Random labels: the labels and batches, the loss by hand, and what training on them does to the digits."""
+"""Random labels: the labels and batches, the loss by hand, and the effect on the digits."""
 
 import jax
 import numpy as np

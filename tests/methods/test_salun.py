@@ -1,4 +1,4 @@
-"""SalUn: which parameters its mask leaves free, that the others stay, and what it does to the digits."""
+"""SalUn: the parameters that its mask frees, those that stay, and the effect on the digits."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""SCRUB: the loss by hand, the order of its epochs, and what it does to the class."""
+"""SCRUB: the loss by hand, the order of its epochs, and the effect on the class."""
 
 import jax
 import numpy as np

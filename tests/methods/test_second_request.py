@@ -1,4 +1,4 @@
-"""A second request does not bring the first class back, whatever the two methods are."""
+"""A second request does not restore the first class, for any two methods."""
 
 import jax
 import numpy as np

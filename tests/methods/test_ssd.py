@@ -1,4 +1,4 @@
-"""SSD: the rule and the importances a second way, and what it does to the digits."""
+"""SSD: the rule and the importances computed in a second way, and the effect on the digits."""
 
 import jax
 import numpy as np

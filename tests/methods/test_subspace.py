@@ -1,4 +1,4 @@
-"""Deep Unlearning: the projections from the equations, what is sampled, and what becomes of the class."""
+"""Deep Unlearning: the projections from the equations, the samples, and the effect on the class."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""UNSIR: noise and losses by hand, the two settings, and what it does to the class without seeing it."""
+"""UNSIR: noise and losses by hand, the two settings, and the effect on the class without its images."""
 
 import jax
 import numpy as np

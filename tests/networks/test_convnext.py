@@ -1,4 +1,4 @@
-"""ConvNeXt: torchvision's size, stems, and what a block does at the start."""
+"""ConvNeXt: torchvision's size, stems, and the initial function of a block."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The networks: shapes, sizes, precision, and what they record."""
+"""The networks: shapes, sizes, precision, and recorded values."""
 
 import jax
 import jax.numpy as jnp

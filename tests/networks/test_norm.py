@@ -1,4 +1,4 @@
-"""The batch norm with a gradient of its own is Flax's in all that it computes."""
+"""The batch norm with its own gradient equals Flax's."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What a request changes comes back bit for bit, in the smallest form that there is for it."""
+"""Changes of a request are restored bit by bit, in their smallest form."""
 
 import jax.numpy as jnp
 import numpy as np

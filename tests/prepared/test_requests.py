@@ -1,4 +1,4 @@
-"""Prepared requests give what the same requests give that were not prepared, and are refused for another model."""
+"""Prepared requests equal the same requests without preparation, and are refused for another model."""
 
 import json
 

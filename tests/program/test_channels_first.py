@@ -1,4 +1,4 @@
-"""Programs as they come from PyTorch: channels first, kernels (out, in, ...), a flat dict with dotted keys."""
+"""Programs from PyTorch: channels first, kernels (out, in, ...), a flat dict with dotted keys."""
 
 import jax.numpy as jnp
 import numpy as np

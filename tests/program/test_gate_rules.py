@@ -1,4 +1,4 @@
-"""Where gains may stand, operation by operation, in networks that are plain functions."""
+"""Rules for gains, operation by operation, in networks that are plain functions."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Gates of networks of every kind: masked variables do to the logits what scaled values do."""
+"""Gates of networks of every kind: masking variables changes the logits as scaling values does."""
 
 from functools import lru_cache
 

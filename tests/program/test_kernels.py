@@ -1,4 +1,4 @@
-"""How kernels are laid out in their leaves, in programs of any convention."""
+"""The layouts of kernels in their leaves, in programs of any convention."""
 
 import jax.numpy as jnp
 import numpy as np

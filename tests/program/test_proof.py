@@ -1,4 +1,4 @@
-"""What does not hold is not offered."""
+"""Gates that do not hold are rejected."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""A program cut in two is the program, and its first half does not depend on what may change."""
+"""A split program equals the whole, and its first half does not depend on the changing parameters."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Stages: the values that everything between images and logits passes through, found in the program alone."""
+"""Stages: values that all data from images to logits passes through, found in the program alone."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The end of a network: which kernels write the head's input, and what is left of the program behind them."""
+"""The tail of a network: the kernels that write the head's input, and the program behind them."""
 
 import jax
 import jax.numpy as jnp

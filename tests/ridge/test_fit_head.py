@@ -1,4 +1,4 @@
-"""`fit_head` and requests to what it gives, from Python."""
+"""`fit_head` and requests to its result, from Python."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The moments of a head: what is removed from them is as if it had never been there."""
+"""The moments of a head: removing images or classes equals never having had them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Benchmarks and the preparation of data answer what they cannot use in one line, as the commands do."""
+"""Benchmarks and the preparation of data answer invalid arguments with one line, as the commands do."""
 
 import importlib
 import sys

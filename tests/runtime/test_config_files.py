@@ -1,4 +1,4 @@
-"""Config files are programs of the user: whatever they do, one line says so."""
+"""Config files are user code: any failure gives one line."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""On eight devices every program gives what it gives on one."""
+"""On eight devices every program gives the results of one."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a command ends: one line, and an exit code that says why."""
+"""The end of a command: one line, and an exit code."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A byte that changes in any file is noticed by who reads the file, and a command replaces only what it wrote."""
+"""Readers detect a changed byte in any file, and a command replaces only its own results."""
 
 import json
 import os

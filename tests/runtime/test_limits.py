@@ -1,4 +1,4 @@
-"""What the system allows: too few open files, files that may not grow, full disks."""
+"""System limits: too few open files, files that may not grow, full disks."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The same command in several processes: it ends as in one, all stop together, go on, and answer bad input."""
+"""One command in several processes: the results of one, joint stops, resumption, and invalid input."""
 
 import json
 import signal

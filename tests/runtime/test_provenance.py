@@ -1,4 +1,4 @@
-"""The commit of a result is asked for without writing to the repository."""
+"""Reading the commit of a result does not write to the repository."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""JSON that is read back: typed, completed, and one line for what is damaged."""
+"""JSON that is read back: typed, completed, and one line for damage."""
 
 import copy
 import json

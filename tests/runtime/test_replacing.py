@@ -1,4 +1,4 @@
-"""A process that is killed at any step of a write leaves all of the old or all of the new; the next one tidies up."""
+"""A kill at any step of a write leaves all of the old or all of the new content; the next process cleans up."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Settings: each with a type, a range and a default, and one line for what does not fit."""
+"""Settings: each with a type, a range and a default, and one line for invalid values."""
 
 import importlib
 import math

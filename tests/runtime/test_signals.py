@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one line and the exit code, whatever the command is doing and whoever swallows the exception."""
+"""Ctrl-C and SIGTERM: one line and the exit code, at any moment and in code that swallows the exception."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Workdirs: what is read from them is checked, and what is written is whole."""
+"""Workdirs: reads are checked, and writes are complete."""
 
 import json
 import os

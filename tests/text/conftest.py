@@ -1,4 +1,4 @@
-"""A small file of texts: four classes with words of their own among common ones."""
+"""A small file of texts: four classes with their own words among common ones."""
 
 import json
 import random

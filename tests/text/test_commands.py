@@ -1,4 +1,4 @@
-"""Texts go through the same commands as images."""
+"""Texts with the same commands as images."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The transformer encoder of texts, and what is read off its program."""
+"""The transformer encoder of texts, and the analysis of its program."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""STEU: which rows it trains, and that nothing else changes."""
+"""STEU: the rows that it trains, and that nothing else changes."""
 
 import dataclasses
 import math

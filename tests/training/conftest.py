@@ -1,4 +1,4 @@
-"""A small run on three classes of the digits, and a network that compiles in no time."""
+"""A small run on three classes of the digits, and a network that compiles quickly."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is stored comes back, and what is damaged is told."""
+"""Stored values are restored, and damage is reported."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,4 @@
-"""Gradient steps on a loss of one's own, against the same steps by hand; batches that cover what they should."""
+"""Gradient steps on a custom loss, compared with the same steps by hand; complete batches."""
 
 import jax
 import jax.numpy as jnp

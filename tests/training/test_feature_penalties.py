@@ -1,4 +1,4 @@
-"""Penalties on features: their values by hand, and what training with them does."""
+"""Penalties on features: their values by hand, and the effect of training with them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""`experiments.train` as a process: killed with SIGKILL at several moments, it ends as if it never was."""
+"""`experiments.train` as a process: a run killed with SIGKILL at several moments reproduces the uninterrupted one."""
 
 import json
 import os

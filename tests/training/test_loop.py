@@ -1,4 +1,4 @@
-"""Whole runs: reproducible, resumable, and clear about what they cannot do."""
+"""Whole runs: reproducible, resumable, and clear about invalid settings."""
 
 import contextlib
 import errno

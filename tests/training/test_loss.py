@@ -1,4 +1,4 @@
-"""The loss by hand, and what the optimiser moves."""
+"""The loss by hand, and the parameters that the optimiser changes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Memory is estimated from shapes: what cannot fit is refused before anything is computed."""
+"""Memory is estimated from shapes: a training that cannot fit is refused before any computation."""
 
 import jax
 import pytest

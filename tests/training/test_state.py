@@ -1,4 +1,4 @@
-"""The optimisers: which parameters decay, and runs of AdamW that go on where they stopped."""
+"""The optimisers: the parameters that decay, and resumed runs of AdamW."""
 
 import jax
 import jax.numpy as jnp

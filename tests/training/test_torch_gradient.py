@@ -1,4 +1,4 @@
-"""A step whose gradient PyTorch computes is the step of JAX."""
+"""A step with PyTorch's gradient equals the step of JAX."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Shadow models: who sees what, three ways to the same models, and sets that outlive a killed run."""
+"""Shadow models: their images, three ways to the same models, and sets that survive interruptions."""
 
 from pathlib import Path
 

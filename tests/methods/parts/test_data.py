@@ -1,4 +1,4 @@
-"""What a method may see, within its budget, and the record of what it took."""
+"""The images that a method may use within its budget, and the record of those it used."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What every request is asked at the door, whatever the method."""
+"""Checks of every request, whatever the method."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Sums of gradients over images: against a linear network's written-down gradients, and in both modes of batch norm."""
+"""Sums of gradients over images, compared with a linear network's explicit gradients, in both modes of batch norm."""
 
 from functools import partial
 

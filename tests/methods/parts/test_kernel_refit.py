@@ -1,4 +1,4 @@
-"""Refitted kernels: derivatives by hand, and features that were made by other kernels are found again."""
+"""Refitted kernels: derivatives by hand, and recovery of the kernels behind given features."""
 
 import jax
 import jax.numpy as jnp

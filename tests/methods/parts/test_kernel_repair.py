@@ -1,4 +1,4 @@
-"""Repaired kernels give again what they gave, on the images that count."""
+"""Repaired kernels restore their outputs on the weighted images."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What EU-k and CF-k share: which layers are the last, what a step may change, and the rate by epoch."""
+"""The shared part of EU-k and CF-k: the last layers, the parameters that may change, and the rate by epoch."""
 
 from typing import Any
 

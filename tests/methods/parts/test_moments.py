@@ -1,4 +1,4 @@
-"""Sums over batches: every image once, and each batch with randomness of its own."""
+"""Sums over batches: every image once, and separate randomness for each batch."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""How a method declares its options, and what a reader is told of them."""
+"""The declaration of a method's options, and their description."""
 
 import dataclasses
 

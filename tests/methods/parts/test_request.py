@@ -1,4 +1,4 @@
-"""A request as the command carries it out: the timing loop's result, and the record of what changed."""
+"""A request as the command runs it: the timing loop's result, and the record of the change."""
 
 import jax
 import jax.numpy as jnp

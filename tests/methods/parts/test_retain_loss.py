@@ -1,4 +1,4 @@
-"""Networks of any kind are trained further, and only where they may change."""
+"""Networks of any kind can be trained further, and only where allowed."""
 
 import jax
 import jax.numpy as jnp

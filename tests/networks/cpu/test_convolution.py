@@ -1,4 +1,4 @@
-"""The convolution with its own algorithms on CPUs, against the definition and XLA's."""
+"""The CPU convolution, compared with the definition and XLA's."""
 
 from unittest import mock
 

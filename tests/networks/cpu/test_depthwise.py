@@ -1,4 +1,4 @@
-"""Depthwise convolutions as sums of shifted products against XLA's, and which programs have them."""
+"""Depthwise convolutions as sums of shifted products, compared with XLA's, and the programs that have them."""
 
 from functools import partial
 
