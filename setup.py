@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["osp_jax", "osp_jax.*", "experiments", "configs", "configs.*"]),
-    package_data={"osp_jax": ["py.typed"]},
+    package_data={"osp_jax": ["py.typed", "report/templates/*"]},
     entry_points={"console_scripts": ["osp-jax = experiments.__main__:main"]},
     install_requires=[
         "absl-py>=2.3",
@@ -24,6 +24,7 @@ setup(
         "flax>=0.12.8,<0.13",
         "importlib_resources",  # TFDS 4.9.10 imports it and does not declare it
         "jax>=0.10,<0.13",
+        "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
         "ml_dtypes>=0.5",

@@ -99,17 +99,33 @@ def answers(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def verdicts_of(evaluation: Mapping[str, Any], question: str) -> dict[str, str]:
+    """The verdict of each measure of a question that has one, by name."""
+    mine, retrained, _ = _three(evaluation, question)
+    found = {name: verdict(question, mine[name], retrained.get(name)) for name in mine}
+    return {name: which for name, which in found.items() if which != NOTHING}
+
+
+def weak_measures(evaluation: Mapping[str, Any], question: str) -> list[str]:
+    """Measures with a verdict that even the untouched original passes, so that they could not have caught anything."""
+    _, retrained, original = _three(evaluation, question)
+    found = verdicts_of(evaluation, question)
+    return [n for n in found if verdict(question, original.get(n), retrained[n]) in (SAME, LESS, UNTOLD)]
+
+
+def _three(evaluation: Mapping[str, Any], question: str) -> tuple[Mapping[str, Measure], ...]:
+    """The measures of the unlearned, the retrained and the original model, by name."""
+    return tuple(measures(evaluation, model).get(question, {}) for model in ("unlearned", "retrained", "original"))
+
+
 def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
     """What the measures of a question say together."""
-    mine, retrained, original = (
-        measures(evaluation, model).get(question, {}) for model in ("unlearned", "retrained", "original")
-    )
+    mine, retrained, original = _three(evaluation, question)
     if not mine:
         return Answer("Not run.")
     if not retrained:
         return Answer(_without_yardstick(mine, original))
-    found = {name: verdict(question, mine[name], retrained.get(name)) for name in mine}
-    found = {name: which for name, which in found.items() if which != NOTHING}
+    found = verdicts_of(evaluation, question)
     if not found:
         return Answer(_DESCRIBES)
     more = [name for name, which in found.items() if which == MORE]
@@ -117,8 +133,7 @@ def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
     most = max(more, key=lambda name: excess(question, mine[name], retrained[name]), default="")
     saw = "a model that never saw the " + ("class" if len(evaluation["forget"]) == 1 else "classes")
     counted = _counted(more, len(found), most, saw, untold)
-    # A measure that even the untouched original passes could not have caught anything.
-    weak = sum(verdict(question, original.get(name), retrained[name]) in (SAME, LESS, UNTOLD) for name in found)
+    weak = len(weak_measures(evaluation, question))
     if weak == len(found) and not more:
         return Answer(f"{counted} But here even the original shows no more, so this proves little.", _less(less, weak))
     which = "that one proves" if weak == 1 else "those prove"

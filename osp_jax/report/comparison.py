@@ -1,7 +1,6 @@
 """The pages of a comparison, from the JSON that `experiments.benchmark` writes: Markdown, LaTeX and HTML alike."""
 
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 from osp_jax.report.comparison_tables import (
@@ -15,8 +14,7 @@ from osp_jax.report.comparison_tables import (
     tables,
 )
 from osp_jax.report.formats import NOTHING, commit, duration, markdown_table, markdown_text
-from osp_jax.report.page import html_table
-from osp_jax.report.skeleton import PAGE
+from osp_jax.report.pages import render
 from osp_jax.report.svg import AFTER, FORGOTTEN, svg
 
 _MEANING = (
@@ -74,17 +72,25 @@ def comparison_tex(results: dict[str, Any]) -> str:
 
 def comparison_html(results: dict[str, Any]) -> str:
     """`report.html`: self-contained."""
-    title = escape(_title(results))
-    body = [f"<header>\n<h1>{title}</h1>\n<p class=lead>{escape(_setup(results))}</p>\n</header>"]
-    for number, kind in enumerate(kinds(results)):
-        body.append(f"<section>\n<h2>{escape(_heading(results, kind))}</h2>\n<p>{escape(_MEANING)}</p>")
-        body += [f"<p>{escape(_INSIDE)}</p>"] if asked_inside(results) else []
-        drawn = "".join(f"<div>{figure}</div>\n" for figure in _figures(results, kind, number))
-        body += [f"<figure>\n<div class=panels>\n{drawn}</div>\n</figure>", *map(html_table, tables(results, kind))]
-        body += [f"<p>{escape(sentence)}</p>" for sentence in failures(results, kind)] + ["</section>"]
-    body += [f"<section>\n<h2>Settings</h2>\n<p>{escape(_tuning(results))}</p>", html_table(settings(results))]
-    body += ["</section>", f"<section>\n<h2>Provenance</h2>\n<p>{escape(_made(results))}</p>\n</section>"]
-    return PAGE.substitute(title=title, body="\n".join(body))
+    groups = [
+        {
+            "heading": _heading(results, kind),
+            "words": [_MEANING, *([_INSIDE] if asked_inside(results) else [])],
+            "figures": _figures(results, kind, number),
+            "tables": tables(results, kind),
+            "failures": failures(results, kind),
+        }
+        for number, kind in enumerate(kinds(results))
+    ]
+    return render(
+        "comparison.html",
+        title=_title(results),
+        setup=_setup(results),
+        groups=groups,
+        training=_tuning(results),
+        settings=settings(results),
+        made=_made(results),
+    )
 
 
 def _figures(results: dict[str, Any], kind: str, number: int) -> list[str]:

@@ -2,14 +2,12 @@
 methods made of it, and what was sent for it."""
 
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from osp_jax.report.formats import NOTHING, commit, markdown_table, markdown_text, percent
-from osp_jax.report.page import html_table
-from osp_jax.report.skeleton import PAGE
+from osp_jax.report.pages import render
 from osp_jax.report.svg import AFTER, MUTED, svg
 
 Rows = list[list[str]]
@@ -52,20 +50,33 @@ def federated_markdown(results: dict[str, Any]) -> str:
 
 def federated_html(results: dict[str, Any]) -> str:
     """`report.html`: self-contained."""
-    title = escape(_title(results))
-    body = [f"<header>\n<h1>{title}</h1>\n<p class=lead>{escape(_setup(results))}</p>"]
-    body.append(f"<p>{escape(_MEANING)}</p>\n</header>")
-    for split, counts in results["held"].items():
-        figure = holdings_figure(counts, results["dataset"]["class_names"], f"held-{split}")
-        body.append(f"<section>\n<h2>{escape(_split_title(results, split))}</h2>")
-        body.append(f"<p>{escape(_held_words(results, split))}</p>\n<figure>{figure}</figure>")
-        for scenario, tables, words in _scenarios(results, split):
-            body += [f"<h3>{escape(_TITLES[scenario])}</h3>\n<p>{escape(words)}</p>", *map(html_table, tables)]
-            body += [f"<p>{escape(line)}</p>" for line in _failures(results, split, scenario)]
-        body.append("</section>")
-    body += [f"<section>\n<h2>Settings</h2>\n<p>{escape(_training(results))}</p>", html_table(settings_table(results))]
-    body += ["</section>", f"<section>\n<h2>Provenance</h2>\n<p>{escape(_made(results))}</p>\n</section>"]
-    return PAGE.substitute(title=title, body="\n".join(body))
+    splits = [
+        {
+            "heading": _split_title(results, split),
+            "words": _held_words(results, split),
+            "figure": holdings_figure(counts, results["dataset"]["class_names"], f"held-{split}"),
+            "scenarios": [
+                {
+                    "heading": _TITLES[scenario],
+                    "words": words,
+                    "tables": tables,
+                    "failures": list(_failures(results, split, scenario)),
+                }
+                for scenario, tables, words in _scenarios(results, split)
+            ],
+        }
+        for split, counts in results["held"].items()
+    ]
+    return render(
+        "federated.html",
+        title=_title(results),
+        setup=_setup(results),
+        meaning=_MEANING,
+        splits=splits,
+        training=_training(results),
+        settings=settings_table(results),
+        made=_made(results),
+    )
 
 
 def holdings_figure(counts: list[list[int]], class_names: list[str], name: str) -> str:

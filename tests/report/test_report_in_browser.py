@@ -133,3 +133,11 @@ def test_every_table_fits_on_a_printed_page(browser, page):
         assert browser.run("[...document.querySelectorAll('table')].filter(t => t.offsetWidth > 718).length") == 0
     finally:
         browser.ask("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_four_answers_are_on_the_first_screen(browser, page, width, height):
+    browser.open(page, width, height)
+    asked = browser.run("[...document.querySelectorAll('.glance dt')].map(e => e.textContent)")
+    assert asked == ["Forgotten?", "Others harmed?", "How sure?", "What next?"]
+    assert browser.run("document.querySelector('.glance').getBoundingClientRect().bottom") <= height
