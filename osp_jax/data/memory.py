@@ -1,8 +1,9 @@
 """Compares the memory that images need with the available memory, before any image is read."""
 
 import math
-import os
 from pathlib import Path
+
+import psutil
 
 from osp_jax.runtime.errors import InputError
 
@@ -13,9 +14,8 @@ def image_bytes(count: int, height: int, width: int, channels: int) -> int:
 
 
 def available_memory() -> float:
-    """Bytes that a new array may take: free or reclaimable, within the limit of the container; infinite if the system
-    does not report it."""
-    return min(_of_machine(), _of_container())
+    """Bytes that a new array may take: free or reclaimable, within the limit of the container."""
+    return min(psutil.virtual_memory().available, _of_container())
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:
@@ -23,19 +23,6 @@ def require_memory(needed: int, what: str, remedy: str) -> None:
     available = available_memory()
     if needed > available:
         raise InputError(f"{what} take {needed / 1e9:,.1f} GB and {available / 1e9:,.1f} GB are available; {remedy}")
-
-
-def _of_machine() -> float:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
 
 
 def _of_container() -> float:
