@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TEXT = ["tokenizers>=0.21"]
+TENSORBOARD = ["tensorboardX>=2.6"]
 
 setup(
     name="osp_jax",
@@ -33,6 +34,7 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=10",  # TFDS decodes images with it where there is no TensorFlow, and does not declare it
+        "psutil>=5.9",
         "pydantic>=2.10,<3",
         "rich>=13",
         "safetensors>=0.5",
@@ -41,13 +43,22 @@ setup(
         "tensorstore>=0.1.74",
     ],
     extras_require={
-        "test": [*TEXT, "grain>=0.2.18", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],
+        "test": [
+            *TEXT,
+            *TENSORBOARD,
+            "grain>=0.2.18",
+            "hypothesis>=6.100",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.8",
+        ],
         "docs": ["furo>=2025", "ipykernel>=6", "myst-nb>=1.3", "sphinx>=8", "sphinx-copybutton>=0.5"],
         "stream": ["grain>=0.2.18"],
         "text": TEXT,
         # torchax 0.0.13 needs an operation of torch that 2.13 no longer has.
         "torch": ["torch>=2.12,<2.13", "torchax==0.0.13"],
-        "flower": ["flwr>=1.42,<2", "psutil>=5.9"],
+        "flower": ["flwr>=1.42,<2"],
+        "tensorboard": TENSORBOARD,
         "onnx": ["jax2onnx>=0.13", "onnx>=1.16", "onnxruntime>=1.20"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],

@@ -58,11 +58,16 @@ def training_indices(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, 
     return np.intersect1d(train, retained), np.intersect1d(validation, retained)
 
 
-def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]:
+def train(
+    config: ConfigDict, dataset: Dataset, workdir: Path, on_epoch: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
     """Trains the model of `config` in `workdir`, or resumes its training.
 
     Writes `config.json`, `metrics.jsonl` (one line per epoch) and `checkpoints/`. All random numbers depend only on
     `config.seed`, the epoch and the step, so an interrupted run reproduces the uninterrupted one.
+
+    Args:
+      on_epoch: called after each epoch with its line of `metrics.jsonl`.
 
     Returns:
       the final variables, `{'params', 'batch_stats'}`.
@@ -141,7 +146,10 @@ def train(config: ConfigDict, dataset: Dataset, workdir: Path) -> dict[str, Any]
                     metrics["validation_accuracy"] = float(right.mean())
                 metrics["gram_error"] = {path: float(error) for path, error in gram_errors(state.params).items()}
                 metrics |= {"images_per_second": int(sizes[first:].sum()) / seconds, "seconds": seconds}
-                log += _append(workdir / "metrics.jsonl", {"epoch": epoch, "step": int(state.step), **metrics})
+                metrics = {"epoch": epoch, "step": int(state.step), **metrics}
+                log += _append(workdir / "metrics.jsonl", metrics)
+                if on_epoch:
+                    on_epoch(metrics)
                 last, stopping = epoch == settings.epochs, asked()
                 attached = {"config.json": record, "metrics.jsonl": log}
                 checkpoint.save_state(checkpoints, epoch, state, last=last or stopping, attached=attached)

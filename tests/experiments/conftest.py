@@ -90,8 +90,8 @@ def assert_one_line_error(code: int, stderr: str, *words: str) -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a two-epoch ResNet-8 of width 4 on digits."""
+    """The workdir of a two-epoch ResNet-8 of width 4 on digits; beside it, in `events`, its TensorBoard files."""
     workdir = tmp_path_factory.mktemp("commands") / "model"
-    done = run_command("experiments.train", f"--workdir={workdir}", *TINY)
+    done = run_command("experiments.train", f"--workdir={workdir}", f"--tensorboard={workdir.parent / 'events'}", *TINY)
     assert done.returncode == 0, done.stderr
     return workdir

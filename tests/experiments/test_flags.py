@@ -8,7 +8,7 @@ import pytest
 from tests.experiments.conftest import ROOT, assert_one_line_error, run_cases
 
 FOLDERS = {
-    "train": ["workdir"],
+    "train": ["workdir", "tensorboard"],
     "import_model": ["workdir"],
     "prepare": ["workdir"],
     "unlearn": ["workdir", "out"],
