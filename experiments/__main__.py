@@ -10,7 +10,7 @@ from pathlib import Path
 from osp_jax.runtime import signals
 from osp_jax.runtime.errors import InputError, exit_on_input_error, shown
 
-# In the order in which a user meets them; the name of a module with - for _.
+# In the order in which a user meets them; a name is that of its module, with - for _.
 COMMANDS = (
     "train",
     "import-model",
@@ -63,7 +63,7 @@ def _module(name: str) -> str:
 
 
 def _summary(name: str) -> str:
-    """Read without importing the module, so that help needs none of its libraries."""
+    """The first line of a command's documentation, read without importing the command."""
     text = Path(find_spec(_module(name)).origin).read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(text)).splitlines()[0]
 

@@ -2,7 +2,7 @@
 
 python -m experiments.benchmark --config=configs/benchmark/digits.py --workdir=runs/benchmark/digits
 
-Killed at any moment, the same command goes on: finished trainings, tunings and cells are not run again.
+Resumable: after an interruption the same command continues and skips finished trainings, tunings and cells.
 """
 
 import sys
@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from experiments import cli
 
 _CONFIG = cli.guarded(config_flags.DEFINE_config_file("config", None, "the comparison; a Python file"))
-_WORKDIR = cli.folder_flag("workdir", "where the comparison is written, and resumed from", required=True)
+_WORKDIR = cli.folder_flag("workdir", "folder of the comparison, written and resumed", required=True)
 _METHODS = cli.names_flag("methods", "only these methods, separated by commas")
 _FORGET = flags.DEFINE_multi_string("forget", [], "only this request: 'each', '3,5' or '3 then 5'; may be given again")
 _SEEDS = cli.names_flag("seeds", "only these seeds, separated by commas")

@@ -1,4 +1,4 @@
-"""The shell of every command: parse flags, call one function; bad input is one line and exit code 2."""
+"""What all commands share: flags, their parsing, and errors. Invalid input exits with code 2 and a one-line fix."""
 
 import io
 import os
@@ -22,41 +22,45 @@ SEEDS = {"lower_bound": 0, "upper_bound": 2**31 - 1}
 COUNTS = {"lower_bound": 0, "upper_bound": 10**9}
 
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "of several processes with this command: host:port of the first, or auto (TPU pod, SLURM, GKE)"
+    "coordinator",
+    "",
+    "address of the first of several processes that run this command: host:port, or auto (TPU pod, SLURM, GKE)",
 )
 _PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "how many they are; not with --coordinator=auto", lower_bound=1, upper_bound=10**6
+    "num_processes", None, "number of these processes; not with --coordinator=auto", lower_bound=1, upper_bound=10**6
 )
-_PROCESS = flags.DEFINE_integer("process_id", None, "which of them this is, from 0; likewise", **COUNTS)
+_PROCESS = flags.DEFINE_integer(
+    "process_id", None, "number of this process, from 0; not with --coordinator=auto", **COUNTS
+)
 _PATIENCE = flags.DEFINE_integer(
     "patience",
     60,
-    "seconds that they wait for each other before all are given up",
+    "seconds that these processes wait for each other before all of them stop",
     lower_bound=1,
     upper_bound=7 * 24 * 3600,
 )
 
 
-flags.disclaim_key_flags()  # those that are defined below belong to the command
+flags.disclaim_key_flags()  # the flags that functions below define belong to the command
 
 
 def run(main: Callable[[], None], *, keep_programs: bool = True, computes: bool = True, several: bool = False) -> None:
     """Parses the command line and calls `main()`.
 
     Args:
-      several: may run in several processes.
-      computes: on all devices; not for a command that leaves them to others.
-      keep_programs: keep compiled programs in the user's cache folder, for the next run; not for a command that
-        measures what it costs to compile them. Where `JAX_COMPILATION_CACHE_DIR` is set, it says.
+      several: whether the command may run in several processes.
+      computes: whether it computes, on all devices; False for a command that starts other processes.
+      keep_programs: whether compiled programs are kept in the user's cache folder for the next run; False for a
+        command that measures compilation. `JAX_COMPILATION_CACHE_DIR` takes precedence where it is set.
     """
-    # What libraries log on their way to an error that we answer ourselves would bury the answer.
+    # Libraries log before they raise; those lines would hide our one-line message.
     logging.set_verbosity(logging.FATAL)
     if keep_programs and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         _keep_programs()
     exit_on_input_error(_parse_and_call, main, computes, several)
 
 
-# Flags that several commands have.
+# Flags that several commands share.
 
 
 class _Path(flags.ArgumentParser):
@@ -83,9 +87,12 @@ class _Names(flags.ListParser):
 
 
 def folder_flag(name: str, help_text: str, *, required: bool = False, several: bool = False) -> flags.FlagHolder:
-    """A folder, which may exist or not; `several`: a list of folders, the flag given again for each.
+    """A flag for the path of a folder, which need not exist.
 
-    At parsing, raises `InputError` as `osp_jax.runtime.paths.check_path`.
+    Parsing raises `InputError` as `osp_jax.runtime.paths.check_path` does.
+
+    Args:
+      several: whether the flag may be repeated; its value is then a list.
     """
     define = flags.DEFINE_multi if several else flags.DEFINE
     given = _Path(name, "folder"), name, None, help_text
@@ -95,13 +102,25 @@ def folder_flag(name: str, help_text: str, *, required: bool = False, several: b
 
 
 def path_flag(name: str, help_text: str, *, required: bool = False) -> flags.FlagHolder:
-    """A file or folder, which may exist or not; at parsing, `InputError` as `folder_flag`."""
+    """A flag for the path of a file or folder, which need not exist; it raises `InputError` as `folder_flag` does."""
     return flags.DEFINE(_Path(name, "file or folder"), name, None, help_text, required=required)
 
 
 def names_flag(name: str, help_text: str, default: list[str] | None = None) -> flags.FlagHolder:
-    """Names separated by commas, `default` where it is not given; at parsing, `InputError` for none or one twice."""
+    """A flag for names separated by commas; parsing raises `InputError` for an empty name or a repeated one."""
     return flags.DEFINE(_Names(name), name, default, help_text, serializer=flags.CsvListSerializer(","))
+
+
+def data_dir_flag() -> flags.FlagHolder:
+    """The flag for the place of data that a workdir records, where they have moved."""
+    return flags.DEFINE_string(
+        "data_dir", "", "the TFDS folder, or your own folder or file, if it is not at the recorded place"
+    )
+
+
+def tfds_flag() -> flags.FlagHolder:
+    """The flag for the place of TFDS's data sets."""
+    return flags.DEFINE_string("data_dir", "", "the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default")
 
 
 class MethodFlags(NamedTuple):
@@ -127,15 +146,16 @@ class MethodFlags(NamedTuple):
 
 def method_flags() -> MethodFlags:
     """Defines the flags of a command that runs a method; `--method=NAME --help` then lists its options."""
-    places = "the TFDS folder, or your own folder or file, if not at the recorded place; read if needed"
     retained = "retained images of each class that the method may see; none: all"
     return MethodFlags(
         flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; --method=NAME --help lists its options"),
         flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again"),
-        flags.DEFINE_string("data_dir", "", places),
+        data_dir_flag(),
         flags.DEFINE_integer("retain_per_class", None, retained, **COUNTS),
-        flags.DEFINE_integer("forget_per_class", None, "images of each class to forget, likewise", **COUNTS),
-        flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **SEEDS),
+        flags.DEFINE_integer(
+            "forget_per_class", None, "images of each class to forget that the method may see; none: all", **COUNTS
+        ),
+        flags.DEFINE_integer("seed", 0, "seed of the random numbers that a method draws", **SEEDS),
     )
 
 
@@ -155,9 +175,9 @@ class _ConfigFile(flags.ArgumentParser):
 
 
 def guarded(flag: flags.FlagHolder) -> flags.FlagHolder:
-    """A flag of `config_flags.DEFINE_config_file`, required, its file loaded by `config_files.load_config`.
+    """Makes a flag of `config_flags.DEFINE_config_file` required, and has `config_files.load_config` load its file.
 
-    It may have no default: that would be loaded where the flag is defined, before an error can be answered.
+    The flag must have no default: absl would load it where the flag is defined, before errors can be reported.
     """
     flags.mark_flag_as_required(flag.name)
     flags.FLAGS[flag.name].parser = _ConfigFile(flag.name)
@@ -165,9 +185,12 @@ def guarded(flag: flags.FlagHolder) -> flags.FlagHolder:
 
 
 def config_of(flag: flags.FlagHolder, kind: str = "training") -> Any:
-    """The config that a config file flag gives, checked and completed: 'training' or 'comparison'.
+    """The config of a config file flag, checked and completed.
 
-    The path of a user's own data is made absolute, so that the record holds wherever a later command runs.
+    The path of a user's own data is made absolute, so that later commands find it from any folder.
+
+    Args:
+      kind: 'training' or 'comparison'.
 
     Raises:
       InputError: a setting that is unknown, of the wrong type, out of range or not finite.
@@ -181,19 +204,19 @@ def config_of(flag: flags.FlagHolder, kind: str = "training") -> Any:
     return config
 
 
-# From the start of a command to its `main`.
+# Parsing, from the start of a command to its `main`.
 
 
 def _keep_programs() -> None:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(home) / "osp_jax"
-    if not folder.is_absolute():  # a user without a home
+    if not folder.is_absolute():  # the user has no home folder
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError):
         return
-    # JAX warns of every program that it cannot write.
+    # JAX warns about each program that it cannot write.
     if os.access(folder, os.W_OK | os.X_OK):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -204,7 +227,7 @@ def _parse_and_call(main: Callable[[], None], computes: bool, several: bool) -> 
         _parse(sys.argv)
         require_open_files()
         if _COORDINATOR.value and not several:
-            raise InputError("this command runs in one process, on all devices that it has; leave --coordinator out")
+            raise InputError("this command runs in one process, on all its devices; leave --coordinator out")
         if not computes:
             main()
             return
@@ -249,7 +272,7 @@ def _method_in(argv: list[str]) -> str:
 
 
 class Printable(io.TextIOBase):
-    """A stream of text in which what a terminal would act on, in the name of a class as elsewhere, is escaped."""
+    """A text stream that escapes control characters, which a terminal would act on, as in the name of a class."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -280,7 +303,7 @@ def _parse(argv: list[str]) -> None:
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     try:
         rest = flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:  # an override of a field that the config does not have
+    except (AttributeError, KeyError) as error:  # the override names a field that the config does not have
         message = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         raise InputError(f"unknown config key {message}") from error
     except (flags.Error, TypeError, ValueError, IndexError, RecursionError, MemoryError) as error:

@@ -3,7 +3,7 @@
 python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained
 python -m experiments.eval --workdir=runs/without_3 --reference=runs/retrained --audit=full --shadows=runs/shadows
 
-Several models that answer the same request, by --workdir given again, share the work on the other two.
+Repeat --workdir to evaluate several models of the same request; the other two models are then evaluated once.
 """
 
 from contextlib import ExitStack
@@ -16,12 +16,12 @@ from experiments import cli
 
 _WORKDIR = cli.folder_flag(
     "workdir",
-    "what experiments.unlearn (or train) wrote; again for other answers to the same request",
+    "what experiments.unlearn (or train) wrote; may be repeated for the same request",
     required=True,
     several=True,
 )
 _REFERENCE = cli.folder_flag("reference", "a model trained without the forgotten classes, to compare with")
-_ORIGINAL = cli.folder_flag("original", "the model before, where it is not at the recorded place any more")
+_ORIGINAL = cli.folder_flag("original", "the original model, if it is not at the recorded place")
 _AUDIT = flags.DEFINE_enum(
     "audit",
     "quick",
@@ -32,13 +32,11 @@ _SHADOWS = cli.folder_flag("shadows", "what experiments.shadows wrote, for the l
 _DRAWS = flags.DEFINE_integer(
     "draws",
     None,
-    "of images, for each of which relearning is repeated; none: as the level has it",
+    "random draws of images, for each of which relearning is repeated; none: that of the audit level",
     lower_bound=1,
     upper_bound=1000,
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
-)
+_DATA_DIR = cli.data_dir_flag()
 
 
 def main() -> None:
@@ -55,7 +53,7 @@ def main() -> None:
     folders = [Path(name) for name in dict.fromkeys(_WORKDIR.value)]
     requests = [_request(folder) for folder in folders]
     _check_same(folders, requests)
-    # Never the name of one of the other models.
+    # Names that no other model has.
     names = [
         f"{request['method'] if request else 'model'} in {f}" for f, request in zip(folders, requests, strict=True)
     ]
@@ -74,7 +72,7 @@ def main() -> None:
         _check_full(unlearn, imported=bool(first.record.get("network")))
 
     dataset = dataset_of(first, _DATA_DIR.value)
-    # Forgotten images too: what the retrained model was not shown is still asked of it.
+    # With the forgotten images: the retrained model is evaluated on them, too.
     train, _ = indices_of(models["original"], dataset)
     test = np.flatnonzero(~np.isin(dataset.test.labels, models["original"].model.forgotten))
     shadows = _shadows(models["original"], dataset, train, dict(zip(names, requests, strict=True))) if full else None
@@ -92,7 +90,7 @@ def main() -> None:
     )
     evaluations = {}
     for name, folder, request in zip(names, folders, requests, strict=True):
-        # A page is about one model: the others that were asked beside it have pages of their own.
+        # A page is about one model; the other unlearned models have their own.
         shown = {"unlearned" if key == name else key: key for key in reports if key == name or key not in names}
         evaluations[folder] = {
             **record_for_report(trained[name]),
@@ -115,7 +113,7 @@ def main() -> None:
 
 
 def _request(workdir: Path) -> dict[str, Any] | None:
-    """What `experiments.unlearn` wrote of it; None for a trained model."""
+    """The record that `experiments.unlearn` wrote; None for a trained model."""
     from osp_jax.methods import get_method
     from osp_jax.runtime.workdir import read_request
 
@@ -131,7 +129,7 @@ def _forgotten(request: dict[str, Any] | None) -> tuple[int, ...]:
 
 
 def _trained(request: dict[str, Any]) -> str:
-    """The workdir of the network as it was trained, before all requests."""
+    """The workdir of the trained network, before all requests."""
     return request.get("trained") or request["original"]
 
 

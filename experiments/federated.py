@@ -2,7 +2,7 @@
 
 python -m experiments.federated --config=configs/federated/digits.py --workdir=runs/federated/digits
 
-Killed at any moment, the same command goes on: finished trainings and cells are not run again.
+Resumable: after an interruption the same command continues and skips finished trainings and cells.
 """
 
 import sys
@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from experiments import cli
 
 _CONFIG = cli.guarded(config_flags.DEFINE_config_file("config", None, "the study; a Python file"))
-_WORKDIR = cli.folder_flag("workdir", "where the study is written, and resumed from", required=True)
+_WORKDIR = cli.folder_flag("workdir", "folder of the study, written and resumed", required=True)
 
 
 def main() -> None:

@@ -17,10 +17,12 @@ from experiments import cli
 _CONFIG = cli.guarded(config_flags.DEFINE_config_file("config", None, "a federated study; a Python file"))
 _WORKDIR = cli.folder_flag("workdir", "folder for flower.json", required=True)
 _SPLIT = flags.DEFINE_string("split", "iid", "how the images are divided among the clients")
-_SCENARIO = flags.DEFINE_string("scenario", "class", "what is to be forgotten: class, client, sample, or an attack")
+_SCENARIO = flags.DEFINE_string("scenario", "class", "what to forget: class, client, sample, or an attack")
 _METHOD = flags.DEFINE_string("method", "fedortho", "name, or name:setting=value,...")
-_SEED = flags.DEFINE_integer("seed", 0, "of the untrained network and the training", **cli.SEEDS)
-_MINUTES = flags.DEFINE_integer("minutes", 60, "after which the run is given up", lower_bound=1, upper_bound=10**6)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the untrained network and of the training", **cli.SEEDS)
+_MINUTES = flags.DEFINE_integer(
+    "minutes", 60, "time limit, after which the run stops", lower_bound=1, upper_bound=10**6
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace flower.json in --workdir")
 
 

@@ -1,6 +1,6 @@
 """Makes a workdir of a network that was trained elsewhere, for all other commands.
 
-python -m experiments.import_model --network=my_network.py:build --weights=model.pt --data=folder:images \
+python -m experiments.import_model --network=my_network.py:build --weights=model.pt --data=folder:images
     --mean=0.485,0.456,0.406 --std=0.229,0.224,0.225 --workdir=runs/model
 
 The function makes the network: a torch module, a Flax module or a function (variables, images) -> logits. Its file is
@@ -25,7 +25,7 @@ _WEIGHTS = cli.path_flag(
 _DATA = flags.DEFINE_string(
     "data", None, "the images: folder:PATH, npz:FILE, digits, or the name of a TFDS set", required=True
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default")
+_DATA_DIR = cli.tfds_flag()
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", 0, "resize the square in the middle to so many pixels a side; 0: as stored", 0, 16384
 )
@@ -34,9 +34,9 @@ _CLASS_NAMES = flags.DEFINE_string(
     "class_names", "", "the classes in the order of the logits, separated by commas; empty: as the data have them"
 )
 _MEAN = flags.DEFINE_string(
-    "mean", None, "of the normalisation in training, from 0 to 1, one number or one a channel; 0: none"
+    "mean", None, "mean of the normalisation in training, from 0 to 1, one number or one for each channel; 0: none"
 )
-_STD = flags.DEFINE_string("std", None, "likewise; 1: none")
+_STD = flags.DEFINE_string("std", None, "standard deviation of the normalisation, in the same form; 1: none")
 _VALIDATION = flags.DEFINE_float(
     "validation",
     0.0,
@@ -47,7 +47,7 @@ _VALIDATION = flags.DEFINE_float(
 _EXCLUDE = flags.DEFINE_string("exclude", "", "classes that the network was not trained on, by number or name")
 _RECIPE = flags.DEFINE_string("recipe", None, "a config file with the settings of the training, for methods that train")
 _BACKBONE = flags.DEFINE_bool(
-    "backbone", False, "only fit heads on it (config.training.start_from): any network, and no statistics"
+    "backbone", False, "import any network, without statistics, only to fit heads on it (config.training.start_from)"
 )
 _WORKDIR = cli.folder_flag("workdir", "where the model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace an imported model in --workdir")
@@ -94,7 +94,9 @@ def main() -> None:
     if _BACKBONE.value:
         find_stages(model.apply, model.variables, shape)
     else:
-        gates_of(model.apply, model.variables, noise_images(shape))  # a network that nothing can act on is told now
+        gates_of(
+            model.apply, model.variables, noise_images(shape)
+        )  # a network that no method can act on is refused now
 
     record = {
         "config": config.to_dict(),
@@ -125,7 +127,7 @@ def main() -> None:
 
 
 def _moments() -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) as they are given: a number for each channel, or one."""
+    """(mean, std) as given: one number, or one for each channel."""
     from osp_jax.runtime.errors import InputError, shown
 
     usual = (
@@ -164,7 +166,7 @@ def _each_channel(moments: tuple[tuple[float, ...], ...], channels: int) -> list
 
 
 def _recipe() -> Any:
-    """The config of the training, None where none is given."""
+    """The config of the training; None where none is given."""
     from osp_jax.runtime.config_files import load_config
     from osp_jax.runtime.settings import validated
 
@@ -172,9 +174,9 @@ def _recipe() -> Any:
 
 
 def _config(recipe: Any, function: str, moments: tuple[tuple[float, ...], ...]) -> Any:
-    """The settings of the training with the data and the network that are given.
+    """The settings of the training, with the given data and network.
 
-    Without a recipe, its settings are defaults that nothing trains with; images are not augmented.
+    Without a recipe, the settings are defaults that no training uses, without augmentation.
     """
     from osp_jax.data.paths import with_absolute_paths
     from osp_jax.runtime.settings import completed, validated
@@ -198,7 +200,7 @@ def _config(recipe: Any, function: str, moments: tuple[tuple[float, ...], ...]) 
 
 
 def _images(data: Any) -> Any:
-    """The data set, where errors name the flags of this command."""
+    """The data set; errors name the flags of this command."""
     from osp_jax.data.sources import load_data
     from osp_jax.runtime.errors import InputError
 

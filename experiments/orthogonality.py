@@ -2,8 +2,8 @@
 
 python -m experiments.orthogonality --models=runs/orthogonality --out=results/orthogonality
 
-Measures every trained model below a folder, judged on its held-out training images, and its accuracy on test images.
-Models that differ in the seed only are averaged.
+Evaluates every trained model below a folder on its held-out training images, and its accuracy on the test images.
+Averages models that differ only in the seed.
 """
 
 from pathlib import Path
@@ -15,9 +15,7 @@ from experiments import cli
 _MODELS = cli.folder_flag("models", "folder with models that experiments.train wrote", required=True)
 _OUT = cli.folder_flag("out", "folder for results.json, table.md and tradeoff.svg", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
-)
+_DATA_DIR = cli.data_dir_flag()
 
 AMOUNTS = (0.1, 0.25, 0.5)
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(1, 21))
@@ -111,7 +109,7 @@ def _measured(path: Path, dataset) -> dict:
 
 
 def _parameters(model, path: Path) -> dict:
-    """The parameters of a network whose kernels have the layout of Linen, which Gram errors are of."""
+    """The parameters of a network, their kernels in Linen's layout, which the Gram errors need."""
     from osp_jax.runtime.errors import InputError
     from osp_jax.training.orthogonality import conv_kernels
 

@@ -2,7 +2,7 @@
 
 python -m experiments.paper --workdir=runs/paper --minutes=10
 
-Run it again until it says that all is done: each run goes on where the last one ended, whatever ended it. Then
+Repeat the command until it says that everything is done; each run continues where the last one stopped. Then
 `cp -r runs/paper/results/* results/paper/` and `python -m experiments.tables` fill the table.
 """
 
@@ -13,14 +13,18 @@ from absl import flags
 
 from experiments import cli
 
-_WORKDIR = cli.folder_flag("workdir", "where everything is written, and resumed from", required=True)
+_WORKDIR = cli.folder_flag("workdir", "folder of the study, written and resumed", required=True)
 _MINUTES = flags.DEFINE_float(
-    "minutes", 10.0, "at most so long; a step that is running is stopped", lower_bound=0.1, upper_bound=10**6
+    "minutes",
+    10.0,
+    "time limit of this run; the step that is running then is stopped",
+    lower_bound=0.1,
+    upper_bound=10**6,
 )
 flags.register_validator("minutes", math.isfinite, "give a number of minutes")
 _ENTRIES = cli.names_flag("entries", "only these entries of configs/paper/default.py, separated by commas")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "the TFDS folder; empty: TFDS_DATA_DIR, else TFDS's own default")
-_LIST = flags.DEFINE_bool("list", False, "print the commands, and which are done; run nothing")
+_DATA_DIR = cli.tfds_flag()
+_LIST = flags.DEFINE_bool("list", False, "print the commands and which of them are done; run nothing")
 
 
 def main() -> None:

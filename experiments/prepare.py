@@ -2,7 +2,7 @@
 
 python -m experiments.prepare --workdir=runs/digits --classes=all --method=osp-fit
 
-What each request changes is kept in the workdir, in prepared/. An interrupted command goes on where it stopped.
+The workdir keeps what each request changes, in prepared/. Resumable: the same command continues where it stopped.
 """
 
 import time

@@ -2,8 +2,8 @@
 
 python -m experiments.shadows --workdir=runs/digits --forget=3 --number=16 --out=runs/shadows
 
-They follow the recipe of the trained workdir. What is finished in --out is not trained again: another --forget costs
-the models without those classes only.
+The models follow the recipe of the trained workdir. Models that are finished in --out are not trained again: another
+--forget trains only the models without those classes.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from experiments import cli
 
 _WORKDIR = cli.folder_flag("workdir", "the trained model whose recipe to follow", required=True)
 _FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog", required=True)
-_NUMBER = flags.DEFINE_integer("number", 16, "of shadow models in each of the two sets; even", upper_bound=4096)
-_OUT = cli.folder_flag("out", "where the sets are written, resumed from and found", required=True)
-_EPOCHS = flags.DEFINE_integer("epochs", 0, "instead of the recipe's; 0: as many", lower_bound=0, upper_bound=10**6)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
+_NUMBER = flags.DEFINE_integer("number", 16, "number of shadow models in each of the two sets; even", upper_bound=4096)
+_OUT = cli.folder_flag("out", "folder of the sets, written and resumed", required=True)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", 0, "epochs of each model; 0: as in the recipe", lower_bound=0, upper_bound=10**6
 )
+_DATA_DIR = cli.data_dir_flag()
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 python -m experiments.sweep --workdir=runs/cifar10 --methods=osp,osp-fit --out=runs/cifar10_sweep
 
-With --split=validation the images that the training held out are judged instead of the test images: that is the split
-to choose options on. Killed at any moment, the same command goes on behind the last finished class.
+--split=validation evaluates on the images that the training held out instead of the test images; choose options on
+that split. Resumable: after an interruption the same command continues after the last finished class.
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ from experiments import cli
 _WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
 _METHODS = cli.names_flag("methods", "methods, separated by commas", ["osp", "osp-fit", "logit-mask"])
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of one method, as method:name=value; may be given again")
-_SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the images to judge on")
+_SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the images to evaluate on")
 _OUT = cli.folder_flag("out", "folder for results.json and table.md", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
-_PROBES = flags.DEFINE_bool("probes", False, "also ask how well the class is read from the last features")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "the TFDS folder, or your own folder or file, if not at the recorded place"
+_PROBES = flags.DEFINE_bool(
+    "probes", False, "also measure how well a linear probe reads the class from the last features"
 )
-_SEED = flags.DEFINE_integer("seed", 0, "of methods that draw random numbers", **cli.SEEDS)
+_DATA_DIR = cli.data_dir_flag()
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the random numbers that a method draws", **cli.SEEDS)
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """With the defaults of options of methods that did not exist when the sweep began."""
+    """The results with the defaults of options that did not exist when the sweep began."""
     from osp_jax.methods import METHODS
 
     options = config.get("options")

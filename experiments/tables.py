@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments import cli
 
-_CHECK = flags.DEFINE_bool("check", False, "write nothing; fail if a part is out of date")
+_CHECK = flags.DEFINE_bool("check", False, "write nothing; exit with code 2 if a part is out of date")
 _ROOT = Path(__file__).parents[1]
 # Files of results/performance; a part of the same name shows each.
 _BENCHMARKS = (

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from experiments import cli
 
 _CONFIG = cli.guarded(config_flags.DEFINE_config_file("config", None, "the experiment; a Python file"))
-_WORKDIR = cli.folder_flag("workdir", "where the run is written, and resumed from", required=True)
+_WORKDIR = cli.folder_flag("workdir", "folder of the run, written and resumed", required=True)
 _TENSORBOARD = cli.folder_flag("tensorboard", "also write the metrics of each epoch here, as TensorBoard event files")
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     from osp_jax.training.tensorboard import event_files
 
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
-    start = config.training.start_from  # a network of texts goes on with its own token ids
+    start = config.training.start_from  # a network of texts keeps its own token ids
     dataset = load_data(config.data, read_tokenizer(Path(start)) if start else "")
     if config.training.head == "ridge":
         from osp_jax.fitting import fit_workdir

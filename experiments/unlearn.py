@@ -2,7 +2,7 @@
 
 python -m experiments.unlearn --workdir=runs/digits --forget=3 --method=osp-fit --out=runs/without_3
 
-A request that experiments.prepare prepared, with the same method and settings, is looked up.
+A request that experiments.prepare computed with the same method and settings is looked up.
 """
 
 import dataclasses
@@ -17,7 +17,9 @@ from experiments import cli
 
 _WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
 _FORGET = flags.DEFINE_string("forget", None, "classes to forget, by number or name: 3,5 or cat,dog")
-_IMAGES = cli.path_flag("images", "a text file of numbers of training images, for exact-head, in place of --forget")
+_IMAGES = cli.path_flag(
+    "images", "a text file with numbers of training images to forget, in place of --forget; for exact-head"
+)
 flags.register_multi_flags_validator(
     ["forget", "images"],
     lambda given: (given["forget"] is None) != (given["images"] is None),
@@ -26,17 +28,19 @@ flags.register_multi_flags_validator(
 _METHOD = cli.method_flags()
 _OUT = cli.folder_flag("out", "where the new model is written", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what is in --out")
-_TIME = flags.DEFINE_bool("time", False, "also repeat the request to measure what it takes once it is compiled")
-_ACCEPT = flags.DEFINE_bool("accept", False, "write the new model whatever it costs")
+_TIME = flags.DEFINE_bool("time", False, "also repeat the request, to measure its time once it is compiled")
+_ACCEPT = flags.DEFINE_bool("accept", False, "write the new model even where it harms the other classes")
 _DROP = flags.DEFINE_float(
-    "max_retained_drop", 2.0, "points by which the accuracy on the other classes may fall", 0.0, 100.0
+    "max_retained_drop", 2.0, "points that the accuracy on the other classes may fall", 0.0, 100.0
 )
 _FORGOTTEN = flags.DEFINE_float(
-    "max_forgotten", 1.0, "percent of the images to forget that may still be recognised", 0.0, 100.0
+    "max_forgotten", 1.0, "percentage of the images to forget that may still be recognised", 0.0, 100.0
 )
-_PREPARED = flags.DEFINE_bool("prepared", True, "use what experiments.prepare computed, where it fits the request")
+_PREPARED = flags.DEFINE_bool("prepared", True, "use a request that experiments.prepare computed, where there is one")
 _KEEP = flags.DEFINE_bool(
-    "keep_prepared", False, "keep the prepared requests for these classes in --workdir, which tell the classes apart"
+    "keep_prepared",
+    False,
+    "keep the prepared requests for these classes in --workdir; they hold information about the classes",
 )
 
 
@@ -115,7 +119,7 @@ def main() -> None:
         harm = None
     variables = outcome.model.variables
     if harm is None:
-        read = images if dataset or not _ACCEPT.value else None  # the images need not be there
+        read = images if dataset or not _ACCEPT.value else None  # the images need not be available
         harm = harm_of_request(trained, outcome.model, forget, statistics, read, accept=_ACCEPT.value)
     if harm is not None and not _ACCEPT.value:
         check_harm(harm, **limits, suggestions=methods_to_try(model, statistics, _METHOD.name.value))
@@ -171,9 +175,9 @@ def main() -> None:
     how = f"{_METHOD.name.value}, {_WAYS[found.way]}" if found else _METHOD.name.value
     print(f"forgot {', '.join(record['forget_names'])} by {how}: {times}; written to {out}")
     if found and (workdir / PREPARED).is_dir():
-        print(f"prepare the other classes anew, for the new model: python -m experiments.prepare --workdir={out}")
+        print(f"prepare the other classes again, for the new model: python -m experiments.prepare --workdir={out}")
     if harm is None:
-        print("accepted without an estimate of what it costs, which does not follow from the statistics")
+        print("accepted without an estimate of the harm, which the statistics do not give")
     elif not harm.within(**limits):
         print(f"accepted: {harm_words(harm, **limits)}")
 
@@ -195,7 +199,7 @@ _WAYS = {"alone": "prepared", "composed": "composed of prepared requests"}
 
 
 def _remove_prepared(workdir: Path, forget: tuple[int, ...]) -> None:
-    """Removes the prepared requests for the forgotten classes, which hold what tells them apart."""
+    """Removes the prepared requests for the forgotten classes, which hold information about them."""
     from osp_jax.prepared.files import discard_prepared
 
     try:
