@@ -29,7 +29,8 @@ def event_files(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         nonlocal writer
         if not is_first():
             return
-        writer = writer or SummaryWriter(str(folder), purge_step=metrics["step"])
+        if writer is None:  # the suffix keeps runs apart that begin in the same second
+            writer = SummaryWriter(str(folder), purge_step=metrics["step"], filename_suffix=f".{metrics['step']}")
         for name, value in metrics.items():
             layers = (
                 {f"{name}/{layer}": one for layer, one in value.items()} if isinstance(value, dict) else {name: value}
