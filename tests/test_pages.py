@@ -5,8 +5,10 @@ import pytest
 
 import osp_jax
 from osp_jax.data.augment import normalise
+from osp_jax.federated import client_of
 from tests.digits import trained_digits
-from tests.documents import ROOT, blocks
+from tests.documents import ROOT, blocks, python_block
+from tests.federated.small import small_federation
 from tests.test_api import HARMFUL, from_nnx
 from tests.test_readme import accuracies, variables_of_a_reader
 
@@ -85,3 +87,26 @@ def test_the_lines_of_a_federated_request_remove_channels(reader):
     assert found["left"].variables is found["after"].variables
     kept = accuracies(found["left"], reader["test_images"], reader["test_labels"])[1]
     assert kept > 0.8
+
+
+def test_the_lines_of_the_guide_to_federations_train_and_sum():
+    small = small_federation()
+    clients = [client_of(small.clients, number) for number in range(3)]
+    lines = python_block(ROOT / "docs" / "federated.md", "aggregate, client_key")
+    found: dict = {"model": small.model, "clients": clients, "key": jax.random.key(0)}
+    exec(lines, found)
+    jax.tree.map(lambda new, old: None, found["variables"], small.model.variables)  # the same structure
+    assert found["sums"].count.sum() == len(small.labels)
+
+
+def test_the_lines_of_the_exact_case_forget_a_class_and_two_images(reader):
+    found = dict(reader) | {"backbone": reader["model"]}
+    exec(python_block(ROOT / "docs" / "exact.md", "fit_head"), found)
+    assert found["result"].model.forgotten == (3,)
+    assert found["left"].model.forgotten == ()
+
+
+def test_the_lines_of_the_front_page_are_those_of_pages_that_run():
+    run = [block.text for page in ("flax", "pytorch") for block in blocks(ROOT / "docs" / "tutorials" / f"{page}.md")]
+    (lines,) = [block.text for block in blocks(ROOT / "docs" / "index.md") if block.language == "python"]
+    assert set(lines.splitlines()) <= set("".join(run).splitlines())
