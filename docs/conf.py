@@ -21,6 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "method_pages",
     "repository_pages",
+    "result_figures",
 ]
 exclude_patterns = ["extensions"]
 templates_path: list[str] = []

@@ -8,11 +8,14 @@ import pytest
 
 from osp_jax.methods import METHODS
 from osp_jax.methods.parts.options import describe_options
+from osp_jax.report.comparison_tables import kinds
+from osp_jax.runtime.workdir import read_json
 from tests.documents import ROOT, texts_in_code
 
 sys.path.insert(0, str(ROOT / "docs" / "extensions"))
 import method_pages
 import repository_pages
+import result_figures
 
 sys.path.pop(0)
 PAGE = ROOT / "docs" / "page.md"
@@ -75,3 +78,12 @@ def test_code_in_a_docstring_ends_before_a_space_or_a_mark():
     """reStructuredText, in which the site reads docstrings, does not end it before a letter: `x`s."""
     wrong = [text for text in texts_in_code(ROOT / "osp_jax") if re.search(r"(?<!\w)`[\w.]+`[a-zA-Z]", text)]
     assert wrong == []
+
+
+def test_the_page_of_a_comparison_has_three_figures_under_each_kind_of_request():
+    folder = ROOT / "results" / "benchmark" / "digits"
+    results = read_json(folder / "results.json")
+    page = result_figures.with_figures((folder / "table.md").read_text(encoding="utf-8"), results)
+    sections = page.split("\n## ")[1:]
+    assert [section.count("<svg") for section in sections] == [3] * len(kinds(results)) + [0]
+    assert ">osp-fit<" in sections[0]

@@ -76,7 +76,7 @@ def comparison_html(results: dict[str, Any]) -> str:
         {
             "heading": _heading(results, kind),
             "words": [_MEANING, *([_INSIDE] if asked_inside(results) else [])],
-            "figures": _figures(results, kind, number),
+            "figures": method_figures(results, kind, number),
             "tables": tables(results, kind),
             "failures": failures(results, kind),
         }
@@ -93,7 +93,13 @@ def comparison_html(results: dict[str, Any]) -> str:
     )
 
 
-def _figures(results: dict[str, Any], kind: str, number: int) -> list[str]:
+def method_figures(results: dict[str, Any], kind: str, number: int) -> list[str]:
+    """Draws the accuracy on the forgotten classes, the change on the others and the warm time of each method, as SVG.
+
+    Args:
+      kind: of the requests, one of `kinds(results)`.
+      number: keeps the ids of several figures in one page apart.
+    """
     found = {m: s for m, s in summarise(results, kind).items() if s["forget"] or s["retain"]}
 
     def panel(name: str, label: str, value: Callable[[dict[str, Any]], Figure | None], **axis: Any) -> str:
