@@ -180,7 +180,7 @@ def _method_summary() -> str:
     """The README's line for each method: its paper, what it needs, and its figures in the comparison."""
     from osp_jax.methods import METHODS
     from osp_jax.report.comparison_tables import YARDSTICK, summarise
-    from osp_jax.report.formats import NOTHING, duration
+    from osp_jax.report.formats import NOTHING
     from osp_jax.report.method_facts import method_facts
     from osp_jax.report.ranking import ranked
     from osp_jax.report.tables import markdown_table
@@ -194,25 +194,32 @@ def _method_summary() -> str:
     for name in [*compared, *(name for name in METHODS if name not in compared)]:
         figures = found.get(name)
         facts = method_facts(name)
-        cells = [NOTHING] * 5
+        cells = [NOTHING] * 4
         if figures is not None and figures["forget"] is not None:
             cells = [
                 f"{figures['forget'].mean:.1%}",
                 f"{figures['change'].mean:+z.1f}",
-                *(
-                    NOTHING if gap is None or name == YARDSTICK else f"{gap.mean:+z.1f}"
-                    for gap in (figures["probe"], figures["head"])
-                ),
-                duration(figures["cold"] if name == YARDSTICK else figures["warm"]),
+                NOTHING if figures["head"] is None or name == YARDSTICK else f"{figures['head'].mean:+z.1f}",
+                _seconds(figures["cold"] if name == YARDSTICK else figures["warm"]),
             ]
         papers[name] = facts.papers[0] if facts.papers else ""
         rows.append([name, facts.images, "yes" if facts.descends else "no", *cells])
-    header = ["Method", "Images", "Gradients", "Forgotten", "Others", "Probe", "New head", "Time"]
+    header = ["Method", "Images", "Gradients", "Forgotten", "Others", "New head", "Seconds"]
     table = markdown_table(header, rows)
     for name, paper in papers.items():
         if paper:
             table = table.replace(f"\n| {name} |", f"\n| [{name}](https://arxiv.org/abs/{paper}) |")
-    return f"{_compared(results)}\n\n{table}"
+    config = results["config"]
+    return (
+        f"{_data_words(results['dataset']['variant'])}, {_title(results['model']['name'])}; {_requests_of(results)}; "
+        f"{config['budget']['retain']} training images of each class for a request, {config['tuning']['trials']} "
+        f"settings a method:\n\n{table}"
+    )
+
+
+def _seconds(value: float) -> str:
+    """Two digits, or whole seconds."""
+    return f"{value:,.0f}" if value >= 10 else f"{float(f'{value:.2g}')}"
 
 
 def _comparison() -> str:

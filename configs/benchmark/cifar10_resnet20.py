@@ -17,10 +17,8 @@ optional: missing networks are trained first. The retrained networks of seed 0 m
 Budgets, for a CPU: a request may use 50 training images of each class, where most authors use all; the retrained
 networks use all. Up to eight settings, the authors' defaults first, are scored on 500 held-out images.
 
-Estimate: 95 minutes of one busy core for seed 0 (46 for the selection of settings, 17 for the requests, 17 for the
-audits, 15 for compilation), and 35 for seed 1, from the number of images that each method reads and the times of one
-core: 1.6 ms per image forward and 6.9 ms with the gradient. Half the budget
-(`--config.budget.retain=25 --config.budget.forget=25`) takes 65 and 25 minutes.
+Measured on one core of a busy machine: 46 minutes for the selection of settings, 50 for the requests and audits of
+each seed.
 """
 
 from ml_collections import ConfigDict
