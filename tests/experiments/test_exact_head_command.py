@@ -73,7 +73,7 @@ def test_images_leave_as_if_they_had_never_been_there(fitted, tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["forgotten_images"] == [5, 17, 40, 200]
     assert not {5, 17, 40, 200} & set(np.load(tmp_path / "out" / FOLDER / "numbers.npy").tolist())
     again = unlearn(tmp_path / "out", tmp_path / "again", f"--images={tmp_path / 'numbers.txt'}")
-    assert_refused(again, "image 5", "was forgotten before")
+    assert_refused(again, "image 5", "is already forgotten")
     evaluated = run_command("experiments.eval", f"--workdir={tmp_path / 'out'}")
     assert evaluated.returncode == 0, evaluated.stderr
 

@@ -174,7 +174,7 @@ def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
     few = dataclasses.replace(statistics, cached_inputs=tuple(values[:2] for values in statistics.cached_inputs))
     missing = next(c for c in range(4) if c not in np.asarray(statistics.labels)[:2])
-    with pytest.raises(InputError, match=r"statistics\.tails"):
+    with pytest.raises(InputError, match=r"statistics\.cached_inputs"):
         method.unlearn(model, (missing,), **{**given, "statistics": few})
 
 

@@ -83,8 +83,8 @@ def test_rows_that_alone_hold_a_direction_leave_it_too():
     ("numbers", "words"),
     [
         ([], "no image to forget"),
-        ([400], "image 400 is none"),
-        ([-1], "image -1 is none"),
+        ([400], "image 400 was not among"),
+        ([-1], "image -1 was not among"),
         ([3, 3], "twice"),
         ([1.5], "no integers"),
         (list(range(0, 400, 4)), "all images of class 0"),
@@ -96,7 +96,7 @@ def test_images_that_cannot_be_forgotten_are_refused(numbers, words):
 
 
 def test_an_image_is_forgotten_once_and_only_where_features_are_kept():
-    with pytest.raises(InputError, match="forgotten before"):
+    with pytest.raises(InputError, match="already forgotten"):
         fit(everything()).without_images([7]).without_images([7])
     with pytest.raises(InputError, match="keep_features"):
         fit(everything(), images=False).without_images([7])

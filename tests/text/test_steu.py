@@ -139,7 +139,7 @@ def test_the_loss_may_be_over_all_logits(trained):
 
 def test_a_network_of_images_and_wrong_options_are_refused_in_one_line(trained):
     model, _, _ = trained
-    with pytest.raises(InputError, match="the network reads images; give a network of texts, or take another method"):
+    with pytest.raises(InputError, match="this network reads images; give a network of texts, or take another method"):
         Steu().check(model.replace(mean=(0.5,), std=(0.5,)), None)
     with pytest.raises(InputError, match="no table params/none; correct the option embedding"):
         Steu(embedding="params/none").check(model, None)

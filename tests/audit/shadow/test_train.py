@@ -207,7 +207,7 @@ def test_a_way_that_does_not_fit_is_refused(pool, keep, tmp_path):
     with pytest.raises(InputError, match="unknown way"):
         train_shadows(small_config(), pool, 3, keep, tmp_path, way="at once")
     labels = np.zeros(4, int)
-    with pytest.raises(InputError, match="one to each of"):
+    with pytest.raises(InputError, match="cannot be divided over"):
         epochs_of_all("a model a device", None, Split(np.zeros((4, 1, 1, 1), np.uint8), labels), 4 * 1000 + 1)
 
 

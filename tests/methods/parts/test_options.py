@@ -58,7 +58,7 @@ def test_what_is_declared_is_what_is_described():
         ({"share": 1.5}, "option share is 1.5; give a number from 0 to 1"),
         ({"cut": 10.0}, "option cut is 10.0; give a number of at most 9"),
         ({"place": "here"}, "unknown place 'here'; choose one of: gate, kernel, head"),
-        ({"plain": "7"}, "option plain is '7'; give a whole number"),
+        ({"plain": "7"}, "option plain is '7'; give an integer"),
     ],
 )
 def test_a_value_outside_its_declaration_is_refused(given, message):
