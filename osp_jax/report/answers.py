@@ -9,9 +9,9 @@ from osp_jax.report.verdicts import LESS, MORE, SAME, UNTOLD, Measure, excess, v
 
 
 class Question(NamedTuple):
-    """As a reader asks it, so that a no is what was hoped for; and how it was put to the models.
+    """The question as a reader asks it, so that "no" is the hoped-for answer, and how the models were asked.
 
-    `{do} the {classes} ... {them}` agrees with how many classes were forgotten.
+    `{do} the {classes} ... {them}` agrees with the number of forgotten classes.
     """
 
     text: str
@@ -19,7 +19,7 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """In plain sentences: `short` stands alone, `rest` says what weakens it."""
+    """An answer in plain sentences: `short` stands alone, `rest` names what weakens it."""
 
     short: str
     rest: str = ""
@@ -58,7 +58,7 @@ QUESTIONS = {
 }
 
 
-# Shown where they were run, and not missed where they were not.
+# Shown where they were run; not reported as missing where they were not.
 _BESIDE = {
     "accuracy": Question(
         "How near are its accuracies to those of a model that never saw the {classes}?",
@@ -69,19 +69,19 @@ _BESIDE = {
 
 
 def questions(evaluation: Mapping[str, Any]) -> list[str]:
-    """Those the report knows, in their order, and any other that was run."""
+    """The questions that the report knows, in their order, and any other that was run."""
     run = [key for model in ("original", "unlearned") for key in measures(evaluation, model)]
     return list(dict.fromkeys([*QUESTIONS, *run]))
 
 
 def measures(evaluation: Mapping[str, Any], model: str) -> dict[str, dict[str, Measure]]:
-    """A model's measures by question; a question without any is left out."""
+    """The measures of a model by question, without questions that have none."""
     found = (evaluation.get(model) or {}).get("measures") or {}
     return {question: named for question, named in found.items() if named}
 
 
 def asked(evaluation: Mapping[str, Any], question: str) -> Question:
-    """The question, about the classes that were forgotten."""
+    """The question in words, about the forgotten classes."""
     known = (QUESTIONS | _BESIDE).get(question)
     if known is None:
         return Question(question.replace("_", " ").capitalize(), "")
@@ -119,7 +119,7 @@ def _three(evaluation: Mapping[str, Any], question: str) -> tuple[Mapping[str, M
 
 
 def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
-    """What the measures of a question say together."""
+    """The answer that the measures of a question give together."""
     mine, retrained, original = _three(evaluation, question)
     if not mine:
         return Answer("Not run.")
@@ -135,39 +135,44 @@ def answer(evaluation: Mapping[str, Any], question: str) -> Answer:
     counted = _counted(more, len(found), most, saw, untold)
     weak = len(weak_measures(evaluation, question))
     if weak == len(found) and not more:
-        return Answer(f"{counted} But here even the original shows no more, so this proves little.", _less(less, weak))
-    which = "that one proves" if weak == 1 else "those prove"
+        return Answer(f"{counted} But even the original shows no more here, so this proves little.", _less(less, weak))
     few = _untold(untold, len(found)) if more or untold < len(found) else ""
-    doubt = f"On {weak} even the original shows no more than such a model: {which} little." if weak else ""
-    return Answer(counted, " ".join(filter(None, (_less(less, len(found)), few, doubt))))
+    doubt = (
+        f"{weak} of {len(found)} cannot tell even the original from such a model, and so {_verb('prove', weak)} little."
+    )
+    return Answer(counted, " ".join(filter(None, (_less(less, len(found)), few, doubt if weak else ""))))
 
 
 def _counted(more: list[str], of: int, most: str, saw: str, untold: int) -> str:
     if untold == of:
-        where = "the one measure" if of == 1 else f"any of {of} measures"
-        return f"Not known: on {where} too few images or runs were asked to tell it from {saw}."
+        which = "the one measure" if of == 1 else f"all {of} measures"
+        return f"Not known: {which} had too few images or runs to tell it from {saw}."
     if of == 1:
         word, none = ("Yes", "") if more else ("No", "no ")
-        return f"{word}: on the one measure {none}more is left than in {saw}."
+        return f"{word}: the one measure shows {none}more left than in {saw}."
     if not more:
         word = "Not found" if untold else "No"
-        return f"{word}: on none of {of} measures is more left than in {saw}."
-    word, on = ("Yes", f"all {of}") if len(more) == of else ("Partly", f"{len(more)} of {of}")
-    where = f"{'most of all ' if len(more) > 1 else ''}in “{label(most)}”"
-    return f"{word}: on {on} measures more is left than in {saw}, {where}."
+        return f"{word}: none of {of} measures shows more left than in {saw}."
+    word, which = ("Yes", f"all {of}") if len(more) == of else ("Partly", f"{len(more)} of {of}")
+    shows = f"{which} measures {_verb('show', len(more))} more left than in {saw}"
+    return f"{word}: {shows}, {'most of all ' if len(more) > 1 else ''}“{label(most)}”."
 
 
 def _untold(untold: int, of: int) -> str:
-    return f"On {untold} of {of} too few images or runs were asked to tell." if untold else ""
+    return f"{untold} of {of} had too few images or runs to tell." if untold else ""
 
 
 def _less(less: int, of: int) -> str:
-    where = "On it" if of == 1 else f"On {less}"
-    return f"{where} less is left, which can itself betray that something was removed." if less else ""
+    which = "It" if of == 1 else f"{less} of {of}"
+    return f"{which} {_verb('show', less)} less left, which can itself reveal the removal." if less else ""
+
+
+def _verb(word: str, number: int) -> str:
+    return f"{word}s" if number == 1 else word
 
 
 def _without_yardstick(mine: Mapping[str, Measure], original: Mapping[str, Measure]) -> str:
-    """The first measure that could decide, before and after."""
+    """The first measure that could decide, before and after the request."""
     for name, found in mine.items():
         before = original.get(name)
         if found.get("leak") and value_of(found) is not None and value_of(before) is not None:

@@ -26,7 +26,7 @@ class Glance(NamedTuple):
 
 
 def at_a_glance(evaluation: dict[str, Any]) -> tuple[Glance, ...]:
-    """The four questions of a request and their answers; empty where no class was forgotten."""
+    """The answers to the four questions of a request; empty where no class was forgotten."""
     if not evaluation["forget"] or not evaluation.get("unlearned"):
         return ()
     forgotten, harmed = _forgotten(evaluation), _harmed(evaluation)

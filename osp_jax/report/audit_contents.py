@@ -1,4 +1,4 @@
-"""The section on what is left of the forgotten classes: a part for each question of the audit."""
+"""The section on what is left of the forgotten classes, with a part for each question of the audit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,9 @@ from osp_jax.report.outline import NUMBERS, Drawn, Section, drawn
 from osp_jax.report.verdicts import SAME_EFFORT, SAME_SHARE
 
 _INTRODUCTION = (
-    "What is left can show in ways that accuracy does not. The yardstick is a model retrained without the forgotten "
-    "images: it never saw them, and yet it has some of these abilities. In brackets the 95% interval; n is how many "
-    "images or runs a value comes from. The verdict is about the difference of the two models and its 95% interval, "
+    "Accuracy does not show everything that is left. The reference is a model retrained without the forgotten images: "
+    "it never saw them, and still has some of these abilities. Brackets hold the 95% interval; n is the number of "
+    "images or runs behind a value. The verdict is about the difference between the two models and its 95% interval, "
     "taken image by image where both were asked about the same images. “As the retrained”: the interval lies within "
     f"{100 * SAME_SHARE:.0f} points (or {SAME_SHARE:g}; of steps {SAME_EFFORT:.0%} of the retrained model's) on both "
     "sides of 0. “More” or “less is left”: it lies on one side of 0 and reaches further. “Not told apart”: neither, so "
@@ -21,10 +21,10 @@ _INTRODUCTION = (
 
 
 def audit_section(evaluation: dict[str, Any]) -> Section:
-    """Every question with its verdict and evidence; one line where nothing was run."""
+    """The questions with their verdicts and evidence; one line where no audit was run."""
     title = "Is the knowledge gone?"
     if not any(measures(evaluation, model) for model in ("original", "unlearned")):
-        return Section(title, _INTRODUCTION.split(" In brackets")[0], [], when_empty="Not run.")
+        return Section(title, _INTRODUCTION.split(" Brackets")[0], [], when_empty="Not run.")
     parts = tuple(_part(evaluation, question) for question in questions(evaluation))
     return Section(title, _INTRODUCTION, [], parts=parts)
 

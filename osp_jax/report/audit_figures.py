@@ -1,7 +1,7 @@
 """The audit's figures, each a pure function of the evaluation that returns SVG texts.
 
-The three models keep their colour and their line everywhere: the original grey and dotted, the unlearned blue and
-solid, the retrained in the text's colour and dashed.
+A model has the same colour and line in every figure: the original grey and dotted, the unlearned blue and solid, the
+retrained in the text's colour and dashed.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ _OPEN = {"markersize": 4, "markerfacecolor": "none", "markeredgewidth": 1.0}
 
 
 def roc(evaluation: dict[str, Any]) -> tuple[list[str], int]:
-    """A panel an attack: training images found against false alarms, on log axes; and how many found no room."""
+    """A panel for each attack: training images found against false alarms, on log axes; and the number left out."""
     curves = curves_of(evaluation, "roc")
     attacks = list(dict.fromkeys(attack for found in curves.values() for attack in found))
     return [_roc(place, attack, curves) for place, attack in enumerate(attacks[:MOST_PANELS])], _rest(attacks)
@@ -48,7 +48,7 @@ def _roc(place: int, attack: str, curves: dict[str, Any]) -> str:
 
 
 def _on_log_axes(curve: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of the stair that the eye can tell apart; below the lowest rate it is drawn flat."""
+    """The corners of the curve that can be told apart; below the lowest rate the curve is flat."""
     fpr, tpr = (np.maximum(np.asarray(curve[side], float), _LOWEST_RATE) for side in ("fpr", "tpr"))
     first = np.flatnonzero(fpr <= _LOWEST_RATE)[-1:]  # of several at the edge, the highest
     keep = np.concatenate([first, np.flatnonzero(fpr > _LOWEST_RATE)])
@@ -60,7 +60,7 @@ def _on_log_axes(curve: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]
 
 
 def relearning(evaluation: dict[str, Any]) -> tuple[list[str], int]:
-    """A panel a setting: accuracy on unseen forgotten images against training steps; and how many found no room."""
+    """A panel for each setting: accuracy on unseen forgotten images against steps; and the number left out."""
     curves = curves_of(evaluation, "relearning")
     settings = list(dict.fromkeys(setting for found in curves.values() for setting in found))
     return [_relearning(place, name, curves) for place, name in enumerate(settings[:MOST_PANELS])], _rest(settings)
@@ -109,7 +109,7 @@ def _cka(other: str, found: dict[str, dict[str, float]]) -> str:
 
 
 def feature_map(evaluation: dict[str, Any]) -> list[str]:
-    """Where the test images lie in the features before the last layer, a panel a model."""
+    """Where the test images lie in the features before the last layer, with a panel for each model."""
     maps = curves_of(evaluation, "map")
     shared = [np.asarray(maps[key][side], float) for key in ("original", "unlearned") if key in maps for side in "xy"]
     return [_feature_map(key, found, shared if key != "retrained" else None) for key, found in maps.items()]
@@ -135,7 +135,7 @@ def _feature_map(key: str, found: dict[str, list], shared: list[np.ndarray] | No
 
 
 def thinned(gone: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
-    """Indices of at most `most` points, evenly spaced; the forgotten, `gone` `(n,)`, get up to a third of the room."""
+    """Indices of at most `most` points, evenly spaced; the forgotten ones, `gone` `(n,)`, get up to a third of them."""
     sides = np.flatnonzero(~gone), np.flatnonzero(gone)
     room = min(len(sides[1]), max(most // 3, most - len(sides[0])))
     return np.concatenate([_evenly(sides[0], most - room), _evenly(sides[1], room)])

@@ -1,4 +1,4 @@
-"""The audit's evidence as table rows, a question at a time; the rows are those of `tables.py`."""
+"""The audit's evidence as table rows, by question; rows are as in `tables.py`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,7 +31,7 @@ def evidence(evaluation: dict[str, Any], question: str) -> Rows:
 
 
 def layer_changes(evaluation: dict[str, Any], question: str) -> Rows:
-    """What describes each layer and decides nothing, apart from the evidence for its length."""
+    """Measures that only describe each layer, in a table of their own because they are many."""
     named = _by_model(evaluation, question)
     named = {key: found for key, found in named.items() if found}
     rows = [["Measure", *(MODELS[key] for key in named)]]
@@ -41,7 +41,7 @@ def layer_changes(evaluation: dict[str, Any], question: str) -> Rows:
 
 
 def roc_numbers(evaluation: dict[str, Any]) -> Rows:
-    """How many training images each attack finds, at a few shares of false alarms."""
+    """The share of training images that each attack finds, at a few rates of false alarms."""
     curves = curves_of(evaluation, "roc")
     rows = [["Attack", "Model", *(f"Found at {100 * rate:g}% false alarms" for rate in RATES)]]
     for attack in _names(curves.values()):
@@ -92,7 +92,7 @@ def _number(value: float | None) -> str:
 
 
 def audit_record(evaluation: dict[str, Any]) -> Rows:
-    """How long each question took and with which settings it was put."""
+    """The time and the settings of each question."""
     audit = evaluation.get("audit") or {}
     seconds, settings = audit.get("seconds") or {}, audit.get("settings") or {}
     rows = [["Question of the audit", "Time", "Settings"]]

@@ -1,4 +1,4 @@
-"""Many audits side by side: methods by questions, from the `eval.json` of each."""
+"""Compares many audits, methods by questions, from the `eval.json` of each."""
 
 from collections.abc import Callable, Sequence
 from statistics import mean, median
@@ -73,7 +73,7 @@ def condensed(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def audits_markdown(results: dict[str, Any]) -> str:
-    """The page `table.md`: on how many measures more is left, by question, and the figures of each request."""
+    """`table.md`: by question, the number of measures on which more is left; and the figures of each request."""
     shadows = results["audit"]["settings"].get("shadow models")
     lines = [
         f"# {results['dataset']['variant']}, {results['model']['name']}: what was forgotten, and what was hidden",
@@ -108,7 +108,7 @@ def audits_markdown(results: dict[str, Any]) -> str:
 
 
 def means(results: dict[str, Any]) -> list[list[str]]:
-    """A row a model, under `MEANS`: means over the requests, and in how many of them the class is relearned faster."""
+    """A row for each model, under `MEANS`: means over the requests, and in how many the class is relearned faster."""
     requests = [request["models"] for request in results["requests"].values()]
     rows = []
     for name in _ordered(dict.fromkeys(name for models in requests for name in models)):
@@ -142,7 +142,7 @@ def means(results: dict[str, Any]) -> list[list[str]]:
 def frontier_figure(results: dict[str, Any]) -> str:
     """Retained accuracy against what a linear probe and a new head still read, means over the requests, as SVG.
 
-    A point a method, with the warm time of a request, its median over the requests; the retrained model is the target.
+    A point for each method, with the median warm time of a request; the retrained model is the target.
     """
     requests = [request["models"] for request in results["requests"].values()]
     names = _ordered(dict.fromkeys(name for models in requests for name in models))
@@ -173,7 +173,7 @@ def frontier_figure(results: dict[str, Any]) -> str:
 
 
 def summary(results: dict[str, Any]) -> list[list[str]]:
-    """A row a model: by question `more of all`, over all requests."""
+    """A row for each model: by question `more of all`, over all requests."""
     names = dict.fromkeys(name for request in results["requests"].values() for name in request["models"])
     rows = []
     for model in (name for name in _ordered(names) if name != "retrained"):
@@ -225,17 +225,17 @@ def _cell(measures: dict[str, Any], question: str, name: str, *, ends: bool = Tr
 
 
 def value_of(model: dict[str, Any], question: str, name: str) -> float | None:
-    """Of a measure; None where it was not taken or has no value."""
+    """The value of a measure; None where it was not measured or has no value."""
     return model["measures"].get(question, {}).get(name, {}).get("value")
 
 
 def _probe_name(measures: dict[str, Any]) -> str:
-    """The linear probe on what the head reads, which is the last."""
+    """The name of the linear probe on the input of the head, which is the last probe."""
     return next(reversed([name for name in measures.get("probes", {}) if name.startswith("linear_")]), "")
 
 
 def linear_probe(model: dict[str, Any]) -> float | None:
-    """Balanced accuracy of the linear probe on what the head reads."""
+    """Balanced accuracy of the linear probe on the input of the head."""
     return value_of(model, "probes", _probe_name(model["measures"]))
 
 

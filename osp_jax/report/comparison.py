@@ -1,4 +1,4 @@
-"""The pages of a comparison, from the JSON that `experiments.benchmark` writes: Markdown, LaTeX and HTML alike."""
+"""The pages of a comparison in Markdown, LaTeX and HTML, from the JSON that `experiments.benchmark` writes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +55,7 @@ def comparison_markdown(results: dict[str, Any]) -> str:
 
 
 def comparison_tex(results: dict[str, Any]) -> str:
-    """`table.tex`: two booktabs tables a group of requests."""
+    """`table.tex`: two booktabs tables for each group of requests."""
     parts = [f"% {_made(results)}\n% \\usepackage{{booktabs}}"]
     for kind in kinds(results):
         for rows in tables(results, kind):

@@ -1,4 +1,4 @@
-"""What a comparison found, by method: figures of the JSON that `experiments.benchmark` writes, and their tables."""
+"""The figures of a comparison by method, and their tables, from the JSON that `experiments.benchmark` writes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ class Figure(NamedTuple):
 
 
 def figure_of(values: Sequence[float | None]) -> Figure | None:
-    """None where there is no value."""
+    """The figure of some values; None where there is none."""
     known = [float(v) for v in values if v is not None]
     if not known:
         return None
@@ -136,8 +136,8 @@ def kinds(results: dict[str, Any]) -> list[str]:
 
 
 def tables(results: dict[str, Any], kind: str) -> list[Rows]:
-    """Accuracies, what models still know of the class where they were asked, and costs of one group of requests, a row
-    a method, the header first."""
+    """The tables of one group of requests: accuracies, what models still know of the class, and costs. A row for each
+    method, the header first."""
     accuracy, inside, cost = [ACCURACY], [INSIDE], [COST]
     options = {cell["method"]: cell.get("options") for cell in results["cells"]}
     for method, figures in summarise(results, kind).items():
@@ -181,7 +181,7 @@ def asked_inside(results: dict[str, Any]) -> bool:
 
 
 def failures(results: dict[str, Any], kind: str) -> list[str]:
-    """A sentence for each method that failed on some request."""
+    """A sentence for each method that failed on a request."""
     return [
         f"{method} failed on {len(s['errors'])} of {s['cells']} requests ({s['errors'][0]})."
         for method, s in summarise(results, kind).items()
@@ -190,7 +190,7 @@ def failures(results: dict[str, Any], kind: str) -> list[str]:
 
 
 def settings(results: dict[str, Any]) -> Rows:
-    """What each method ran with, how many settings were tried, and the score of the one chosen."""
+    """The settings of each method, how many were tried, and the score of the chosen ones."""
     rows = [["Method", "Settings other than its defaults", "Tried", "Score of the defaults", "of the chosen"]]
     chosen = {cell["method"]: cell["options"] for cell in results["cells"] if "options" in cell}
     for method in [m for m in results["methods"] if m in chosen]:

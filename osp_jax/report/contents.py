@@ -1,4 +1,4 @@
-"""The sections of a report on one evaluation, from what was reached to how it was made."""
+"""The sections of a report on one evaluation, from the accuracies to the provenance."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from osp_jax.report.outline import NUMBERS, Drawn, Section, drawn
 
 
 def sections(evaluation: dict[str, Any]) -> list[Section]:
-    """Those that have something to show."""
+    """The sections that have something to show."""
     forget, classes = evaluation["forget"], tables.class_table(evaluation)
-    intervals = "Share of images recognised; in brackets the 95% interval (Wilson) of the unseen test images. "
+    intervals = "Share of images recognised; the 95% Wilson interval on the unseen test images is in brackets. "
     models = (
-        "Retrained: trained from scratch without the forgotten images, the ideal. "
-        "Logit masked: the original with only its forgotten answers hidden, all it knows still inside."
+        "Retrained: trained from scratch without the forgotten images; the target. "
+        "Logit masked: the original with the forgotten answers hidden and nothing else changed."
     )
     found = [
         Section(
@@ -29,7 +29,7 @@ def sections(evaluation: dict[str, Any]) -> list[Section]:
         found += [
             Section(
                 "What forgotten images are taken for",
-                "A model that never saw a class takes its images for something else; the retrained one shows for what.",
+                "The retrained model shows what a model that never saw the class takes its images for.",
                 [],
                 {NUMBERS: tables.destinations(evaluation)},
                 _destinations,
@@ -43,7 +43,7 @@ def sections(evaluation: dict[str, Any]) -> list[Section]:
             ),
             Section(
                 "Time and data",
-                "How long the request took and how many training images it looked at.",
+                "The time of the request, and the number of training images it read.",
                 [tables.timing(evaluation), tables.data_seen(evaluation)],
             ),
         ]
@@ -63,7 +63,7 @@ def _accuracy(evaluation: dict[str, Any]) -> Drawn:
     return [
         (f"Accuracy on unseen images: {which}.", [figures.per_class(evaluation)]),
         *drawn(
-            "Which answers the test images of each class get; the more solid, the larger the share of the class.",
+            "Answers to the test images of each class; a more solid cell is a larger share of the class.",
             [figures.confusion(evaluation, key) for key in matrices],
         ),
     ]
@@ -79,6 +79,6 @@ def _channels(evaluation: dict[str, Any]) -> Drawn:
     panels, left_out = figures.channels(evaluation)
     rest = f" {left_out} more layers are in the table only." if left_out else ""
     caption = (
-        "How much more each channel answers to the forgotten class. Orange: turned down, the more solid the further."
+        "How much more each channel responds to the forgotten class. Orange channels are turned down, solid ones most."
     )
     return drawn(caption + rest, panels)

@@ -1,5 +1,5 @@
-"""The pages of a federated study, from the JSON that `experiments.federated` writes: who holds what, who left, what the
-methods made of it, and what was sent for it."""
+"""The pages of a federated study, from the JSON that `experiments.federated` writes: the images of each client, who
+leaves, the results of the methods, and the traffic."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -80,11 +80,11 @@ def federated_html(results: dict[str, Any]) -> str:
 
 
 def holdings_figure(counts: list[list[int]], class_names: list[str], name: str) -> str:
-    """Who holds what: a dot for each client and class, its area the number of images, as SVG.
+    """The images of each client, as SVG: a dot for each client and class, its area the number of images.
 
     Args:
       counts: images `(clients, classes)`.
-      name: keeps the ids of several figures in one page apart.
+      name: makes the ids of the figure unique in a page.
     """
     held = np.asarray(counts)
     clients, classes = held.shape
@@ -107,7 +107,7 @@ def holdings_figure(counts: list[list[int]], class_names: list[str], name: str) 
 
 
 def accuracy_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
-    """A row a model, means over seeds, the header first: what leaves and the others, at once and after the rounds."""
+    """Mean accuracies on what leaves and on the others, at once and after the rounds: a row for each model."""
     attacked = scenario not in _FORGOTTEN
     forgotten = _FORGOTTEN.get(scenario, "Poisoned images")
     rows = [["Model", f"{forgotten}, at once", "Others, at once", forgotten, "Others"]]
@@ -122,7 +122,7 @@ def accuracy_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
 
 
 def cost_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
-    """A row a model: how far from the retrained one it ends, after how many rounds, and what was sent for it."""
+    """A row for each model: its final distance to the retrained one, its rounds, and its traffic."""
     rows = [["Model", "Distance to retrained", "on others", "Rounds", "Sent to clients", "Sent by clients"]]
     for method, found in _cells(results, split, scenario).items():
         known = [cell for cell in found if "error" not in cell]
@@ -137,7 +137,7 @@ def cost_table(results: dict[str, Any], split: str, scenario: str) -> Rows:
 
 
 def summary_table(results: dict[str, Any]) -> Rows:
-    """A row for each division and scenario: what each model does with what leaves, and with the others."""
+    """A row for each division and scenario: the accuracies of each model on what leaves and on the others."""
     methods = [m for m in dict.fromkeys(cell["method"] for cell in results["cells"]) if ":" not in m or m in _SHOWN]
     rows = [["Clients", "Who leaves", *map(_name, methods)]]
     for split in results["held"]:
@@ -153,7 +153,7 @@ def _both(cells: list[dict[str, Any]]) -> str:
 
 
 def settings_table(results: dict[str, Any]) -> Rows:
-    """Every method with its settings, as they were used, and what must be said of it."""
+    """Each method with its settings as used, and a note."""
     found: dict[str, list[str]] = {}
     for cell in results["cells"]:
         if "settings" in cell:

@@ -26,7 +26,7 @@ def _highlight(labels: list[Any], forgotten: list[bool]) -> None:
 
 
 def per_class(evaluation: dict[str, Any]) -> str:
-    """Test accuracy of each class before and after; of many classes, those that changed most and all in one strip."""
+    """Test accuracy of each class before and after; of many, those that changed most, and all of them in one strip."""
     shown, total = shown_classes(evaluation), len(evaluation["original"]["per_class"])
     strip = 1.7 if total > MOST_CLASSES else 0
 
@@ -74,7 +74,7 @@ def _class_strip(axes: Any, evaluation: dict[str, Any]) -> None:
 
 
 def _apart(places: list[int], gap: float) -> list[int]:
-    """Those places whose labels do not touch."""
+    """The places whose labels do not overlap."""
     kept: list[int] = []
     for place in sorted(places):
         kept += [place] if not kept or place - kept[-1] >= gap else []
@@ -114,7 +114,7 @@ def confusion(evaluation: dict[str, Any], which: str) -> str:
 
 
 def destinations(evaluation: dict[str, Any], most: int = 8) -> list[str]:
-    """For each forgotten class (the first few), what its test images are now taken for, beside a retrained model."""
+    """The answers to the test images of the first few forgotten classes, beside those of a retrained model."""
     forget = evaluation["forget"][:MOST_DESTINATIONS]
     taken = {key: (evaluation.get(key) or {}).get("forgotten_predictions") or {} for key in ("unlearned", "retrained")}
     shares = [{key: t[str(index)] for key, t in taken.items() if t.get(str(index))} for index in forget]
@@ -147,7 +147,7 @@ def _destinations(evaluation: dict[str, Any], index: int, shares: dict[str, Any]
 
 
 def channels(evaluation: dict[str, Any]) -> tuple[list[str], int]:
-    """Each masked layer's channel scores, highest first, and how many layers found no room."""
+    """Channel scores of each masked layer, highest first, and the number of layers that were left out."""
     layers = [
         (name, _numbers(layer["score"]), _numbers(layer["factor"]))
         for name, layer in (evaluation.get("channels") or {}).items()

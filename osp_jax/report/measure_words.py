@@ -1,6 +1,6 @@
-"""The audit's measures as a reader sees them: names in words, values in their unit.
+"""The audit's measures for a reader: names in words, values in their unit.
 
-A name that is not known here is shown with its underscores as spaces: a new measure needs no change of the report.
+An unknown name is shown with spaces in place of underscores, so that a new measure needs no change here.
 """
 
 import re
@@ -97,7 +97,7 @@ def is_share(name: str) -> bool:
 
 
 def only_describes_a_layer(name: str) -> bool:
-    """Whether the measure is one of many that describe one layer each and decide nothing."""
+    """Whether the measure only describes one layer, and has no verdict."""
     return name.startswith("weight_distance_")
 
 
@@ -114,7 +114,7 @@ def shown(name: str, measure: Measure | None, *, ends: bool = True) -> str:
 
 
 def gap(name: str, mine: Measure | None, retrained: Measure | None) -> str:
-    """The signed difference to the retrained model, shares in points; against a never at least what is known."""
+    """The signed difference to the retrained model, shares in points; a bound where one did not reach the goal."""
     values = value_of(mine), value_of(retrained)
     if None not in values:
         difference = values[0] - values[1]
@@ -127,7 +127,7 @@ def gap(name: str, mine: Measure | None, retrained: Measure | None) -> str:
 
 
 def _number(name: str, value: float, sign: str = "") -> str:
-    """Steps and images as they are, a small value with three decimals."""
+    """Steps and images as they are, other values with three decimals."""
     if _SETTING.fullmatch(name):
         return f"{value:{sign},.4g}"
     return f"{value:{sign}.3f}" if value == 0 or 0.0005 <= abs(value) < 100 else f"{value:{sign}.3g}"

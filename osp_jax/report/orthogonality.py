@@ -1,4 +1,4 @@
-"""The table and the figure of what a penalty in training buys, from the JSON of `experiments.orthogonality`."""
+"""The table and the figure of the effect of a training penalty, from the JSON of `experiments.orthogonality`."""
 
 from collections.abc import Callable
 from statistics import mean, mode
@@ -21,7 +21,7 @@ _MOST_LINES = 6
 
 
 def variants(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Models by what they were trained with, those that differ in the seed only together."""
+    """Models by their training settings; those that differ only in the seed are together."""
     found: dict[str, list[dict[str, Any]]] = {}
     usual = mode(model["config"]["training"]["epochs"] for model in results["models"])
     for model in results["models"]:
@@ -30,7 +30,7 @@ def variants(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def orthogonality_rows(results: dict[str, Any]) -> list[list[str]]:
-    """A row a variant, under `HEADER`; the best trade-off first."""
+    """A row for each variant, under `HEADER`; the best trade-off first."""
     found = variants(results)
     order = sorted(found, key=lambda label: -_over(found[label], lambda m: _best(m, 0.05), -1.0))
     return [
@@ -80,7 +80,7 @@ def orthogonality_markdown(results: dict[str, Any]) -> str:
 
 
 def tradeoff_figure(results: dict[str, Any], amount: float = 0.25) -> str:
-    """Retained change against forget accuracy over the strength of the mask, a line a variant, as SVG."""
+    """Retained change against forget accuracy over the strength of the mask, a line for each variant, as SVG."""
     found = variants(results)
     labels = [row[0] for row in orthogonality_rows(results)]
     plain = [label for label in labels if label == "none"]

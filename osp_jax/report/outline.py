@@ -1,4 +1,4 @@
-"""What a report is made of: sections of words, tables and figures, whatever page they end up on."""
+"""The parts of a report, for HTML and Markdown alike: sections of text, tables and figures."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -13,8 +13,8 @@ NUMBERS = "The same in numbers"
 class Section(NamedTuple):
     """A heading, a verdict, its explanation, tables, details, figures (in HTML only) and sections within.
 
-    Empty tables and details are left out. `details` has a heading by table, folded away where the page can.
-    `anchor` is the id that the opening refers to.
+    Empty tables and details are left out. `details` maps a heading to a table, which HTML shows folded. `anchor` is the
+    id that the opening links to.
     """
 
     title: str
@@ -22,7 +22,7 @@ class Section(NamedTuple):
     tables: list[Rows]
     details: Mapping[str, Rows] = MappingProxyType({})
     draw: Callable[[dict[str, Any]], Drawn] = lambda _: []
-    when_empty: str = ""  # said in place of the tables; without it an empty section is left out
+    when_empty: str = ""  # shown in place of the tables; without it an empty section is left out
     verdict: str = ""
     parts: tuple["Section", ...] = ()
     anchor: str = ""

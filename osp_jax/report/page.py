@@ -1,4 +1,4 @@
-"""The report of one evaluation, as a self-contained HTML page and as Markdown: the same words and tables in both."""
+"""The report of one evaluation, as a self-contained HTML page and as Markdown, with the same text and tables."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def _section_markdown(section: Section, level: int) -> list[str]:
 
 
 def report_html(evaluation: dict[str, Any]) -> str:
-    """The report as one HTML file that needs nothing else."""
+    """The report as a self-contained HTML file."""
     return render(
         "evaluation.html",
         title=_title(evaluation),

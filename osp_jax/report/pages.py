@@ -1,4 +1,4 @@
-"""Turns the templates beside this file into pages; they escape every text but the figures that osp_jax drew."""
+"""Renders the templates beside this file; they escape all text except the figures that osp_jax drew."""
 
 import re
 from functools import cache
@@ -16,7 +16,7 @@ def render(template: str, **given: Any) -> str:
     """The page of a template in `templates/`, self-contained HTML.
 
     Args:
-      given: what the template names.
+      given: the values of the template's names.
     """
     return _environment().get_template(template).render(**given)
 

@@ -1,4 +1,4 @@
-"""The table of the whole study: a row a network, data set and method, 'not run' where a figure is missing."""
+"""The table of the whole study: a row for each network, data set and method; 'not run' where a figure is missing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The rows of a comparison as a paper prints them, the smallest average gap to the retrained network first."""
+"""The rows of a comparison for a paper, the smallest average gap to the retrained network first."""
 
 from collections.abc import Mapping
 from typing import Any

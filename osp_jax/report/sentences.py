@@ -1,4 +1,4 @@
-"""The report's opening: what was asked and what came of it, in plain sentences."""
+"""The report's opening: the request and its outcome, in plain sentences."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from osp_jax.report.tables import class_name, data_seen, image_counts, interval,
 
 
 def forgotten_names(evaluation: dict[str, Any]) -> str:
-    """`class 'cat'`, `classes 'cat' and 'dog'`; long lists are cut after five."""
+    """`class 'cat'`, `classes 'cat' and 'dog'`; a long list is cut after five."""
     names = [f"'{class_name(evaluation, index)}'" for index in evaluation["forget"]]
     if len(names) > 6:
         names = [*names[:5], f"{len(names) - 5} more"]
@@ -17,12 +17,12 @@ def forgotten_names(evaluation: dict[str, Any]) -> str:
 
 
 def summary(evaluation: dict[str, Any]) -> list[str]:
-    """What happened and what is left of the classes, in plain sentences."""
+    """The opening and the answers of the audit, in plain sentences."""
     return [*opening(evaluation), *(f"{asked} {said}" for _, asked, said in answers(evaluation))]
 
 
 def opening(evaluation: dict[str, Any]) -> list[str]:
-    """What was asked, what it did to the accuracy, and what it cost."""
+    """The request, its effect on the accuracy, and its cost."""
     if not evaluation["forget"]:
         model, data = evaluation["original"], evaluation["dataset"]
         asked = f"The model {evaluation['model']['name']} was evaluated as trained on {data['name']}; "
@@ -47,7 +47,7 @@ def _outcome(evaluation: dict[str, Any]) -> Iterator[str]:
         counts = image_counts(after, forget)
         number, bounds = (f"{counts[1]:,} ", f" (95% interval {interval(counts)}%)") if counts[1] else ("", "")
         was, now = percent(before["test_forget_accuracy"]), percent(after["test_forget_accuracy"])
-        yield f"Before: it recognised {was} of the {number}unseen images of {them}; now: {now}{bounds}."
+        yield f"It recognised {was} of the {number}unseen images of {them} before, and {now}{bounds} now."
     if after["test_retain_accuracy"] is not None:
         was, now = before["test_retain_accuracy"], after["test_retain_accuracy"]
         others = len(retained(evaluation))
@@ -69,7 +69,7 @@ def _yardsticks(evaluation: dict[str, Any]) -> Iterator[str]:
         yield f"A model retrained from scratch without {them}, the ideal to compare with, was not run."
     if hidden := found.get("logit_masked"):
         yield (
-            "Merely hiding the answer, with all knowledge left in place, gives "
+            "Hiding the answer alone, with all knowledge left in place, gives "
             f"{percent(hidden['test_forget_accuracy'])} and {percent(hidden['test_retain_accuracy'])}: "
             "a low accuracy alone is no proof of forgetting."
         )
@@ -80,12 +80,12 @@ def _yardsticks(evaluation: dict[str, Any]) -> Iterator[str]:
 def _cost(evaluation: dict[str, Any]) -> Iterator[str]:
     seconds = (evaluation.get("unlearn") or {}).get("seconds") or {}
     if seconds.get("warm_median") is not None:
-        yield f"Once compiled, the request itself takes {duration(seconds['warm_median'])}."
+        yield f"Once compiled, the request takes {duration(seconds['warm_median'])}."
     images = {}
     for phase, _, forgotten, others in data_seen(evaluation)[1:]:
         images[phase] = images.get(phase, 0) + int(forgotten.replace(",", "")) + int(others.replace(",", ""))
     if "request" in images:
         before = images.get("statistics")
-        earlier = f"; the class statistics, collected beforehand, come from {before:,} images" if before else ""
+        earlier = f"; the class statistics, collected before, come from {before:,} images" if before else ""
         count = f"{images['request']:,}" if images["request"] else "no"
-        yield f"It looked at {count} images{earlier}."
+        yield f"The request read {count} images{earlier}."

@@ -1,4 +1,4 @@
-"""How a drawing becomes SVG text: the same input gives the same bytes, and the page's CSS sets the colours.
+"""Turns a drawing into SVG text: the same input gives the same bytes, and the page's CSS sets the colours.
 
 A figure is drawn in the light palette; every palette colour is then replaced by a CSS variable with that colour as its
 fallback, so that one drawing suits light, dark and paper. Text stays text, in the reader's own sans-serif.
@@ -41,7 +41,7 @@ _STYLE = {
 
 
 def svg(name: str, title: str, height: float, paint: Callable[[Any], None]) -> str:
-    """What `paint` draws on a figure; `name` keeps the ids of several figures in one page apart."""
+    """The SVG of what `paint` draws on a figure; `name` makes its ids unique in a page."""
     import matplotlib
     from matplotlib.figure import Figure
 

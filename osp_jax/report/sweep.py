@@ -28,7 +28,7 @@ def _asked(results: dict[str, Any]) -> list[str]:
 
 
 def sweep_summary(results: dict[str, Any]) -> list[list[str]]:
-    """A row a method, under `summary_header`."""
+    """A row for each method, under `summary_header`."""
     rows = []
     for method in results["options"]:
         found = swept(results, method)

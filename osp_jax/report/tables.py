@@ -37,13 +37,13 @@ def retained(evaluation: dict[str, Any]) -> list[int]:
 
 
 def image_counts(model: dict[str, Any], classes: Iterable[int]) -> tuple[int, int]:
-    """How many test images of these classes were recognised, and of how many."""
+    """(test images of these classes that were recognised, all of them)"""
     rows = [(index, model["confusion"][index]) for index in classes] if model.get("confusion") else []
     return sum(row[index] for index, row in rows), sum(sum(row) for _, row in rows)
 
 
 def interval(counts: tuple[int, int]) -> str:
-    """The 95% interval in percent of hits out of n, or nothing when there was no image."""
+    """The 95% interval, in percent, of (hits, images); empty where there is no image."""
     return DASH.join(f"{100 * bound:.1f}" for bound in wilson(*counts)) if counts[1] else ""
 
 
@@ -76,7 +76,7 @@ def accuracy_table(evaluation: dict[str, Any]) -> Rows:
 
 
 def shown_classes(evaluation: dict[str, Any], most: int = 15) -> list[int]:
-    """All classes, or where they are many the forgotten and the retained ones that changed most (or score lowest)."""
+    """All classes; of many, the forgotten ones and the retained ones that changed most (or score lowest)."""
     before, others = evaluation["original"]["per_class"], retained(evaluation)
     if len(before) <= MOST_CLASSES:
         return list(range(len(before)))
@@ -96,7 +96,7 @@ def class_table(evaluation: dict[str, Any]) -> Rows:
 
 
 def destinations(evaluation: dict[str, Any], most: int = 5) -> Rows:
-    """What each model takes the forgotten classes' test images for, the commonest answers of the unlearned one."""
+    """The answers of each model to the forgotten classes' test images: the unlearned model's most frequent ones."""
     found = models(evaluation)
     rows = [["Images of", "Taken for", *(MODELS[key] for key in found)]]
     for index in evaluation["forget"] if "unlearned" in found else []:
@@ -108,7 +108,7 @@ def destinations(evaluation: dict[str, Any], most: int = 5) -> Rows:
 
 
 def channel_table(evaluation: dict[str, Any]) -> Rows:
-    """How many channels each layer has and how many were turned down."""
+    """The number of channels of each layer, and how many were turned down."""
     rows = [["Layer", "Channels", "Turned down", "Lowest factor"]]
     for layer, channels in (evaluation.get("channels") or {}).items():
         factor = channels["factor"]
@@ -121,14 +121,14 @@ def channel_table(evaluation: dict[str, Any]) -> Rows:
 
 
 def timing(evaluation: dict[str, Any]) -> Rows:
-    """How long each step of the request took."""
+    """The time of each step of the request."""
     seconds = (evaluation.get("unlearn") or {}).get("seconds") or {}
     rows = [[_STEPS.get(step, step), duration(value)] for step, value in seconds.items()]
     return [["Step", "Time"], *rows] if rows else []
 
 
 def data_seen(evaluation: dict[str, Any]) -> Rows:
-    """How many images each phase looked at, forgotten and retained apart."""
+    """The number of forgotten and retained images that each phase read."""
     forget = set(map(str, evaluation["forget"]))
     rows = [["Phase", "Images from", "Forgotten", "Retained"]]
     for phase, splits in ((evaluation.get("unlearn") or {}).get("data_seen") or {}).items():
@@ -139,7 +139,7 @@ def data_seen(evaluation: dict[str, Any]) -> Rows:
 
 
 def provenance(evaluation: dict[str, Any]) -> Rows:
-    """Everything needed to make these numbers again."""
+    """What is needed to reproduce the numbers."""
     data, model, unlearn = evaluation["dataset"], evaluation["model"], evaluation.get("unlearn") or {}
     facts = {
         "data": data.get("variant") or data["name"],

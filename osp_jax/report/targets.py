@@ -1,4 +1,4 @@
-"""The table of targets: what was asked, what was measured, and whether it is met; each figure names its file."""
+"""The table of targets: the target, the measured figure, whether it is met, and the file of the figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,18 +1,17 @@
 """When more is left of a class than in a model that never saw it: the report's one rule.
 
-A measure is judged by its difference to the retrained model, never by its value: such a model, too, has some of these
-abilities. The difference is signed so that a positive one means that more is left, and judged by its 95% interval,
-which an audit takes from the images that both models were asked about (`audit/difference.py`). Evaluations of before
-have none: there it follows from the intervals of the two values, as if these were independent, which is wider.
+A measure is judged by its difference to the retrained model, never by its value alone: the retrained model has some of
+these abilities, too. The sign of the difference is such that a positive one means that more is left. It is judged by
+its 95% interval, which an audit computes on the images that both models were asked about (`audit/difference.py`). Older
+evaluations have none; there it follows from the intervals of the two values as if they were independent, and is wider.
 
-- The interval lies within `margin(question)` on both sides of 0: "as the retrained". The two are equal for all that
-  matters, even where a smaller difference is certain. (A test of equivalence at a level of 2.5%.)
+- The interval lies within `margin(question)` on both sides of 0: "as the retrained". The two are equal in
+  practice, even where a smaller difference is certain. (A test of equivalence at a level of 2.5%.)
 - Otherwise, where it excludes 0, the sign decides: "more is left", "less is left".
 - Otherwise: "not told apart". No difference was found, and too few images were asked to rule one out.
 - A difference without an interval, as of a single run, cannot be tested: beyond the margin the sign decides, within it
   the two are "not told apart".
-- What never happened within the limit means less than whatever did happen, in either direction; never and never are
-  alike.
+- A goal that was never reached within the limit means less than one that was reached; two that were not are equal.
 - A measure that only describes (`leak` is None), or without a value or a retrained model, has no verdict.
 """
 
@@ -33,29 +32,29 @@ Measure = Mapping[str, Any]
 
 
 def margin(question: str) -> float:
-    """Up to where a difference does not matter; for relearning a share of the retrained model's value."""
+    """The largest difference that does not matter; for relearning a share of the retrained model's value."""
     return SAME_EFFORT if question == "relearning" else SAME_SHARE
 
 
 def value_of(measure: Measure | None) -> float | None:
-    """None where nothing was measured, or never happened."""
+    """The value; None where nothing was measured or the goal was not reached."""
     value = (measure or {}).get("value")
     return None if value is None or not math.isfinite(value) else value
 
 
 def never(measure: Measure | None) -> bool:
-    """Whether the thing measured did not happen within the limit."""
+    """Whether the goal was not reached within the limit."""
     return value_of(measure) is None and (measure or {}).get("never") is not None
 
 
 def ends_of(measure: Measure | None) -> tuple[float, float] | None:
-    """The 95% interval, where it is known."""
+    """The 95% interval; None where it is not known."""
     ends = (measure or {}).get("ci95") or (None, None)
     return None if any(end is None or math.isnan(end) for end in ends) else (ends[0], ends[1])
 
 
 def excess(question: str, mine: Measure | None, retrained: Measure | None) -> float | None:
-    """How much more is left than in the retrained model; infinite against a never, None where it cannot be said.
+    """How much more is left than in the retrained model; infinite where only one reached the goal, None if unknown.
 
     In the measure's unit, for relearning as a share of the retrained model's value.
     """
@@ -97,7 +96,7 @@ def verdict(question: str, mine: Measure | None, retrained: Measure | None) -> s
 
 
 def in_words(said: str, mine: Measure | None) -> str:
-    """A verdict for a table: one that found nothing says from how many images or runs."""
+    """A verdict for a table; "not told apart" comes with the number of images or runs."""
     number = (mine or {}).get("n")
     return f"{said}, n = {number:,}" if said == UNTOLD and number is not None else said
 

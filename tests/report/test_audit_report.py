@@ -14,7 +14,7 @@ from osp_jax.report.answers import QUESTIONS, answer, answers, asked
 from osp_jax.report.formats import DASH, NOTHING
 from osp_jax.report.measure_words import gap, label, shown
 
-THAN = "is left than in a model that never saw the class"
+THAN = "left than in a model that never saw the class"
 
 
 def evaluation(of_unlearned, of_retrained=None, of_original=None, forget=(3,)):
@@ -34,9 +34,9 @@ def evaluation(of_unlearned, of_retrained=None, of_original=None, forget=(3,)):
 @pytest.mark.parametrize(
     ("mine", "short"),
     [
-        ({"a_auc": 0.5, "b_auc": 0.5}, f"No: on none of 2 measures is more left than {THAN[13:]}."),
-        ({"a_auc": 0.5, "b_auc": 0.6}, f"Partly: on 1 of 2 measures more {THAN}, in “B, AUC”."),
-        ({"a_auc": 0.7, "b_auc": 0.6}, f"Yes: on all 2 measures more {THAN}, most of all in “A, AUC”."),
+        ({"a_auc": 0.5, "b_auc": 0.5}, f"No: none of 2 measures shows more {THAN}."),
+        ({"a_auc": 0.5, "b_auc": 0.6}, f"Partly: 1 of 2 measures shows more {THAN}, “B, AUC”."),
+        ({"a_auc": 0.7, "b_auc": 0.6}, f"Yes: all 2 measures show more {THAN}, most of all “A, AUC”."),
     ],
 )
 def test_the_answer_counts_the_measures_on_which_more_is_left(mine, short):
@@ -46,8 +46,8 @@ def test_the_answer_counts_the_measures_on_which_more_is_left(mine, short):
 
 def test_one_measure_is_spoken_of_as_one():
     for value, short in (
-        (0.5, f"No: on the one measure no more {THAN}."),
-        (0.8, f"Yes: on the one measure more {THAN}."),
+        (0.5, f"No: the one measure shows no more {THAN}."),
+        (0.8, f"Yes: the one measure shows more {THAN}."),
     ):
         assert answer(evaluation({"a": value}, {"a": 0.5}), "membership").short == short
 
@@ -58,10 +58,10 @@ def test_too_few_images_are_no_answer():
         for model in ("original", "unlearned", "retrained"):
             one = measures[model]["measures"]["membership"][name]
             one["ci95"] = [one["value"] - 0.05, one["value"] + 0.05]
-    assert answer(measures, "membership").rest == "On 1 of 2 too few images or runs were asked to tell."
+    assert answer(measures, "membership").rest == "1 of 2 had too few images or runs to tell."
     del measures["unlearned"]["measures"]["membership"]["b"]
     said = answer(measures, "membership").short
-    assert said.startswith("Not known: on the one measure too few images or runs were asked to tell it from a model")
+    assert said.startswith("Not known: the one measure had too few images or runs to tell it from a model")
 
 
 def test_a_measure_without_a_value_says_why():
@@ -69,13 +69,13 @@ def test_a_measure_without_a_value_says_why():
 
 
 def test_less_than_in_the_retrained_model_is_said():
-    assert "On 1 less is left" in answer(evaluation({"a": 0.3, "b": 0.5}, {"a": 0.5, "b": 0.5}), "membership").rest
+    assert "1 of 2 shows less left" in answer(evaluation({"a": 0.3, "b": 0.5}, {"a": 0.5, "b": 0.5}), "membership").rest
 
 
 def test_a_measure_that_the_original_passes_is_said_to_prove_little():
     two = {"a": 0.5, "b": 0.5}
     one_weak = answer(evaluation(two, two, {"a": 0.5, "b": 0.9}), "membership")
-    assert one_weak.rest == "On 1 even the original shows no more than such a model: that one proves little."
+    assert one_weak.rest == "1 of 2 cannot tell even the original from such a model, and so proves little."
     assert "so this proves little" in answer(evaluation(two, two, two), "membership").short
 
 

@@ -72,8 +72,8 @@ def test_the_summary_says_what_was_asked_and_what_came_of_it(evaluate):
     said = " ".join(summary(evaluation))
     for key in ("original", "unlearned", "retrained", "logit_masked"):
         assert percent(evaluation[key]["test_retain_accuracy"]) in said
-    assert said.startswith("The model was asked to forget class 'cat'. Before: it recognised ")
-    assert "It looked at no images; the class statistics, collected beforehand, come from 50,000 images." in said
+    assert said.startswith("The model was asked to forget class 'cat'. It recognised ")
+    assert "The request read no images; the class statistics, collected before, come from 50,000 images." in said
 
 
 def test_the_summary_names_many_classes_briefly(evaluate):
