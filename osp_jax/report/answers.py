@@ -155,7 +155,7 @@ def _counted(more: list[str], of: int, most: str, saw: str, untold: int) -> str:
         return f"{word}: none of {of} measures shows more left than in {saw}."
     word, which = ("Yes", f"all {of}") if len(more) == of else ("Partly", f"{len(more)} of {of}")
     shows = f"{which} measures {_verb('show', len(more))} more left than in {saw}"
-    return f"{word}: {shows}, {'most of all ' if len(more) > 1 else ''}“{label(most)}”."
+    return f"{word}: {shows}{', most of all' if len(more) > 1 else ':'} “{label(most)}”."
 
 
 def _untold(untold: int, of: int) -> str:

@@ -35,7 +35,7 @@ def evaluation(of_unlearned, of_retrained=None, of_original=None, forget=(3,)):
     ("mine", "short"),
     [
         ({"a_auc": 0.5, "b_auc": 0.5}, f"No: none of 2 measures shows more {THAN}."),
-        ({"a_auc": 0.5, "b_auc": 0.6}, f"Partly: 1 of 2 measures shows more {THAN}, “B, AUC”."),
+        ({"a_auc": 0.5, "b_auc": 0.6}, f"Partly: 1 of 2 measures shows more {THAN}: “B, AUC”."),
         ({"a_auc": 0.7, "b_auc": 0.6}, f"Yes: all 2 measures show more {THAN}, most of all “A, AUC”."),
     ],
 )

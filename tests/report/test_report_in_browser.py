@@ -2,7 +2,11 @@
 
 import pytest
 
+from osp_jax.report.comparison import comparison_html
+from osp_jax.report.federated import federated_html
 from osp_jax.report.formats import DASH, NOTHING
+from osp_jax.runtime.workdir import read_json
+from tests.experiments.conftest import ROOT
 from tests.report.chromium import Chromium, find_chromium
 
 PROGRAM = find_chromium()
@@ -29,6 +33,16 @@ def page(default_page, tmp_path_factory):
 
 def column(browser, number):
     return browser.run(f"[...{TABLE}.tBodies[0].rows].map(row => row.cells[{number}].textContent)")
+
+
+@pytest.mark.parametrize(("study", "html"), [("federated", federated_html), ("benchmark", comparison_html)])
+def test_the_page_of_a_study_fits_on_a_phone(browser, tmp_path, study, html):
+    results = read_json(ROOT / "results" / study / "digits" / "results.json")
+    (tmp_path / "report.html").write_text(html(results), encoding="utf-8")
+    browser.open(tmp_path / "report.html", 390)
+    assert browser.errors == []
+    assert browser.run("document.querySelectorAll('section svg').length") > 0
+    assert browser.run("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.parametrize("dark", [False, True])
