@@ -1,15 +1,15 @@
-"""Networks that other people trained, made to forget each class in turn by methods with their default settings.
+"""Makes other people's networks forget each class in turn, by methods with their default settings.
 
 python -m benchmarks.brought --models=DIR --data_dir=DIR [--networks=resnet20,vit] [--json=results/brought/results.json]
 
 The folder --models holds the weights of `benchmarks.brought.networks` (Flax, read here) and of
-`benchmarks.brought.imports` (PyTorch, imported by `experiments.import_model`; PyTorch must be installed). Nothing is
-chosen for a network: this is what a user gets who brings one. What the harm check of `osp_jax.unlearn` refuses is
-judged too, since the error carries it. The results of the method --home on PyTorch networks are also taken home:
-`experiments.export` writes each as a file of the format that came in, and PyTorch reads it.
+`benchmarks.brought.imports` (PyTorch, imported by `experiments.import_model`; PyTorch must be installed). No setting is
+tuned for a network: this is what a user gets. Results that the harm check of `osp_jax.unlearn` refuses are evaluated
+too, since the error contains them. The results of the method --home on PyTorch networks are also exported:
+`experiments.export` writes each as a file of the original format, and PyTorch reads it.
 
-With --json, what is finished is kept there as soon as it is; what the file has of other networks and methods stays, so
-that a long measurement can be made in parts. `python -m experiments.tables` makes the tables of it.
+With --json, results are written as soon as they are finished, and results of other networks and methods in the file are
+kept, so that a long measurement can be split. `python -m experiments.tables` makes the tables.
 """
 
 import time
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _brought(name: str, flags: Any, dataset: Dataset) -> tuple[Model, Statistics, float]:
-    """(the network, its statistics, the seconds that they took together with bringing the network in)."""
+    """(the network, its statistics, the seconds to import the network and to collect them)."""
     start = time.perf_counter()
     if name in IMPORTED:
         workdir = imports.import_model(name, flags.models, flags.data_dir, flags.scratch)
@@ -104,7 +104,7 @@ def _brought(name: str, flags: Any, dataset: Dataset) -> tuple[Model, Statistics
 
 
 class _Answer(NamedTuple):
-    """A model, or the error of a method that cannot act on the network; what it costs, whether it was refused."""
+    """A model, or the error of a method that does not support the network; its cost, and whether it was refused."""
 
     model: Model | None
     seconds: float
@@ -128,7 +128,7 @@ def _answer(
 
 
 def _judged_together(model: Model, answers: dict[str, list[_Answer]]) -> list[list[str]]:
-    """Methods in groups, each of which is judged in one pass: those that change no convolution kernel share one."""
+    """Groups of methods that are evaluated in one pass: those that change no convolution kernel share one."""
     leaves = leaves_by_path(model.variables)
 
     def changes_convolutions(method: str) -> bool:
@@ -148,7 +148,7 @@ def _judged(
     before: np.ndarray,
     dataset: Dataset,
 ) -> list[dict[str, Any]]:
-    """A row a method and class, with accuracies on the test images."""
+    """One row per method and class, with accuracies on the test images."""
     made = [answer.model for each in answers.values() for answer in each if answer.model is not None]
     counts = iter(_counts(model, made, dataset) if made else ())
     found = []
@@ -182,7 +182,7 @@ def _counts(model: Model, models: Sequence[Model], dataset: Dataset) -> np.ndarr
 
 
 def _merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All rows, those of the networks and methods of `new` in place of older ones."""
+    """All rows; those of the networks and methods in `new` replace older ones."""
     measured = {(row["network"], row["method"]) for row in new}
     return [row for row in old if (row["network"], row["method"]) not in measured] + new
 
@@ -201,7 +201,7 @@ def _keep(
     found: list[dict[str, Any]],
     home: list[dict[str, Any]],
 ) -> None:
-    """Adds to the file, if one is given, what was found of a network by a run; it is read anew, as others may write."""
+    """Adds to the file, if one is given, what a run found for a network; it is read again, as others may write."""
     if file is None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def _keep(
 
 
 def _with_run(runs: list[dict[str, Any]], run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The provenance of each run that measured a network, with its methods; those of the new run leave older ones."""
+    """The provenance of each run that measured a network, with its methods; those of the new run replace older ones."""
     older = [{**each, "methods": [name for name in each["methods"] if name not in run["methods"]]} for each in runs]
     return [each for each in older if each["methods"]] + [run]
 

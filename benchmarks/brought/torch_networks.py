@@ -1,4 +1,4 @@
-"""PyTorch networks of other people: modules whose parameters have the names of the published weights.
+"""Other people's PyTorch networks: modules whose parameters have the names of the published weights.
 
 `--network=benchmarks.brought.torch_networks:resnet20` names the function that builds one. The weights are those of
 
@@ -31,7 +31,7 @@ def vit() -> nn.Module:
 
 
 def micronet() -> nn.Module:
-    """MicroNet, version 2, for CIFAR-100: 485,330 parameters, a mask beside each convolution and the head."""
+    """MicroNet, version 2, for CIFAR-100: 485,330 parameters, with masks for each convolution and the head."""
     return MicroNet()
 
 
@@ -47,7 +47,7 @@ class OptionA(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, the activation behind the sum."""
+    """Two 3x3 convolutions and a shortcut, with the activation after the sum."""
 
     def __init__(self, inputs: int, channels: int):
         super().__init__()
@@ -67,7 +67,9 @@ class ResNet(nn.Module):
     """Three stages of `blocks` residual blocks; the second and the third halve the sides of the map.
 
     Args:
-      blocks: of each stage. channels: of each stage. classes: outputs of the head.
+      blocks: number of blocks in each stage.
+      channels: number of channels in each stage.
+      classes: outputs of the head.
     """
 
     def __init__(self, blocks: Sequence[int], channels: Sequence[int] = (16, 32, 64), classes: int = 10):
@@ -87,7 +89,7 @@ class ResNet(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Tokens of patches behind a class token, with learned positions."""
+    """Tokens of patches after a class token, with learned positions."""
 
     def __init__(self, size: int, patch: int, width: int):
         super().__init__()
@@ -102,7 +104,7 @@ class Embedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Heads side by side; one product makes queries, keys and values."""
+    """Multi-head attention; one product computes queries, keys and values."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -119,7 +121,7 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention and an MLP, each behind a layer norm and beside a shortcut."""
+    """Attention and an MLP, each with a layer norm and a shortcut."""
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
@@ -135,10 +137,13 @@ class EncoderBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """A vision transformer whose head reads the class token; no norm stands in front of the head.
+    """A vision transformer whose head reads the class token, without a norm in front of the head.
 
     Args:
-      size: sides of an image in pixels. patch: sides of a patch. width: of a token. hidden: units of an MLP.
+      size: side of an image, in pixels.
+      patch: side of a patch.
+      width: size of a token.
+      hidden: units of an MLP.
     """
 
     def __init__(
@@ -166,7 +171,7 @@ class ViT(nn.Module):
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution of pruned weights: `mask` holds a 0 for each one that is gone."""
+    """A convolution with pruned weights: `mask` is 0 for pruned ones."""
 
     def __init__(self, *given: int, **options: object):
         super().__init__(*given, **options)
@@ -192,7 +197,7 @@ def _masked(layer: MaskedConv2d | MaskedLinear) -> torch.Tensor:
 
 
 def without_masks(network: nn.Module) -> nn.Module:
-    """The network whose layers read their weights as they are, which are then to be products with the masks."""
+    """The network whose layers read their weights directly, which must be products with the masks."""
     for layer in network.modules():
         if isinstance(layer, MaskedConv2d | MaskedLinear):
             layer.mask = None
@@ -200,10 +205,10 @@ def without_masks(network: nn.Module) -> nn.Module:
 
 
 class InvertedResidual(nn.Module):
-    """Expands by a 1x1 convolution, convolves each channel, projects, and weighs its channels by what they hold.
+    """Expands by a 1x1 convolution, convolves each channel, projects, and applies squeeze-and-excitation.
 
-    The shortcut, with a projection of its own where the channels change, is added behind the weighing. As published, a
-    block of stride 2 neither weighs its channels nor has a shortcut: its `fc1` and `fc2` are not read.
+    The shortcut, with its own projection if the channels change, is added after the scaling. As published, a block of
+    stride 2 has neither: its `fc1` and `fc2` are not read.
     """
 
     def __init__(self, inputs: int, channels: int, stride: int, expansion: float = 2.5):
