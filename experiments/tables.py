@@ -167,8 +167,8 @@ def _headline() -> str:
         f"{ours['forget'].mean:.1%} in {duration(ours['warm'])} on one CPU core, and changes the accuracy on the other "
         f"classes by {ours['change'].mean:+z.1f} points. Retraining without the class, the target, takes "
         f"{duration(retrained['cold'])} and gives {retrained['forget'].mean:.1%} and "
-        f"{retrained['change'].mean:+z.1f} points. A new head finds the class {ours['head'].mean:z.1f} points more often "
-        "than in the retrained network."
+        f"{retrained['change'].mean:+z.1f} points. A new head finds the class {ours['head'].mean:z.1f} points "
+        "more often than in the retrained network."
     )
 
 
