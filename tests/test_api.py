@@ -273,7 +273,7 @@ STATISTICS_MISUSE = {
 
 
 @pytest.mark.parametrize("case", STATISTICS_MISUSE)
-def test_misuse_of_collect_statistics_is_told(case, model):
+def test_misuse_of_collect_statistics_is_reported(case, model):
     given, words = STATISTICS_MISUSE[case]
     given = {"model": model, "images": UINT8, "labels": LABELS} | given
     one_line(lambda: osp_jax.collect_statistics(**given), words)
@@ -306,13 +306,13 @@ UNLEARN_MISUSE = {
 
 
 @pytest.mark.parametrize("case", UNLEARN_MISUSE)
-def test_misuse_of_unlearn_is_told(case, model, statistics):
+def test_misuse_of_unlearn_is_reported(case, model, statistics):
     given, words = UNLEARN_MISUSE[case]
     given = {"model": model, "forget": [3], "statistics": statistics} | given
     one_line(lambda: osp_jax.unlearn(**given), words)
 
 
-def test_statistics_without_the_class_are_told(model, statistics, digits):
+def test_statistics_without_the_class_are_reported(model, statistics, digits):
     one_line(lambda: osp_jax.unlearn(model, [3], statistics=statistics.without([3])), "no image of class three (3)")
     others = [c for c in range(10) if c != 3]
     one_line(
@@ -320,7 +320,7 @@ def test_statistics_without_the_class_are_told(model, statistics, digits):
     )
 
 
-def test_a_class_that_is_forgotten_already_is_told(model, statistics):
+def test_a_class_that_is_forgotten_already_is_reported(model, statistics):
     gone = model.replace(forgotten=(3,))
     one_line(lambda: osp_jax.unlearn(gone, ["three"], statistics=statistics), "forgotten already")
 
@@ -330,7 +330,7 @@ def test_a_method_that_trains_needs_a_network_that_can(models, digits):
     one_line(lambda: osp_jax.unlearn(models["function"], [3], "scrub", data=data), "train_apply")
 
 
-def test_a_network_of_other_images_or_classes_is_told(model, digits):
+def test_a_network_of_other_images_or_classes_is_reported(model, digits):
     small = UINT8.repeat(3, axis=3)
     wrong = model.replace(mean=(0.5,) * 3, std=(0.5,) * 3)
     one_line(lambda: osp_jax.collect_statistics(wrong, small, LABELS), "cannot be applied to images of shape (8, 8, 3)")
@@ -348,7 +348,7 @@ AUDIT_MISUSE = {
 
 
 @pytest.mark.parametrize("case", AUDIT_MISUSE)
-def test_misuse_of_audit_is_told(case, model):
+def test_misuse_of_audit_is_reported(case, model):
     given, words = AUDIT_MISUSE[case]
     given = {"model": model, "unlearned": model.replace(forgotten=(3,)), "data": (UINT8, LABELS) * 2} | given
     one_line(lambda: osp_jax.audit(**given), words)

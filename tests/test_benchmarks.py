@@ -39,7 +39,7 @@ def test_an_operation_is_charged_without_those_within_it():
     assert own_times([*names, *events]) == {"while": 3, "dot": 7, "add": 5}
 
 
-def test_work_is_told_by_what_was_fused_into_an_operation():
+def test_work_is_reported_by_what_was_fused_into_an_operation():
     program = """
 %inner (p: f32[4,4]) -> f32[4] {
   %p = f32[4,4]{1,0} parameter(0)

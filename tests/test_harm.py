@@ -157,7 +157,7 @@ def test_a_network_that_answers_nothing_finite_recognises_nothing(digits):
     assert (harm.forgotten, harm.retained_after) == (0, 0)
 
 
-def test_nothing_stored_of_one_side_is_said(digits):
+def test_nothing_stored_of_one_side_is_stated(digits):
     of_others = digits.statistics.without((3,))
     with pytest.raises(InputError, match="--data_dir"):
         estimate_harm(digits.model, digits.model, (3,), statistics=of_others)

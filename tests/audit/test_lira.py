@@ -86,7 +86,7 @@ def test_a_likelihood_ratio_by_hand(monkeypatch):
 
 @pytest.mark.parametrize("variance", ["global", "per-example"])
 @pytest.mark.parametrize(("attack", "name"), [(lira, "lira"), (lira_offline, "lira_offline")])
-def test_members_with_higher_statistics_are_told(attack, name, variance, keep):
+def test_members_with_higher_statistics_are_reported(attack, name, variance, keep):
     measures, roc = attack(drawn() + 3 * keep, keep, variance=variance)
     assert list(measures) == [f"{name}_{what}" for what in NAMES]
     auc, balanced, at_1, at_01 = measures.values()
@@ -232,7 +232,7 @@ def overfitted(tmp_path_factory):
         return find_shadows(config, pool, 3, folder, (2,))
 
 
-def test_members_of_overfitted_models_are_told(overfitted):
+def test_members_of_overfitted_models_are_reported(overfitted):
     every, _ = overfitted
     everything = np.arange(len(every.pool.labels))
     phi = statistics_of(every, everything)

@@ -165,7 +165,7 @@ def test_networks_of_two_data_sets_are_not_measured_together(tmp_path, monkeypat
         command.main()
 
 
-def test_a_command_that_fails_is_told_with_its_last_line():
+def test_a_command_that_fails_is_reported_with_its_last_line():
     with pytest.raises(InputError, match=r"experiments.unlearn --out=x ended with exit code 2: .*--workdir"):
         imports.run("experiments.unlearn", {"out": "x"})
 

@@ -69,7 +69,7 @@ def killed_and_again(template, tmp_path, leaves, ends="new", also=""):
     ("leaves", "outcome"),
     [("old", "as it was"), ("new", "finished"), (None, "lost"), ("ne", "half"), ("other", "mixed")],
 )
-def test_what_a_killed_command_leaves_is_told(template, tmp_path, leaves, outcome):
+def test_what_a_killed_command_leaves_is_reported(template, tmp_path, leaves, outcome):
     trial = killed_and_again(template, tmp_path, leaves)
     assert (trial["outcome"], trial["good"]) == (outcome, outcome in ("as it was", "finished"))
 
@@ -108,7 +108,7 @@ def test_kills_are_spread_over_all_steps():
         (Ended(None, 60.0, "", ""), None, ("hangs", False)),
     ],
 )
-def test_what_a_flipped_byte_does_is_told(ended, contents, outcome):
+def test_what_a_flipped_byte_does_is_reported(ended, contents, outcome):
     assert flips.flip_outcome(ended, {"contents": {"x": 1}}, contents) == outcome
 
 
@@ -137,7 +137,7 @@ def test_every_file_is_flipped_and_one_byte_of_it(tmp_path):
         (Ended(-11, 0.1, "", ""), ("exit code -11", False)),
     ],
 )
-def test_what_malformed_input_does_is_told(ended, outcome):
+def test_what_malformed_input_does_is_reported(ended, outcome):
     assert malformed.malformed_outcome(ended, [], malformed.Case("fake", "unlearn", ())) == outcome
 
 

@@ -56,8 +56,8 @@ PREFIX = (sys.executable, "-c", "import sys; exec(sys.argv[2])")
 
 
 def ran(steps, tmp_path, seconds=60.0, piece=60.0):
-    said = []
-    return run_steps(steps, tmp_path / "done", seconds, piece, said.append, PREFIX), said
+    messages = []
+    return run_steps(steps, tmp_path / "done", seconds, piece, messages.append, PREFIX), messages
 
 
 def test_what_is_done_is_not_run_again(tmp_path):
@@ -65,8 +65,8 @@ def test_what_is_done_is_not_run_again(tmp_path):
     steps = [command(f"open({str(log)!r}, 'a').write('{letter}')") for letter in "abc"]
     assert ran(steps[:2], tmp_path)[0]
     assert log.read_text() == "ab"
-    complete, said = ran(steps, tmp_path)
-    assert (complete, log.read_text(), len(said)) == (True, "abc", 1)
+    complete, messages = ran(steps, tmp_path)
+    assert (complete, log.read_text(), len(messages)) == (True, "abc", 1)
 
 
 def test_a_step_that_changes_is_run_again_and_a_folder_that_moves_changes_nothing(tmp_path):
@@ -82,15 +82,15 @@ def test_a_piece_ends_in_time_and_the_next_one_begins_with_the_step_that_was_sto
     mark = tmp_path / "mark"
     slow = command(f"import os, time; os.path.exists({str(mark)!r}) or (open({str(mark)!r}, 'w'), time.sleep(600))")
     steps = [command("pass", "first"), slow, command("pass", "last")]
-    complete, said = ran(steps, tmp_path, seconds=3.0)
+    complete, messages = ran(steps, tmp_path, seconds=3.0)
     assert not complete
-    assert [text.split()[0] for text in said] == ["experiments.first", "experiments.x"]
-    complete, said = ran(steps, tmp_path)
+    assert [text.split()[0] for text in messages] == ["experiments.first", "experiments.x"]
+    complete, messages = ran(steps, tmp_path)
     assert complete
-    assert [text.split()[0] for text in said] == ["experiments.x", "experiments.last"]
+    assert [text.split()[0] for text in messages] == ["experiments.x", "experiments.last"]
 
 
-def test_what_cannot_be_continued_and_does_not_fit_is_told(tmp_path):
+def test_what_cannot_be_continued_and_does_not_fit_is_reported(tmp_path):
     slow = command("import time; time.sleep(600)", "eval", resumes=False)
     with pytest.raises(InputError, match=r"experiments\.eval .*--minutes"):
         ran([slow], tmp_path, seconds=1.0, piece=1.0)

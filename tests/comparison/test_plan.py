@@ -21,7 +21,7 @@ def test_each_is_every_class_by_itself():
     assert {request.kind for request in requests} == {"single"}
 
 
-def test_sets_and_sequences_are_told_apart_and_name_the_same_classes():
+def test_sets_and_sequences_are_distinguished_and_name_the_same_classes():
     together, in_turn = parse_requests(["dog,ship", "3 then dog"], NAMES)
     assert (together.steps, in_turn.steps) == (((1, 3),), ((3,), (1,)))
     assert together.forget == in_turn.forget == (1, 3)

@@ -291,7 +291,7 @@ def test_the_summary_is_over_requests_and_seeds_of_a_kind():
         ({"original.training.batch_size": 0}, "batch_size"),
     ],
 )
-def test_what_cannot_work_is_told_before_anything_is_trained(config, dataset, methods, tmp_path, change, words):
+def test_what_cannot_work_is_reported_before_anything_is_trained(config, dataset, methods, tmp_path, change, words):
     config.update_from_flattened_dict(change)
     with pytest.raises(InputError, match=words):
         run(config, dataset, tmp_path, methods, ["3"])

@@ -595,7 +595,7 @@ def test_a_download_with_another_checksum_is_refused_and_removed(tmp_path, monke
     assert_nothing_is_left("cifar10", tmp_path)
 
 
-def test_a_file_gone_from_the_server_is_said(tmp_path, monkeypatch, served):
+def test_a_file_gone_from_the_server_is_stated(tmp_path, monkeypatch, served):
     point_to(monkeypatch, "cifar10", f"{served[1]}/cifar-10-binary.tar.gz")
     with pytest.raises(InputError, match=r"\(HTTP status 404\)"):
         prepare("cifar10", tmp_path)
@@ -617,7 +617,7 @@ def no_network(*args, **kwargs):
     raise urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
 
 
-def test_no_network_is_said_in_two_words(tmp_path, monkeypatch):
+def test_no_network_is_stated_in_two_words(tmp_path, monkeypatch):
     monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
     with pytest.raises(InputError, match=r"cannot download http\S+tiny-imagenet-200.zip \(no network\); put tiny"):
         prepare("tiny_imagenet", tmp_path)

@@ -100,7 +100,7 @@ def test_a_study_that_lost_a_cell_and_its_last_rounds_ends_the_same(study, tmp_p
     assert figures(results_of(workdir)["cells"]) == figures(wanted)
 
 
-def test_what_cannot_be_run_is_told_before_any_training(tmp_path):
+def test_what_cannot_be_run_is_reported_before_any_training(tmp_path):
     refused = {
         "--config.splits=('random',)": "iid, dirichlet, classes",
         "--config.scenarios=('class','theft')": "label-flip",

@@ -205,7 +205,7 @@ def test_methods_that_train_need_the_recipe(folder, linen, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_trained_anew_is_told(folder, tmp_path):
+def test_what_cannot_be_trained_anew_is_reported(folder, tmp_path):
     model = tmp_path / "function"
     done = imported(folder, model, "function", "--recipe=configs/digits.py")
     assert done.returncode == 0, done.stderr

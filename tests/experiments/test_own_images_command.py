@@ -86,7 +86,7 @@ def test_a_folder_that_moved_is_found_by_its_new_place(model, folder, tmp_path):
         moved.rename(folder)
 
 
-def test_images_that_were_added_since_are_told(model, folder, tmp_path):
+def test_images_that_were_added_since_are_reported(model, folder, tmp_path):
     more = folder / "train" / "blue dot" / "more.png"
     shutil.copy(folder / "train" / "blue dot" / "1.png", more)
     try:

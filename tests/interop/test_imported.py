@@ -125,7 +125,7 @@ class Square(nn.Module):
         return nn.Dense(3)(x.reshape(len(x), 16, 16))
 
 
-def test_kinds_of_networks_are_told_apart():
+def test_kinds_of_networks_are_distinguished():
     assert framework_of(Net()) == "linen"
     assert framework_of(NnxNet(nnx.Rngs(0))) == "nnx"
     assert framework_of(lambda variables, images: images) == "function"

@@ -222,10 +222,10 @@ def test_what_lies_beside_the_network_is_named(saved):
     ],
 )
 def test_what_weights_only_refuses_is_named_with_its_remedy(saved, content, name, remedy):
-    said = refusal(saved(content))
+    message = refusal(saved(content))
 
-    assert name in said
-    assert remedy in said
+    assert name in message
+    assert remedy in message
 
 
 def test_code_in_a_file_never_runs(saved, tmp_path):

@@ -307,19 +307,19 @@ def test_a_folder_that_is_no_single_checkpoint_is_refused(tmp_path, state):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [("data.pkl", "unpacked PyTorch"), (".metadata", "dcp_to_torch_save"), ("saved_model.pb", "TensorFlow model")],
 )
-def test_a_folder_of_another_kind_is_told_by_what_it_is(tmp_path, name, said):
+def test_a_folder_of_another_kind_is_reported_by_what_it_is(tmp_path, name, message):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / name).touch()
 
-    assert said in refusal(folder)
+    assert message in refusal(folder)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"\0" * 64, "is empty"),
@@ -335,15 +335,15 @@ def test_a_folder_of_another_kind_is_told_by_what_it_is(tmp_path, name, said):
     ],
 )
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors", "weights.npz", "weights"])
-def test_a_file_that_is_no_weights_is_told_by_what_it_is(tmp_path, name, content, said):
+def test_a_file_that_is_no_weights_is_reported_by_what_it_is(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
 
-    assert said in refusal(path)
+    assert message in refusal(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("a.pt", "no whole PyTorch"),
         ("a.safetensors", "no whole safetensors"),
@@ -351,11 +351,11 @@ def test_a_file_that_is_no_weights_is_told_by_what_it_is(tmp_path, name, content
         ("a", "known"),
     ],
 )
-def test_bytes_without_meaning_are_refused_by_the_name_of_the_file(tmp_path, name, said):
+def test_bytes_without_meaning_are_refused_by_the_name_of_the_file(tmp_path, name, message):
     path = tmp_path / name
     path.write_bytes(b"\xff" * 64)
 
-    assert said in refusal(path)
+    assert message in refusal(path)
 
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path):

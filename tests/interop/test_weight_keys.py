@@ -122,15 +122,15 @@ def test_of_layers_with_the_same_keys_the_one_of_the_same_shape_is_taken():
 def test_a_missing_key_is_named_with_the_nearest_one():
     keys = without(TORCH, "conv1.weight") | {"stem.weight": (8, 3, 3, 3)}
 
-    said = refusal(keys, TORCH)
+    message = refusal(keys, TORCH)
 
-    assert "lacks 1 of the network's 7 keys, 'conv1.weight' first; the file has 'stem.weight'" in said
+    assert "lacks 1 of the network's 7 keys, 'conv1.weight' first; the file has 'stem.weight'" in message
 
 
 def test_missing_statistics_of_normalisations_are_named():
-    said = refusal(without(FLAX, "batch_stats/BatchNorm_0/mean"), FLAX)
+    message = refusal(without(FLAX, "batch_stats/BatchNorm_0/mean"), FLAX)
 
-    assert "'batch_stats/BatchNorm_0/mean' first; save the statistics" in said
+    assert "'batch_stats/BatchNorm_0/mean' first; save the statistics" in message
 
 
 def test_pruned_weights_are_named():
@@ -158,9 +158,9 @@ def test_one_part_of_several_is_named():
 
 
 def test_keys_that_the_network_does_not_have_are_named():
-    said = refusal({**TORCH, "layer2.weight": (8,), "layer2.bias": (8,)}, TORCH)
+    message = refusal({**TORCH, "layer2.weight": (8,), "layer2.bias": (8,)}, TORCH)
 
-    assert "2 keys that the network does not have, 'layer2.weight' first" in said
+    assert "2 keys that the network does not have, 'layer2.weight' first" in message
 
 
 @pytest.mark.parametrize(
@@ -176,13 +176,13 @@ def test_keys_that_the_network_does_not_have_are_named():
 def test_another_shape_is_named_with_what_it_most_often_means(other, remedy):
     first = next(key for key in TORCH if key in other)
 
-    said = refusal({**TORCH, **other}, TORCH)
+    message = refusal({**TORCH, **other}, TORCH)
 
-    assert f"of another shape, '{first}' first: {other[first]} in the file, {TORCH[first]} in the network" in said
-    assert remedy in said
+    assert f"of another shape, '{first}' first: {other[first]} in the file, {TORCH[first]} in the network" in message
+    assert remedy in message
 
 
 def test_embeddings_of_positions_tell_of_another_image_size():
-    said = refusal({**TORCH, "pos_embed": (1, 65, 48)}, {**TORCH, "pos_embed": (1, 197, 48)})
+    message = refusal({**TORCH, "pos_embed": (1, 65, 48)}, {**TORCH, "pos_embed": (1, 197, 48)})
 
-    assert "images of another size?" in said
+    assert "images of another size?" in message

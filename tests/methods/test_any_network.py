@@ -106,7 +106,7 @@ def test_a_mask_touches_what_the_gates_name_and_leaves_finite_logits(name, metho
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_fitted_gains_forget_a_class_whose_features_are_told_apart(name):
+def test_fitted_gains_forget_a_class_whose_features_are_distinguished(name):
     given = with_a_feature_set_a_class(network(name))
     gates, features, labels = given.statistics.gates, given.statistics.features, np.asarray(given.statistics.labels)
     gains = gains_between(given.model.variables, given.forget("osp-fit").variables, gates.last)

@@ -60,19 +60,19 @@ def test_too_few_images_are_no_answer():
             one["ci95"] = [one["value"] - 0.05, one["value"] + 0.05]
     assert answer(measures, "membership").rest == "1 of 2 had too few images or runs to tell."
     del measures["unlearned"]["measures"]["membership"]["b"]
-    said = answer(measures, "membership").short
-    assert said.startswith("Not known: the one measure had too few images or runs to tell it from a model")
+    message = answer(measures, "membership").short
+    assert message.startswith("Not known: the one measure had too few images or runs to tell it from a model")
 
 
 def test_a_measure_without_a_value_says_why():
     assert shown("a_auc", {"value": None, "why": "the logits are not finite"}) == "no value: the logits are not finite"
 
 
-def test_less_than_in_the_retrained_model_is_said():
+def test_less_than_in_the_retrained_model_is_stated():
     assert "1 of 2 shows less left" in answer(evaluation({"a": 0.3, "b": 0.5}, {"a": 0.5, "b": 0.5}), "membership").rest
 
 
-def test_a_measure_that_the_original_passes_is_said_to_prove_little():
+def test_a_measure_that_the_original_passes_is_stated_to_prove_little():
     two = {"a": 0.5, "b": 0.5}
     one_weak = answer(evaluation(two, two, {"a": 0.5, "b": 0.9}), "membership")
     assert one_weak.rest == "1 of 2 cannot tell even the original from such a model, and so proves little."
@@ -80,8 +80,8 @@ def test_a_measure_that_the_original_passes_is_said_to_prove_little():
 
 
 def test_without_a_yardstick_there_is_no_verdict():
-    said = answer(evaluation({"loss_auc": 0.5}, None, {"loss_auc": 0.712}), "membership").short
-    assert said == "No retrained model to compare with. Loss threshold, AUC: 0.712 before, 0.500 now."
+    message = answer(evaluation({"loss_auc": 0.5}, None, {"loss_auc": 0.712}), "membership").short
+    assert message == "No retrained model to compare with. Loss threshold, AUC: 0.712 before, 0.500 now."
     assert answer(evaluation({}), "membership").short == answer(evaluation({}), "recovery").short == "Not run."
 
 
@@ -94,11 +94,11 @@ def test_questions_speak_of_one_class_or_of_several():
 
 
 def test_the_summary_answers_every_question_that_was_run(evaluate):
-    said = " ".join(summary(evaluate()))
+    message = " ".join(summary(evaluate()))
     for _, question, short in answers(evaluate()):
-        assert f"{question} {short}" in said
-    assert "not examined" not in said
-    assert "Tug-of-war" not in said  # it only describes
+        assert f"{question} {short}" in message
+    assert "not examined" not in message
+    assert "Tug-of-war" not in message  # it only describes
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_full_report_has_every_section(evaluate, default_page):
         assert "Not run." not in report
 
 
-def test_what_was_not_run_is_said(evaluate):
+def test_what_was_not_run_is_stated(evaluate):
     for report in (report_html(_without_retrained(evaluate)), report_markdown(_without_retrained(evaluate))):
         assert "the ideal to compare with, was not run" in report
         assert report.count("Not run.") == 1
@@ -125,7 +125,7 @@ def test_what_was_not_run_is_said(evaluate):
         assert "Time and data" not in report
 
 
-def test_questions_that_were_left_out_are_said_to_be(evaluate):
+def test_questions_that_were_left_out_are_stated_to_be(evaluate):
     for report in (report_html(_with_some_questions(evaluate)), report_markdown(_with_some_questions(evaluate))):
         assert report.count("Not run.") == 3
         assert "New question" in report

@@ -69,16 +69,16 @@ def test_durations_take_the_unit_that_keeps_them_short():
 
 def test_the_summary_says_what_was_asked_and_what_came_of_it(evaluate):
     evaluation = evaluate()
-    said = " ".join(summary(evaluation))
+    message = " ".join(summary(evaluation))
     for key in ("original", "unlearned", "retrained", "logit_masked"):
-        assert percent(evaluation[key]["test_retain_accuracy"]) in said
-    assert said.startswith("The model was asked to forget class 'cat'. It recognised ")
-    assert "The request read no images; the class statistics, collected before, come from 50,000 images." in said
+        assert percent(evaluation[key]["test_retain_accuracy"]) in message
+    assert message.startswith("The model was asked to forget class 'cat'. It recognised ")
+    assert "The request read no images; the class statistics, collected before, come from 50,000 images." in message
 
 
 def test_the_summary_names_many_classes_briefly(evaluate):
-    said = summary(evaluate(100, tuple(range(10))))[0]
-    assert said.endswith("classes 'class 0', 'class 1', 'class 2', 'class 3', 'class 4' and 5 more.")
+    message = summary(evaluate(100, tuple(range(10))))[0]
+    assert message.endswith("classes 'class 0', 'class 1', 'class 2', 'class 3', 'class 4' and 5 more.")
 
 
 def test_missing_fractions_are_no_numbers(evaluate):
@@ -111,7 +111,7 @@ def test_no_name_breaks_a_markdown_row(name):
     assert "<" not in line
 
 
-def test_a_commit_is_told_with_the_changes_that_it_lacks():
+def test_a_commit_is_reported_with_the_changes_that_it_lacks():
     assert commit({"commit": "0123456789abcdef"}) == "0123456789ab"
     assert commit({"commit": "0123456789abcdef+"}) == "0123456789ab with changes"
     assert commit({"commit": "unknown"}) == "unknown"

@@ -28,7 +28,7 @@ def test_a_method_that_was_not_repeated_has_a_dash_for_its_time():
     assert sweep_summary(found)[0][-1] == "\N{EN DASH}"
 
 
-def test_what_was_asked_of_the_features_is_told_as_a_mean_change_to_the_original():
+def test_what_was_asked_of_the_features_is_reported_as_a_mean_change_to_the_original():
     found = results()
     for row, before, after in zip(found["classes"], (0.9, 0.8, 0.7), (0.8, 0.8, 0.4), strict=True):
         row["original"]["probe"], row["osp"]["probe"] = before, after

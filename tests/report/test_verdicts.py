@@ -26,7 +26,7 @@ def against(value, other, low, high, leak="high"):
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
         (against(0.505, 0.5, -0.01, 0.02), SAME),
         (against(0.512, 0.5, 0.005, 0.019), SAME),  # certain, and too small to matter
@@ -38,12 +38,12 @@ def against(value, other, low, high, leak="high"):
         (against(0.5, 0.5, -0.001, 0.001), SAME),
     ],
 )
-def test_the_rule_for_the_interval_of_a_difference(pair, said):
-    assert verdict("membership", *pair) == said
+def test_the_rule_for_the_interval_of_a_difference(pair, message):
+    assert verdict("membership", *pair) == message
 
 
 @pytest.mark.parametrize(
-    ("mine", "retrained", "said"),
+    ("mine", "retrained", "message"),
     [
         (found(0.7, [0.65, 0.75]), found(0.5, [0.45, 0.55]), MORE),
         (found(0.6, [0.54, 0.66]), found(0.5, [0.44, 0.56]), MORE),  # the intervals overlap: no test at 5%
@@ -65,12 +65,12 @@ def test_the_rule_for_the_interval_of_a_difference(pair, said):
         (None, found(0.5), NOTHING),
     ],
 )
-def test_the_rule_for_evaluations_without_differences(mine, retrained, said):
-    assert verdict("membership", mine, retrained) == said
+def test_the_rule_for_evaluations_without_differences(mine, retrained, message):
+    assert verdict("membership", mine, retrained) == message
 
 
 @pytest.mark.parametrize(
-    ("mine", "retrained", "said"),
+    ("mine", "retrained", "message"),
     [
         (found(50 * (1 - SAME_EFFORT), leak="low"), found(50, leak="low"), UNTOLD),
         (found(39, leak="low"), found(50, leak="low"), MORE),
@@ -85,8 +85,8 @@ def test_the_rule_for_evaluations_without_differences(mine, retrained, said):
         (found(59, [57, 61], "low"), found(60, [55, 65], "low"), SAME),  # within a fifth of 60
     ],
 )
-def test_the_rule_for_relearning(mine, retrained, said):
-    assert verdict("relearning", mine, retrained) == said
+def test_the_rule_for_relearning(mine, retrained, message):
+    assert verdict("relearning", mine, retrained) == message
 
 
 values = st.floats(0, 1)

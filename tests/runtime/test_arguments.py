@@ -34,10 +34,10 @@ def test_every_benchmark_refuses_bad_flags_before_it_measures(name, monkeypatch,
         if f'"--{flag}"' in text:
             cases += [[f"--{flag}={value}"] for value in ("", "nothing", "1,1", ",", "-1")]
     for case in cases:
-        code, said = answer(monkeypatch, capsys, main, *case)
-        assert_one_line_error(code, said)
-        assert len(said) < 1000
-        assert said.count("\n") == 1
+        code, message = answer(monkeypatch, capsys, main, *case)
+        assert_one_line_error(code, message)
+        assert len(message) < 1000
+        assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(

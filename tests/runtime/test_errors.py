@@ -54,10 +54,10 @@ def ending(capsys, error: BaseException | None) -> tuple[int, str]:
     ids=repr,
 )
 def test_what_is_not_our_fault_ends_in_one_line(error, code, words, capsys):
-    found, said = ending(capsys, error)
+    found, output = ending(capsys, error)
     assert found == code
-    assert said.startswith(words)
-    assert said.count("\n") == bool(words)
+    assert output.startswith(words)
+    assert output.count("\n") == bool(words)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_our_own_fault_keeps_its_traceback(error, capsys):
 
 
 def test_a_message_is_one_short_line_without_control_characters(capsys):
-    _, said = ending(capsys, InputError(f"bad\nname \x1b[31m{'x' * 100_000}\ud800 {'y ' * 100_000}; give another"))
-    assert said.count("\n") == 1
-    assert said.rstrip("\n").isprintable()
-    assert len(said) < 1000
-    assert said.endswith("give another\n")
+    _, output = ending(capsys, InputError(f"bad\nname \x1b[31m{'x' * 100_000}\ud800 {'y ' * 100_000}; give another"))
+    assert output.count("\n") == 1
+    assert output.rstrip("\n").isprintable()
+    assert len(output) < 1000
+    assert output.endswith("give another\n")
 
 
 def test_a_message_that_fits_is_not_changed():
@@ -95,7 +95,7 @@ def test_control_characters_are_escaped(character):
     assert printable(f"a{character}b").startswith("a\\")
 
 
-def test_a_closed_pipe_is_told_by_the_exit_code_alone(capsys, monkeypatch):
+def test_a_closed_pipe_is_reported_by_the_exit_code_alone(capsys, monkeypatch):
     read, write = os.pipe()
     os.close(read)
     with open(write, "w", encoding="utf-8") as closed:

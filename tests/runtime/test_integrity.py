@@ -184,7 +184,7 @@ def test_an_old_workdir_is_read_with_one_warning(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["", "\n", "0" * 64, f"{'0' * 64} a\n", f"{'0' * 64}  a\r\n", f"{'0' * 64}  a"])
-def test_checksums_that_are_none_are_told(text, tmp_path):
+def test_checksums_that_are_none_are_reported(text, tmp_path):
     (tmp_path / SUMS).write_bytes(text.encode())
     with pytest.raises(InputError, match=rf"{SUMS} is damaged; restore it"):
         check_sums(tmp_path, "restore it")

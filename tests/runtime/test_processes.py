@@ -66,7 +66,7 @@ def finish(processes: Sequence[subprocess.Popen], seconds: float = 500) -> list[
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, *said) for process, said in zip(processes, done, strict=True)]
+    return [(process.returncode, *message) for process, message in zip(processes, done, strict=True)]
 
 
 def run(processes: Sequence[subprocess.Popen]) -> None:
@@ -106,7 +106,7 @@ def test_several_processes_end_where_one_does_and_the_first_alone_speaks(number,
     workdir = tmp_path / "model"
     done = finish(start_together(number, *SMALL, f"--workdir={workdir}", devices=devices))
     assert [code for code, *_ in done] == [0] * number, [errors for *_, errors in done]
-    assert ["trained" in said for _, said, _ in done] == [True] + [False] * (number - 1)
+    assert ["trained" in message for _, message, _ in done] == [True] + [False] * (number - 1)
     assert distance(alone, workdir) < 1e-4
     mine, its = (
         [json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (workdir, alone)
@@ -138,7 +138,7 @@ def test_requests_and_audits_of_two_processes_answer_as_those_of_one(alone, tmp_
     run(start_together(2, *ask, f"--out={two}", command="unlearn"))
     done = finish(start_together(2, f"--workdir={two}", command="eval"))
     assert [code for code, *_ in done] == [0, 0], [errors for *_, errors in done]
-    assert ["evaluated" in said for _, said, _ in done] == [True, False]
+    assert ["evaluated" in message for _, message, _ in done] == [True, False]
     assert distance(one, two) < 1e-4
     mine, its = (json.loads((folder / "eval.json").read_text())["unlearned"] for folder in (two, one))
     for name in ("test_retain_accuracy", "test_forget_accuracy", "train_retain_accuracy"):
@@ -214,7 +214,7 @@ def test_processes_of_different_settings_say_so_on_each(tmp_path):
 
 
 @pytest.mark.slow
-def test_devices_that_do_not_divide_a_batch_are_told_on_each(tmp_path):
+def test_devices_that_do_not_divide_a_batch_are_reported_on_each(tmp_path):
     arguments = [*SMALL, f"--workdir={tmp_path / 'model'}", "--config.training.batch_size=30"]
     done = finish(start_together(2, *arguments, devices=2))
     assert_one_line_each(done, "batch_size 30", "4 devices")

@@ -197,7 +197,7 @@ def test_a_training_ends_the_same_wherever_it_is_killed(every, plain_orbax, monk
         assert not strays(tmp_path)
 
 
-def test_a_disk_that_fails_while_a_checkpoint_is_completed_is_told_and_leaves_the_one_before(
+def test_a_disk_that_fails_while_a_checkpoint_is_completed_is_reported_and_leaves_the_one_before(
     plain_orbax, monkeypatch, tmp_path
 ):
     def fail() -> None:

@@ -105,8 +105,8 @@ def ended(process: subprocess.Popen, number: int, times: int = 1) -> tuple[int, 
         for _ in range(times):
             process.send_signal(number)
             time.sleep(0.05)
-        _, said = process.communicate(timeout=60)
-        return process.returncode, said
+        _, message = process.communicate(timeout=60)
+        return process.returncode, message
     finally:
         process.kill()
 
@@ -174,10 +174,10 @@ def test_ctrl_c_ends_a_training_in_one_line(tmp_path):
         first = process.stderr.readline()
         assert first.startswith("epoch 1/1000")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, message = process.communicate(timeout=120)
     finally:
         process.kill()
-    lines = [line for line in said.splitlines() if not line.startswith("epoch ")]
+    lines = [line for line in message.splitlines() if not line.startswith("epoch ")]
     assert (process.returncode, lines) == (130, ["interrupted"])
 
 

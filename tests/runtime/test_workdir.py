@@ -54,13 +54,13 @@ def test_a_workdir_gives_the_model_and_its_variables(workdir, record, variables)
     assert (trained.model.mean, trained.model.std) == (tuple(about["mean"]), tuple(about["std"]))
 
 
-def test_a_missing_config_is_told(workdir):
+def test_a_missing_config_is_reported(workdir):
     (workdir / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json does not exist; is .* a workdir"):
         load_workdir(workdir)
 
 
-def test_a_workdir_that_is_not_there_is_told(tmp_path):
+def test_a_workdir_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_workdir(tmp_path / "nowhere")
 
@@ -79,7 +79,7 @@ def test_a_workdir_that_is_not_there_is_told(tmp_path):
         b'{"config": {"model": {}}, "dataset": {"image_shape": 8, "class_names": []}}',
     ],
 )
-def test_a_garbled_config_is_told(content, workdir):
+def test_a_garbled_config_is_reported(content, workdir):
     (workdir / "config.json").write_bytes(content)
     with pytest.raises(InputError, match=r"config\.json"):
         load_workdir(workdir)
@@ -152,7 +152,7 @@ def test_a_folder_is_made_and_left_empty_by_the_check(tmp_path):
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-def test_too_little_space_is_told_with_both_figures(tmp_path):
+def test_too_little_space_is_reported_with_both_figures(tmp_path):
     with pytest.raises(InputError, match=r"MB free and 1000000000000 MB are needed"):
         check_writable(tmp_path, 10**18)
 

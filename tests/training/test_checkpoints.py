@@ -235,12 +235,12 @@ def test_what_is_no_statistics_is_refused(tmp_path):
         statistics_files.load_statistics(tmp_path / "bare")
 
 
-def test_statistics_that_are_not_there_are_told(tmp_path):
+def test_statistics_that_are_not_there_are_reported(tmp_path):
     with pytest.raises(InputError, match="statistics does not exist"):
         statistics_files.load_statistics(tmp_path / "statistics")
 
 
-def test_a_workdir_without_checkpoint_is_told(abstract, tmp_path):
+def test_a_workdir_without_checkpoint_is_reported(abstract, tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint; train one"):
         checkpoint.load_variables(tmp_path, abstract)
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)

@@ -155,7 +155,7 @@ def test_a_finished_run_is_not_trained_again(finished, dataset, monkeypatch):
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
-def test_a_damaged_newest_checkpoint_is_told_instead_of_trained_over(finished, dataset, tmp_path):
+def test_a_damaged_newest_checkpoint_is_reported_instead_of_trained_over(finished, dataset, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints" / "3" / "optimiser" / "ocdbt.process_0")
     with pytest.raises(InputError, match=r"is missing; restore it, or delete .*checkpoints/3 and run the same command"):
@@ -290,7 +290,7 @@ def exit_line(capsys, *args) -> str:
     return line
 
 
-def test_a_learning_rate_out_of_all_bounds_is_told_in_one_line(config, dataset, tmp_path, capsys):
+def test_a_learning_rate_out_of_all_bounds_is_reported_in_one_line(config, dataset, tmp_path, capsys):
     config.training.learning_rate = 1e20
     line = exit_line(capsys, config, dataset, tmp_path)
     assert line.startswith("error: the loss is not finite in epoch 1; lower --config.training.learning_rate")
@@ -314,7 +314,7 @@ def test_too_little_free_space_is_noticed_before_the_start(config, dataset, tmp_
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_disk_that_fills_up_while_saving_is_told_in_one_line(config, dataset, tmp_path, stop_before_save, capsys):
+def test_a_disk_that_fills_up_while_saving_is_reported_in_one_line(config, dataset, tmp_path, stop_before_save, capsys):
     stop_before_save(2, OSError(errno.ENOSPC, "No space left on device", str(tmp_path)))
     assert exit_line(capsys, config, dataset, tmp_path).endswith(
         "no space left on the device; free some or choose another folder"
@@ -323,7 +323,7 @@ def test_a_disk_that_fills_up_while_saving_is_told_in_one_line(config, dataset, 
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_disk_that_orbax_finds_full_is_told_in_one_line(at_once, config, dataset, tmp_path, monkeypatch, capsys):
+def test_a_disk_that_orbax_finds_full_is_reported_in_one_line(at_once, config, dataset, tmp_path, monkeypatch, capsys):
     """TensorStore reports a full disk as a ValueError, and a save in the background where it is waited for."""
 
     def full(*args, **kwargs):

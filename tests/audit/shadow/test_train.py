@@ -348,7 +348,7 @@ def test_sets_that_nothing_could_be_trained_for_are_refused(pool, keep, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_is_not_finite_is_told_with_the_model(pool, keep, tmp_path):
+def test_a_loss_that_is_not_finite_is_reported_with_the_model(pool, keep, tmp_path):
     config = small_config()
     config.training.learning_rate = 1e30
     with pytest.raises(InputError, match=r"shadow model \d is not finite in epoch"):

@@ -87,7 +87,7 @@ def test_nothing_changed_is_nothing_recorded(resnet8):
     assert record == {"masked_channels": {}, "parameters_changed": 0, "channels": {}}
 
 
-def test_a_factor_of_0_and_a_parameter_of_0_are_told_apart(resnet8):
+def test_a_factor_of_0_and_a_parameter_of_0_are_distinguished(resnet8):
     """A gain of 0 shows as factor 0; a scale that was 0 before says nothing about its gain."""
     gains, leaves = jnp.ones(16).at[1:3].set([0, 0.5]), leaves_by_path(resnet8.model.variables)
     stream = {factor.path: leaves[factor.path] for factor in resnet8.statistics.gates.last.writers}
