@@ -248,9 +248,10 @@ def method_help(name: str) -> str:
     """
     from osp_jax.methods import get_method
     from osp_jax.methods.parts.options import describe_options
+    from osp_jax.report.method_facts import method_facts
 
     kind = get_method(name)
-    lines = [f"{name}: {sys.modules[kind.__module__].__doc__.splitlines()[0]}", ""]
+    lines = [f"--method={name}", "", *textwrap.wrap(method_facts(name).title, 100), ""]
     lines += ["options, each given as --option=NAME=VALUE:" if describe_options(kind) else "It has no options."]
     for option in describe_options(kind):
         lines += ["", f"  {option.name}: {option.values} (default: {option.default!r})"]
