@@ -35,7 +35,7 @@ suppress_warnings = ["myst.header"]  # result tables start below their level
 
 # Notebooks are executed when the site is built, and kept by their content.
 nb_execution_mode = "cache"
-nb_execution_timeout = 300
+nb_execution_timeout = 1200  # seconds a cell, for a busy machine
 nb_execution_raise_on_error = True
 nb_execution_cache_path = str(DOCS.parent / "build" / "notebooks")
 
