@@ -137,8 +137,9 @@ def harm_words(harm: Harm, *, max_retained_drop: float, max_forgotten: float) ->
     """The figures and the limits, as a clause."""
     return (
         f"{100 * harm.forgotten:.1f}% of {harm.forget_images:,} images to forget are still recognised (limit "
-        f"{max_forgotten:g}%), and the accuracy on {harm.retain_images:,} others falls to "
-        f"{100 * harm.retained_after:.1f}% from {100 * harm.retained_before:.1f}% (limit: {max_retained_drop:g} points)"
+        f"{max_forgotten:g}%), and the accuracy on {harm.retain_images:,} others changes from "
+        f"{100 * harm.retained_before:.1f}% to {100 * harm.retained_after:.1f}% (limit: a drop of "
+        f"{max_retained_drop:g} points)"
     )
 
 

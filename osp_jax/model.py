@@ -36,7 +36,7 @@ class Model:
       class_names: by class number.
       forgotten: sorted numbers of the forgotten classes.
       train_apply: `(variables, images, rng) -> (logits, variables)`, in train mode; None if the network cannot be
-        trained further. It returns updated non-parameters, such as running statistics.
+        trained further. The returned variables differ only in other leaves, such as running statistics.
       init: `(key, image_shape) -> variables`, or None.
       is_parameter: whether gradient steps may change the leaf of `variables` at a path.
     """

@@ -9,8 +9,8 @@ The contract, for any engine that transports the messages (the simulator here, F
 
 - `model` is a `Model` that both sides create in the same way; received variables are inserted by
   `model.replace(variables=...)`. Variables are pytrees of float32 arrays, including running statistics.
-- `data` is a `ClientData`: uint8 images, int32 labels, and `present`, which marks padding. Clients whose arrays are
-  padded to one size share compiled programs; padding does not change the results.
+- `data` is a `ClientData`: uint8 images, int32 labels, and `present`, which is False for padding. Clients whose
+  arrays are padded to one size share compiled programs; padding does not change the results.
 - `key` is `client_key(key, round, exchange, client)` with the key of a run: the results do not depend on the engine,
   the order of the calls, or the other clients. Aggregate in ascending order of the clients for bit-identical sums.
 - `settings` (`LocalTraining`) are those of one exchange. FedAvg has one exchange per round; FedProx sets `align`; FCOT,

@@ -1,4 +1,4 @@
-"""Fine-tuning on the retained images alone, so that the network forgets the class by drift.
+"""Fine-tuning on the retained images alone, during which the network may forget the class.
 
 The baseline of Golatkar et al. (2020, arXiv 1911.04933, section 6). Defaults for class-wise forgetting are those of
 the code of Jia et al. (2023, github.com/OPTML-Group/Unlearn-Sparse): SGD, the images augmented as in training.

@@ -57,7 +57,7 @@ def training_loss(
 
     Returns:
       loss, (new batch_stats, metrics); the metrics, scalars, are `loss`, `accuracy`, `penalty` (unweighted) and, if
-      there is one, `feature_penalty` (unweighted).
+      there is one, `feature_penalty` (weighted).
     """
     logits, features, batch_stats = train_features(model, params, batch_stats, images)
     orthogonality = penalty(params)
