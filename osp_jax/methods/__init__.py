@@ -123,7 +123,7 @@ def _parsed(option: Option, text: str) -> Any:
     try:
         return text if kind is str else kind(_literal(text, kind))
     except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        remedy = f"give {option.values}; its default is {option.default!r}"
+        remedy = f"give: {option.values} (default: {option.default!r})"
         raise InputError(f"option {option.name}={shown(text)} cannot be read; {remedy}") from error
 
 
