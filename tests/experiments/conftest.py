@@ -23,7 +23,8 @@ TINY = [
 def environment(devices: int = 1) -> dict[str, str]:
     """Ours, with nothing that would send a command to data or a network outside the test."""
     # Libraries that a test imports set some for their own process.
-    own = "TFDS_DATA_DIR", "PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"
+    own = {"TFDS_DATA_DIR", "PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+    own |= {"FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"}
     given = {key: value for key, value in os.environ.items() if key not in own}
     return given | {"JAX_NUM_CPU_DEVICES": str(devices)}
 

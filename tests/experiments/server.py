@@ -5,6 +5,7 @@ answers with a line `[exit code, stdout, stderr]`.
 """
 
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -53,6 +54,7 @@ def run(module: str, arguments: list[str]) -> int:
 
 
 def main() -> None:
+    gc.set_threshold(100_000, 20, 20)  # as in the process of the tests
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:

@@ -10,6 +10,8 @@ from osp_jax.runtime.errors import InputError
 
 
 def test_without_flower_the_line_names_the_extra(monkeypatch):
+    for name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "0")  # as the import does, which would stay set for the tests that follow
     for name in [name for name in sys.modules if name.startswith("osp_jax.federated.flower")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flwr", None)
