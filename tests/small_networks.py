@@ -1,11 +1,13 @@
 """Networks from outside the library, random variables for any network, and gating without a mask."""
 
+from collections.abc import Collection, Iterable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 from flax import traverse_util
 
@@ -21,6 +23,8 @@ CLASSES = 5
 MODELS = list(networks.MODELS)
 # Those whose activations are all ReLUs, written by a norm or a convolution of their own.
 RELU_MODELS = [name for name in MODELS if not name.startswith(("vit", "convnext", "mobilenet"))]
+# Many layers, of kinds that others have as well.
+DEEP = ("resnet18", "resnet34", "vgg16", "vit_b16", "convnext_tiny", "mobilenet_v3_small")
 SHAPE = (16, 16, 3)
 MEAN, STD = (0.5, 0.5, 0.5), (0.3, 0.3, 0.3)
 
@@ -200,6 +204,11 @@ class Case(NamedTuple):
     def model(self) -> Model:
         """For images of the moments `MEAN` and `STD`, with the classes '0' to '4'."""
         return model_of(self.module, self.variables)
+
+
+def slow_where(names: Iterable[str], large: Collection[str]) -> list[Any]:
+    """Names as parameters of a test, which is slow for those in `large`."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in names]
 
 
 @lru_cache

@@ -22,6 +22,7 @@ from osp_jax.masks import (
 from osp_jax.runtime.errors import InputError
 from osp_jax.trees import changed_paths, leaves_by_path
 from tests.small_networks import (
+    DEEP,
     FOREIGN,
     MODELS,
     RELU_MODELS,
@@ -30,12 +31,12 @@ from tests.small_networks import (
     case,
     gated_forward,
     random_gains,
+    slow_where,
     sown_forward,
 )
 
 # Large programs, whose gates tests/program holds to the same equality.
-LARGE = ("resnet34", "resnet50", "vit_b16", "convnext_tiny", "mobilenet_v3_small")
-ALL = [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in [*MODELS, *FOREIGN]]
+ALL = slow_where([*MODELS, *FOREIGN], [*DEEP, "resnet50"])
 ELEMENTS = st.floats(-10, 10, width=32, allow_subnormal=False)
 SCORES = hnp.arrays(np.float32, st.sampled_from([1, 3, 8, 13]), elements=ELEMENTS)
 
@@ -64,7 +65,7 @@ def test_masking_equals_multiplying_the_channels_of_every_group(name):
     assert abs(np.asarray(gated - original)).max() > 0.01 * abs(np.asarray(original)).max()  # the gains do matter
 
 
-@pytest.mark.parametrize("name", [*RELU_MODELS, *FOREIGN, "vit"])
+@pytest.mark.parametrize("name", slow_where([*RELU_MODELS, *FOREIGN, "vit"], DEEP))
 def test_masking_one_group_scales_its_value_by_the_gains_where_it_stands_at_the_writers(name):
     variables, gates = case(name).variables, case(name).gates
     gains, (_, original, _) = random_gains(gates), captured_forward(name)(variables)

@@ -593,3 +593,6 @@ ZOO: dict[str, Callable[[], tuple[Callable[[Any, jax.Array], jax.Array], Any]]] 
     "equinox_cnn": _equinox_entry,
     "plain_mlp": _plain_entry,
 }
+
+LARGE = ("resnet18", "densenet", "googlenet", "efficientnet", "convnext", "mobilenet_v2", "preact_resnet")
+"""Those that take seconds to compile."""

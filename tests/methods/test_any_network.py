@@ -24,14 +24,14 @@ from osp_jax.runtime.errors import InputError
 from osp_jax.statistics import Statistics, collect_statistics
 from osp_jax.trees import changed_paths, edited
 from tests.methods.test_contract import CHEAP
-from tests.zoo import CLASSES, LINEN, ZOO, image_shape, linen, nnx_module
+from tests.small_networks import slow_where
+from tests.zoo import CLASSES, LARGE, LINEN, ZOO, image_shape, linen, nnx_module
 
 FORGET, EACH = (1,), 4
 PREPARATION = Preparation((0.5,) * 3, (0.3,) * 3)
 ABOUT = {"mean": PREPARATION.mean, "std": PREPARATION.std, "class_names": tuple("abcdefgh"[:CLASSES])}
 MASKS = ("osp", "osp-fit", "logit-mask")
-LARGE = ("resnet18", "densenet", "googlenet", "efficientnet", "convnext", "mobilenet_v2", "preact_resnet")
-NETWORKS = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in ZOO]
+NETWORKS = slow_where(ZOO, LARGE)
 
 
 class Network(NamedTuple):

@@ -15,6 +15,7 @@ from osp_jax.networks.layers import max_pool
 from osp_jax.runtime.errors import InputError
 from tests.small_networks import (
     CLASSES,
+    DEEP,
     RELU_MODELS,
     SHAPE,
     assert_close,
@@ -22,6 +23,7 @@ from tests.small_networks import (
     case,
     relu_after,
     shapes,
+    slow_where,
     sown,
     sown_forward,
 )
@@ -123,7 +125,7 @@ def test_initialised_variables_have_the_model_s_shapes_and_give_finite_logits(na
     assert np.isfinite(jax.jit(lambda v: model.apply(v, jnp.ones((2, *SHAPE)), False))(variables)).all()
 
 
-@pytest.mark.parametrize("name", RELU_MODELS)
+@pytest.mark.parametrize("name", slow_where(RELU_MODELS, DEEP))
 def test_captured_activations_are_the_recorded_ones(name):
     variables, gates = case(name).variables, case(name).gates
     logits, recorded = sown_forward(name)(variables)

@@ -15,6 +15,7 @@ from osp_jax.runtime.errors import InputError
 from osp_jax.trees import edited, leaves_by_path
 from tests.small_networks import (
     CLASSES,
+    DEEP,
     FOREIGN,
     MODELS,
     RELU_MODELS,
@@ -27,9 +28,10 @@ from tests.small_networks import (
     case,
     model_of,
     random_variables,
+    slow_where,
     sown_forward,
 )
-from tests.zoo import ZOO, images
+from tests.zoo import LARGE, ZOO, images
 
 
 @lru_cache
@@ -86,7 +88,7 @@ def test_masking_each_gate_equals_scaling_its_value(name):
             assert relative(plain(masked(variables, factors, gains[number])), expected) < 1e-5
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", slow_where(ZOO, LARGE))
 def test_kernels_of_channels_with_gain_zero_may_be_zeroed(name):
     _, variables, _, gates = network(name)
     plain, _ = compiled(name)
@@ -98,7 +100,7 @@ def test_kernels_of_channels_with_gain_zero_may_be_zeroed(name):
             assert relative(plain(erased), expected) < 1e-5
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", slow_where(ZOO, LARGE))
 def test_the_head_reads_a_group_whose_gains_its_kernel_absorbs(name):
     _, variables, _, gates = network(name)
     kernel = leaves_by_path(variables)[gates.head.kernel]
@@ -107,7 +109,7 @@ def test_the_head_reads_a_group_whose_gains_its_kernel_absorbs(name):
     assert kernel.shape[gates.head.input_axis] == len(factor.index)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", slow_where(ZOO, LARGE))
 def test_the_logits_are_the_head_s_input_times_its_kernel(name):
     apply, variables, batch, gates = network(name)
     logits, values, read = jax.jit(lambda v: capture(apply, gates, v, batch))(variables)
@@ -122,7 +124,7 @@ def test_the_logits_are_the_head_s_input_times_its_kernel(name):
     assert all(len(value) == len(batch) for value in values.values())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", slow_where(ZOO, LARGE))
 def test_names_are_unique_and_gates_are_hashable(name):
     gates = network(name)[3]
     for some in (gates.groups, gates.filters):
@@ -210,7 +212,7 @@ def test_a_bottleneck_stage_starts_a_stream_of_its_own():
     assert "stage1_block3/bn3" not in found
 
 
-@pytest.mark.parametrize("name", [name for name in RELU_MODELS if name != "allcnn"])
+@pytest.mark.parametrize("name", slow_where([name for name in RELU_MODELS if name != "allcnn"], DEEP))
 def test_the_filters_of_every_convolution_are_gated_at_its_batch_norm(name):
     gates, paths = case(name).gates, leaves_by_path(case(name).variables)
     kernels = {path for path in paths if path.endswith("kernel") and path != gates.head.kernel}
@@ -228,7 +230,7 @@ def test_without_norms_kernel_and_bias_of_every_convolution_but_the_head_gate():
     assert [[kernel.path for kernel in group.kernels] for group in gates.groups] == [paths[:1] for paths in expected]
 
 
-@pytest.mark.parametrize("name", [*MODELS, *FOREIGN])
+@pytest.mark.parametrize("name", slow_where([*MODELS, *FOREIGN], DEEP))
 def test_every_channel_has_its_gain_on_every_leaf_that_gates_it(name):
     leaves = leaves_by_path(case(name).variables)
     for gate in (*case(name).gates.groups, *case(name).gates.filters):

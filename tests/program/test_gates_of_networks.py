@@ -9,6 +9,7 @@ import pytest
 
 from osp_jax.networks import MODELS, create_model
 from osp_jax.program.gates import find_gates
+from tests.small_networks import DEEP, slow_where
 
 SHAPE = (16, 16, 3)
 
@@ -31,31 +32,13 @@ def modules(factors):
     return list(dict.fromkeys(factor.path.removeprefix("params/").rsplit("/", 1)[0] for factor in factors))
 
 
-def test_what_each_group_of_a_residual_network_is_gated_at():
-    assert {gate.name: (modules(gate.writers), modules(gate.readers)) for gate in gates_of("resnet8").groups} == {
-        "stem_bn": (["stem_bn"], []),  # the first block's shortcut reads it too
-        "stage1_block1/bn1": (["stage1_block1/bn1"], ["stage1_block1/conv2"]),
-        # The stream behind it was read by its own block, so that its writers would gate that too.
-        "stage2_block1/conv1/input": ([], ["stage2_block1/conv1", "stage2_block1/conv_shortcut"]),
-        "stage2_block1/bn1": (["stage2_block1/bn1"], ["stage2_block1/conv2"]),
-        # Two new writers, and two readers.
-        "stage2_block1/bn_shortcut": (
-            ["stage2_block1/bn2", "stage2_block1/bn_shortcut"],
-            ["stage3_block1/conv1", "stage3_block1/conv_shortcut"],
-        ),
-        "stage3_block1/bn1": (["stage3_block1/bn1"], ["stage3_block1/conv2"]),
-        "stage3_block1/bn_shortcut": (["stage3_block1/bn2", "stage3_block1/bn_shortcut"], ["head"]),
-    }
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_the_features_of_a_deep_residual_network_are_gated_at_the_head(name):
-    gates = gates_of(name)
+def test_the_features_of_a_deep_residual_network_are_gated_at_the_head():
+    gates = gates_of("resnet50")
     assert gates.features == "head/input"
     assert (gates.last.writers, modules(gates.last.readers)) == ((), ["head"])
 
 
-@pytest.mark.parametrize("name", ["vgg11", "vgg16", "cifarnet"])
+@pytest.mark.parametrize("name", ["vgg11", "cifarnet"])
 def test_without_shortcuts_every_norm_is_a_group_that_either_side_can_carry(name):
     gates = gates_of(name)
     assert all(modules(gate.writers) == [gate.name] and gate.readers for gate in gates.groups)
@@ -68,7 +51,7 @@ def test_without_norms_the_kernels_are_the_writers():
     assert all(modules(gate.kernels) == modules(gate.writers) == [gate.name] for gate in gates.groups)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_where(MODELS, DEEP))
 def test_every_kernel_but_the_head_s_has_a_filter_with_writers_and_its_kernel(name):
     gates = gates_of(name)
     assert gates.filters

@@ -17,8 +17,8 @@ from osp_jax.program.layer_inputs import (
     write_matrix,
 )
 from osp_jax.trees import leaves_by_path
-from tests.small_networks import assert_close, case, random_variables
-from tests.zoo import ZOO, images
+from tests.small_networks import assert_close, case, random_variables, slow_where
+from tests.zoo import LARGE, ZOO, images
 
 
 class OneConv(nn.Module):
@@ -92,7 +92,7 @@ def test_the_rows_of_every_layer_times_its_kernel_are_its_output(name):
     assert {layer.path for layer in layers} == kernels
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", slow_where(ZOO, LARGE))
 def test_so_they_are_in_networks_as_users_write_them(name):
     apply, variables = ZOO[name]()
     assert_rows_times_matrix_are_the_outputs(apply, variables, images(name, 3))
