@@ -1,19 +1,21 @@
 # `make demo` trains, forgets and reports on scikit-learn's digits; `make benchmark` compares all methods there;
 # `make test` runs the tests but the slow ones, `make test-all` runs all, `make test-torch` those that need PyTorch
-# ONNX or Flower, in an environment of their own. `make docs` builds the documentation site, and `make docs-links` checks
-# the addresses of other sites on it. All install first.
+# ONNX or Flower, in an environment of their own. `make test-wheel` builds the wheel, and checks it in an environment
+# that has nothing else. `make lint` runs ruff, and mypy on the public functions (`make types`). `make docs` builds the
+# documentation site, and `make docs-links` checks the addresses of other sites on it. All install first.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 DOCS_VENV ?= .venv-docs
+WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
 RUNS ?= runs/demo
 FORGET ?= 3
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
-.PHONY: demo benchmark test test-all test-torch docs docs-links lint clean
+.PHONY: demo benchmark test test-all test-torch test-wheel docs docs-links lint types clean
 
 $(BIN)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +47,15 @@ $(TORCH_VENV)/bin/.installed: setup.py constraints.txt
 test-torch: $(TORCH_VENV)/bin/.installed
 	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m "torch or flower"
 
+test-wheel: $(BIN)/.installed
+	rm -rf build/lib build/wheel $(WHEEL_VENV)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet --constraint constraints.txt build/wheel/*.whl
+	$(WHEEL_VENV)/bin/python -P -W error -c "import osp_jax"
+	$(WHEEL_VENV)/bin/python -P -c "import sys; sys.path.append('.'); from tests.installed import main; main()"
+	$(WHEEL_VENV)/bin/osp-jax --help > /dev/null
+
 $(DOCS_VENV)/bin/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(DOCS_VENV)
 	$(DOCS_VENV)/bin/pip install --quiet --constraint constraints.txt --editable .[docs]
@@ -57,9 +68,12 @@ docs: $(DOCS_VENV)/bin/.installed
 docs-links: docs
 	$(DOCS_VENV)/bin/sphinx-build --builder linkcheck --quiet docs build/links
 
-lint: $(BIN)/.installed
+lint: $(BIN)/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(BIN)/.installed
+	$(BIN)/mypy
+
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(DOCS_VENV) runs .cache build docs/generated *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(DOCS_VENV) $(WHEEL_VENV) runs .cache build docs/generated *.egg-info

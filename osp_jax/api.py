@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import numpy as np
@@ -211,7 +211,8 @@ def prepare(
     _check_model(model)
     known = [number for number in range(model.num_classes) if number not in model.forgotten]
     numbers = known if classes is None else _numbers(classes, model)
-    for chosen in [(number,) for number in numbers] or [()]:
+    requests: list[tuple[Any, ...]] = [(number,) for number in numbers] or [()]
+    for chosen in requests:
         check_forget(chosen, model.num_classes, model.forgotten, model.class_names)
     method = _method_of(method)
     _check_limits(seed, False, MAX_RETAINED_DROP, MAX_FORGOTTEN, retain_per_class, forget_per_class)
@@ -226,7 +227,7 @@ def prepare(
     for number in numbers:
         seen = _request_data(model, method, (number,), split, statistics, preparation, recipe, budget)
         estimate = partial(_estimated, model, forget=(number,), statistics=statistics, split=split, accept=True)
-        given = {"data": seen, "statistics": statistics, "seed": seed, "estimate": estimate}
+        given: dict[str, Any] = {"data": seen, "statistics": statistics, "seed": seed, "estimate": estimate}
         found[number] = prepare_class(method, model, number, **given)
     return Prepared(method, fingerprint(model), request_settings(method, budget, seed), found, statistics)
 
@@ -386,7 +387,7 @@ def audit(
 
     found = {key: answers(of) for key, of in models.items()}
     hidden = [(without_logits(logits, forget), labels) for logits, labels in found["original"]]
-    reports = {key: accuracy_report(*splits, forget) for key, splits in {**found, "logit_masked": hidden}.items()}
+    reports = {key: accuracy_report(of[0], of[1], forget) for key, of in {**found, "logit_masked": hidden}.items()}
     record = None
     if level != "none":
         asked = LEVELS[level]
@@ -537,7 +538,7 @@ def _known(model: Model, split: Split) -> np.ndarray:
 def _collected(model: Model, split: Split | None) -> Statistics:
     if split is None:
         raise InputError("there are neither statistics nor data; give statistics=collect_statistics(...), or data")
-    return collect_statistics(model, split.images, split.labels)
+    return collect_statistics(model, cast(np.ndarray, split.images), split.labels)  # those that a user gave
 
 
 def _prepared_result(
@@ -606,7 +607,8 @@ def _split_of_data(model: Model, data: Any) -> Split | None:
         return None
     if not isinstance(data, Sequence) or len(data) != 2:
         raise InputError("data must be (images, labels), uint8 (n, h, w, c) and int (n,)")
-    split = split_of(*data, model.num_classes)
+    images, labels = data
+    split = split_of(images, labels, model.num_classes)
     _check_fits(model, split)
     return split
 
@@ -619,7 +621,7 @@ def _request_data(
     statistics: Statistics,
     preparation: Preparation,
     recipe: Mapping[str, Any] | None,
-    budget: Mapping[str, int | None],
+    budget: Mapping[str, Any],
 ) -> RequestData | None:
     if recipe is not None and not isinstance(recipe, Mapping | ConfigDict):
         raise InputError(f"recipe is {shown(recipe)}; give a mapping like that of configs/default.py")
@@ -640,12 +642,12 @@ def _estimated(
     model: Model,
     after: Model,
     forget: tuple[int, ...],
-    statistics: Statistics,
+    statistics: Statistics | None,
     split: Split | None,
     accept: bool,
-) -> Any:
+) -> Harm | None:
     """The harm; None if the request is accepted and its harm cannot be estimated."""
-    given = {"images": split.images, "labels": split.labels} if split else {}
+    given: dict[str, Any] = {"images": split.images, "labels": split.labels} if split else {}
     try:
         return estimate_harm(model, after, forget, statistics=statistics, **given)
     except InputError:

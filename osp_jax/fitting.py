@@ -81,13 +81,15 @@ def fit_workdir(config: ConfigDict, dataset: Dataset, workdir: Path) -> str:
     values = network_features(trained.model, dataset.train, train, config.statistics.batch_size)
     about = {"sample": config.statistics.features, "seed": config.seed}
     fitted = fit_features(trained.model, values, dataset.train.labels[train], train, shape, config.head, **about)
-    arrays = [*jax.tree.leaves((fitted.model.variables, fitted.statistics)), *fitted.statistics.head.classes.values()]
+    moments = fitted.statistics.head
+    assert moments is not None, "a fit keeps its moments"
+    arrays = [*jax.tree.leaves((fitted.model.variables, fitted.statistics)), *moments.classes.values()]
     check_writable(workdir.resolve().parent, 2 * sum(array.nbytes for array in arrays) + values.nbytes)
     with replacing(workdir, before=lambda: _is_fitted(workdir, record)) as folder:
         write_json(folder / "config.json", record)
         save_variables(folder, fitted.model.variables)
         save_statistics(folder / "statistics", fitted.statistics)
-        save_moments(folder / FOLDER, fitted.statistics.head)
+        save_moments(folder / FOLDER, moments)
         if dataset.tokenizer and is_first():
             write_text(folder / TOKENIZER, dataset.tokenizer)
         if backbone.record.get("network"):
@@ -145,7 +147,7 @@ def fit_head(
     names = checked_classes(class_names)
     split = split_of(images, labels, len(names))
     shape, indices = split.images.shape[1:], np.arange(len(split.labels))
-    options = {name: given[name] for name in ("stages", "flip", "random_features")}
+    options: dict[str, Any] = {name: given[name] for name in ("stages", "flip", "random_features")}
     model = with_ridge_head(backbone, shape, names, seed=seed, **options)
     values = network_features(model, split, indices, batch_size)
     return fit_features(model, values, split.labels, indices, shape, given, seed=seed)
@@ -153,12 +155,12 @@ def fit_head(
 
 def network_features(model: Model, split: Split, indices: np.ndarray, batch_size: int) -> np.ndarray:
     """Features of the images `indices` from the frozen network of a model with a ridge head, float32 `(n, f)`."""
-    check_ridge_head(model)
+    apply = check_ridge_head(model)
     moments = jnp.asarray(model.mean, jnp.float32), jnp.asarray(model.std, jnp.float32)
 
     @jax.jit
     def features(variables: Any, images: jax.Array) -> jax.Array:
-        return model.apply.features(variables, normalise(images, *moments))
+        return apply.features(variables, normalise(images, *moments))
 
     found = [np.asarray(features(model.variables, images)) for images, _ in index_batches(split, indices, batch_size)]
     return np.concatenate(found)[: len(indices)]
@@ -293,8 +295,9 @@ def forget_images(model: Model, statistics: Statistics, numbers: Collection[int]
     if statistics.head is None:
         raise InputError("the statistics hold no moments of the head; give the statistics that fit_head returned")
     moments = statistics.head.without_images(numbers)
-    moments = dataclasses.replace(moments, features=moments.features.compact()).with_prepared()
+    assert moments.features is not None, "without them no image can be forgotten"
+    kept, sample = moments.features.compact(), len(statistics.labels)
+    moments = dataclasses.replace(moments, features=kept).with_prepared()
     new = with_head(model, moments.head(), list(moments.classes))
-    kept, sample = moments.features, len(statistics.labels)
     found = _statistics(statistics.gates, model.num_classes, kept.values, kept.labels, moments, sample, seed=0)
     return Fitted(new, found.replace(image_shape=statistics.image_shape))

@@ -206,8 +206,10 @@ def _compared(answers: _Answers, forget: Sequence[int], gone: Sequence[int]) -> 
     if not chosen.any() or not others.any():
         return None
     before, after = (_predicted(logits) == answers.labels for logits in (answers.before, answers.after))
-    shares = (float(right.mean()) for right in (after[chosen], before[others], after[others]))
-    return Harm(*shares, int(chosen.sum()), int(others.sum()), answers.source)
+    forgotten, kept_before, kept_after = (
+        float(right.mean()) for right in (after[chosen], before[others], after[others])
+    )
+    return Harm(forgotten, kept_before, kept_after, int(chosen.sum()), int(others.sum()), answers.source)
 
 
 def _predicted(logits: np.ndarray) -> np.ndarray:
@@ -249,12 +251,14 @@ def harm_of_features(
 
 def _from_stored(before: Model, after: Model, statistics: Statistics | None) -> _Answers | None:
     found = stored_features(before, after, statistics)
-    return found and _answers_of(before, after, found, statistics.gates.head)
+    if found is None or statistics is None:
+        return None
+    return _answers_of(before, after, found, statistics.gates.head)
 
 
 def _answers_of(before: Model, after: Model, found: StoredFeatures, head: Head) -> _Answers:
-    both = (_logits(model, head, features) for model, features in ((before, found.before), (after, found.after)))
-    return _Answers(*both, found.labels, found.source)
+    old, new = (_logits(model, head, features) for model, features in ((before, found.before), (after, found.after)))
+    return _Answers(old, new, found.labels, found.source)
 
 
 def _kept_features(
@@ -310,8 +314,8 @@ def _from_images(
             if len(side)
         ]
     )
-    both = (predict_logits(model, split, indices, _BATCH) for model in (before, after))
-    return _Answers(*both, split.labels[indices], "images")
+    old, new = (predict_logits(model, split, indices, _BATCH) for model in (before, after))
+    return _Answers(old, new, split.labels[indices], "images")
 
 
 def _logits(model: Model, head: Head, features: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ retained classes are the rows of these classes.
 import itertools
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +93,11 @@ class Statistics:
     image_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())
     head: HeadMoments | None = struct.field(pytree_node=False, default=None)
 
+    if TYPE_CHECKING:
+
+        def replace(self, **changes: Any) -> "Statistics":
+            """The statistics with other values for some fields; `struct.dataclass` defines it."""
+
     @property
     def num_classes(self) -> int:
         return next(iter(self.layers.values())).count.shape[0]
@@ -156,7 +161,7 @@ def increment(total: ClassStatistics, batch: ClassStatistics) -> ClassStatistics
             of.sum / jnp.maximum(count, 1)[:, None] for of, count in ((old, total.count), (new, batch.count))
         )
         between = weight[:, None] * (new_mean - old_mean) ** 2
-        return Moments(new.sum, new.sum_of_squares, new.deviations + between)
+        return Moments(new.sum, new.sum_of_squares, new._deviations(batch.count) + between)
 
     return ClassStatistics(batch.count, moments(total.mean, batch.mean), moments(total.max, batch.max))
 
@@ -205,7 +210,10 @@ def collect_statistics(
     gates = gates_of(model.apply, model.variables, normalise(first[0][:8], *moments))
     add = adder(model.apply, gates, model.num_classes)
     total = {group.name: no_images(model.num_classes, group.channels) for group in gates.groups}
-    error, features, kept_labels, inputs = total, [], [], []
+    error = total
+    features: list[np.ndarray] = []
+    kept_labels: list[np.ndarray] = []
+    inputs: list[list[np.ndarray]] = []
     early = tail_of(model, len(first[1]), first[0].shape[1:]).early if cached_inputs else None
     for images, labels in itertools.chain([first], batches):
         total, error, batch_features = add(model.variables, total, error, images, labels, *moments)
@@ -213,14 +221,14 @@ def collect_statistics(
             true = np.flatnonzero(labels >= 0)
             features.append(np.asarray(batch_features)[true])
             kept_labels.append(labels[true])
-            if sum(len(values[0]) for values in inputs) < cached_inputs:
+            if early is not None and sum(len(values[0]) for values in inputs) < cached_inputs:
                 inputs.append([np.asarray(values)[true] for values in early(model.variables, (images, *moments))])
     width = features[0].shape[1] if features else 0
-    features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
-    kept_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
-    inputs = tuple(jnp.asarray(np.concatenate(values)[:cached_inputs]) for values in zip(*inputs, strict=True))
-    kept = jnp.asarray(features), jnp.asarray(kept_labels, jnp.int32)
-    return Statistics(total, *kept, gates, inputs, first[0].shape[1:])
+    kept_features = np.concatenate([np.zeros((0, width), np.float32), *features])[:keep_features]
+    their_labels = np.concatenate([np.zeros(0, np.int32), *kept_labels])[:keep_features]
+    cached = tuple(jnp.asarray(np.concatenate(values)[:cached_inputs]) for values in zip(*inputs, strict=True))
+    kept = jnp.asarray(kept_features), jnp.asarray(their_labels, jnp.int32)
+    return Statistics(total, *kept, gates, cached, first[0].shape[1:])
 
 
 def statistics_over(model: Model, split: Split, indices: np.ndarray, settings: Any, seed: int) -> Statistics:

@@ -9,8 +9,8 @@ from osp_jax.federated import client_of
 from tests.digits import trained_digits
 from tests.documents import ROOT, blocks, python_block
 from tests.federated.small import small_federation
+from tests.reader import accuracies, variables_of_a_reader
 from tests.test_api import HARMFUL, from_nnx
-from tests.test_readme import accuracies, variables_of_a_reader
 
 
 def run_lines(page: str, variables: dict) -> dict:

@@ -3,31 +3,11 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
-import osp_jax
-from tests.digits import DigitsNet, trained_digits
 from tests.documents import ROOT, blocks, python_block
 from tests.experiments.conftest import trained  # noqa: F401
+from tests.reader import assert_the_lines_forget, variables_of_a_reader
 
 README, PYTHON = ROOT / "README.md", ROOT / "docs" / "python.md"
-NAMES = ("zero", "one", "two", "cat", "four", "five", "six", "seven", "eight", "nine")
-
-
-def variables_of_a_reader() -> dict:
-    """What the Python lines name and a reader has: a trained Linen network and its images."""
-    digits = trained_digits()
-    given = {"module": DigitsNet(), "variables": digits.model.variables, "names": NAMES}
-    images = {"images": digits.dataset.train.images, "labels": digits.dataset.train.labels}
-    tests = {"test_images": digits.dataset.test.images, "test_labels": digits.dataset.test.labels}
-    return given | images | tests | {"mean": digits.preparation.mean, "std": digits.preparation.std}
-
-
-def accuracies(model: osp_jax.Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """On the images of the cat, class 3, and on those of the other classes."""
-    mean, std = np.asarray(model.mean, np.float32), np.asarray(model.std, np.float32)
-    right = np.argmax(model.apply(model.variables, (images / np.float32(255) - mean) / std), axis=1) == labels
-    return right[labels == 3].mean(), right[labels != 3].mean()
 
 
 def test_make_has_the_targets_that_the_readme_names_and_every_change_runs_the_demo():
@@ -52,13 +32,7 @@ def test_every_block_of_the_readme_is_shell_or_python():
 
 
 def test_the_lines_for_a_linen_network_forget_the_class():
-    variables = variables_of_a_reader()
-    exec("import osp_jax\n" + python_block(README, "from_linen"), variables)
-    tests = variables["test_images"], variables["test_labels"]
-    before, after = accuracies(variables["model"], *tests), accuracies(variables["result"].model, *tests)
-    assert before[0] > 0.9
-    assert after[0] < 0.05
-    assert after[1] > before[1] - 0.02
+    variables = assert_the_lines_forget(python_block(README, "from_linen"))
     assert variables["new_variables"] is variables["result"].model.variables
 
 

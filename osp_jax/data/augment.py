@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from osp_jax.data.kinds import PAD, is_text
 from osp_jax.runtime.distributed import split_rows
@@ -47,7 +48,7 @@ class Preparation(NamedTuple):
         return augment(images, key, pad=self.pad, flip=self.flip, cutout=self.cutout, border=black)
 
 
-def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+def normalise(images: jax.Array | np.ndarray, mean: jax.Array, std: jax.Array) -> jax.Array:
     """uint8 `(batch, h, w, c)` -> float32, with `mean` and `std` `(c,)` on the 0..1 scale; for texts, uint16
     `(batch, length)`, the unchanged ids in float32.
 

@@ -142,7 +142,7 @@ def check_place(out: Path, format: str, overwrite: bool, source: Path | None) ->
         raise InputError(f"{out} holds {foreign}, so it is no Orbax folder; choose another one to write, or remove it")
 
 
-def export_program(model: Model, out: Path, format: str, image_shape: tuple[int, int, int]) -> Export:
+def export_program(model: Model, out: Path, format: str, image_shape: tuple[int, ...]) -> Export:
     """Writes the program of a model, 'stablehlo' or 'onnx'. Raises as `export`."""
     with plain_convolutions():
         program = program_of(model, image_shape)
@@ -172,7 +172,7 @@ def export_weights(
     changes = None if source is None else weight_entries.changes_of(entries, source)
     changed = None if changes is None else len(changes)
     if source is not None and source.file.format == format:
-        weight_entries.write_again(out, source, changes, overwrite=overwrite)
+        weight_entries.write_again(out, source, changes or {}, overwrite=overwrite)
         beside = weight_files.others(source.path, source.keys.values()) if changes else ()
         return Export(out, format, len(source.file.arrays), changed, beside=beside)
     weight_entries.write_new(out, format, entries, metadata_of(model), overwrite=overwrite)

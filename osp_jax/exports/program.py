@@ -34,7 +34,7 @@ class Program(NamedTuple):
     detail: str
 
 
-def program_of(model: Model, image_shape: tuple[int, int, int]) -> Program:
+def program_of(model: Model, image_shape: tuple[int, ...]) -> Program:
     """The eval-mode program of a model, on normalised images.
 
     Our own convolutions for training on CPUs (`config.model.convolution`) are replaced by XLA's. A network that

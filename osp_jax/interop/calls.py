@@ -18,7 +18,7 @@ class Call:
     modes: tuple[tuple[str, bool], ...] = ()
     positional: bool = False
 
-    def arguments(self, train: bool) -> tuple[tuple[bool, ...], dict[str, bool]]:
+    def arguments(self, train: bool) -> tuple[tuple[bool, ...], dict[str, Any]]:
         """Returns the (positional, keyword) arguments of a call."""
         values = {name: train == trains for name, trains in self.modes}
         return (tuple(values.values()), {}) if self.positional else ((), values)

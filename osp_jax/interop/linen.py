@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,14 +39,14 @@ class _Apply(_Of):
     @fast_depthwise
     def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
         positions, keywords = self.call.arguments(train=False)
-        return _in_mode(self.module, False).apply(variables, images, *positions, **keywords)
+        return cast(jax.Array, _in_mode(self.module, False).apply(variables, images, *positions, **keywords))
 
 
 class _TrainApply(_Of):
     @fast_depthwise
     def __call__(self, variables: Any, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Any]:
         positions, keywords = self.call.arguments(train=True)
-        given = {"mutable": [name for name in variables if name != "params"], "rngs": {"dropout": rng}}
+        given: dict[str, Any] = {"mutable": [name for name in variables if name != "params"], "rngs": {"dropout": rng}}
         module = _in_mode(self.module, True)
         logits, updated = module.apply(variables, images, *positions, **keywords, **given)
         return logits, {**variables, **updated}
@@ -89,7 +89,7 @@ def from_linen(
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"module is {shown(module)}; give a Linen module, or use from_nnx or from_function")
-    variables = unfreeze(variables) if isinstance(variables, Mapping) else variables
+    variables = unfreeze(dict(variables)) if isinstance(variables, Mapping) else variables
     if not isinstance(variables, Mapping) or "params" not in variables:
         raise InputError("variables have no collection 'params'; give what module.apply takes, {'params': ...}")
     call = find_call(type(module).__call__.__get__(module), type(module).__name__)
@@ -107,7 +107,7 @@ def from_linen(
 
 
 def _in_mode(module: nn.Module, train: bool) -> nn.Module:
-    fields = {name: train == trains for name, trains in mode_fields(module).items()}
+    fields: dict[str, Any] = {name: train == trains for name, trains in mode_fields(module).items()}
     fields = {name: value for name, value in fields.items() if isinstance(getattr(module, name), bool)}
     return module.clone(**fields) if fields else module
 

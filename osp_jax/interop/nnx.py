@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -36,6 +36,9 @@ class _Structure:
         return nnx.merge(self.graph, *states, random)
 
 
+_Kind = TypeVar("_Kind", "_Apply", "_TrainApply")
+
+
 class _Apply(_Structure):
     @fast_depthwise
     def __call__(self, variables: Any, images: jax.Array) -> jax.Array:
@@ -50,8 +53,8 @@ class _TrainApply(_Structure):
         nnx.reseed(module, default=rng, dropout=rng)
         positions, keywords = self.call.arguments(train=True)
         logits = module(images, *positions, **keywords)
-        _, _, state, _ = nnx.split(module, nnx.Param, nnx.Not(nnx.RngState), ...)
-        return logits, {**variables, "batch_stats": nnx.to_pure_dict(state)}
+        _, _, *others = nnx.split(module, nnx.Param, nnx.Not(nnx.RngState), ...)
+        return logits, {**variables, "batch_stats": nnx.to_pure_dict(others[0])}
 
 
 def from_nnx(
@@ -101,10 +104,11 @@ def to_nnx(model: Model) -> nnx.Module:
     return model.apply.module(model.variables)
 
 
-def _split(module: nnx.Module, *, train: bool, call: Call, kind: type) -> tuple[_Structure, Any, Any]:
+def _split(module: nnx.Module, *, train: bool, call: Call, kind: type[_Kind]) -> tuple[_Kind, Any, Any]:
     copy = nnx.clone(module)
     copy.train() if train else copy.eval()
-    graph, params, state, random = nnx.split(copy, nnx.Param, nnx.Not(nnx.RngState), ...)
+    graph, params, *others = nnx.split(copy, nnx.Param, nnx.Not(nnx.RngState), ...)
+    state, random = others
     likes = {"params": params, "batch_stats": state}
     return kind(graph, likes, random, call), nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 

@@ -103,7 +103,7 @@ class _TrainApply:
     """The network in train mode, traced on its first call, after which the module is released."""
 
     def __init__(self, module: Any, example: Any, names: Mapping[str, str]) -> None:
-        self._untraced: tuple[Any, ...] | None = (module, example, names)
+        self._untraced: tuple[Any, ...] = (module, example, names)
         self._program: Any = None
 
     @fast_depthwise
@@ -115,7 +115,7 @@ class _TrainApply:
 
             module, example, names = self._untraced
             self._program = traced(module.train(), example, names, train=True)
-            self._untraced = None
+            self._untraced = ()
         logits, updates = self._program.run(variables, images, rng)
         return logits, {**variables, **updates}
 

@@ -154,11 +154,12 @@ def with_head(model: Model, head: np.ndarray, classes: Sequence[int]) -> Model:
     return model.replace(variables={**model.variables, "head": new})
 
 
-def check_ridge_head(model: Model) -> None:
-    """Raises `InputError` for a model without a ridge head."""
+def check_ridge_head(model: Model) -> HeadApply:
+    """Returns the `apply` of a model with a ridge head; raises `InputError` for a model without one."""
     if not isinstance(model.apply, HeadApply):
         raise InputError(
             "exact-head needs a head that was fitted in closed form on a frozen network; fit one with "
             "experiments.train --config.training.head=ridge --config.training.start_from=WORKDIR, or take another "
             "method"
         )
+    return model.apply

@@ -230,7 +230,7 @@ def load_evaluation(workdir: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def replacing(out: Path, before: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def replacing(out: Path, before: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Yields an empty folder that replaces `out` at the end, with its checksums; several processes fill it together.
 
     `before` is called last, and may raise to keep `out`.
