@@ -34,7 +34,6 @@ _BENCHMARKS = (
 _MISSING = "Not measured yet."
 _DOCUMENTS = (
     "README.md",
-    "docs/architecture.md",
     "docs/exact.md",
     "docs/federated.md",
     "docs/findings.md",
