@@ -75,7 +75,7 @@ class Network(Record):
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="a checksum of 64 hexadecimal digits")
     framework: str = Field(max_length=200)
     weights: Weights
-    recipe: bool = Field(description="whether the settings of its training are known")
+    recipe: bool = Field(description="whether its recipe is known")
 
 
 class Backbone(Record):
@@ -84,7 +84,7 @@ class Backbone(Record):
     workdir: str = Field(max_length=4096)
     model: dict[str, Any] = Field(description="the settings of a model")
     class_names: list[str] = Field(min_length=2, description="the names of two classes or more")
-    network: Network | None = Field(None, description="where a network comes from that was trained elsewhere")
+    network: Network | None = Field(None, description="the source of an imported network")
 
 
 class Trained(Record):
@@ -93,8 +93,8 @@ class Trained(Record):
     config: dict[str, Any] = Field(description="the settings of a training")
     dataset: Dataset
     forgotten: Classes = Field([], description="numbers of classes")
-    network: Network | None = Field(None, description="where a network comes from that was trained elsewhere")
-    backbone: Backbone | None = Field(None, description="the frozen network that a head was fitted on")
+    network: Network | None = Field(None, description="the source of an imported network")
+    backbone: Backbone | None = Field(None, description="the frozen network under a closed-form head")
     forgotten_images: Classes = Field([], description="numbers of training images")
 
 
@@ -149,13 +149,13 @@ class Request(Earlier):
     trained: str | None = Field(None, min_length=1, max_length=4096)
     earlier: list[Earlier] = Field([], description="the requests before this one")
     images: Images | None = Field(None, description="which images were forgotten")
-    channels: dict[str, Change] = Field(description="what changed, by layer")
+    channels: dict[str, Change] = Field(description="the changes, by layer")
     forget_names: list[str] = Field([], description="names of classes")
     masked_channels: dict[str, Count] = Field({}, description="numbers of channels by layer")
     data_seen: dict[str, dict[str, dict[str, Count]]] = Field({}, description="numbers of images")
-    seconds: dict[str, float | None] = Field({}, description="seconds by what took them")
-    harm: Harm | None = Field(None, description="what the request costs, or null")
-    provenance: dict[str, Any] = Field({}, description="what made it")
+    seconds: dict[str, float | None] = Field({}, description="seconds by step")
+    harm: Harm | None = Field(None, description="the cost of the request, or null")
+    provenance: dict[str, Any] = Field({}, description="the provenance")
 
 
 class Epoch(Record):
@@ -230,9 +230,9 @@ class AuditedModel(Named):
 class AuditedRequest(Record):
     forget_names: list[str] = Field(min_length=1, description="names of classes")
     options: dict[str, Any] = Field(description="the options of the method")
-    data_seen: dict[str, Any] = Field(description="the images that were seen")
-    seconds: dict[str, float | None] = Field(description="seconds by what took them")
-    provenance: dict[str, Any] = Field(description="what made it")
+    data_seen: dict[str, Any] = Field(description="the images used")
+    seconds: dict[str, float | None] = Field(description="seconds by step")
+    provenance: dict[str, Any] = Field(description="the provenance")
 
 
 class Audited(Evaluation):
@@ -245,7 +245,7 @@ class Audited(Evaluation):
     retrained: Judged
     audit: AuditRecord
     unlearn: AuditedRequest
-    provenance: dict[str, Any] = Field(description="what made it")
+    provenance: dict[str, Any] = Field(description="the provenance")
 
 
 class Row(Record):
@@ -271,11 +271,11 @@ class Cell(Record):
     accuracy: Accuracies | None = None
     error: str | None = None
     options: dict[str, Any] = Field({}, description="the options of the method")
-    seconds: dict[str, float | None] = Field({}, description="seconds by what took them")
+    seconds: dict[str, float | None] = Field({}, description="seconds by step")
     seen: dict[str, Count] = Field({}, description="numbers of images by class")
     peak_bytes: float | None = None
     measures: dict[str, Any] = Field({}, description="the measures of the audit")
-    harm: Harm | None = Field(None, description="what the request costs, or null")
+    harm: Harm | None = Field(None, description="the cost of the request, or null")
 
 
 class Trial(Record):
@@ -299,7 +299,7 @@ class ShadowSet(Record):
 
     number: int = Field(ge=4, le=10**6)
     config: dict[str, Any] = Field(description="the settings of the training")
-    epochs: list[Pass] = Field(description="what each epoch took")
+    epochs: list[Pass] = Field(description="the seconds of each epoch")
 
 
 def parse_json(content: bytes, path: Path) -> Any:
