@@ -93,6 +93,6 @@ def test_what_is_about_images_is_refused_in_one_line(workdir, texts, tmp_path):
     assert_refused(train(texts, tmp_path / "a", "--config.data.pad=1"), "data.pad is 1 and the data are texts")
     assert_refused(train(texts, tmp_path / "b", "--config.model.name=resnet8"), "unknown model of texts")
     for method in ("unsir", "boundary-shrink"):
-        assert_refused(unlearn(workdir, tmp_path / "c", f"--method={method}"), "the network reads texts")
+        assert_refused(unlearn(workdir, tmp_path / "c", f"--method={method}"), "network reads texts")
     moved = write(tmp_path / "texts.jsonl", rows(8, 4))
-    assert_refused(unlearn(workdir, tmp_path / "d", "--method=steu", f"--data_dir={moved}"), "texts.jsonl has")
+    assert_refused(unlearn(workdir, tmp_path / "d", "--method=steu", f"--data_dir={moved}"), "texts.jsonl now has")
