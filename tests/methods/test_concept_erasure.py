@@ -126,7 +126,9 @@ def test_an_anchor_of_classes_is_the_mean_of_the_class_that_the_network_takes_th
 # Features.
 
 
-@pytest.mark.parametrize("name", [pytest.param("resnet20", marks=pytest.mark.slow), "vgg11", "allcnn"])
+@pytest.mark.parametrize(
+    "name", ["allcnn", pytest.param("resnet20", marks=pytest.mark.slow), pytest.param("vgg11", marks=pytest.mark.slow)]
+)
 def test_features_of_the_images_it_sees_come_near_their_targets_and_nothing_else_is_touched(name, key):
     model = random_model(name, (32, 32, 3), key)
     rng = np.random.default_rng(0)
@@ -156,7 +158,7 @@ def test_features_of_the_images_it_sees_come_near_their_targets_and_nothing_else
 
 
 @pytest.mark.parametrize("name", ["resnet8", "cifarnet"])
-def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images(name, key):
+def test_from_cached_inputs_no_image_is_seen_and_the_answer_is_that_of_the_images(name, key):
     model = random_model(name, (16, 16, 3), key)
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (40, 16, 16, 3)).astype(np.uint8), (np.arange(40) % 4).astype(np.int32))
@@ -178,7 +180,7 @@ def test_from_stored_tails_no_image_is_seen_and_the_answer_is_that_of_the_images
         method.unlearn(model, (missing,), **{**given, "statistics": few})
 
 
-@pytest.mark.parametrize("name", ["resnet8", "vgg11"])
+@pytest.mark.parametrize("name", [pytest.param("resnet8", marks=pytest.mark.slow), "vgg11"])
 def test_with_a_depth_the_stage_before_tells_the_class_less_and_the_kernels_between_change_too(name, key):
     model = random_model(name, (32, 32, 3), key)
     rng = np.random.default_rng(0)
