@@ -134,13 +134,13 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
             raise InputError(
                 f"the model was trained with {what} {short[0]}, but the data have {short[1]}; check --data_dir"
             )
-    counts = [(what, len(split.labels)) for what, split in (("num_train", dataset.train), ("num_test", dataset.test))]
-    if user_data(data["name"]) and (differing := [pair for pair in counts if pair[1] != wanted.get(*pair)]):
-        (what, count), *_ = differing
-        raise InputError(
-            f"the model was trained with {wanted[what]} images as {what}, but {dataset.name} now has {count}; restore "
-            "the original images (--data_dir), or create the workdir again"
-        )
+    for what, split in (("train", dataset.train), ("test", dataset.test)):
+        count = len(split.labels)
+        if user_data(data["name"]) and count != (recorded := wanted.get(f"num_{what}", count)):
+            raise InputError(
+                f"{dataset.name} had {recorded} {what} images when the model was trained and has {count} now; restore "
+                "the original images (--data_dir), or create the workdir again"
+            )
     return dataset
 
 

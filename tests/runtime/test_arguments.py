@@ -49,7 +49,7 @@ def test_every_benchmark_refuses_bad_flags_before_it_measures(name, monkeypatch,
         (["cifar10", "--dir="], "empty"),
         (["cifar10", "--dir=" + "x" * 10_000], "too long"),
         (["cifar10\x1b[2J"], "control characters"),
-        (["../x", "--dir=nowhere"], "unknown data set"),
+        (["../no such set", "--dir=nowhere"], "unknown data set"),
     ],
 )
 def test_the_preparation_of_data_refuses_bad_arguments(arguments, words, monkeypatch, capsys):
