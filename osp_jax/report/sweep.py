@@ -86,9 +86,9 @@ def sweep_markdown(results: dict[str, Any]) -> str:
         [
             f"# {source['variant']}, {model['name']}: each class forgotten in turn",
             "",
-            f"{model['parameters']:,} parameters; {results['accuracy']:.2%} of {results['num_images']:,} "
-            f"{results['split']} images right before. Retained accuracy is over the images of all other classes, "
-            "every output allowed; the change is to the original, in points.",
+            f"{model['parameters']:,} parameters; {results['accuracy']:.2%} accuracy on {results['num_images']:,} "
+            f"{results['split']} images before unlearning. Retained accuracy: on the images of all other classes, over "
+            "all outputs; its change is against the original, in points.",
             "",
             markdown_table(summary_header(results), sweep_summary(results)),
             markdown_table(header, classes),
