@@ -138,8 +138,8 @@ def dataset_of(trained: TrainedModel, data_dir: str) -> Dataset:
         count = len(split.labels)
         if user_data(data["name"]) and count != (recorded := wanted.get(f"num_{what}", count)):
             raise InputError(
-                f"{dataset.name} had {recorded} {what} images when the model was trained and has {count} now; restore "
-                "the original images (--data_dir), or create the workdir again"
+                f"{dataset.name} had {recorded} {what} examples when the model was trained and has {count} now; "
+                "restore the original data (--data_dir), or create the workdir again"
             )
     return dataset
 

@@ -93,7 +93,7 @@ def test_images_that_were_added_since_are_reported(model, folder, tmp_path):
         done = sweep(model, tmp_path / "sweep")
     finally:
         more.unlink()
-    assert_one_line_error(done.returncode, done.stderr, "folder:shapes had 132 train images", "has 133 now")
+    assert_one_line_error(done.returncode, done.stderr, "folder:shapes had 132 train examples", "has 133 now")
 
 
 def test_without_test_images_the_setting_is_named_that_makes_some(folder, tmp_path):

@@ -95,4 +95,6 @@ def test_what_is_about_images_is_refused_in_one_line(workdir, texts, tmp_path):
     for method in ("unsir", "boundary-shrink"):
         assert_refused(unlearn(workdir, tmp_path / "c", f"--method={method}"), "network reads texts")
     moved = write(tmp_path / "texts.jsonl", rows(8, 4))
-    assert_refused(unlearn(workdir, tmp_path / "d", "--method=steu", f"--data_dir={moved}"), "texts.jsonl now has")
+    assert_refused(
+        unlearn(workdir, tmp_path / "d", "--method=steu", f"--data_dir={moved}"), "texts.jsonl had 160 train examples"
+    )
