@@ -94,9 +94,8 @@ def main() -> None:
     if _BACKBONE.value:
         find_stages(model.apply, model.variables, shape)
     else:
-        gates_of(
-            model.apply, model.variables, noise_images(shape)
-        )  # a network that no method can act on is refused now
+        # A network that no method can act on is refused now.
+        gates_of(model.apply, model.variables, noise_images(shape))
 
     record = {
         "config": config.to_dict(),

@@ -21,8 +21,9 @@ from osp_jax.federated.editing import Edit, FederatedMethod, Situation
 from osp_jax.federated.requests import Request
 from osp_jax.federated.rounds import Traffic
 from osp_jax.federated.server import size_of, total
-from osp_jax.masks import SELECTIONS, STRENGTHS, apply_mask, build_kernel_mask, build_mask, channel_gains
+from osp_jax.masks import SELECTIONS, apply_mask, build_kernel_mask, build_mask
 from osp_jax.methods.parts.options import option
+from osp_jax.methods.parts.pruning_rule import amount_option, constant_option, gains_by_rule, strength_option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
@@ -58,20 +59,9 @@ class FedOrtho(FederatedMethod):
         source="ours; unknown for the paper",
     )
     select: str = option("fraction", "how channels are selected from their scores", choices=SELECTIONS)
-    amount: float = option(
-        0.25,
-        "share of each layer's channels with select=fraction, their number with select=top-k, the lowest score with "
-        "select=threshold",
-        source="reimplementation",
-    )
-    strength: str = option(
-        "rank",
-        "pruning strength of a selected channel: 'rank' is max(0.5, 1 - r / k), 'hard' is 1, 'constant' is the same "
-        "for all",
-        choices=STRENGTHS,
-        source="reimplementation",
-    )
-    constant: float = option(0.5, "strength for strength=constant", low=0, high=1)
+    amount: float = amount_option()
+    strength: str = strength_option()
+    constant: float = constant_option()
     place: str = option(
         "gate",
         "location of the factor: 'gate' where the channel is written, 'kernel' on the kernel alone, which does not "
@@ -130,9 +120,8 @@ def scores_of(sums: Sums, score: str) -> dict[str, np.ndarray]:
 
 def erased(model: Model, units: Gates, sums: Sums, settings: FedOrtho) -> dict:
     """The variables of `model` with the top channels of each layer of `units` scaled."""
-    rules = {rule: getattr(settings, rule) for rule in ("select", "amount", "strength", "constant")}
-    scores = scores_of(sums, settings.score)
-    gains = {name: channel_gains(jnp.asarray(score, jnp.float32), **rules) for name, score in scores.items()}
+    scores = {name: jnp.asarray(score, jnp.float32) for name, score in scores_of(sums, settings.score).items()}
+    gains = gains_by_rule(scores, settings)
     build = build_mask if settings.place == "gate" else build_kernel_mask
     return apply_mask(model.variables, build(gains, units))
 

@@ -19,6 +19,7 @@ from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.retain_loss import retain_loss
+from osp_jax.methods.parts.unlearn_sparse import batch_size_option, momentum_option, weight_decay_option
 from osp_jax.model import Model
 from osp_jax.statistics import Statistics
 from osp_jax.training.descent import Forward, Loss, Optimiser, descend, epoch_batches, in_train_mode
@@ -38,14 +39,9 @@ class GradientAscent(Method):
     learning_rate: float = option(
         1e-4, "learning rate of SGD, constant", low=0, source="Unlearn-Sparse, README: --unlearn_lr of GA"
     )
-    batch_size: int = option(256, "images in a batch", low=1, source="Unlearn-Sparse, arg_parser.py: --batch_size")
-    momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source="Unlearn-Sparse, arg_parser.py: --momentum")
-    weight_decay: float = option(
-        5e-4,
-        "weight decay, on kernels only (ours)",
-        low=0,
-        source="Unlearn-Sparse, arg_parser.py: --weight_decay",
-    )
+    batch_size: int = batch_size_option()
+    momentum: float = momentum_option()
+    weight_decay: float = weight_decay_option()
 
     def unlearn(
         self,

@@ -15,19 +15,18 @@ import jax
 
 from osp_jax.masks import (
     SELECTIONS,
-    STRENGTHS,
     Mask,
     apply_mask,
     build_head_mask,
     build_kernel_mask,
     build_mask,
-    channel_gains,
     class_difference,
 )
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import chosen_groups, forget_vector, masked_paths
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.options import check_options, option
+from osp_jax.methods.parts.pruning_rule import amount_option, constant_option, gains_by_rule, strength_option
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
@@ -65,20 +64,9 @@ class Osp(Method):
     select: str = option(
         "fraction", "how channels are selected from their scores", choices=SELECTIONS, source="reimplementation"
     )
-    amount: float = option(
-        0.25,
-        "share of the channels with select=fraction, their number with select=top-k, the lowest score with "
-        "select=threshold",
-        source="reimplementation",
-    )
-    strength: str = option(
-        "rank",
-        "pruning strength of a selected channel: 'rank' is max(0.5, 1 - r / k), 'hard' is 1, 'constant' is the same "
-        "for all",
-        choices=STRENGTHS,
-        source="reimplementation",
-    )
-    constant: float = option(0.5, "strength for strength=constant", low=0, high=1)
+    amount: float = amount_option()
+    strength: str = strength_option()
+    constant: float = constant_option()
     place: str = option(
         "gate",
         "location of the factor: 'gate' where the channel is written, 'kernel' on the kernel alone, 'head' in the rows "
@@ -128,12 +116,11 @@ def scores_and_gains(statistics: Statistics, forget: tuple[int, ...], settings: 
 
 
 def _scores_and_gains(layers: dict[str, ClassStatistics], vector: Any, settings: Osp) -> tuple[Any, Any]:
-    rules = {rule: getattr(settings, rule) for rule in ("select", "amount", "strength", "constant")}
     score = partial(
         class_difference, reduction=settings.reduction, standardised=settings.standardised, against=settings.against
     )
     scores = {name: score(layer, vector) for name, layer in layers.items()}
-    return scores, {name: channel_gains(s, **rules) for name, s in scores.items()}
+    return scores, gains_by_rule(scores, settings)
 
 
 def _place(gains: Any, *, gates: Gates, settings: Osp) -> Mask:

@@ -28,19 +28,18 @@ _FIRST = ("original", YARDSTICK)
 
 
 def ranked_rows(
-    results: dict[str, Any], prepared: Mapping[str, float], *, most: int | None = None, differences: bool = False
+    results: dict[str, Any], prepared: Mapping[str, float], *, differences: bool = False
 ) -> list[list[str]]:
     """Rows under `HEADER`, and under `DIFFERS` with `differences`: the original and the retrained network, then methods
     by their average gap. Accuracies and changes are means, with the worst request in brackets.
 
     Args:
       prepared: seconds of a warm request that was prepared, by method.
-      most: methods, at most.
     """
     found = summarise(results, "single")
     options = {cell["method"]: cell.get("options") for cell in results["cells"]}
     rows = []
-    for name in [*(first for first in _FIRST if first in found), *ranked(found)[:most]]:
+    for name in [*(first for first in _FIRST if first in found), *ranked(found)]:
         row = [method_name(name, options.get(name)), *_figures(name, found[name]), *_costs(name, found[name], prepared)]
         rows.append([*row, DEVIATIONS.get(name, "")] if differences else row)
     return rows
