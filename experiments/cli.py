@@ -128,16 +128,24 @@ class MethodFlags(NamedTuple):
 
     name: flags.FlagHolder
     option: flags.FlagHolder
+    settings: flags.FlagHolder
     data_dir: flags.FlagHolder
     retain_per_class: flags.FlagHolder
     forget_per_class: flags.FlagHolder
     seed: flags.FlagHolder
 
     def parsed(self) -> Any:
-        """The method with its options. Raises `InputError` as `osp_jax.methods.parse_options`."""
-        from osp_jax.methods import parse_options
+        """The method with its options; those of `--option` replace those of `--settings`.
 
-        return parse_options(self.name.value, self.option.value)
+        Raises:
+          InputError: as `osp_jax.methods.parse_options` and `osp_jax.comparison.chosen.chosen_settings`.
+        """
+        from osp_jax.comparison.chosen import chosen_settings
+        from osp_jax.methods import get_method, parse_options
+
+        get_method(self.name.value)
+        chosen = chosen_settings(Path(self.settings.value), self.name.value) if self.settings.value else []
+        return parse_options(self.name.value, [*chosen, *self.option.value])
 
     def budget(self) -> dict[str, int | None]:
         """The number of images of each class that the method may see; None: all."""
@@ -150,6 +158,7 @@ def method_flags() -> MethodFlags:
     return MethodFlags(
         flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; --method=NAME --help lists its options"),
         flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again"),
+        path_flag("settings", "results.json of experiments.benchmark: use the options that it selected for the method"),
         data_dir_flag(),
         flags.DEFINE_integer("retain_per_class", None, retained, **COUNTS),
         flags.DEFINE_integer(

@@ -118,17 +118,11 @@ def _selection(folder: str) -> str:
     )
 
 
-def _audit_with_shadows() -> str:
-    """The audit of many methods, or that of the few of the study."""
-    name = "results/audit/results.json"
-    return name if (_ROOT / name).exists() else "results/paper/cifar10_resnet8/audit/results.json"
-
-
 def _audit() -> str:
     from osp_jax.report.audits import MEANS, means
     from osp_jax.report.tables import markdown_table
 
-    results = _found(_audit_with_shadows())
+    results = _found(_SHADOWED)
     if results is None:
         return _MISSING
     shadows = results["audit"]["settings"]["shadow models"]["number"]
@@ -140,6 +134,7 @@ def _audit() -> str:
     )
 
 
+_SHADOWED = "results/audit/results.json"
 _COMPARISON = "results/benchmark/cifar10_resnet20/results.json"
 _PREPARED = "results/prepared/cifar10_resnet20.json"
 _RANKED = (
@@ -271,7 +266,7 @@ def _networks() -> dict[str, Any]:
             sweep="results/paper/cifar10_resnet20/sweep/results.json",
             comparison=_COMPARISON,
             audit="results/paper/cifar10_resnet20/audit/results.json",
-            lira=_audit_with_shadows(),
+            lira=_SHADOWED,
             exact="results/exact/cifar10.json",
             prepared=_PREPARED,
             to_retrained=-0.5,
@@ -478,7 +473,7 @@ def _audit_summary() -> str:
     from osp_jax.report.audits import MEANS, means
 
     title = "- **No audited method erases a class as retraining does.**"
-    results = _found(_audit_with_shadows())
+    results = _found(_SHADOWED)
     if results is None:
         return f"{title} The audit shows what each leaves behind."
     found = [dict(zip(MEANS, row, strict=True)) for row in means(results)]

@@ -1,8 +1,8 @@
 """The study of `python -m experiments.paper`: networks and data sets, methods, and audited classes.
 
 For every entry, each class is forgotten in turn; the audited classes are also compared with networks retrained without
-them and, if `shadows` is not 0, attacked with shadow models. `cifar10_resnet8`, `cifar10_resnet20` and the entries with
-CifarNet are for CPUs and take hours; the others need a GPU.
+them and, if `shadows` is not 0, attacked with shadow models. `cifar10_resnet20` and the entries with CifarNet are for
+CPUs and take hours; the others need a GPU.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,6 @@ def get_config() -> ConfigDict:
     config.methods = METHODS
     config.entries = ConfigDict()
     config.entries.cifar10_resnet20 = _entry("cifar10_resnet20", audited="0,3,9")
-    config.entries.cifar10_resnet8 = _entry("cifar10_resnet8", audited="3", shadows=32)
     config.entries.cifar10_cifarnet = _entry("cifar10_cifarnet", audited="0,3")
     config.entries.cifar100_cifarnet = _entry("cifar100_cifarnet", audited="0,33")
     for network in ("resnet18", "vgg16"):

@@ -83,7 +83,7 @@ def target_rows(network: Network, results: Mapping[str, Any], method: str) -> li
     ]
     if network.lira:
         area = _area(of["lira"], method)
-        rows.append(("U-LiRA, AUC (ResNet-8)", "at most 0.65", _one(area, "{:.3f}", lambda v: v <= 0.65, network.lira)))
+        rows.append((_attacked(of["lira"]), "at most 0.65", _one(area, "{:.3f}", lambda v: v <= 0.65, network.lira)))
     rows += [
         (
             "Warm request, prepared",
@@ -128,6 +128,12 @@ def _audited(results: dict[str, Any] | None, method: str) -> dict[str, float]:
     taken = {"retain": retain_accuracy, "probe": linear_probe, "head": new_head}
     gaps = {name: mean_gap(results, method, "retrained", of) for name, of in taken.items()}
     return {name: 100 * gap for name, gap in gaps.items() if gap is not None}
+
+
+def _attacked(results: dict[str, Any] | None) -> str:
+    if results is None:
+        return "U-LiRA, AUC"
+    return f"U-LiRA, AUC ({results['model']['name']}, {results['model']['parameters']:,} parameters)"
 
 
 def _area(results: dict[str, Any] | None, method: str) -> float | None:

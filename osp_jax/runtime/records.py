@@ -278,6 +278,12 @@ class Cell(Record):
     harm: Harm | None = Field(None, description="the cost of the request, or null")
 
 
+class Compared(Record):
+    """`results.json` of a comparison."""
+
+    cells: list[Cell] = Field(description="a method and a request each")
+
+
 class Trial(Record):
     """Settings tried by a comparison."""
 
