@@ -23,7 +23,13 @@ from osp_jax.federated.rounds import Traffic
 from osp_jax.federated.server import size_of, total
 from osp_jax.masks import SELECTIONS, apply_mask, build_kernel_mask, build_mask
 from osp_jax.methods.parts.options import option
-from osp_jax.methods.parts.pruning_rule import amount_option, constant_option, gains_by_rule, strength_option
+from osp_jax.methods.parts.pruning_rule import (
+    amount_option,
+    check_amount,
+    constant_option,
+    gains_by_rule,
+    strength_option,
+)
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
@@ -68,6 +74,10 @@ class FedOrtho(FederatedMethod):
         "gate in front of a batch norm",
         choices=PLACES,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_amount(self)
 
     @property
     def query(self) -> Query:

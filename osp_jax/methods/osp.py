@@ -25,8 +25,14 @@ from osp_jax.masks import (
 from osp_jax.methods.parts.data import RequestData
 from osp_jax.methods.parts.groups import chosen_groups, forget_vector, masked_paths
 from osp_jax.methods.parts.method import Method
-from osp_jax.methods.parts.options import check_options, option
-from osp_jax.methods.parts.pruning_rule import amount_option, constant_option, gains_by_rule, strength_option
+from osp_jax.methods.parts.options import option
+from osp_jax.methods.parts.pruning_rule import (
+    amount_option,
+    check_amount,
+    constant_option,
+    gains_by_rule,
+    strength_option,
+)
 from osp_jax.model import Model
 from osp_jax.program.gates import Gates
 from osp_jax.runtime.errors import InputError
@@ -35,7 +41,6 @@ from osp_jax.trees import edited, pruned
 
 AGAINST = ("mean", "max")
 PLACES = ("gate", "kernel", "head")
-_AMOUNTS = {"fraction": (0, 1), "top-k": (1, 2**31 - 1), "threshold": (-1e6, 1e6)}  # by `select`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +83,7 @@ class Osp(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.select == "top-k" and (self.amount < 1 or self.amount != int(self.amount)):
-            raise InputError(
-                f"option amount is {self.amount}; with select=top-k give a number of channels, such as amount=4"
-            )
-        check_options(self, amount=_AMOUNTS[self.select])
+        check_amount(self)
         if self.place == "head" and self.layers != "last":
             raise InputError("only the last group feeds the head; with place=head use layers=last")
 

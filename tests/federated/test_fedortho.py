@@ -85,3 +85,15 @@ def test_scores_need_images_on_both_sides():
 def test_settings_that_cannot_be_used_are_refused():
     with pytest.raises(InputError, match="raw, matched"):
         FedOrtho(score="both")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"amount": 2.0}, {"select": "top-k"}, {"select": "top-k", "amount": 2.5}, {"select": "threshold", "amount": 1e9}],
+)
+def test_an_amount_out_of_the_range_of_its_selection_is_refused_as_by_osp(options):
+    with pytest.raises(InputError, match="option amount is") as mine:
+        FedOrtho(**options)
+    with pytest.raises(InputError) as its:
+        Osp(**options)
+    assert str(mine.value) == str(its.value)

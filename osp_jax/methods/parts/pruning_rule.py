@@ -1,10 +1,13 @@
-"""The rule that turns scores of channels into gains: its options, which OSP and FedOrtho share, and its use."""
+"""The rule that turns scores of channels into gains, for OSP and FedOrtho: its options, their check, and its use."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from osp_jax.masks import STRENGTHS, channel_gains
-from osp_jax.methods.parts.options import option
+from osp_jax.methods.parts.options import check_options, option
+from osp_jax.runtime.errors import InputError
+
+_AMOUNTS = {"fraction": (0, 1), "top-k": (1, 2**31 - 1), "threshold": (-1e6, 1e6)}  # by `select`
 
 
 def amount_option() -> Any:
@@ -31,6 +34,15 @@ def strength_option() -> Any:
 def constant_option() -> Any:
     """The strength that all selected channels have in common."""
     return option(0.5, "strength for strength=constant", low=0, high=1)
+
+
+def check_amount(settings: Any) -> None:
+    """Raises `InputError` if the option `amount` of `settings` is out of the range of its option `select`."""
+    if settings.select == "top-k" and (settings.amount < 1 or settings.amount != int(settings.amount)):
+        raise InputError(
+            f"option amount is {settings.amount}; with select=top-k give a number of channels, such as amount=4"
+        )
+    check_options(settings, amount=_AMOUNTS[settings.select])
 
 
 def gains_by_rule(scores: Mapping[str, Any], settings: Any) -> dict[str, Any]:
