@@ -56,22 +56,25 @@ def set_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return table
 
 
-def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """Both tables, with a description of the measurement."""
+def summary(found: Sequence[dict[str, Any]]) -> str:
+    """The table of single requests, with the devices and networks."""
     about = "; ".join(
         f"`{results['network']}`: {results['dataset']}, {results['accuracy']:.2%}, "
         f"{results['parameters_bytes']:,} bytes of parameters"
         for results in found
     )
-    commands = dict.fromkeys(row["command"] for results in found for row in results["rows"] if "command" in row)
     devices = " and ".join(dict.fromkeys(results["provenance"]["device"] for results in found))
+    return f"On {devices}. {about}.\n\n{markdown_table(HEADER, rows(found))}"
+
+
+def sets_and_commands(found: Sequence[dict[str, Any]]) -> str:
+    """The table of sets of classes, and the commands of both tables."""
+    commands = dict.fromkeys(row["command"] for results in found for row in results["rows"] if "command" in row)
+    listed = "\n".join(f"- `{command}`" for command in commands)
     return (
-        f"On {devices}. {about}. "
-        f"By {', '.join(f'`{command}`' for command in commands)}.\n\n"
-        f"{markdown_table(HEADER, rows(found))}\n\n"
         "Sets of two and three classes, drawn by a seed, on the test images; changes in points against the original. "
         "The distance is that to the joint request's parameters, over how far these are from the original's.\n\n"
-        f"{markdown_table(SET_HEADER, set_rows(found))}"
+        f"{markdown_table(SET_HEADER, set_rows(found))}\n\nMade by:\n\n{listed}"
     )
 
 

@@ -43,6 +43,7 @@ _DOCUMENTS = (
     "docs/reliability.md",
     "docs/results.md",
     "results/brought/table.md",
+    "results/prepared/table.md",
 )
 
 
@@ -405,10 +406,21 @@ def _brought() -> str:
 
 
 def _prepared_requests() -> str:
-    from benchmarks.prepared_table import markdown
+    from benchmarks.prepared_table import summary
 
-    found = [_read(path) for path in sorted((_ROOT / "results/prepared").glob("*.json"))]
-    return markdown(found) if found else _MISSING
+    found = _prepared_results()
+    return summary(found) if found else _MISSING
+
+
+def _prepared_sets() -> str:
+    from benchmarks.prepared_table import sets_and_commands
+
+    found = _prepared_results()
+    return sets_and_commands(found) if found else _MISSING
+
+
+def _prepared_results() -> list[Any]:
+    return [_read(path) for path in sorted((_ROOT / "results/prepared").glob("*.json"))]
 
 
 def _exact() -> str:
@@ -541,6 +553,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "orthogonality": _orthogonality,
     "paper": _paper,
     "prepared": _prepared_requests,
+    "prepared_sets": _prepared_sets,
     "reliability": _reliability,
     "trainings": _trainings,
     **{name: partial(_benchmark, name) for name in _BENCHMARKS},

@@ -1,6 +1,6 @@
 """The tables of prepared requests, from handwritten results."""
 
-from benchmarks.prepared_table import HEADER, SET_HEADER, rows, set_rows
+from benchmarks.prepared_table import HEADER, SET_HEADER, rows, set_rows, sets_and_commands, summary
 
 ROW = {
     "method": "osp-fit",
@@ -44,3 +44,15 @@ def test_each_set_counts_once_and_what_was_not_repaired_has_no_row():
     assert joint == ["net", "osp-fit", "2 of 2", "joint", "1.000", "1.00", "1.00", "-1.00", "-3.00", "-"]
     assert composed == ["net", "osp-fit", "2 of 2", "composed", "0.001", "0.00", "0.00", "-2.00", "-2.00", "0.50"]
     assert len(joint) == len(SET_HEADER)
+
+
+def test_the_summary_names_each_network_and_device_and_every_command_is_listed_once():
+    measured = {"dataset": "digits", "accuracy": 0.9, "parameters_bytes": 1024, "provenance": {"device": "cpu"}}
+    commanded = [
+        {**ROW, "command": "python -m a"},
+        {**ROW, "command": "python -m b"},
+        {**ROW, "command": "python -m a"},
+    ]
+    found = [{**RESULTS, **measured, "rows": commanded}]
+    assert summary(found).startswith("On cpu. `net`: digits, 90.00%, 1,024 bytes of parameters.\n\n| Network |")
+    assert sets_and_commands(found).endswith("Made by:\n\n- `python -m a`\n- `python -m b`")
