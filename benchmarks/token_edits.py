@@ -4,8 +4,8 @@
 
 Each row is a mean over the requests: accuracy and F1 of the forgotten class, mean F1 of the other classes, a linear
 probe and a new head on the features, and the number of changed scalars. `original` and `retrained` are those of the
-comparison; all variants have the settings that it selected for `steu` on held-out texts, or the defaults if it tried
-only one.
+comparison; all variants have the settings that it selected for `steu` on held-out texts, or those of its config if it
+tried only one.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import cli
+from benchmarks.text_tables import edits
 from osp_jax.audit.accuracy import f1_scores, predictions_of
 from osp_jax.audit.probes import new_head, probes
 from osp_jax.audit.subject import Subject, stages_of
 from osp_jax.comparison.cell import Original, answer
-from osp_jax.comparison.plan import Request, parse_requests
+from osp_jax.comparison.plan import Request, parse_methods, parse_requests
 from osp_jax.comparison.questions import HEAD, PROBE, comparison_images, looks_of
 from osp_jax.comparison.run import original_of, slug
 from osp_jax.data.sources import load_data
 from osp_jax.loading import load_workdir
 from osp_jax.methods.steu import Steu
 from osp_jax.model import Model
-from osp_jax.report.formats import markdown_table
 from osp_jax.runtime import records
 from osp_jax.runtime.arguments import path
 from osp_jax.runtime.errors import InputError
@@ -49,19 +49,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random rows and head": {"tokens": "random"},
     "frequent rows and head": {"tokens": "frequent"},
 }
-COLUMNS = {
-    "forget_accuracy": "Forgotten, accuracy",
-    "forget_f1": "Forgotten, F1",
-    "retain_accuracy": "Others, accuracy",
-    "retain_f1": "Others, mean F1",
-    PROBE: "Linear probe",
-    HEAD: "New head, forgotten",
-    "changed": "Numbers changed",
-}
 
 
 def measured(original: Original, model: Model, forget: tuple[int, ...], train_texts: int) -> dict[str, float]:
-    """The values of `COLUMNS` for one model."""
+    """The values of `text_tables.EDITS` for one model."""
     images = comparison_images(original.dataset, original.train, forget, test_images=0, train_images=train_texts)
     subject = Subject(model, original.preparation)
     looks = looks_of(subject, images)
@@ -108,25 +99,14 @@ def rows_of(
     return found
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Means over the requests, in Markdown."""
-
-    def cell(name: str, column: str) -> str:
-        value = float(np.mean([row[column] for row in rows if row["model"] == name]))
-        if column == "changed":
-            return "-" if name in ("original", "retrained") else f"{value:,.0f}"
-        return f"{value:.3f}" if column.endswith("f1") else f"{value:.1%}"
-
-    names = dict.fromkeys(row["model"] for row in rows)
-    return markdown_table(["Model", *COLUMNS.values()], [[name, *(cell(name, c) for c in COLUMNS)] for name in names])
-
-
-def chosen(workdir: Path) -> Steu:
-    """STEU with the settings that the comparison selected; its defaults if it tried only one."""
+def chosen(workdir: Path, config: ConfigDict) -> Steu:
+    """STEU with the settings that the comparison selected; with those of its config if it tried only one."""
     file = workdir / "tuning" / "steu.json"
     trials = records.trials(read_piece(file), file) if file.exists() else []
     best = max(trials, key=lambda trial: trial.get("score", -1.0), default=None)
-    return Steu(**best["options"]) if best else Steu()
+    if best is None:
+        return parse_methods(config.methods, config.options, only=("steu",))["steu"]
+    return Steu(**best["options"])
 
 
 def _run() -> None:
@@ -143,9 +123,9 @@ def _run() -> None:
         raise InputError(f"{workdir} compares networks of images; give a comparison on texts")
     original = original_of(config, dataset, seed, folder / "original")
     requests = parse_requests(config.forget, dataset.class_names)
-    method = chosen(workdir)
+    method = chosen(workdir, config)
     rows = rows_of(original, requests, folder, method, config.audit.train_images)
-    text = table(rows)
+    text = edits(rows)
     print(text)
     if given.json:
         about = {"dataset": dataset.variant, "requests": [request.name for request in requests], "seed": seed}

@@ -31,6 +31,8 @@ _BENCHMARKS = (
     "scaling",
     "collectives",
 )
+# Comparisons on texts in results/benchmark; the parts NAME and token_edits_NAME show each.
+_TEXTS = ("medical_abstracts", "newsgroups")
 _MISSING = "Not measured yet."
 _DOCUMENTS = (
     "README.md",
@@ -42,6 +44,7 @@ _DOCUMENTS = (
     "docs/pods.md",
     "docs/reliability.md",
     "docs/results.md",
+    "docs/text.md",
     "results/brought/table.md",
     "results/prepared/table.md",
 )
@@ -431,8 +434,20 @@ def _exact() -> str:
     return markdown(found) if found else _MISSING
 
 
+def _text_comparison(folder: str) -> str:
+    from benchmarks.text_tables import comparison
+
+    return comparison(*(_read(f"{folder}/{name}.json") for name in ("results", "tfidf")))
+
+
+def _token_edits(folder: str) -> str:
+    from benchmarks.text_tables import token_edits
+
+    return token_edits(_read(f"{folder}/token_edits.json"))
+
+
 def _federated() -> str:
-    from osp_jax.report.federated import summary_table
+    from osp_jax.report.federated import attack_table, summary_table
     from osp_jax.report.tables import markdown_table
 
     parts = []
@@ -443,6 +458,9 @@ def _federated() -> str:
         parts.append(
             f"{title} ([all figures](../results/federated/{name}/table.md)):\n\n{markdown_table(rows[0], rows[1:])}"
         )
+        if rows := attack_table(results):
+            words = "Success of the attack on test images that it is aimed at, after the rounds:"
+            parts.append(f"{words}\n\n{markdown_table(rows[0], rows[1:])}")
     return "\n".join(parts) or _MISSING
 
 
@@ -557,6 +575,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "reliability": _reliability,
     "trainings": _trainings,
     **{name: partial(_benchmark, name) for name in _BENCHMARKS},
+    **{name: partial(_text_comparison, f"results/benchmark/{name}") for name in _TEXTS},
+    **{f"token_edits_{name}": partial(_token_edits, f"results/benchmark/{name}") for name in _TEXTS},
 }
 
 

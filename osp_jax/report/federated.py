@@ -147,6 +147,26 @@ def summary_table(results: dict[str, Any]) -> Rows:
     return rows
 
 
+def attack_table(results: dict[str, Any]) -> Rows:
+    """A row for each division and attack: its success on the attacked test images, by model and settings, after the
+    rounds; empty without attackers."""
+    attacks = [
+        (split, scenario)
+        for split in results["held"]
+        for scenario, *_ in _scenarios(results, split)
+        if scenario not in _FORGOTTEN
+    ]
+    methods = dict.fromkeys(method for given in attacks for method in _cells(results, *given))
+    if not attacks:
+        return []
+    rows = [["Clients", "Who leaves", *map(_name, methods)]]
+    for split, scenario in attacks:
+        cells = _cells(results, split, scenario)
+        last = [[one["after"][-1] for one in cells.get(method, []) if "error" not in one] for method in methods]
+        rows.append([_SPLITS[split], _TITLES[scenario], *(percent(_mean(found, "attack")) for found in last)])
+    return rows
+
+
 def _both(cells: list[dict[str, Any]]) -> str:
     last = [cell["after"][-1] for cell in cells if "error" not in cell]
     return f"{percent(_mean(last, 'forgotten'))} / {percent(_mean(last, 'others'))}" if last else NOTHING

@@ -6,6 +6,7 @@ import pytest
 
 from osp_jax.report.federated import (
     accuracy_table,
+    attack_table,
     cost_table,
     federated_html,
     federated_markdown,
@@ -89,6 +90,13 @@ def test_the_summary_has_what_leaves_and_the_others_after_the_rounds():
     header, row = summary_table(results(CELLS))
     assert header == ["Clients", "Who leaves", "trained on all", "retrained without it", "fedup", "not"]
     assert row[2:] == ["60.0% / 90.0%", "10.0% / 90.0%", "30.0% / 70.0%", NOTHING]
+
+
+def test_the_success_of_attacks_has_a_column_for_each_model():
+    header, row = attack_table(results(CELLS))
+    assert header[2:] == ["trained on all", "retrained without it", "fedup", "not"]
+    assert row[2:] == ["50.0%", "0.0%", "20.0%", NOTHING]
+    assert attack_table(results([cell("trained", [(0.6, 0.9, None, 0.4, 0.1)], scenario="class")])) == []
 
 
 def test_the_pages_say_who_left_and_why_a_method_refused():

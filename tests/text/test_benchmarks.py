@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import tfidf, token_edits
+from configs.benchmark.text import get_config
 from osp_jax.audit.accuracy import f1_scores
 from osp_jax.methods.steu import Steu
 from osp_jax.text.dataset import divided_texts
@@ -25,18 +26,11 @@ def test_the_variants_are_settings_of_steu_and_all_differ():
     assert len(set(made)) == len(made)
 
 
-def test_the_table_has_means_over_the_requests():
-    values = dict.fromkeys(token_edits.COLUMNS, 0.5)
-    rows = [
-        {"request": request, "model": model, **values, "forget_f1": value, "changed": 10.0}
-        for request, value in (("a", 0.1), ("b", 0.3))
-        for model in ("original", "steu")
-    ]
-    lines = token_edits.table(rows).splitlines()
-    assert len(lines) == 4
-    assert "| 0.200 |" in lines[3]
-    assert lines[2].endswith("| - |")
-    assert lines[3].endswith("| 10 |")
+def test_without_trials_the_settings_are_those_of_the_comparison(tmp_path):
+    config = get_config()
+    assert token_edits.chosen(tmp_path, config) == Steu(batch_size=32)
+    config.methods, config.options = (), ()
+    assert token_edits.chosen(tmp_path, config) == Steu()
 
 
 def test_a_linear_model_learns_words_and_its_setting_is_chosen_on_training_texts(texts, monkeypatch):
