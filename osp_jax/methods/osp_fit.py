@@ -162,9 +162,8 @@ def fit_gains(
         gains, falls = parameters
         logits = (features * gains[channels]) @ kernel + bias - _FALL * fitted * falls
         divergence = -(target * jax.nn.log_softmax(logits)).sum(-1) - entropy
-        best_forgotten = jnp.where(forget > 0, logits, -jnp.inf).max(-1)
-        best_retained = jnp.where(forget > 0, -jnp.inf, logits).max(-1)
-        hinge = jax.nn.relu(settings.margin + best_forgotten - best_retained)
+        excess = _largest(logits, forget > 0) - _largest(logits, forget == 0)
+        hinge = jax.nn.relu(settings.margin + excess)
         kept = retained @ divergence / jnp.maximum(retained.sum(), 1)
         return kept + settings.forget_weight * (forgotten @ hinge) / jnp.maximum(forgotten.sum(), 1)
 
@@ -179,6 +178,16 @@ def fit_gains(
     start = jnp.ones(int(channels.max()) + 1), jnp.zeros(len(bias))
     ((gains, falls), _), _ = jax.lax.scan(step, (start, adam.init(start)), length=settings.steps)
     return gains, _FALL * fitted * falls
+
+
+def _largest(logits: jax.Array, among: jax.Array) -> jax.Array:
+    """The largest logit of the classes `among`, bool `(classes,)`: `(n, classes)` -> `(n,)`.
+
+    JAX's gradient of `max` compares the logits with their maximum. Where a compiler computes them twice with different
+    rounding, no logit equals it and the gradient is NaN, which `argmax` avoids.
+    """
+    largest = jnp.where(among, jax.lax.stop_gradient(logits), -jnp.inf).argmax(-1)
+    return (logits * jax.nn.one_hot(largest, logits.shape[-1])).sum(-1)
 
 
 def gains_suffice(
