@@ -25,13 +25,14 @@ from osp_jax.audit.relearn import Settings, relearning
 from osp_jax.audit.subject import Images, Subject, images_of, look, recognised, stages_of
 from osp_jax.data.sources import Split
 from osp_jax.data.splits import parse_classes
-from osp_jax.loading import dataset_of, indices_of, load_workdir, request_data_of, stored_statistics, subject_of
+from osp_jax.loading import dataset_of, indices_of, load_workdir, stored_statistics, subject_of
 from osp_jax.methods.concept_erasure import ConceptErasure
 from osp_jax.model import Model
 from osp_jax.runtime.arguments import path, whole
 from osp_jax.runtime.errors import InputError
 from osp_jax.runtime.provenance import provenance
 from osp_jax.runtime.workdir import read_json, write_json
+from osp_jax.workdir_requests import request_data_of
 
 SETTINGS = "share=0,depth=0;depth=0;depth=1;depth=2;depth=3"
 

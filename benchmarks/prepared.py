@@ -29,7 +29,6 @@ from benchmarks.brought.networks import MEAN, NETWORKS, STD, load
 from benchmarks.evaluating import accuracies, evaluate_all
 from osp_jax.data.sources import Dataset, Split, load_dataset
 from osp_jax.data.splits import per_class_sample
-from osp_jax.harm import stored_features
 from osp_jax.interop.imported import import_network
 from osp_jax.interop.network_source import find_source, network_of
 from osp_jax.interop.weight_files import read_weights
@@ -45,6 +44,7 @@ from osp_jax.runtime.errors import InputError, unknown
 from osp_jax.runtime.provenance import provenance
 from osp_jax.runtime.workdir import read_json, write_json
 from osp_jax.statistics import Statistics
+from osp_jax.stored_features import stored_features
 from osp_jax.trees import leaves_by_path
 
 METHODS = ("osp-fit", "logit-mask", "concept-erasure")

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from benchmarks import cli
 from osp_jax.audit.shadow.model_epochs import choose_way, epochs_of_all
-from osp_jax.audit.shadow.train import draw_keep, epoch_orders, shadow_pool, start_shadows
+from osp_jax.audit.shadow.pool import draw_keep, shadow_pool
+from osp_jax.audit.shadow.train import epoch_orders, start_shadows
 from osp_jax.data.sources import load_data
 from osp_jax.runtime.arguments import whole
 from osp_jax.runtime.config_files import load_config

@@ -208,8 +208,9 @@ def _check_full(unlearn: dict[str, Any], *, imported: bool) -> None:
 def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[str, Any]]) -> Any:
     from ml_collections import ConfigDict
 
+    from osp_jax.audit.shadow.pool import shadow_pool
+    from osp_jax.audit.shadow.sets import find_shadows
     from osp_jax.audit.shadow.statistics import ShadowRequest, ShadowSets
-    from osp_jax.audit.shadow.train import find_shadows, shadow_pool
     from osp_jax.loading import shadowed_network
     from osp_jax.methods import parse_options
 

@@ -20,18 +20,11 @@ _METHOD = cli.method_flags()
 
 def main() -> None:
     from osp_jax.data.splits import check_forget, parse_classes
-    from osp_jax.loading import (
-        check_recipe,
-        dataset_of,
-        harm_of_request,
-        load_workdir,
-        request_input,
-        statistics_of,
-        stored_statistics,
-    )
+    from osp_jax.loading import dataset_of, load_workdir, statistics_of, stored_statistics
     from osp_jax.prepared.classes import Prepared, fingerprint, prepare_class, request_settings
     from osp_jax.prepared.files import discard_stale, folder_of, list_prepared, prepared_classes, save_prepared
     from osp_jax.runtime.workdir import check_writable
+    from osp_jax.workdir_requests import check_recipe, harm_of_request, request_input
 
     workdir = Path(_WORKDIR.value)
     method = _METHOD.parsed()

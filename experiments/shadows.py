@@ -25,7 +25,9 @@ _DATA_DIR = cli.data_dir_flag()
 def main() -> None:
     from ml_collections import ConfigDict
 
-    from osp_jax.audit.shadow.train import draw_keep, seconds_per_shadow, shadow_folder, shadow_pool, train_shadows
+    from osp_jax.audit.shadow.pool import draw_keep, shadow_pool
+    from osp_jax.audit.shadow.sets import seconds_per_shadow, shadow_folder
+    from osp_jax.audit.shadow.train import train_shadows
     from osp_jax.data.splits import check_forget, parse_classes
     from osp_jax.loading import dataset_of, indices_of, load_workdir, shadowed_network
     from osp_jax.runtime.errors import InputError

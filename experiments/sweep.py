@@ -33,19 +33,13 @@ def main() -> None:
 
     from osp_jax.comparison.each_class import forget_each_class, predictor
     from osp_jax.comparison.plan import parse_methods
-    from osp_jax.loading import (
-        check_recipe,
-        dataset_of,
-        indices_of,
-        load_workdir,
-        record_for_report,
-        stored_statistics,
-    )
+    from osp_jax.loading import dataset_of, indices_of, load_workdir, record_for_report, stored_statistics
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.runtime.errors import InputError
     from osp_jax.runtime.overwriting import check_results, check_unfinished
     from osp_jax.runtime.provenance import provenance
     from osp_jax.runtime.workdir import adding, check_writable, claim_workdir, write_json, write_text
+    from osp_jax.workdir_requests import check_recipe
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     names = "results.json", "table.md"

@@ -51,16 +51,7 @@ def main() -> None:
     from osp_jax.data.splits import check_forget, parse_classes
     from osp_jax.harm import check_harm, check_limits, harm_record, harm_words, methods_to_try
     from osp_jax.interop.stored_network import keep_stored_weights
-    from osp_jax.loading import (
-        check_recipe,
-        dataset_of,
-        harm_of_request,
-        load_workdir,
-        network_to_keep,
-        request_input,
-        statistics_of,
-        stored_statistics,
-    )
+    from osp_jax.loading import dataset_of, load_workdir, network_to_keep, statistics_of, stored_statistics
     from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen, timed_request
     from osp_jax.prepared.classes import request_settings
     from osp_jax.prepared.files import FOLDER as PREPARED
@@ -71,6 +62,7 @@ def main() -> None:
     from osp_jax.runtime.provenance import provenance
     from osp_jax.runtime.workdir import check_writable, keep_tokenizer, read_request, replacing, write_json, write_text
     from osp_jax.training import checkpoints as checkpoint
+    from osp_jax.workdir_requests import check_recipe, harm_of_request, request_input
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     method = _METHOD.parsed()

@@ -20,6 +20,19 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from osp_jax.api_arguments import (
+    check_fits,
+    check_model,
+    check_request,
+    check_same_request,
+    check_statistics,
+    check_whole,
+    class_numbers,
+    given_preparation,
+    method_of,
+    numbers_of,
+    split_of_data,
+)
 from osp_jax.audit.accuracy import accuracy_report, without_logits
 from osp_jax.audit.run import LEVELS, settings_of
 from osp_jax.audit.run import audit as ask
@@ -36,13 +49,11 @@ from osp_jax.harm import (
     MAX_RETAINED_DROP,
     Harm,
     check_harm,
-    check_limits,
     estimate_harm,
     harm_record,
     methods_to_try,
 )
-from osp_jax.interop.checks import check_logits
-from osp_jax.methods import Method, get_method, method_name
+from osp_jax.methods import Method, method_name
 from osp_jax.methods.parts.data import RequestData, request_data
 from osp_jax.methods.parts.request import Outcome, describe_change, images_seen, timed_request
 from osp_jax.model import Model, parameters_of
@@ -158,16 +169,16 @@ def collect_statistics(
       InputError: images or labels have the wrong type or shape, a class number is out of range, or the network cannot
         take the images or has no channel that can be gated.
     """
-    _check_model(model)
+    check_model(model)
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("features", features, 0),
         ("cached_inputs", cached_inputs, 0),
     ):
-        _check_whole(name, value, least)
-    _check_whole("seed", seed, 0, MOST_SEED)
+        check_whole(name, value, least)
+    check_whole("seed", seed, 0, MOST_SEED)
     split = split_of(images, labels, model.num_classes)
-    _check_fits(model, split)
+    check_fits(model, split)
     settings = {"batch_size": batch_size, "features": features, "cached_inputs": cached_inputs}
     return statistics_over(model, split, _known(model, split), settings, seed)
 
@@ -208,21 +219,21 @@ def prepare(
     Raises:
       InputError: as in `unlearn`, for the first class that cannot be prepared.
     """
-    _check_model(model)
+    check_model(model)
     known = [number for number in range(model.num_classes) if number not in model.forgotten]
-    numbers = known if classes is None else _numbers(classes, model)
+    numbers = known if classes is None else numbers_of(classes, model)
     requests: list[tuple[Any, ...]] = [(number,) for number in numbers] or [()]
     for chosen in requests:
         check_forget(chosen, model.num_classes, model.forgotten, model.class_names)
-    method = _method_of(method)
-    _check_limits(seed, False, MAX_RETAINED_DROP, MAX_FORGOTTEN, retain_per_class, forget_per_class)
-    preparation = _preparation(model, pad, flip, cutout, pad_mode)
-    split = _split_of_data(model, data)
+    method = method_of(method)
+    check_request(seed, False, MAX_RETAINED_DROP, MAX_FORGOTTEN, retain_per_class, forget_per_class)
+    preparation = given_preparation(model, pad, flip, cutout, pad_mode)
+    split = split_of_data(model, data)
     if statistics is None:
         statistics = _collected(model, split)
     budget = {"retain_per_class": retain_per_class, "forget_per_class": forget_per_class}
     for number in numbers:
-        _check_statistics(model, statistics, (number,))
+        check_statistics(model, statistics, (number,))
     statistics, found = statistics.without(model.forgotten), {}
     for number in numbers:
         seen = _request_data(model, method, (number,), split, statistics, preparation, recipe, budget)
@@ -284,28 +295,28 @@ def unlearn(
       InputError: an unknown class, method or setting; data that are missing or have the wrong type or shape; a method
         that does not support this network; or requests prepared for another model or other settings.
     """
-    _check_model(model)
-    forget = _class_numbers(forget, model)
-    method = _method_of(_default_method(prepared) if method is None else method)
-    _check_limits(seed, accept, max_retained_drop, max_forgotten, retain_per_class, forget_per_class)
-    preparation = _preparation(model, pad, flip, cutout, pad_mode)
+    check_model(model)
+    forget = class_numbers(forget, model)
+    method = method_of(_default_method(prepared) if method is None else method)
+    check_request(seed, accept, max_retained_drop, max_forgotten, retain_per_class, forget_per_class)
+    preparation = given_preparation(model, pad, flip, cutout, pad_mode)
     budget = {"retain_per_class": retain_per_class, "forget_per_class": forget_per_class}
     limits = {"max_retained_drop": max_retained_drop, "max_forgotten": max_forgotten}
     settings = request_settings(method, budget, seed)
     if prepared is not None:
-        _check_same_request(prepared, settings)
+        check_same_request(prepared, settings)
         statistics = prepared.statistics if statistics is None else statistics
         found = answer_from(prepared, model, forget, statistics, None if accept else limits)
         if found is not None and found.harm is None and not accept:
-            split = _split_of_data(model, data)
+            split = split_of_data(model, data)
             found = found._replace(harm=_estimated(model, found.outcome.model, forget, statistics, split, accept))
         if found is not None:
             return _prepared_result(prepared, model, forget, found, statistics, limits, accept)
-    split = _split_of_data(model, data)
+    split = split_of_data(model, data)
     start, stored = time.perf_counter(), statistics is not None
     if statistics is None:
         statistics = _collected(model, split)
-    _check_statistics(model, statistics, forget)
+    check_statistics(model, statistics, forget)
     statistics = statistics.without(model.forgotten)
     jax.block_until_ready(statistics)
     seconds = time.perf_counter() - start
@@ -374,8 +385,8 @@ def audit(
         raise unknown("level", level, ("none", *LEVELS))
     dataset = dataset_of_arrays(data, model.class_names)
     for split in (dataset.train, dataset.test):
-        _check_fits(model, split)
-    preparation = _preparation(model, pad, flip, cutout, pad_mode)
+        check_fits(model, split)
+    preparation = given_preparation(model, pad, flip, cutout, pad_mode)
     train, test = (_known(model, split) for split in (dataset.train, dataset.test))
     models = {"original": model, "unlearned": unlearned, **({"retrained": reference} if reference else {})}
 
@@ -412,122 +423,18 @@ def audit(
     )
 
 
-# Checks
-
-
-def _check_model(model: Any, what: str = "model") -> None:
-    if not isinstance(model, Model):
-        raise InputError(f"{what} is {shown(model)}; give a Model, as from_torch, from_linen or from_nnx return it")
-
-
 def _check_models(model: Any, unlearned: Any, reference: Any) -> None:
     if isinstance(unlearned, Result):
         raise InputError("unlearned is the result of a request; give its model (result.model)")
     named = {"model": model, "unlearned": unlearned}
     for what, of in (named | ({"reference": reference} if reference is not None else {})).items():
-        _check_model(of, what)
+        check_model(of, what)
         if of.class_names != model.class_names:
             raise InputError(f"{what} has other classes than model; give models of the same classes")
 
 
-def _check_method(method: Any) -> None:
-    if isinstance(method, type) and issubclass(method, Method):
-        raise InputError(f"method is the class {method.__name__}; give an instance, {method.__name__}()")
-    if not isinstance(method, Method):
-        raise InputError(f"method is {shown(method)}; give a name, such as 'osp-fit', or OspFit(margin=2.0)")
-
-
-def _method_of(method: Any) -> Method:
-    method = get_method(method)() if isinstance(method, str) else method
-    _check_method(method)
-    return method
-
-
 def _default_method(prepared: Any) -> Any:
     return prepared.method if isinstance(prepared, Prepared) else "osp-fit"
-
-
-def _check_same_request(prepared: Any, settings: Mapping[str, Any]) -> None:
-    """Raises `InputError` if `prepared` was made with other settings than those of the request."""
-    if not isinstance(prepared, Prepared):
-        raise InputError(f"prepared is {shown(prepared)}; give what osp_jax.prepare returns")
-    for name, value in settings.items():
-        if prepared.settings[name] != value:
-            raise InputError(
-                f"the requests were prepared with {name} {shown(prepared.settings[name])}, and this one has "
-                f"{shown(value)}; use the same value, prepare again, or leave prepared out"
-            )
-
-
-def _check_limits(
-    seed: Any, accept: Any, max_retained_drop: Any, max_forgotten: Any, retain_per_class: Any, forget_per_class: Any
-) -> None:
-    _check_whole("seed", seed, 0, MOST_SEED)
-    if not isinstance(accept, bool):
-        raise InputError(f"accept is {shown(accept)}; give True or False")
-    check_limits(max_retained_drop, max_forgotten)
-    for name, value in (("retain_per_class", retain_per_class), ("forget_per_class", forget_per_class)):
-        if value is not None:
-            _check_whole(name, value, 0)
-
-
-def _check_whole(name: str, value: Any, least: int, most: int = 10**9) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not least <= value <= most:
-        raise InputError(f"{name} is {shown(value)}; give an integer from {least} to {most}")
-
-
-def _check_statistics(model: Model, statistics: Any, forget: Sequence[int]) -> None:
-    if not isinstance(statistics, Statistics):
-        raise InputError(f"statistics are {shown(type(statistics).__name__)}; give what collect_statistics returns")
-    if statistics.num_classes != model.num_classes:
-        raise InputError(
-            f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
-            "collect them again"
-        )
-    seen = set(statistics.classes_seen().tolist())
-    if missing := sorted(set(forget) - seen):
-        name = model.class_names[missing[0]]
-        raise InputError(f"the statistics hold no image of class {name} ({missing[0]}); collect them with images of it")
-    if not seen - {*forget, *model.forgotten}:
-        raise InputError("the statistics hold no image of the other classes; collect them with images of all")
-
-
-def _check_fits(model: Model, split: Split) -> None:
-    """Raises `InputError` if the network cannot take the images, or does not have one logit per class."""
-    check_logits(model, split.images.shape[1:])
-
-
-def _class_numbers(forget: Any, model: Model) -> tuple[int, ...]:
-    numbers = _numbers(forget, model)
-    check_forget(numbers, model.num_classes, model.forgotten, model.class_names)
-    return tuple(sorted({int(number) for number in numbers}))
-
-
-def _numbers(forget: Any, model: Model) -> list[Any]:
-    if isinstance(forget, str | int | np.integer):
-        forget = [forget]
-    if not isinstance(forget, Sequence | set | frozenset | np.ndarray):
-        raise InputError(f"forget is {shown(forget)}; give names or numbers of classes, such as ['cat'] or [3]")
-    numbers = []
-    for word in forget:
-        if isinstance(word, str) and word not in model.class_names:
-            raise unknown("class", word, model.class_names)
-        numbers.append(model.class_names.index(word) if isinstance(word, str) else word)
-    return numbers
-
-
-def _preparation(model: Model, pad: Any, flip: Any, cutout: Any, pad_mode: Any) -> Preparation:
-    for name, value in (("pad", pad), ("cutout", cutout)):
-        _check_whole(name, value, 0, 16384)
-    if not isinstance(flip, bool):
-        raise InputError(f"flip is {shown(flip)}; give True or False")
-    if pad_mode not in ("reflect", "zeros"):
-        raise unknown("pad_mode", pad_mode, ("reflect", "zeros"))
-    return Preparation(model.mean, model.std, pad, flip, cutout, pad_mode)
-
-
-# Steps
 
 
 def _known(model: Model, split: Split) -> np.ndarray:
@@ -600,17 +507,6 @@ def _unless_harm(
         suggestions = methods_to_try(model, statistics, method_name(method)) if statistics is not None else ()
         check_harm(harm, **limits, suggestions=suggestions, result=result)
     return result
-
-
-def _split_of_data(model: Model, data: Any) -> Split | None:
-    if data is None:
-        return None
-    if not isinstance(data, Sequence) or len(data) != 2:
-        raise InputError("data must be (images, labels), uint8 (n, h, w, c) and int (n,)")
-    images, labels = data
-    split = split_of(images, labels, model.num_classes)
-    _check_fits(model, split)
-    return split
 
 
 def _request_data(

@@ -1,6 +1,6 @@
 """Loads a workdir and its data."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,18 +9,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from osp_jax.audit.shadow.train import Network
+from osp_jax.audit.shadow.sets import Network
 from osp_jax.audit.subject import Subject
 from osp_jax.data.augment import Preparation
-from osp_jax.data.kinds import is_text, stored_dtype
+from osp_jax.data.kinds import is_text
 from osp_jax.data.paths import user_data
-from osp_jax.data.sources import Dataset, Split, load_data
+from osp_jax.data.sources import Dataset, load_data
 from osp_jax.data.splits import parse_classes
-from osp_jax.harm import Harm, estimate_harm
 from osp_jax.interop.linen import from_linen
 from osp_jax.interop.stored_network import stored_network
-from osp_jax.methods.parts.data import RequestData, request_data
-from osp_jax.methods.parts.method import Method
 from osp_jax.model import Model, parameters_of
 from osp_jax.networks import build_model, variable_shapes
 from osp_jax.program.gates import gates_of, noise_images
@@ -173,124 +170,9 @@ def stored_statistics(trained: TrainedModel, workdir: Path) -> Statistics:
     return statistics.replace(head=load_moments(workdir / FOLDER, head, random, model.num_classes))
 
 
-def request_data_of(
-    trained: TrainedModel,
-    dataset: Dataset,
-    forget: tuple[int, ...],
-    budget: Mapping[str, int | None] | None = None,
-    on_device: tuple[jax.Array, jax.Array] | None = None,
-) -> RequestData:
-    """The images of `indices_of` that a request to forget may use; `budget` and `on_device` as in `request_data`."""
-    recipe = trained.record["config"]
-    train, _ = indices_of(trained, dataset)
-    return request_data(
-        dataset.train, train, forget, trained.preparation, recipe, on_device=on_device, **(budget or {})
-    )
-
-
-def request_input(
-    trained: TrainedModel,
-    method: Method,
-    forget: tuple[int, ...],
-    statistics: Statistics,
-    dataset: Callable[[], Dataset],
-    budget: Mapping[str, int | None],
-) -> RequestData | None:
-    """The data that a request may use, or None; calls `dataset`, which reads the images, only if they are needed."""
-    if method.needs_images(statistics):
-        return request_data_of(trained, dataset(), forget, budget)
-    return request_without_images(trained, forget) if method.sees else None
-
-
-def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> RequestData:
-    """Data for a request that statistics answer: the recipe and the image shape, but no image."""
-    recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
-    nothing = Split(np.zeros((0, *shape), stored_dtype(shape)), np.zeros(0, np.int32))
-    return request_data(nothing, np.zeros(0, np.int32), forget, trained.preparation, recipe)
-
-
-def harm_of_request(
-    trained: TrainedModel,
-    after: Model,
-    forget: tuple[int, ...],
-    statistics: Statistics,
-    dataset: Callable[[], Dataset] | None,
-    *,
-    accept: bool = False,
-) -> Harm | None:
-    """The cost of a request to a workdir's model, from the statistics if possible.
-
-    Args:
-      dataset: reads the images; called only if the statistics do not show the cost. None, for an accepted request: no
-        images are read.
-      accept: whether the request is accepted at any cost.
-
-    Returns:
-      the estimate; None if the request is accepted and its cost cannot be estimated.
-
-    Raises:
-      InputError: the images are needed and cannot be read.
-    """
-
-    def estimate(**images: Any) -> Harm:
-        return estimate_harm(trained.model, after, forget, statistics=statistics, **images)
-
-    try:
-        return estimate()
-    except InputError:
-        if dataset is None:
-            return None
-    try:
-        split = dataset().train
-    except InputError as error:
-        if accept:
-            return None
-        raise InputError(
-            f"the statistics do not show the cost of the request, and the images cannot be read ({error}); give "
-            "--data_dir, or accept the request without an estimate (--accept)"
-        ) from error
-    try:
-        return estimate(images=split.images, labels=split.labels)
-    except InputError:
-        if accept:
-            return None
-        raise
-
-
 def subject_of(trained: TrainedModel) -> Subject:
     """The audit's `Subject` for a workdir's model, with the augmentation of its training."""
     return Subject(trained.model, trained.preparation)
-
-
-def check_recipe(trained: TrainedModel, method: Method, name: str) -> None:
-    """Checks that a workdir has the recipe and the train mode that a method needs.
-
-    Args:
-      name: name of the method.
-
-    Raises:
-      InputError: the method trains and the recipe is unknown or the network has no train mode, or the method starts
-        from new variables and the network cannot be initialised.
-    """
-    network, model = trained.record.get("network"), trained.model
-    if not network or not (method.trains or method.starts_over):
-        return
-    if not network["recipe"]:
-        raise InputError(
-            f"{name} trains, and the recipe of this network is unknown: import it again with --recipe=configs/..., "
-            "or take a method that does not train, such as osp-fit"
-        )
-    if method.starts_over and model.init is None:
-        raise InputError(
-            f"{name} starts from new variables, which {_KINDS[network['framework']]} network cannot initialise here: "
-            "retrain it without the class in its own framework and import the result with --exclude, as a --reference "
-            "for experiments.eval, or take another method"
-        )
-    if method.trains and model.train_apply is None:
-        raise InputError(
-            f"{name} trains, and {_KINDS[network['framework']]} network has no train mode here; take a method that "
-            "does not train, such as osp-fit"
-        )
 
 
 def shadowed_network(trained: TrainedModel) -> Network | None:
@@ -309,7 +191,7 @@ def shadowed_network(trained: TrainedModel) -> Network | None:
         return None
     if network["framework"] != "linen":
         raise InputError(
-            f"recipes train shadow models only for Linen modules, and this is {_KINDS[network['framework']]} network; "
+            f"recipes train shadow models only for Linen modules, and this is {KINDS[network['framework']]} network; "
             "use --audit=quick, which trains none"
         )
     if not network["recipe"]:
@@ -335,7 +217,7 @@ def same_network(one: TrainedModel, other: TrainedModel) -> bool:
     return not mine and not its and one.record["config"]["model"] == other.record["config"]["model"]
 
 
-_KINDS = {"torch": "a torch", "linen": "a Linen", "nnx": "an NNX", "function": "a plain-function"}
+KINDS = {"torch": "a torch", "linen": "a Linen", "nnx": "an NNX", "function": "a plain-function"}
 _NETWORK = "function", "sha256", "framework"
 
 

@@ -12,7 +12,7 @@ from osp_jax.audit.probes import probes
 from osp_jax.audit.subject import Subject, images_of, look_at
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.harm import recorded_harm
-from osp_jax.loading import TrainedModel, indices_of, request_data_of
+from osp_jax.loading import TrainedModel, indices_of
 from osp_jax.methods.parts.method import Method
 from osp_jax.methods.parts.request import timed_request
 from osp_jax.model import Model
@@ -22,6 +22,7 @@ from osp_jax.runtime.distributed import place
 from osp_jax.runtime.integrity import read_piece, write_piece
 from osp_jax.statistics import Statistics
 from osp_jax.trees import differing_paths
+from osp_jax.workdir_requests import request_data_of
 
 _LIMIT = 60.0  # seconds; longer requests are not repeated
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from osp_jax.harm import Harm, StoredFeatures, harm_of_features, stored_features
+from osp_jax.harm import Harm, harm_of_features
 from osp_jax.methods.parts.head import head_changes, head_of
 from osp_jax.model import Model
 from osp_jax.prepared.changes import changed_leaves
@@ -22,6 +22,7 @@ from osp_jax.prepared.classes import Prepared, check_prepared
 from osp_jax.program.gates import Head
 from osp_jax.runtime.distributed import place
 from osp_jax.statistics import Statistics
+from osp_jax.stored_features import StoredFeatures, stored_features
 from osp_jax.trees import edited, leaves_by_path
 
 # Penalty on the change of the head, relative to the sum of squares of a feature. Chosen from 0.001 to 1 on a held-out

@@ -14,11 +14,13 @@ from scipy.special import softmax
 from configs import default
 from osp_jax.audit import lira as attacks
 from osp_jax.audit.lira import lira, lira_offline, retrained_control, scaled_confidence, u_lira
+from osp_jax.audit.shadow import sets
 from osp_jax.audit.shadow import statistics as shadow_statistics
-from osp_jax.audit.shadow import train as shadows
+from osp_jax.audit.shadow.pool import draw_keep
+from osp_jax.audit.shadow.sets import find_shadows
 from osp_jax.audit.shadow.statistics import ShadowRequest, forgotten_images, statistics_folder, unlearn_shadows
 from osp_jax.audit.shadow.statistics import shadow_statistics as statistics_of
-from osp_jax.audit.shadow.train import draw_keep, find_shadows, train_shadows
+from osp_jax.audit.shadow.train import train_shadows
 from osp_jax.data.sources import Split, load_dataset
 from osp_jax.methods.finetune import Finetune
 from osp_jax.methods.logit_mask import LogitMask
@@ -226,7 +228,7 @@ def overfitted(tmp_path_factory):
     config.data.pad = 0
     keep = draw_keep(pool.labels, 8, config.seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shadows, "build_model", lambda *_: TinyNet())
+        patch.setattr(sets, "build_model", lambda *_: TinyNet())
         for exclude in ((), (2,)):
             train_shadows(config, pool, 3, keep, folder, exclude=exclude, checkpoint_every=40)
         return find_shadows(config, pool, 3, folder, (2,))

@@ -17,7 +17,7 @@ import numpy as np
 
 from osp_jax import statistics_files
 from osp_jax.audit.lira import Attack, lira, lira_offline, retrained_control, scaled_confidence, u_lira
-from osp_jax.audit.shadow.train import Shadows
+from osp_jax.audit.shadow.sets import Shadows
 from osp_jax.data.splits import split_by_class
 from osp_jax.forward import predict_logits
 from osp_jax.methods import method_name

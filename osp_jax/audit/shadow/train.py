@@ -1,34 +1,35 @@
 """Shadow models: many models of one recipe, each on its own half of a pool of images, trained together.
 
 Attacks that need a model's outputs on images that it was and was not trained on use them (`osp_jax/audit/lira.py`). A
-set has its own folder, named by what determines it: the recipe, the pool, the halves, and the excluded classes. It is
-trained once; an interrupted run resumes from its newest checkpoint.
+set is trained once; an interrupted run resumes from its newest checkpoint.
 """
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from osp_jax.audit.shadow.model_epochs import RunEpochs, choose_way, epochs_of_all, stacked
-from osp_jax.data.augment import Preparation
+from osp_jax.audit.shadow.pool import check_number
+from osp_jax.audit.shadow.sets import (
+    Network,
+    is_finished,
+    set_record,
+    shadow_folder,
+    shadow_module,
+    shadow_preparation,
+    stacked_shapes,
+)
 from osp_jax.data.draws import host_generator
-from osp_jax.data.sources import Dataset, Split
-from osp_jax.interop.linen import from_linen
-from osp_jax.model import Model
-from osp_jax.networks import build_model, init_variables, variable_shapes
-from osp_jax.runtime import records
+from osp_jax.data.sources import Split
+from osp_jax.networks import init_variables
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.integrity import read_piece, write_piece
-from osp_jax.runtime.provenance import provenance
+from osp_jax.runtime.integrity import write_piece
 from osp_jax.runtime.replacing import discard, remove_all_leftovers
 from osp_jax.runtime.settings import validated
 from osp_jax.runtime.workdir import check_writable
@@ -37,34 +38,11 @@ from osp_jax.training.epoch import batch_sizes, in_batches
 from osp_jax.training.loop import check_settings
 from osp_jax.training.memory import check_memory
 from osp_jax.training.progress import terminal_bar
-from osp_jax.training.recipe import Recipe, image_moments, make_recipe, penalty_weight, preparation_of
+from osp_jax.training.recipe import Recipe, make_recipe, penalty_weight
 from osp_jax.training.state import TrainState
 from osp_jax.training.step import is_traceable
 
 _SHADOW_KEYS = 3  # `recipe.make_recipe` folds 0, 1 and 2 into the key of the same seed
-
-
-class Shadows(NamedTuple):
-    """A finished set: a model whose variables are stacked along a leading axis N, and its training data.
-
-    Shadow model i was trained on the images `keep[i]` of `pool`, bool `(N, pool)`, without the classes `exclude`.
-    `folder` holds the set, and may hold data derived from it.
-    """
-
-    model: Model
-    config: ConfigDict
-    pool: Split
-    keep: np.ndarray
-    exclude: tuple[int, ...]
-    preparation: Preparation
-    folder: Path
-
-
-class Network(NamedTuple):
-    """A network from outside `osp_jax.networks`: its module, and an identifier, such as a checksum."""
-
-    module: nn.Module
-    digest: str
 
 
 class Start(NamedTuple):
@@ -76,53 +54,6 @@ class Start(NamedTuple):
     order_keys: jax.Array
     step_keys: jax.Array
     steps: int
-
-
-def shadow_pool(dataset: Dataset, train_indices: np.ndarray) -> Split:
-    """The pool of images for shadow models: the original's training images, then the test images.
-
-    The latter stand for an attacker's own data; without them the original would have seen every image of a forgotten
-    class. Classes that the original was never trained on are left out.
-    """
-    train, test = dataset.train, dataset.test
-    known = np.isin(test.labels, np.unique(train.labels[train_indices]))
-    return Split(
-        np.concatenate([train.images[train_indices], test.images[known]]),
-        np.concatenate([train.labels[train_indices], test.labels[known]]),
-    )
-
-
-def draw_keep(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Which of `number` shadow models is trained on which image: bool `(number, images)`.
-
-    Every image is in exactly half of them, and all have the same number of images of each class, up to one. Carlini et
-    al. (S&P 2022) draw a random half for each image; this draw is balanced.
-
-    Args:
-      labels: `(images,)`.
-
-    Raises:
-      InputError: an odd number, or one below 4.
-    """
-    _check_number(number)
-    rng = np.random.default_rng(seed)
-    keep = rng.permuted(np.arange(number)[:, None] % 2 == np.zeros((1, len(labels))), axis=0)
-    for c in np.unique(labels):
-        members = np.flatnonzero(labels == c)
-        counts = keep[:, members].sum(1)
-        while counts.max() - counts.min() > 1:
-            fullest, emptiest = counts.argmax(), counts.argmin()
-            movable = members[keep[fullest, members] & ~keep[emptiest, members]]
-            moved = rng.choice(movable, (counts[fullest] - counts[emptiest]) // 2, replace=False)
-            keep[fullest, moved], keep[emptiest, moved] = False, True
-            counts[fullest] -= len(moved)
-            counts[emptiest] += len(moved)
-    return keep
-
-
-def shadow_preparation(config: ConfigDict, pool: Split) -> Preparation:
-    """Normalisation and augmentation of all shadow models on a pool; models without a class share it, as `retrain`."""
-    return preparation_of(config, *image_moments(config, pool.images, np.arange(len(pool.images))))
 
 
 def train_shadows(
@@ -165,13 +96,11 @@ def train_shadows(
         raise InputError(f"checkpoint_every is {checkpoint_every}; give a positive number of epochs")
     config = validated(config)
     here = shadow_folder(config, pool, keep, folder, exclude, network)
-    if _is_finished(here):
+    if is_finished(here):
         discard(here / "checkpoints")  # left by an interrupted run
         for place in (here, here / "models" / "checkpoints"):
             remove_all_leftovers(place)
-        return checkpoint.load_variables(
-            here / "models", _stacked_shapes(config, pool, num_classes, len(keep), network)
-        )
+        return checkpoint.load_variables(here / "models", stacked_shapes(config, pool, num_classes, len(keep), network))
     start = start_shadows(config, pool, num_classes, keep, exclude, network)
     traceable = is_traceable(start.recipe.step)
     if not traceable and way not in (None, "in turn"):
@@ -179,7 +108,7 @@ def train_shadows(
     way = way or (choose_way(len(keep)) if traceable else "in turn")
     run_epochs = epochs_of_all(way, start.recipe.step, pool, len(keep))
     check_writable(here, 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(start.states)))
-    record = _record(here, config, pool, keep, exclude)
+    record = set_record(here, config, pool, keep, exclude)
     states, epochs = start.states, config.training.epochs
     with checkpoint.training_checkpoints(here, checkpoint_every, 2) as checkpoints:
         done, states = checkpoint.restore_state(checkpoints, states)
@@ -206,87 +135,6 @@ def train_shadows(
     return variables
 
 
-def find_shadows(
-    config: ConfigDict,
-    pool: Split,
-    num_classes: int,
-    folder: Path,
-    forget: Sequence[int],
-    network: Network | None = None,
-) -> tuple[Shadows, Shadows]:
-    """Finished sets under `folder` for a recipe: shadow models of every class, and those without `forget`.
-
-    Both have the `keep` that `draw_keep` draws by the seed of the recipe; their number of epochs may differ from that
-    of `config`. Among several such pairs, the one with the most models is returned, then that of the longest training.
-
-    Raises:
-      InputError: there is no such pair.
-    """
-    found = set()
-    for path in sorted(folder.glob("*/record.json")) if folder.is_dir() else []:
-        record = records.checked(read_piece(path), records.ShadowSet, path)
-        record["config"] = records.config_of(record["config"], path)
-        epochs = record["config"]["training"]["epochs"]
-        if _is_finished(path.parent) and _settings(record["config"]) == _settings(_with_epochs(config, epochs)):
-            found.add((record["number"], epochs))
-    for number, epochs in sorted(found, reverse=True):
-        settings = _with_epochs(config, epochs)
-        keep = draw_keep(pool.labels, number, settings.seed)
-        folders = [shadow_folder(settings, pool, keep, folder, exclude, network) for exclude in ((), forget)]
-        if all(map(_is_finished, folders)):
-            module = _module(settings, num_classes, pool.images.shape[1:], network)
-            like = _stacked_shapes(settings, pool, num_classes, number, network)
-            preparation = shadow_preparation(settings, pool)
-            about = {
-                "mean": preparation.mean,
-                "std": preparation.std,
-                "class_names": list(map(str, range(num_classes))),
-            }
-            sets = []
-            for here, exclude in zip(folders, ((), tuple(forget)), strict=True):
-                variables = checkpoint.load_variables(here / "models", like)
-                model = from_linen(module, variables, **about, forgotten=exclude)
-                sets.append(Shadows(model, settings, pool, keep, exclude, preparation, here))
-            return tuple(sets)
-    classes = ",".join(map(str, forget))
-    raise InputError(
-        f"{folder} holds no finished shadow models of this recipe with and without the classes {classes}; "
-        f"train them: python -m experiments.shadows --workdir=... --forget={classes} --out={folder}"
-    )
-
-
-def shadow_folder(
-    config: ConfigDict,
-    pool: Split,
-    keep: np.ndarray,
-    folder: Path,
-    exclude: Sequence[int] = (),
-    network: Network | None = None,
-) -> Path:
-    """The folder of the set of this recipe, pool, `keep` and `exclude` under `folder`; it need not exist.
-
-    Older names did not depend on `config.features`, so that sets of different recipes shared a name: such a set is used
-    only if its record has this recipe.
-    """
-    what = {"exclude": sorted(map(int, exclude)), **_digests(pool, keep)}
-    if network:
-        what["network"] = network.digest
-    settings = _settings(config)
-    old = folder / _digest_of(what | {"settings": {k: v for k, v in settings.items() if k != "features"}})
-    path = old / "record.json"
-    if path.exists():
-        record = records.checked(read_piece(path), records.ShadowSet, path)
-        if _settings(records.config_of(record["config"], path)) == settings:
-            return old
-    return folder / _digest_of(what | {"settings": settings})
-
-
-def seconds_per_shadow(folder: Path) -> float:
-    """The training time of each model of the finished set in `folder`, including its share of the compilation."""
-    record = records.checked(read_piece(folder / "record.json"), records.ShadowSet, folder / "record.json")
-    return sum(epoch["seconds"] for epoch in record["epochs"]) / record["number"]
-
-
 # One set: its start and its epochs
 
 
@@ -299,7 +147,7 @@ def start_shadows(
     network: Network | None = None,
 ) -> Start:
     """Raises `InputError` as `train_shadows`."""
-    _check_number(len(keep))
+    check_number(len(keep))
     if config.training.start_from:
         raise InputError(
             "the recipe starts from another network (training.start_from), so its config is not the whole recipe; "
@@ -318,7 +166,7 @@ def start_shadows(
             f"training.batch_size {config.training.batch_size} exceeds the {smallest} images of the smallest shadow "
             "model; each has half of the pool, so use a smaller batch"
         )
-    model = _module(config, num_classes, image_shape, network)
+    model = shadow_module(config, num_classes, image_shape, network)
     check_memory(model, image_shape, config.training.batch_size, len(keep))
     recipe = make_recipe(config, model, image_shape, shadow_preparation(config, pool), steps)
     base = jax.random.fold_in(jax.random.key(config.seed), _SHADOW_KEYS)
@@ -356,14 +204,6 @@ def _run(run: RunEpochs, states: TrainState, parts: list[np.ndarray], *arguments
     }
 
 
-# Identity of a set
-
-
-def _check_number(number: int) -> None:
-    if number < 4 or number % 2:
-        raise InputError(f"{number} shadow models cannot see each image by halves; give an even number of at least 4")
-
-
 def _check_finite(values: Sequence[Any], epoch: int) -> None:
     """Raises `InputError` if one of the arrays `(N, ...)` is not finite."""
     broken = np.flatnonzero(np.any([~np.isfinite(v).reshape(len(v), -1).all(1) for v in map(np.asarray, values)], 0))
@@ -372,79 +212,3 @@ def _check_finite(values: Sequence[Any], epoch: int) -> None:
             f"shadow model {broken[0]} is not finite in epoch {epoch}; lower training.learning_rate or "
             "orthogonality.weight of the recipe"
         )
-
-
-def _settings(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that a shadow model depends on."""
-    fields = json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else config))
-    fields["data"].pop("dir", None)  # the location of the data may change; the pool itself is part of the key
-    # Later settings are part of the key only if they differ from their defaults, so that finished sets keep theirs.
-    later = (
-        ("data", "pad_mode", "reflect"),
-        ("training", "last_batch", "drop"),
-        ("training", "optimiser", "sgd"),
-        ("training", "gradient", "jax"),
-    )
-    for section, name, default in later:
-        if fields[section].get(name) == default:
-            del fields[section][name]
-    fields.setdefault("features", {"penalty": "none", "weight": 0.0})  # older recipes lack this penalty
-    return {name: fields[name] for name in ("seed", "data", "model", "training", "orthogonality", "features")}
-
-
-def _digest_of(what: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _with_epochs(config: ConfigDict, epochs: int) -> ConfigDict:
-    changed = ConfigDict(config.to_dict())
-    changed.training.epochs = epochs
-    return changed
-
-
-def _digests(pool: Split, keep: np.ndarray) -> dict[str, str]:
-    def digest(*arrays: np.ndarray) -> str:
-        made = hashlib.sha256()
-        for array in arrays:
-            made.update(f"{array.shape}{array.dtype}".encode())
-            made.update(np.ascontiguousarray(array).data)
-        return made.hexdigest()[:16]
-
-    return {"pool": digest(pool.images, pool.labels), "keep": digest(keep)}
-
-
-def _module(config: ConfigDict, num_classes: int, image_shape: Any, network: Network | None) -> nn.Module:
-    return network.module if network else build_model(config, num_classes, image_shape)
-
-
-def _stacked_shapes(
-    config: ConfigDict, pool: Split, num_classes: int, number: int, network: Network | None
-) -> dict[str, Any]:
-    """Shapes and dtypes of the stacked variables."""
-    image_shape = pool.images.shape[1:]
-    model = _module(config, num_classes, image_shape, network)
-    one = variable_shapes(model, image_shape)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((number, *leaf.shape), leaf.dtype), one)
-
-
-def _is_finished(folder: Path) -> bool:
-    return (folder / "models" / "checkpoints" / "0").is_dir()
-
-
-def _record(folder: Path, config: ConfigDict, pool: Split, keep: np.ndarray, exclude: Sequence[int]) -> dict[str, Any]:
-    """The initial content of `record.json`."""
-    path = folder / "record.json"
-    if path.exists():
-        return records.checked(read_piece(path), records.ShadowSet, path)
-    record = {
-        "number": len(keep),
-        "exclude": sorted(map(int, exclude)),
-        "seed": config.seed,
-        "images": len(pool.labels),
-        **_digests(pool, keep),
-        "config": json.loads(json.dumps(config.to_dict())),
-        "provenance": provenance(config.seed),
-        "epochs": [],
-    }
-    write_piece(path, record)
-    return record

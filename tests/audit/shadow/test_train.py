@@ -12,19 +12,11 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from configs import default
-from osp_jax.audit.shadow import train as shadows
+from osp_jax.audit.shadow import sets, train
 from osp_jax.audit.shadow.model_epochs import epochs_of_all
-from osp_jax.audit.shadow.train import (
-    draw_keep,
-    epoch_orders,
-    find_shadows,
-    order_parts,
-    seconds_per_shadow,
-    shadow_folder,
-    shadow_pool,
-    start_shadows,
-    train_shadows,
-)
+from osp_jax.audit.shadow.pool import draw_keep, shadow_pool
+from osp_jax.audit.shadow.sets import find_shadows, seconds_per_shadow, shadow_folder
+from osp_jax.audit.shadow.train import epoch_orders, order_parts, start_shadows, train_shadows
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.networks.layers import conv2d
 from osp_jax.runtime.errors import InputError
@@ -47,7 +39,7 @@ class TinyNet(nn.Module):
 @pytest.fixture(scope="module", autouse=True)
 def tiny_net():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shadows, "build_model", lambda *_: TinyNet())
+        patch.setattr(sets, "build_model", lambda *_: TinyNet())
         yield
 
 
@@ -250,7 +242,7 @@ def _unless_epoch(last: int, save):
 
 def test_a_finished_set_is_read_back_and_not_trained_again(finished, pool, keep, monkeypatch):
     folder, variables = finished
-    monkeypatch.setattr(shadows, "epochs_of_all", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "epochs_of_all", lambda *_: pytest.fail("trained again"))
     assert_equal(train_shadows(small_config(), pool, 3, keep, folder), variables)
     (here,) = folder.iterdir()
     assert here == shadow_folder(small_config(), pool, keep, folder)
@@ -285,8 +277,8 @@ def test_a_set_of_before_is_taken_for_its_own_recipe_only(pool, keep, tmp_path, 
     trained = small_config()
     trained.update_from_flattened_dict({"features.penalty": "decorrelation", "features.weight": 0.1})
     with monkeypatch.context() as patch:
-        whole = shadows._settings
-        patch.setattr(shadows, "_settings", lambda c: {k: v for k, v in whole(c).items() if k != "features"})
+        whole = sets._settings
+        patch.setattr(sets, "_settings", lambda c: {k: v for k, v in whole(c).items() if k != "features"})
         old = shadow_folder(trained, pool, keep, tmp_path)
         assert shadow_folder(small_config(), pool, keep, tmp_path) == old
     old.mkdir()
