@@ -134,6 +134,14 @@ def u_lira(
     return _attack("u_lira", score, len(keep), seed)
 
 
+def check_number(number: int) -> None:
+    """Raises `InputError` for fewer shadow models than the control of U-LiRA needs, 8."""
+    if number < 8:
+        raise InputError(
+            f"{number} shadow models cannot be halved for the control of U-LiRA; train at least 8 (--number)"
+        )
+
+
 def retrained_control(retrained: np.ndarray, *, variance: str = "auto", seed: int = 0) -> Attack:
     """U-LiRA on models that never saw the class, as a control.
 
@@ -150,10 +158,7 @@ def retrained_control(retrained: np.ndarray, *, variance: str = "auto", seed: in
     Raises:
       InputError: fewer than 8 shadow models.
     """
-    if len(retrained) < 8:
-        raise InputError(
-            f"{len(retrained)} shadow models cannot be halved for the control of U-LiRA; train at least 8 (--number)"
-        )
+    check_number(len(retrained))
     rng, half, attacks = np.random.default_rng(seed), len(retrained) // 2, []
     for _ in range(_HALVINGS):
         order = rng.permutation(len(retrained))
