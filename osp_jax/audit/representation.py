@@ -98,11 +98,12 @@ def js_divergence(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def weight_distances(model: Model, original: Model) -> dict[str, float]:
     """Norm of the change of each layer's parameters over the norm of the original's, by layer path (without the name of
-    Linen's collection 'params')."""
+    Linen's collection 'params'). A parameter outside any layer, such as an embedding table, counts as one."""
     mine, its = leaves_by_path(model.variables), leaves_by_path(original.variables)
     layers: dict[str, list[str]] = {}
     for path in filter(original.is_parameter, its):
-        layer = path.removeprefix("params/").rpartition("/")[0] if "/" in path else module_of(path)
+        inner = path.removeprefix("params/")
+        layer = (inner.rpartition("/")[0] or inner) if "/" in path else module_of(path)
         layers.setdefault(layer, []).append(path)
     found: dict[str, float] = {}
     for layer, paths in layers.items():

@@ -92,6 +92,12 @@ def test_the_distance_of_weights_is_relative_and_by_layer():
     assert weight_distances(model(new), model(old)) == {"a": pytest.approx(0.2), "b": 0.0}
 
 
+def test_a_parameter_outside_any_layer_has_its_own_name():
+    old = {"embedding": np.array([3.0, 4.0]), "positions": np.ones(2), "head": {"kernel": np.ones(4)}}
+    new = old | {"embedding": np.array([3.0, 5.0])}
+    assert weight_distances(model(new), model(old)) == {"embedding": pytest.approx(0.2), "positions": 0.0, "head": 0.0}
+
+
 def test_the_original_is_at_no_distance_from_itself():
     rng = np.random.default_rng(0)
 
