@@ -12,11 +12,10 @@ from configs.benchmark import text
 
 def get_config() -> ConfigDict:
     forget = ("comp.graphics,rec.autos,sci.med",)
-    config = text.comparison(text_newsgroups.get_config(), forget, validation=0.1)
-    # Texts of each class that a method may use, and that models are evaluated on, so that a CPU needs seconds.
+    config = text.comparison(text_newsgroups.get_config(), forget, validation=0.05)
+    # Texts of each class that a method may use, so that a CPU needs seconds.
     config.budget.retain = 50
     config.budget.forget = 128
-    config.tuning.trials = 1
+    config.tuning.trials = 2
     config.audit.train_images = 500
-    config.audit.test_images = 60
     return config
