@@ -1,6 +1,7 @@
 """The Python lines of the pages in docs/, run in order, each page with what its reader has."""
 
 import jax
+import numpy as np
 import pytest
 
 import osp_jax
@@ -58,11 +59,33 @@ def test_the_lines_about_masks_change_one_class_most(reader):
     assert (found["gains"] < 1).sum() == 8
 
 
-def test_the_lines_for_a_flax_network_forget_the_class(reader):
+@pytest.fixture
+def nnx_module(reader):
     moments = {name: reader[name] for name in ("mean", "std")}
-    nnx_module = osp_jax.to_nnx(from_nnx(reader["variables"], moments | {"class_names": reader["names"]}))
+    return osp_jax.to_nnx(from_nnx(reader["variables"], moments | {"class_names": reader["names"]}))
+
+
+def test_the_lines_for_a_flax_network_forget_the_class(reader, nnx_module):
     found = run_lines("tutorials/flax.md", {**reader, "apply": reader["model"].apply, "nnx_module": nnx_module})
     assert isinstance(found["new_module"], type(nnx_module))
+    assert_forgotten(found["result"].model, reader)
+
+
+def test_the_lines_of_the_python_page_for_an_nnx_module_forget_the_class(reader, nnx_module):
+    images, before = reader["normalised_images"], nnx_module(reader["normalised_images"])
+    found = {**reader, "nnx_module": nnx_module}
+    exec(python_block(ROOT / "docs" / "python.md", "from_nnx"), found)
+    model = found["result"].model
+    assert isinstance(found["new_module"], type(nnx_module))
+    np.testing.assert_allclose(found["new_module"](images), model.apply(model.variables, images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(nnx_module(images), before)
+    assert_forgotten(model, reader)
+
+
+def test_the_lines_of_the_python_page_for_a_function_forget_the_class(reader):
+    found = {**reader, "apply": reader["model"].apply}
+    exec(python_block(ROOT / "docs" / "python.md", "from_function"), found)
+    assert found["new_variables"] is found["result"].model.variables
     assert_forgotten(found["result"].model, reader)
 
 
