@@ -208,7 +208,7 @@ def _check_full(unlearn: dict[str, Any], *, imported: bool) -> None:
 def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[str, Any]]) -> Any:
     from ml_collections import ConfigDict
 
-    from osp_jax.audit.lira import check_number
+    from osp_jax.audit.lira import check_halves
     from osp_jax.audit.shadow.pool import shadow_pool
     from osp_jax.audit.shadow.sets import find_shadows
     from osp_jax.audit.shadow.statistics import ShadowRequest, ShadowSets
@@ -219,7 +219,7 @@ def _shadows(original: Any, dataset: Any, train: Any, requests: dict[str, dict[s
     forget = _forgotten(next(iter(requests.values())))
     network = shadowed_network(original)
     sets = find_shadows(config, pool, dataset.num_classes, Path(_SHADOWS.value), forget, network)
-    check_number(len(sets[0].keep))  # before the other questions, which take minutes
+    check_halves(len(sets[0].keep))  # before the other questions, which take minutes
 
     def shadow_request(request: dict[str, Any]) -> ShadowRequest:
         given = [f"{option}={value}" for option, value in request["options"].items()]

@@ -134,7 +134,7 @@ def u_lira(
     return _attack("u_lira", score, len(keep), seed)
 
 
-def check_number(number: int) -> None:
+def check_halves(number: int) -> None:
     """Raises `InputError` for fewer shadow models than the control of U-LiRA needs, 8."""
     if number < 8:
         raise InputError(
@@ -158,7 +158,7 @@ def retrained_control(retrained: np.ndarray, *, variance: str = "auto", seed: in
     Raises:
       InputError: fewer than 8 shadow models.
     """
-    check_number(len(retrained))
+    check_halves(len(retrained))
     rng, half, attacks = np.random.default_rng(seed), len(retrained) // 2, []
     for _ in range(_HALVINGS):
         order = rng.permutation(len(retrained))
