@@ -139,6 +139,7 @@ def _audit() -> str:
 
 
 _SHADOWED = "results/audit/results.json"
+_AREA = "U-LiRA, AUC"
 _COMPARISON = "results/benchmark/cifar10_resnet20/results.json"
 _PREPARED = "results/prepared/cifar10_resnet20.json"
 _RANKED = (
@@ -508,18 +509,10 @@ def _audit_summary() -> str:
         return f"{title} The audit shows what each leaves behind."
     found = [dict(zip(MEANS, row, strict=True)) for row in means(results)]
     retrained = next(row for row in found if row["Model"] == "retrained")
-    methods = [row for row in found if row["Model"] not in ("original", "retrained")]
-
-    def least(column: str) -> str:
-        return min((row[column] for row in methods), key=float)
-
-    def most(column: str) -> str:
-        return max((row[column] for row in methods), key=float)
-
-    area = "U-LiRA, AUC"
+    areas = [row[_AREA] for row in found if row["Model"] not in ("original", "retrained")]
     return (
-        f"{title} U-LiRA separates all {len(methods)} (AUC {least(area)} to {most(area)}; "
-        f"retrained: {retrained[area]})."
+        f"{title} U-LiRA separates all {len(areas)} (AUC {min(areas, key=float)} to {max(areas, key=float)}; "
+        f"retrained: {retrained[_AREA]})."
     )
 
 

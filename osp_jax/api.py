@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 
 from osp_jax.api_arguments import (
     check_fits,
-    check_model,
     check_request,
     check_same_request,
     check_statistics,
@@ -55,6 +54,7 @@ from osp_jax.harm import (
 )
 from osp_jax.methods import Method, method_name
 from osp_jax.methods.parts.data import RequestData, request_data
+from osp_jax.methods.parts.door import check_model
 from osp_jax.methods.parts.request import Outcome, describe_change, images_seen, timed_request
 from osp_jax.model import Model, parameters_of
 from osp_jax.prepared.classes import Prepared, fingerprint, prepare_class, request_settings

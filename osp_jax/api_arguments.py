@@ -15,17 +15,12 @@ from osp_jax.data.splits import check_forget
 from osp_jax.harm import check_limits
 from osp_jax.interop.checks import check_logits
 from osp_jax.methods import Method, get_method
+from osp_jax.methods.parts.door import check_same_classes
 from osp_jax.model import Model
 from osp_jax.prepared.classes import Prepared
 from osp_jax.runtime.errors import InputError, shown, unknown
 from osp_jax.runtime.settings import MOST_SEED
 from osp_jax.statistics import Statistics
-
-
-def check_model(model: Any, what: str = "model") -> None:
-    """Raises `InputError` unless `model`, the argument `what`, is a `Model`."""
-    if not isinstance(model, Model):
-        raise InputError(f"{what} is {shown(model)}; give a Model, as from_torch, from_linen or from_nnx return it")
 
 
 def _check_method(method: Any) -> None:
@@ -78,11 +73,7 @@ def check_statistics(model: Model, statistics: Any, forget: Sequence[int]) -> No
     """Raises `InputError` unless the statistics are of this model's classes and hold images to forget and of others."""
     if not isinstance(statistics, Statistics):
         raise InputError(f"statistics are {shown(type(statistics).__name__)}; give what collect_statistics returns")
-    if statistics.num_classes != model.num_classes:
-        raise InputError(
-            f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
-            "collect them again"
-        )
+    check_same_classes(model, statistics)
     seen = set(statistics.classes_seen().tolist())
     if missing := sorted(set(forget) - seen):
         name = model.class_names[missing[0]]

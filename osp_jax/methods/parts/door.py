@@ -7,6 +7,7 @@ sees nothing of it.)
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -61,10 +62,20 @@ def answer(
 def _check_given(method: Method, model: Model, statistics: Statistics) -> None:
     if not isinstance(method, Method):
         raise InputError(f"method is {shown(method)}; give a method with its settings, such as OspFit(margin=2.0)")
-    if not isinstance(model, Model):
-        raise InputError(f"model is {shown(model)}; give a Model, as from_torch, from_linen or from_nnx return it")
+    check_model(model)
     if not isinstance(statistics, Statistics):
         raise InputError(f"statistics are {shown(statistics)}; give what collect_statistics returns")
+    check_same_classes(model, statistics)
+
+
+def check_model(model: Any, what: str = "model") -> None:
+    """Raises `InputError` unless `model`, the argument `what`, is a `Model`."""
+    if not isinstance(model, Model):
+        raise InputError(f"{what} is {shown(model)}; give a Model, as from_torch, from_linen or from_nnx return it")
+
+
+def check_same_classes(model: Model, statistics: Statistics) -> None:
+    """Raises `InputError` unless the statistics are of as many classes as the model has."""
     if statistics.num_classes != model.num_classes:
         raise InputError(
             f"the statistics are of {statistics.num_classes} classes and the model has {model.num_classes}; "
