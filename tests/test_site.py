@@ -45,9 +45,16 @@ def test_a_folder_is_no_link_and_a_name_of_a_file_becomes_a_title():
     assert linked("[results/](../results), [limits.md](limits.md#x)") == "results/, [](limits.md#x)"
 
 
-def test_code_and_pictures_are_left_alone():
-    for text in ("`[a](../results)`", "```md\n[a](../results)\n```", "![a](../results)"):
+def test_code_is_left_alone():
+    for text in ("`[a](../results)`", "```md\n[a](../results)\n```"):
         assert linked(text) == text
+
+
+def test_a_copy_shows_the_picture_beside_its_original():
+    origin, page = (root / "results" / "orthogonality" / "table.md" for root in (ROOT, ROOT / "docs" / "generated"))
+    shown = "![trade-off](../../../../results/orthogonality/tradeoff.svg)"
+    assert linked("![trade-off](tradeoff.svg)", origin, page) == shown
+    assert linked("![size](scaling.svg)") == "![size](scaling.svg)"
 
 
 @pytest.mark.parametrize("facts", method_pages.all_methods(), ids=lambda facts: facts.name)

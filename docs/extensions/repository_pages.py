@@ -3,6 +3,7 @@
 Pages are written so that their links work in a clone. On the site, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md, the
 tables of results/ and the notebooks of examples/ are copied into docs/generated when it is built, the README is the
 front page, a link to a folder of the repository becomes text, and one named after its file has the title of the page.
+Pictures stay where they are: a copy refers to the picture beside its original.
 """
 
 import os
@@ -18,7 +19,7 @@ DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 RESULTS = ROOT / "results"
 GENERATED = DOCS / "generated"
-_LINK = re.compile(r"(?<!!)\[([^\]\n]*)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
+_LINK = re.compile(r"\[([^\]\n]*)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", flags=re.MULTILINE | re.DOTALL)
 
 
