@@ -27,11 +27,11 @@ _PUBLIC = {
 __all__ = ["__version__", "audit", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from osp_jax.api import audit as audit
     from osp_jax.api import collect_statistics as collect_statistics
     from osp_jax.api import load_data as load_data
     from osp_jax.api import prepare as prepare
     from osp_jax.api import unlearn as unlearn
+    from osp_jax.api_audit import audit as audit
     from osp_jax.exports.export import export as export
     from osp_jax.fitting import fit_head as fit_head
     from osp_jax.fitting import forget_images as forget_images

@@ -29,7 +29,7 @@ ORDER = (
     ("comparison",),
     ("federated",),
     ("report",),
-    ("api", "api_arguments"),
+    ("api", "api_arguments", "api_audit"),
     ("",),
 )
 
