@@ -4,8 +4,7 @@
 
 Each row is a mean over the requests: accuracy and F1 of the forgotten class, mean F1 of the other classes, a linear
 probe and a new head on the features, and the number of changed scalars. `original` and `retrained` are those of the
-comparison; all variants have the settings that it selected for `steu` on held-out texts, or those of its config if it
-tried only one.
+comparison, and all variants have its settings of `steu`.
 """
 
 import dataclasses
@@ -24,17 +23,17 @@ from osp_jax.audit.accuracy import f1_scores, predictions_of
 from osp_jax.audit.probes import new_head, probes
 from osp_jax.audit.subject import Subject, stages_of
 from osp_jax.comparison.cell import Original, answer
-from osp_jax.comparison.plan import Request, parse_methods, parse_requests
+from osp_jax.comparison.chosen import chosen_settings
+from osp_jax.comparison.plan import Request, parse_requests
 from osp_jax.comparison.questions import HEAD, PROBE, comparison_images, looks_of
 from osp_jax.comparison.run import original_of, slug
 from osp_jax.data.sources import load_data
 from osp_jax.loading import load_workdir
+from osp_jax.methods import parse_options
 from osp_jax.methods.steu import Steu
 from osp_jax.model import Model
-from osp_jax.runtime import records
 from osp_jax.runtime.arguments import path
 from osp_jax.runtime.errors import InputError
-from osp_jax.runtime.integrity import read_piece
 from osp_jax.runtime.provenance import provenance
 from osp_jax.runtime.settings import Comparison, completed
 from osp_jax.runtime.workdir import read_json, read_tokenizer, write_json, write_text
@@ -99,16 +98,6 @@ def rows_of(
     return found
 
 
-def chosen(workdir: Path, config: ConfigDict) -> Steu:
-    """STEU with the settings that the comparison selected; with those of its config if it tried only one."""
-    file = workdir / "tuning" / "steu.json"
-    trials = records.trials(read_piece(file), file) if file.exists() else []
-    best = max(trials, key=lambda trial: trial.get("score", -1.0), default=None)
-    if best is None:
-        return parse_methods(config.methods, config.options, only=("steu",))["steu"]
-    return Steu(**best["options"])
-
-
 def _run() -> None:
     arguments = cli.parser(__doc__)
     arguments.add_argument("--workdir", type=path("folder"), required=True, help="of experiments.benchmark, on texts")
@@ -123,7 +112,7 @@ def _run() -> None:
         raise InputError(f"{workdir} compares networks of images; give a comparison on texts")
     original = original_of(config, dataset, seed, folder / "original")
     requests = parse_requests(config.forget, dataset.class_names)
-    method = chosen(workdir, config)
+    method = parse_options("steu", chosen_settings(workdir / "results.json", "steu"))
     rows = rows_of(original, requests, folder, method, config.audit.train_images)
     text = edits(rows)
     print(text)

@@ -30,7 +30,6 @@ from osp_jax.api_arguments import (
 )
 from osp_jax.data.augment import Preparation
 from osp_jax.data.given import split_of
-from osp_jax.data.kinds import stored_dtype
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.sources import load_data as read_data
 from osp_jax.data.splits import check_forget, split_by_class
@@ -393,8 +392,7 @@ def _request_data(
     if not method.sees:
         return None
     if split is None and not method.needs_images(statistics) and statistics.image_shape:
-        shape = statistics.image_shape
-        split = Split(np.zeros((0, *shape), stored_dtype(shape)), np.zeros(0, np.int32))
+        split = Split.empty(statistics.image_shape)
     if split is None:
         raise InputError(
             f"{method_name(method)} needs {' and '.join(method.sees)} images; give data=(images, labels), or take "

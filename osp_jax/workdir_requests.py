@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from osp_jax.data.kinds import stored_dtype
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.harm import Harm, estimate_harm
 from osp_jax.loading import KINDS, TrainedModel, indices_of
@@ -80,8 +79,7 @@ def request_input(
 def request_without_images(trained: TrainedModel, forget: tuple[int, ...]) -> RequestData:
     """Data for a request that statistics answer: the recipe and the image shape, but no image."""
     recipe, shape = trained.record["config"], trained.record["dataset"]["image_shape"]
-    nothing = Split(np.zeros((0, *shape), stored_dtype(shape)), np.zeros(0, np.int32))
-    return request_data(nothing, np.zeros(0, np.int32), forget, trained.preparation, recipe)
+    return request_data(Split.empty(shape), np.zeros(0, np.int32), forget, trained.preparation, recipe)
 
 
 def harm_of_request(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from osp_jax.data.kinds import is_text
+from osp_jax.data.kinds import is_text, stored_dtype
 from osp_jax.data.stored import StoredImages
 from osp_jax.runtime.errors import InputError, shown
 
@@ -31,6 +31,11 @@ class Split:
             raise InputError(f"labels are {found}; give a class number for each of the {len(images)} images")
         if len(labels) and labels.min() < 0:
             raise InputError(f"a label is {labels.min()}; give class numbers from 0 on")
+
+    @classmethod
+    def empty(cls, shape: Sequence[int]) -> "Split":
+        """A split without inputs, of inputs of this shape, without the batch."""
+        return cls(np.zeros((0, *shape), stored_dtype(shape)), np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True)

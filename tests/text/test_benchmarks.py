@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from benchmarks import tfidf, token_edits
-from configs.benchmark.text import get_config
 from osp_jax.audit.accuracy import f1_scores
 from osp_jax.methods.steu import Steu
 from osp_jax.text.dataset import divided_texts
@@ -24,13 +23,6 @@ def test_f1_is_that_of_scikit_learn():
 def test_the_variants_are_settings_of_steu_and_all_differ():
     made = [Steu(**changes) for changes in token_edits.VARIANTS.values()]
     assert len(set(made)) == len(made)
-
-
-def test_without_trials_the_settings_are_those_of_the_comparison(tmp_path):
-    config = get_config()
-    assert token_edits.chosen(tmp_path, config) == Steu(batch_size=32)
-    config.methods, config.options = (), ()
-    assert token_edits.chosen(tmp_path, config) == Steu()
 
 
 def test_a_linear_model_learns_words_and_its_setting_is_chosen_on_training_texts(texts, monkeypatch):
