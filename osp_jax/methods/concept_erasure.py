@@ -17,8 +17,9 @@ features get targets of the same form first, from front to back. The kernels bet
 that their outputs on retained images stay the same (`kernel_repair`). No gradient steps are taken.
 
 The head's columns are refitted to reproduce the logits of retained images (`head_refit`). The column of a forgotten
-class becomes that of a class without images (`unsupported_column`); without a recipe its level is measured on the
-retained images.
+class becomes that of a class without images (`unsupported_column`): by a recipe with label smoothing, the column that
+gives the class its share of the probability; by another recipe, the column that training ends with; and without a
+recipe, one whose level is measured on the retained images.
 """
 
 import dataclasses
@@ -43,6 +44,7 @@ from osp_jax.methods.parts.options import option
 from osp_jax.methods.parts.unsupported_column import (
     measured_level,
     recipe_level,
+    smoothed_columns,
     unsupported_columns,
 )
 from osp_jax.model import Model
@@ -119,12 +121,16 @@ class ConceptErasure(Method):
             new = fit(new, stage, kept, real, targets, weights)
         inputs = _looks(new, kept, tail)[1]
         new = edited(new, refit_head(new, tail.head, inputs, logits, retained))
-        level = self.level
-        if not level and data.recipe is not None:
-            level = recipe_level(data.recipe_for("ConceptErasure"), statistics, inputs, retained)
-        elif not level:
-            level = measured_level(head_logits(new, tail.head, inputs), labels, retained, vector)
-        columns = unsupported_columns(new, tail.head, inputs, retained, vector, level)
+        given = new, tail.head, inputs
+        recipe = None if self.level or data.recipe is None else data.recipe_for("ConceptErasure")
+        if recipe is not None and recipe.training.get("label_smoothing", 0):
+            columns = smoothed_columns(*given, weights, vector, recipe.training)
+        elif recipe is not None:
+            level = recipe_level(recipe, statistics, inputs, retained)
+            columns = unsupported_columns(*given, retained, vector, level)
+        else:
+            level = self.level or measured_level(head_logits(*given), labels, retained, vector)
+            columns = unsupported_columns(*given, retained, vector, level)
         return model.replace(variables=edited(new, columns))
 
 

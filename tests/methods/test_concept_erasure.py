@@ -20,9 +20,14 @@ from osp_jax.interop.linen import from_linen
 from osp_jax.methods import unlearn_classes
 from osp_jax.methods.concept_erasure import ConceptErasure, erasure_targets, forgotten_weight, mixtures
 from osp_jax.methods.parts.data import request_data
-from osp_jax.methods.parts.head import head_logits
+from osp_jax.methods.parts.head import head_logits, head_of
 from osp_jax.methods.parts.head_refit import refit_head
-from osp_jax.methods.parts.unsupported_column import measured_level, recipe_level, unsupported_columns
+from osp_jax.methods.parts.unsupported_column import (
+    measured_level,
+    recipe_level,
+    smoothed_columns,
+    unsupported_columns,
+)
 from osp_jax.networks import create_model, init_variables
 from osp_jax.program.gates import Head
 from osp_jax.program.tail import tail_of, tails_of
@@ -296,6 +301,34 @@ def test_the_level_is_where_a_head_trained_without_the_class_ends(key):
     statistics = SimpleNamespace(layers={"last": SimpleNamespace(count=jnp.asarray([2000.0, 3000.0]))})
     level = recipe_level(ConfigDict({"training": training}), statistics, feature[None], jnp.ones(1))
     np.testing.assert_allclose(level, others_less_own(column), rtol=0.15)
+
+
+@pytest.mark.parametrize("forget", [(2,), (1, 3)])
+def test_with_label_smoothing_the_column_is_the_one_that_training_without_the_class_ends_with(key, forget):
+    """Training of the head's columns on images of other classes, with their smoothed labels."""
+    _, variables, _, gates = case("resnet8")
+    keys, forget = jax.random.split(key, 3), list(forget)
+    inputs, weights = jax.random.normal(keys[0], (40, 16)), jax.random.uniform(keys[1], (40,), minval=0.5)
+    vector = jnp.zeros(5).at[jnp.asarray(forget)].set(1)
+    training = ConfigDict({"label_smoothing": 0.3, "weight_decay": 0.02})
+    found = smoothed_columns(variables, gates.head, inputs, weights, vector, training)
+    before, after = head_of(variables, gates.head), head_of(edited(variables, found), gates.head)
+    labels = jnp.asarray([c for c in range(5) if c not in forget])[
+        jax.random.randint(keys[2], (40,), 0, 5 - len(forget))
+    ]
+
+    def loss(columns):
+        losses = optax.softmax_cross_entropy(
+            inputs @ columns[0] + columns[1], optax.smooth_labels(jax.nn.one_hot(labels, 5), 0.3)
+        )
+        return weights @ losses / weights.sum() + 0.01 * jnp.sum(vector * columns[0] ** 2)
+
+    def step(columns, _):
+        return tuple(c - 0.3 * vector * s for c, s in zip(columns, jax.grad(loss)(columns), strict=True)), None
+
+    trained, _ = jax.lax.scan(step, before, length=10_000)
+    for one, other in zip(after, trained, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 # On a trained network.
