@@ -224,7 +224,7 @@ def test_the_benchmark_answers_bad_input_in_one_line_before_anything_is_trained(
 
 
 def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
-    arguments = [f"--workdir={trained}", "--methods=osp,esc,logit-mask", "--option=osp:amount=0.5", f"--out={tmp_path}"]
+    arguments = [f"--workdir={trained}", "--methods=esc,logit-mask", "--option=esc:percent=2", f"--out={tmp_path}"]
     done = run_command("experiments.sweep", *arguments, "--probes")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
@@ -232,7 +232,7 @@ def test_the_sweep_forgets_each_class_in_turn(trained, tmp_path):
     assert [row["class"] for row in results["classes"]] == list(range(10))
     assert all(row["logit-mask"]["forget_accuracy"] == 0 for row in results["classes"])
     assert all(0 <= row["esc"]["forget_accuracy"] <= 1 for row in results["classes"])  # it sees forgotten images
-    assert results["options"]["osp"]["amount"] == 0.5
+    assert results["options"]["esc"]["percent"] == 2
     for row in results["classes"]:  # what the head makes of the features does not change these
         assert {name: row["logit-mask"][name] for name in ("probe", "new_head")}.items() <= row["original"].items()
     assert "logit-mask" in (tmp_path / "table.md").read_text()
