@@ -509,10 +509,11 @@ def _audit_summary() -> str:
         return f"{title} The audit shows what each leaves behind."
     found = [dict(zip(MEANS, row, strict=True)) for row in means(results)]
     retrained = next(row for row in found if row["Model"] == "retrained")
-    areas = [row[_AREA] for row in found if row["Model"] not in ("original", "retrained")]
+    rows = [row for row in found if row["Model"] not in ("original", "retrained")]
+    first, *others = sorted(rows, key=lambda row: float(row[_AREA]))
     return (
-        f"{title} U-LiRA separates all {len(areas)} (AUC {min(areas, key=float)} to {max(areas, key=float)}; "
-        f"retrained: {retrained[_AREA]})."
+        f"{title} U-LiRA's AUC: {first[_AREA]} for `{first['Model']}`, {others[0][_AREA]} to {others[-1][_AREA]} "
+        f"for {len(others)} others; retraining: {retrained[_AREA]}."
     )
 
 
