@@ -18,3 +18,7 @@ def cifar10_resnet20() -> nn.Module:
 
 def cifar10_resnet8() -> nn.Module:
     return create_model("resnet8", 10, (32, 32, 3))
+
+
+def cifar10_cifarnet16() -> nn.Module:
+    return create_model("cifarnet", 10, (32, 32, 3), width=16)

@@ -4,7 +4,7 @@ r"""ResNet-20 (272 thousand parameters) on CIFAR-10, without a penalty: the netw
         --config.data.dir=TFDS_DIR
 
 20 epochs, 0.6 hours on one CPU core with PyTorch's gradient, 1.7 with JAX's (`--config.training.gradient=jax`).
-Expected test accuracy: 90.5%.
+Expected test accuracy: 89.9%, the mean of two seeds.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ r"""ResNet-8 (78 thousand parameters) on CIFAR-10, without a penalty: small enou
         --config.data.dir=TFDS_DIR
 
 12 epochs, 0.15 hours on one CPU core with PyTorch's gradient, 0.4 with JAX's (`--config.training.gradient=jax`).
-Expected test accuracy: 85.5%.
+Expected test accuracy: 84.0%.
 """
 
 from ml_collections import ConfigDict
