@@ -1,5 +1,6 @@
 """Compares many audits, methods by questions, from the `eval.json` of each."""
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import mean, median
 from typing import Any
@@ -139,6 +140,10 @@ def means(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+_COLOURS = 10  # that Matplotlib draws in turn; the markers change behind them
+_MARKERS = "oD^v"
+
+
 def frontier_figure(results: dict[str, Any]) -> str:
     """Retained accuracy against what a linear probe and a new head still read, means over the requests, as SVG.
 
@@ -156,20 +161,22 @@ def frontier_figure(results: dict[str, Any]) -> str:
     def paint(figure: Any) -> None:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (what, reads) in zip(panels, readers.items(), strict=True):
-            for name in names:
+            for place, name in enumerate(names):
                 gap = mean_gap(results, name, "retrained", reads)
                 if gap is None:
                     continue
                 change = mean_gap(results, name, "original", retain_accuracy)
-                marker = {"retrained": "*", "original": "s"}.get(name, "o")
-                axes.scatter(100 * gap, 100 * change, marker=marker, s=28, label=label(name))
+                marker = {"retrained": "*", "original": "s"}.get(name, _MARKERS[place // _COLOURS % len(_MARKERS)])
+                colour = f"C{place % _COLOURS}"
+                axes.scatter(100 * gap, 100 * change, marker=marker, s=28, color=colour, label=label(name))
             axes.axvline(0, color=RULE, linewidth=0.8, zorder=0)
             axes.set(xlabel=f"{what},\ngap to retrained, points")
             axes.grid()
-        panels[0].set(ylabel="retained accuracy, change in points")
+        panels[0].set(ylabel="retained accuracy,\nchange in points")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
 
-    return svg("frontier", "What is kept against what can still be read", 3.4, paint)
+    height = 3 + 0.17 * math.ceil(len(names) / 3)
+    return svg("frontier", "What is kept against what can still be read", height, paint)
 
 
 def summary(results: dict[str, Any]) -> list[list[str]]:
