@@ -13,9 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import cli
+from osp_jax.data.splits import without_classes
 from osp_jax.forward import predict_logits
 from osp_jax.loading import dataset_of, load_workdir
 from osp_jax.runtime.arguments import path
@@ -80,7 +79,7 @@ def row_of(
         raise InputError(f"{workdir} has another {name} than the config; leave it out of --runs")
     epochs = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     dataset = dataset_of(trained, data_dir)
-    chosen = np.flatnonzero(~np.isin(dataset.test.labels, trained.model.forgotten))
+    chosen = without_classes(dataset.test.labels, trained.model.forgotten)
     logits = predict_logits(trained.model, dataset.test, chosen)
     accuracy = float((logits.argmax(-1) == dataset.test.labels[chosen]).mean())
     return {

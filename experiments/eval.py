@@ -43,6 +43,7 @@ def main() -> None:
     import numpy as np
 
     from osp_jax.audit.accuracy import accuracy_report, without_logits
+    from osp_jax.data.splits import without_classes
     from osp_jax.forward import predict_logits
     from osp_jax.loading import TrainedModel, dataset_of, indices_of, load_workdir, record_for_report
     from osp_jax.report.page import report_html, report_markdown
@@ -74,7 +75,7 @@ def main() -> None:
     dataset = dataset_of(first, _DATA_DIR.value)
     # With the forgotten images: the retrained model is evaluated on them, too.
     train, _ = indices_of(models["original"], dataset)
-    test = np.flatnonzero(~np.isin(dataset.test.labels, models["original"].model.forgotten))
+    test = without_classes(dataset.test.labels, models["original"].model.forgotten)
     shadows = _shadows(models["original"], dataset, train, dict(zip(names, requests, strict=True))) if full else None
 
     def answers(trained: TrainedModel) -> list[tuple[np.ndarray, np.ndarray]]:

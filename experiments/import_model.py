@@ -58,11 +58,10 @@ def main() -> None:
     import time
 
     import jax
-    import numpy as np
 
     from osp_jax.audit.first_look import first_look
     from osp_jax.data.dataset import describe_dataset
-    from osp_jax.data.splits import parse_classes
+    from osp_jax.data.splits import parse_classes, without_classes
     from osp_jax.interop.imported import import_network
     from osp_jax.interop.network_source import find_source, network_of
     from osp_jax.interop.stored_network import keep_weights, network_record
@@ -105,7 +104,7 @@ def main() -> None:
     }
     trained = TrainedModel(model, json.loads(json.dumps(record)))
     train, _ = indices_of(trained, dataset)
-    found = first_look(model, dataset.test, np.flatnonzero(~np.isin(dataset.test.labels, model.forgotten)))
+    found = first_look(model, dataset.test, without_classes(dataset.test.labels, model.forgotten))
     if found.warning:
         print(f"warning: test accuracy is {found.accuracy:.1%}; {found.warning}", file=sys.stderr)
     statistics = None

@@ -28,11 +28,11 @@ _SEED = flags.DEFINE_integer("seed", 0, "seed of the random numbers that a metho
 
 
 def main() -> None:
-    import numpy as np
     from ml_collections import ConfigDict
 
     from osp_jax.comparison.each_class import forget_each_class, predictor
     from osp_jax.comparison.plan import parse_methods
+    from osp_jax.data.splits import without_classes
     from osp_jax.loading import dataset_of, indices_of, load_workdir, record_for_report, stored_statistics
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.runtime.errors import InputError
@@ -54,7 +54,7 @@ def main() -> None:
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
     held_out = indices_of(trained, dataset)[1]
-    known = np.flatnonzero(~np.isin(split.labels, trained.model.forgotten))
+    known = without_classes(split.labels, trained.model.forgotten)
     indices = known if _SPLIT.value == "test" else held_out
     if not len(indices):
         raise InputError(

@@ -32,7 +32,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.data.given import split_of
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.sources import load_data as read_data
-from osp_jax.data.splits import check_forget, split_by_class
+from osp_jax.data.splits import check_forget, without_classes
 from osp_jax.harm import (
     MAX_FORGOTTEN,
     MAX_RETAINED_DROP,
@@ -150,7 +150,7 @@ def collect_statistics(
     split = split_of(images, labels, model.num_classes)
     check_fits(model, split)
     settings = {"batch_size": batch_size, "features": features, "cached_inputs": cached_inputs}
-    return statistics_over(model, split, split_by_class(split.labels, model.forgotten)[0], settings, seed)
+    return statistics_over(model, split, without_classes(split.labels, model.forgotten), settings, seed)
 
 
 def prepare(
@@ -398,7 +398,7 @@ def _request_data(
             f"{method_name(method)} needs {' and '.join(method.sees)} images; give data=(images, labels), or take "
             "another method, such as osp-fit"
         )
-    return request_data(split, split_by_class(split.labels, model.forgotten)[0], forget, preparation, recipe, **budget)
+    return request_data(split, without_classes(split.labels, model.forgotten), forget, preparation, recipe, **budget)
 
 
 def _estimated(

@@ -20,7 +20,7 @@ from osp_jax.audit.run import audit as ask
 from osp_jax.audit.subject import Subject, images_of
 from osp_jax.data.given import dataset_of_arrays
 from osp_jax.data.sources import Dataset
-from osp_jax.data.splits import split_by_class
+from osp_jax.data.splits import without_classes
 from osp_jax.forward import predict_logits
 from osp_jax.methods.parts.door import check_model
 from osp_jax.model import Model, parameters_of
@@ -99,7 +99,7 @@ def audit(
     for split in (dataset.train, dataset.test):
         check_fits(model, split)
     preparation = given_preparation(model, pad, flip, cutout, pad_mode)
-    train, test = (split_by_class(split.labels, model.forgotten)[0] for split in (dataset.train, dataset.test))
+    train, test = (without_classes(split.labels, model.forgotten) for split in (dataset.train, dataset.test))
     models = {"original": model, "unlearned": unlearned, **({"retrained": reference} if reference else {})}
 
     def answers(of: Model) -> list[tuple[np.ndarray, np.ndarray]]:

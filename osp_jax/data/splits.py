@@ -61,6 +61,11 @@ def split_by_class(labels: np.ndarray, forget: Sequence[int]) -> tuple[np.ndarra
     return np.flatnonzero(~forgotten).astype(np.int32), np.flatnonzero(forgotten).astype(np.int32)
 
 
+def without_classes(labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Indices into `labels` of all that are none of `classes`, int32, in order."""
+    return split_by_class(labels, classes)[0]
+
+
 def first_alike(inputs: Any) -> np.ndarray:
     """The index of the first input that is identical for a network, by image or text, int `(n,)`.
 

@@ -125,11 +125,12 @@ class ConceptErasure(Method):
         recipe = None if self.level or data.recipe is None else data.recipe_for("ConceptErasure")
         if recipe is not None and recipe.training.get("label_smoothing", 0):
             columns = smoothed_columns(*given, weights, vector, recipe.training)
-        elif recipe is not None:
-            level = recipe_level(recipe, statistics, inputs, retained)
-            columns = unsupported_columns(*given, retained, vector, level)
         else:
-            level = self.level or measured_level(head_logits(*given), labels, retained, vector)
+            level = self.level
+            if recipe is not None:
+                level = recipe_level(recipe, statistics, inputs, retained)
+            elif not level:
+                level = measured_level(head_logits(*given), labels, retained, vector)
             columns = unsupported_columns(*given, retained, vector, level)
         return model.replace(variables=edited(new, columns))
 

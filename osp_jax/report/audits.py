@@ -32,6 +32,7 @@ _SHORT = {
 }
 _INVERSION = "inversion_recognised"
 _STEPS = "all_layers_50_images_to_95_percent"
+_MARKERS = "oD^v"  # of ten models each: Matplotlib has ten colours
 MEANS = (
     "Model",
     "Forget accuracy",
@@ -140,10 +141,6 @@ def means(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-_COLOURS = 10  # that Matplotlib draws in turn; the markers change behind them
-_MARKERS = "oD^v"
-
-
 def frontier_figure(results: dict[str, Any]) -> str:
     """Retained accuracy against what a linear probe and a new head still read, means over the requests, as SVG.
 
@@ -166,9 +163,8 @@ def frontier_figure(results: dict[str, Any]) -> str:
                 if gap is None:
                     continue
                 change = mean_gap(results, name, "original", retain_accuracy)
-                marker = {"retrained": "*", "original": "s"}.get(name, _MARKERS[place // _COLOURS % len(_MARKERS)])
-                colour = f"C{place % _COLOURS}"
-                axes.scatter(100 * gap, 100 * change, marker=marker, s=28, color=colour, label=label(name))
+                marker = {"retrained": "*", "original": "s"}.get(name, _MARKERS[place // 10 % len(_MARKERS)])
+                axes.scatter(100 * gap, 100 * change, marker=marker, s=28, color=f"C{place}", label=label(name))
             axes.axvline(0, color=RULE, linewidth=0.8, zorder=0)
             axes.set(xlabel=f"{what},\ngap to retrained, points")
             axes.grid()
