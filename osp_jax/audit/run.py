@@ -18,7 +18,7 @@ from osp_jax.audit.representation import representation
 from osp_jax.audit.shadow.statistics import ShadowSets, ratio_attacks
 from osp_jax.audit.subject import Images, Look, Subject, look, stages_of
 from osp_jax.forward import predict_logits
-from osp_jax.runtime.distributed import on_cpu
+from osp_jax.runtime.compiling import jit_to_run_once
 
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
 MAP_POINTS = 1000
@@ -217,9 +217,7 @@ def _random(original: Subject, images: Images) -> Look | None:
     model = original.model
     if model.init is None:
         return None
-    # It runs once, so XLA's CPU optimisations would cost far more time than they save.
-    options = {"xla_backend_optimization_level": 0} if on_cpu() else None
-    init = jax.jit(model.init, static_argnums=1, compiler_options=options)
+    init = jit_to_run_once(model.init, static_argnums=1)
     fresh = model.replace(variables=init(jax.random.key(0), images.dataset.image_shape))
     return look(original._replace(model=fresh), images, "test_forget")
 

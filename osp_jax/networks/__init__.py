@@ -18,7 +18,7 @@ from osp_jax.networks.resnet import STEMS, Bottleneck, ResNet
 from osp_jax.networks.text_encoder import TextEncoder
 from osp_jax.networks.vgg import VGG
 from osp_jax.networks.vit import ViT
-from osp_jax.runtime.distributed import on_cpu
+from osp_jax.runtime.compiling import jit_to_run_once
 from osp_jax.runtime.errors import InputError, unknown
 
 MODELS: dict[str, Any] = {
@@ -129,9 +129,7 @@ def _with_statistics(variables: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def _initialiser(model: nn.Module) -> Any:
-    # It runs once, so XLA's CPU optimisations would cost far more time than they save.
-    options = {"xla_backend_optimization_level": 0} if on_cpu() else None
-    return jax.jit(partial(model.init, train=False), compiler_options=options)
+    return jit_to_run_once(partial(model.init, train=False))
 
 
 def count_parameters(variables: dict[str, Any]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from osp_jax.model import Model
-from osp_jax.runtime.distributed import on_cpu
+from osp_jax.runtime.compiling import jit_to_run_once
 
 
 def fresh_variables(model: Model, image_shape: tuple[int, ...], key: jax.Array) -> Any:
@@ -17,6 +17,4 @@ def fresh_variables(model: Model, image_shape: tuple[int, ...], key: jax.Array) 
 
 @lru_cache(maxsize=32)
 def _initialiser(init: Callable[..., Any]) -> Any:
-    # It runs once, so XLA's CPU optimisations would cost far more time than they save.
-    options = {"xla_backend_optimization_level": 0} if on_cpu() else None
-    return jax.jit(init, static_argnums=1, compiler_options=options)
+    return jit_to_run_once(init, static_argnums=1)
