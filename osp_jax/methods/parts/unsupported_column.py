@@ -100,7 +100,7 @@ def _smoothed(
     decays = decay * jnp.ones(rows.shape[-1]).at[-1].set(0)
 
     def loss(column: jax.Array) -> jax.Array:
-        below = rows @ column - others
+        below = matmul(rows, column) - others
         return parts @ (jax.nn.softplus(below) - share * below) + 0.5 * decays @ column**2
 
     def solved(slopes: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -109,13 +109,15 @@ def _smoothed(
         return jnp.linalg.solve(gram, gradient)
 
     def newton(_: int, column: jax.Array) -> jax.Array:
-        found = jax.nn.sigmoid(rows @ column - others)
-        direction = solved(found * (1 - found), rows.T @ (parts * (found - share)) + decays * column)
+        found = jax.nn.sigmoid(matmul(rows, column) - others)
+        gradient = matmul(rows.T, parts * (found - share)) + decays * column
+        direction = solved(found * (1 - found), gradient)
         tried = column - _LENGTHS[:, None] * direction
         return tried[jnp.argmin(jax.vmap(loss)(tried))]
 
     slope = share * (1 - share)
-    start = solved(jnp.full(len(rows), slope), rows.T @ (parts * slope * (others + jnp.log(share / (1 - share)))))
+    wanted = others + jnp.log(share / (1 - share))
+    start = solved(jnp.full(len(rows), slope), matmul(rows.T, parts * slope * wanted))
     return jax.lax.fori_loop(0, _STEPS, newton, start)
 
 
