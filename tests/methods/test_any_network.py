@@ -93,7 +93,8 @@ def test_a_mask_touches_what_the_gates_name_and_leaves_finite_logits(name, metho
     given = network(name)
     model, gates = given.forget(method), given.statistics.gates
     named = {gates.head.bias} if method == "logit-mask" else {factor.path for factor in gates.last.factors}
-    assert set(changed_paths(given.model.variables, model.variables)) == named
+    also = {gates.head.bias} if method == "osp-fit" else set()  # where gains alone do not suffice
+    assert named <= set(changed_paths(given.model.variables, model.variables)) <= named | also
     assert model.forgotten == FORGET
     assert jax.tree.structure(model.variables) == jax.tree.structure(given.model.variables)
     before, after = given.logits(given.model), given.logits(model)
