@@ -184,7 +184,7 @@ def _forget_images(trained: Any, workdir: Path, out: Path, method: Any) -> None:
         )
     numbers = image_request.read_numbers(Path(_IMAGES.value))
     seconds = image_request.forget(trained, workdir, out, numbers, dataclasses.asdict(method))
-    print(f"forgot {len(numbers):,} images by exact-head: {seconds * 1e3:.0f} ms; written to {out}")
+    print(f"forgot {len(numbers):,} training examples by exact-head: {seconds * 1e3:.0f} ms; written to {out}")
 
 
 _WAYS = {"alone": "prepared", "composed": "composed of prepared requests"}

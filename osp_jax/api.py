@@ -395,7 +395,7 @@ def _request_data(
         split = Split.empty(statistics.image_shape)
     if split is None:
         raise InputError(
-            f"{method_name(method)} needs {' and '.join(method.sees)} images; give data=(images, labels), or take "
+            f"{method_name(method)} needs {' and '.join(method.sees)} examples; give data=(images, labels), or take "
             "another method, such as osp-fit"
         )
     return request_data(split, without_classes(split.labels, model.forgotten), forget, preparation, recipe, **budget)

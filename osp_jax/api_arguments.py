@@ -77,9 +77,9 @@ def check_statistics(model: Model, statistics: Any, forget: Sequence[int]) -> No
     seen = set(statistics.classes_seen().tolist())
     if missing := sorted(set(forget) - seen):
         name = model.class_names[missing[0]]
-        raise InputError(f"the statistics hold no image of class {name} ({missing[0]}); collect them with images of it")
+        raise InputError(f"the statistics hold no example of class {name} ({missing[0]}); collect them with some of it")
     if not seen - {*forget, *model.forgotten}:
-        raise InputError("the statistics hold no image of the other classes; collect them with images of all")
+        raise InputError("the statistics hold no example of the other classes; collect them with some of all")
 
 
 def check_fits(model: Model, split: Split) -> None:

@@ -98,7 +98,7 @@ def estimate_harm(
         if found is not None and (harm := _compared(found, forget, before.forgotten)):
             return harm
     raise InputError(
-        "the cost of the request cannot be estimated from the statistics; give images of retained classes and of "
+        "the cost of the request cannot be estimated from the statistics; give examples of retained classes and of "
         "those to forget (--data_dir, or data), or accept it without an estimate (--accept, or accept=True)"
     )
 
@@ -134,7 +134,7 @@ def check_harm(
 def harm_words(harm: Harm, *, max_retained_drop: float, max_forgotten: float) -> str:
     """The figures and the limits, as a clause."""
     return (
-        f"{100 * harm.forgotten:.1f}% of {harm.forget_images:,} images to forget are still recognised (limit "
+        f"{100 * harm.forgotten:.1f}% of {harm.forget_images:,} examples to forget are still recognised (limit "
         f"{max_forgotten:g}%), and the accuracy on {harm.retain_images:,} others changes from "
         f"{100 * harm.retained_before:.1f}% to {100 * harm.retained_after:.1f}% (limit: a drop of "
         f"{max_retained_drop:g} points)"

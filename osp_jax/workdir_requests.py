@@ -119,7 +119,7 @@ def harm_of_request(
         if accept:
             return None
         raise InputError(
-            f"the statistics do not show the cost of the request, and the images cannot be read ({error}); give "
+            f"the statistics do not show the cost of the request, and the data cannot be read ({error}); give "
             "--data_dir, or accept the request without an estimate (--accept)"
         ) from error
     try:

@@ -313,10 +313,10 @@ def test_misuse_of_unlearn_is_reported(case, model, statistics):
 
 
 def test_statistics_without_the_class_are_reported(model, statistics, digits):
-    one_line(lambda: osp_jax.unlearn(model, [3], statistics=statistics.without([3])), "no image of class three (3)")
+    one_line(lambda: osp_jax.unlearn(model, [3], statistics=statistics.without([3])), "no example of class three (3)")
     others = [c for c in range(10) if c != 3]
     one_line(
-        lambda: osp_jax.unlearn(model, [3], statistics=statistics.without(others)), "no image of the other classes"
+        lambda: osp_jax.unlearn(model, [3], statistics=statistics.without(others)), "no example of the other classes"
     )
 
 

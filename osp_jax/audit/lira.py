@@ -276,9 +276,9 @@ def _check(statistics: np.ndarray, keep: np.ndarray, variance: str, *, both: boo
     if len(keep) < 4:
         raise InputError(f"{len(keep)} shadow models are too few for a likelihood-ratio attack; train at least 4")
     if not statistics.size:
-        raise InputError("there is no image to attack; the pool of the shadow models must hold the forgotten classes")
+        raise InputError("there is no example to attack; the pool of the shadow models must hold the forgotten classes")
     seen = keep.sum(0)
     if seen.min() < 2 or not keep.any(1).all():
-        raise InputError("an image or a shadow model has fewer than 2 members; draw the halves by draw_keep")
+        raise InputError("an example or a shadow model has fewer than 2 members; draw the halves by draw_keep")
     if both and ((~keep).sum(0).min() < 2 or keep.all(1).any()):
-        raise InputError("some image was seen by all shadow models but one; draw the halves by draw_keep")
+        raise InputError("some example was seen by all shadow models but one; draw the halves by draw_keep")

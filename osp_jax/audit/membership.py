@@ -54,7 +54,7 @@ def membership(
         if len(answers[part][1]) < 2 * FOLDS:
             which, number = part.split("_")[0], len(answers[part][1])
             raise InputError(
-                f"{number} {which} images of the forgotten classes are too few to split; a membership attack needs "
+                f"{number} {which} examples of the forgotten classes are too few to split; a membership attack needs "
                 f"{2 * FOLDS}, so use --audit=none"
             )
     whole = answers if whole is None else whole

@@ -101,4 +101,4 @@ def check_budget(method: Method, budget: Mapping[str, int | None]) -> None:
     for side in method.sees:
         if budget[side] == 0:
             name = method_name(method)
-            raise InputError(f"{name} needs {side} images and the data budget allows none; raise {side}_per_class")
+            raise InputError(f"{name} needs {side} examples and the data budget allows none; raise {side}_per_class")

@@ -46,6 +46,6 @@ class ExactHead(Method):
         if moments is None:
             raise InputError("the statistics hold no moments of the head; give those of its fit, or fit it again")
         if missing := [number for number in forget if number not in moments.classes]:
-            raise InputError(f"the head was fitted to no image of class {missing[0]}; name others")
+            raise InputError(f"the head was fitted to no example of class {missing[0]}; name others")
         kept = [number for number in moments.classes if number not in forget]
         return with_head(model, moments.head_without(forget, self.prepared), kept)

@@ -50,7 +50,7 @@ class Retrain(Method):
         steps = len(batch_sizes(len(indices), batch_size, last_batch))
         if not steps:
             raise InputError(
-                f"{len(indices)} retained images do not fill a batch of the recipe; raise retain_per_class"
+                f"{len(indices)} retained examples do not fill a batch of the recipe; raise retain_per_class"
             )
         key, shape = json.dumps(settings.to_dict(), sort_keys=True), data.images.shape[1:]
         module = trained_by_recipes(model, shape, "retrain")

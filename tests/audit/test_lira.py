@@ -190,7 +190,7 @@ def test_shadow_models_that_no_attack_could_use_are_refused(keep):
     cases = [
         (lambda: lira(phi[:3], keep[:3]), "too few"),
         (lambda: lira(phi, keep, variance="some"), "per-example"),
-        (lambda: lira(phi[:, :0], keep[:, :0]), "no image"),
+        (lambda: lira(phi[:, :0], keep[:, :0]), "no example"),
         (lambda: lira(phi, np.ones_like(keep)), "all shadow models"),
         (lambda: u_lira(phi, phi, np.zeros_like(keep)), "fewer than 2"),
         (lambda: retrained_control(phi[:6]), "at least 8"),

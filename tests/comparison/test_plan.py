@@ -104,5 +104,5 @@ def test_every_value_to_try_is_a_setting_that_the_method_takes(name):
 
 def test_a_budget_of_nothing_is_refused_for_what_needs_images():
     check_budget(Some(), {"retain": None, "forget": 0})
-    with pytest.raises(InputError, match="needs retain images"):
+    with pytest.raises(InputError, match="needs retain examples"):
         check_budget(Some(), {"retain": 0, "forget": None})

@@ -287,7 +287,7 @@ def test_the_summary_is_over_requests_and_seeds_of_a_kind():
         ({"original.data.exclude": "3"}, "exclude"),
         ({"original.training.start_from": "runs/first"}, "start_from"),
         ({"tuning.trials": 0}, "tuning.trials"),
-        ({"budget.retain": 0}, "retain images"),
+        ({"budget.retain": 0}, "retain examples"),
         ({"original.training.batch_size": 0}, "batch_size"),
     ],
 )

@@ -213,7 +213,7 @@ def test_the_benchmark_answers_bad_input_in_one_line_before_anything_is_trained(
         (["--seeds=one"], ["--seeds"]),
         (["--config.options=('finetune:learning_rate=-1',)"], ["learning_rate"]),
         (["--config.options=('osp:layers=stage9',)"], ["stage9", "stage3_block1"]),
-        (["--config.budget.forget=0"], ["forget images", "forget_per_class"]),
+        (["--config.budget.forget=0"], ["forget examples", "forget_per_class"]),
         (["--config.original.data.validation=0.0"], ["validation"]),
         (["--config.tuning.trial=3"], ["unknown config key 'trial'"]),
     ]

@@ -51,4 +51,4 @@ def draw_keep(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
 def check_number(number: int) -> None:
     """Raises `InputError` for an odd number of shadow models, or one below 4."""
     if number < 4 or number % 2:
-        raise InputError(f"{number} shadow models cannot see each image by halves; give an even number of at least 4")
+        raise InputError(f"{number} shadow models cannot see each example by halves; give an even number of at least 4")

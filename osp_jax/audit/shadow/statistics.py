@@ -110,7 +110,7 @@ def forgotten_images(shadows: Shadows, forget: Sequence[int]) -> np.ndarray:
     """
     _, indices = split_by_class(shadows.pool.labels, forget)
     if not len(indices):
-        raise InputError(f"the shadow models' pool has no image of the classes {list(forget)}; train others")
+        raise InputError(f"the shadow models' pool has no example of the classes {list(forget)}; train others")
     return indices
 
 

@@ -157,13 +157,13 @@ def start_shadows(
     check_settings(config, image_shape)
     allowed = ~np.isin(pool.labels, list(exclude))
     if not allowed.any():
-        raise InputError("no image is left to train shadow models on; leave out fewer classes")
+        raise InputError("no example is left to train shadow models on; leave out fewer classes")
     members = [np.flatnonzero(row & allowed).astype(np.int32) for row in keep]
     smallest = min(map(len, members))
     steps = len(batch_sizes(smallest, config.training.batch_size, config.training.last_batch))
     if not steps:
         raise InputError(
-            f"training.batch_size {config.training.batch_size} exceeds the {smallest} images of the smallest shadow "
+            f"training.batch_size {config.training.batch_size} exceeds the {smallest} examples of the smallest shadow "
             "model; each has half of the pool, so use a smaller batch"
         )
     model = shadow_module(config, num_classes, image_shape, network)

@@ -71,7 +71,9 @@ class RequestData:
     def _take(self, side: str, per_class: int | None, rng: jax.Array | None) -> np.ndarray:
         indices = self._allowed[side]
         if not len(indices):
-            raise InputError(f"the method needs {side} images and the data budget allows none; raise {side}_per_class")
+            raise InputError(
+                f"the method needs {side} examples and the data budget allows none; raise {side}_per_class"
+            )
         if per_class is not None:
             indices = of_each_class(self._host_labels, indices, per_class, rng)
         self._seen[indices] = True
@@ -96,7 +98,7 @@ def request_data(
       on_device: `(images, labels)` of the split, if they are already on the device.
     """
     if min(retain_per_class or 0, forget_per_class or 0) < 0:
-        raise InputError("a data budget is below 0; give a number of images of each class, or none for all")
+        raise InputError("a data budget is below 0; give a number of examples of each class, or none for all")
     forgotten = np.isin(split.labels[indices], list(forget))
     allowed = {"retain": indices[~forgotten], "forget": indices[forgotten]}
     for side, budget in zip(SIDES, (retain_per_class, forget_per_class), strict=True):

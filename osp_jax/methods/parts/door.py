@@ -86,7 +86,7 @@ def check_same_classes(model: Model, statistics: Statistics) -> None:
 def _check_supplies(method: Method, model: Model, data: RequestData | None, forget: tuple[int, ...]) -> None:
     name = type(method).__name__
     if data is None and method.sees:
-        raise InputError(f"{name} needs {' and '.join(method.sees)} images; give data, as request_data returns it")
+        raise InputError(f"{name} needs {' and '.join(method.sees)} examples; give data, as request_data returns it")
     if data is not None and set(data.forgotten) != set(forget):
         asked = f"{list(data.forgotten)}, not {list(forget)}"
         raise InputError(f"data are for forgetting {asked}; create them for this request")

@@ -317,7 +317,7 @@ def test_a_pair_of_sets_is_found_by_its_recipe(finished, pool, keep):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"training.batch_size": 49}, "exceeds the 48 images of the smallest shadow model"),
+        ({"training.batch_size": 49}, "exceeds the 48 examples of the smallest shadow model"),
         ({"training.start_from": "elsewhere"}, "start_from"),
         ({"training.epochs": 0}, "epochs"),
     ],
@@ -331,7 +331,7 @@ def test_a_recipe_that_cannot_be_followed_is_refused_before_anything_is_written(
 
 
 def test_sets_that_nothing_could_be_trained_for_are_refused(pool, keep, tmp_path):
-    with pytest.raises(InputError, match="no image is left"):
+    with pytest.raises(InputError, match="no example is left"):
         train_shadows(small_config(), pool, 3, keep, tmp_path, exclude=(0, 1, 2))
     with pytest.raises(InputError, match="even number"):
         train_shadows(small_config(), pool, 3, keep[:3], tmp_path)

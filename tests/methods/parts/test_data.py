@@ -46,7 +46,7 @@ def test_a_budget_bounds_what_can_be_seen():
 def test_a_budget_of_nothing_is_an_input_error_only_for_who_asks():
     request = data((2,), forget_per_class=0)
     request.retain()
-    with pytest.raises(InputError, match="needs forget images"):
+    with pytest.raises(InputError, match="needs forget examples"):
         request.forget()
     with pytest.raises(InputError, match="below 0"):
         data((2,), retain_per_class=-1)

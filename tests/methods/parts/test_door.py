@@ -50,7 +50,7 @@ def test_a_class_that_is_gone_is_not_forgotten_again(flat_mlp):
 
 @pytest.mark.parametrize("name", [name for name in METHODS if get_method(name).sees])
 def test_a_method_that_needs_images_says_so_where_it_gets_none(name, flat_mlp):
-    with pytest.raises(InputError, match=r"needs .*images; give data"):
+    with pytest.raises(InputError, match=r"needs .*examples; give data"):
         asked(flat_mlp, name)
 
 
