@@ -28,7 +28,7 @@ from osp_jax.trees import edited, leaves_by_path
 _UPDATES = 40  # of running statistics: at the usual momentum of 0.9 these keep 1.5% of the old ones
 
 
-NO_PIXELS = "inverted images are made by gradients on pixels, and a text has none"
+NO_PIXELS = "inversion follows gradients on pixels, and a text has none"
 
 
 class Settings(NamedTuple):

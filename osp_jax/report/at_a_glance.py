@@ -10,6 +10,7 @@ from osp_jax.audit.measure import wilson
 from osp_jax.harm import MAX_FORGOTTEN, MAX_RETAINED_DROP
 from osp_jax.report.answers import measures, questions, verdicts_of, weak_measures
 from osp_jax.report.formats import percent, points
+from osp_jax.report.nouns import noun
 from osp_jax.report.tables import class_name, image_counts, interval, retained
 from osp_jax.report.verdicts import MORE, UNTOLD
 
@@ -36,8 +37,9 @@ def at_a_glance(evaluation: dict[str, Any]) -> tuple[Glance, ...]:
 def _forgotten(evaluation: dict[str, Any]) -> Glance:
     asked, share, limit = "Forgotten?", _share(evaluation), _limits(evaluation)[1]
     if share is None:
-        return Glance(asked, "Not known", f"There were no unseen images of {_them(evaluation)} to test with.", OPEN)
-    recognised = f"The model recognises {percent(share)} of the unseen images of {_them(evaluation)}"
+        said = f"There were no {_unseen(evaluation)} of {_them(evaluation)} to test with."
+        return Glance(asked, "Not known", said, OPEN)
+    recognised = f"The model recognises {percent(share)} of the {_unseen(evaluation)} of {_them(evaluation)}"
     counts = image_counts(evaluation["unlearned"], evaluation["forget"])
     if 100 * share > limit + 1e-9:
         certain = not counts[1] or 100 * wilson(*counts)[0] > limit
@@ -65,7 +67,8 @@ def _harmed(evaluation: dict[str, Any]) -> Glance:
     before, after = evaluation["original"], evaluation["unlearned"]
     was, now, limit = before["test_retain_accuracy"], after["test_retain_accuracy"], _limits(evaluation)[0]
     if was is None or now is None:
-        return Glance(asked, "Not known", "There were no unseen images of the other classes to test with.", OPEN)
+        said = f"There were no {_unseen(evaluation)} of the other classes to test with."
+        return Glance(asked, "Not known", said, OPEN)
     what = f"the other {len(others)} classes" if len(others) > 1 else "the other class"
     said = f"Accuracy on {what}: {percent(was)} before, {percent(now)} now ({points(now, was)} points"
     harmed = 100 * (was - now) > limit + 1e-9
@@ -79,16 +82,17 @@ def _harmed(evaluation: dict[str, Any]) -> Glance:
 
 def _how_sure(evaluation: dict[str, Any]) -> Glance:
     asked, counts = "How sure?", image_counts(evaluation["unlearned"], evaluation["forget"])
+    unseen, kind = _unseen(evaluation), noun(evaluation)
     if not counts[1]:
-        return Glance(asked, "Not known", "The number of unseen images was not recorded.", OPEN)
-    said = f"95% interval of the share of {_them(evaluation)} still recognised, from {counts[1]:,} unseen images."
+        return Glance(asked, "Not known", f"The number of {unseen} was not recorded.", OPEN)
+    said = f"95% interval of the share of {_them(evaluation)} still recognised, from {counts[1]:,} {unseen}."
     judged = _judged(evaluation)
     number, untold = (
         sum(map(count, judged.values())) for count in (len, lambda found: list(found.values()).count(UNTOLD))
     )
     weak = sum(len(weak_measures(evaluation, question)) for question in judged)
     if untold:
-        said += f" On {untold} of {number} measures of the audit there were too few images or runs to tell."
+        said += f" On {untold} of {number} measures of the audit there were too few {kind}s or runs to tell."
     if weak:
         said += f" On {weak} of {number} even the original shows no more, which proves little."
     return Glance(asked, f"{interval(counts)}%", said, OPEN)
@@ -103,7 +107,7 @@ def _advice(evaluation: dict[str, Any], forgotten: Glance, harmed: Glance) -> It
     if forgotten.answer == "No" or harmed.answer == "Yes":
         yield "Do not use it", "Forget again with other options or another method, or retrain without the class."
     if forgotten.answer in ("Not known", "Not certain"):
-        yield "Test it further", f"Evaluate with more unseen images of {_them(evaluation)}."
+        yield "Test it further", f"Evaluate with more {_unseen(evaluation)} of {_them(evaluation)}."
     if not evaluation.get("retrained"):
         yield (
             "Add a reference",
@@ -154,6 +158,10 @@ def _limits(evaluation: dict[str, Any]) -> tuple[float, float]:
 
 def _both(evaluation: dict[str, Any], index: int) -> tuple[float | None, float | None]:
     return evaluation["original"]["per_class"][index], evaluation["unlearned"]["per_class"][index]
+
+
+def _unseen(evaluation: dict[str, Any]) -> str:
+    return f"unseen {noun(evaluation)}s"
 
 
 def _them(evaluation: dict[str, Any]) -> str:

@@ -5,28 +5,30 @@ from typing import Any
 
 from osp_jax.report import audit_figures, audit_tables
 from osp_jax.report.answers import answer, asked, measures, questions
+from osp_jax.report.nouns import noun
 from osp_jax.report.outline import NUMBERS, Drawn, Section, drawn
 from osp_jax.report.verdicts import SAME_EFFORT, SAME_SHARE
 
 _INTRODUCTION = (
-    "Accuracy does not show everything that is left. The reference is a model retrained without the forgotten images: "
-    "it never saw them, and still has some of these abilities. Brackets hold the 95% interval; n is the number of "
-    "images or runs behind a value. The verdict is about the difference between the two models and its 95% interval, "
-    "taken image by image where both were asked about the same images. “As the retrained”: the interval lies within "
-    f"{100 * SAME_SHARE:.0f} points (or {SAME_SHARE:g}; of steps {SAME_EFFORT:.0%} of the retrained model's) on both "
-    "sides of 0. “More” or “less is left”: it lies on one side of 0 and reaches further. “Not told apart”: neither, so "
-    "that the n images or runs are too few to say. Without an interval, as of a single run, a difference beyond these "
-    "bounds counts as more or less. Without a verdict a value only describes, or cannot be compared."
+    "Accuracy does not show everything that is left. The reference is a model retrained without the forgotten "
+    "{image}s: it never saw them, and still has some of these abilities. Brackets hold the 95% interval; n is the "
+    "number of {image}s or runs behind a value. The verdict is about the difference between the two models and its 95% "
+    "interval, taken {image} by {image} where both were asked about the same {image}s. “As the retrained”: the "
+    f"interval lies within {100 * SAME_SHARE:.0f} points (or {SAME_SHARE:g}; of steps {SAME_EFFORT:.0%} of the "
+    "retrained model's) on both sides of 0. “More” or “less is left”: it lies on one side of 0 and reaches further. "
+    "“Not told apart”: neither, so that the n {image}s or runs are too few to say. Without an interval, as of a single "
+    "run, a difference beyond these bounds counts as more or less. Without a verdict a value only describes, or cannot "
+    "be compared."
 )
 
 
 def audit_section(evaluation: dict[str, Any]) -> Section:
     """The questions with their verdicts and evidence; one line where no audit was run."""
-    title = "Is the knowledge gone?"
+    title, introduction = "Is the knowledge gone?", _INTRODUCTION.format(image=noun(evaluation))
     if not any(measures(evaluation, model) for model in ("original", "unlearned")):
-        return Section(title, _INTRODUCTION.split(" Brackets")[0], [], when_empty="Not run.")
+        return Section(title, introduction.split(" Brackets")[0], [], when_empty="Not run.")
     parts = tuple(_part(evaluation, question) for question in questions(evaluation))
-    return Section(title, _INTRODUCTION, [], parts=parts)
+    return Section(title, introduction, [], parts=parts)
 
 
 def anchor(question: str) -> str:
@@ -66,8 +68,8 @@ def _details(evaluation: dict[str, Any], question: str) -> dict[str, Any]:
 def _membership(evaluation: dict[str, Any]) -> Drawn:
     panels, left_out = audit_figures.roc(evaluation)
     caption = (
-        "How many training images an attack finds (upwards) if it may raise few false alarms (to the left); "
-        "the thin grey line is guessing."
+        f"How many training {noun(evaluation)}s an attack finds (upwards) if it may raise few false alarms (to the "
+        "left); the thin grey line is guessing."
     )
     return drawn(caption + _more(left_out, "attacks"), panels)
 
@@ -75,24 +77,27 @@ def _membership(evaluation: dict[str, Any]) -> Drawn:
 def _relearning(evaluation: dict[str, Any]) -> Drawn:
     panels, left_out = audit_figures.relearning(evaluation)
     caption = (
-        "Share of unseen forgotten images recognised while the class is trained again: the further to the left a line "
-        "rises, the more was left. A line ends where the goal was reached."
+        f"Share of unseen forgotten {noun(evaluation)}s recognised while the class is trained again: the further to "
+        "the left a line rises, the more was left. A line ends where the goal was reached."
     )
     return drawn(caption + _more(left_out, "settings"), panels)
 
 
 def _representation(evaluation: dict[str, Any]) -> Drawn:
-    likeness = "How alike the inner values are on unseen forgotten images, layer by layer: 1 alike, 0 not at all."
+    likeness = (
+        f"How alike the inner values are on unseen forgotten {noun(evaluation)}s, layer by layer: 1 alike, 0 not "
+        "at all."
+    )
     probed = measures(evaluation, "unlearned").get("probes")
     return drawn(likeness, audit_figures.cka(evaluation)) + ([] if probed else _map(evaluation))
 
 
 def _map(evaluation: dict[str, Any]) -> Drawn:
     where = (
-        "Where unseen images lie in the two directions of the inner values before the last layer in which the original "
-        "varies most. The question is whether the forgotten class (crosses) lies as far apart from the others as "
-        "before. The retrained model has directions of its own, so that only the grouping can be compared, not the "
-        f"place. At most {audit_figures.MOST_POINTS:,} images."
+        f"Where unseen {noun(evaluation)}s lie in the two directions of the inner values before the last layer in "
+        "which the original varies most. The question is whether the forgotten class (crosses) lies as far apart from "
+        "the others as before. The retrained model has directions of its own, so that only the grouping can be "
+        f"compared, not the place. At most {audit_figures.MOST_POINTS:,} {noun(evaluation)}s."
     )
     return drawn(where, audit_figures.feature_map(evaluation))
 

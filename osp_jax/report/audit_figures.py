@@ -10,6 +10,7 @@ import numpy as np
 
 from osp_jax.report.audit_tables import curves_of
 from osp_jax.report.measure_words import attack_label, label
+from osp_jax.report.nouns import noun
 from osp_jax.report.svg import AFTER, BEFORE, FORGOTTEN, INK, MUTED, svg
 from osp_jax.report.tables import MODELS
 
@@ -27,10 +28,11 @@ def roc(evaluation: dict[str, Any]) -> tuple[list[str], int]:
     """A panel for each attack: training images found against false alarms, on log axes; and the number left out."""
     curves = curves_of(evaluation, "roc")
     attacks = list(dict.fromkeys(attack for found in curves.values() for attack in found))
-    return [_roc(place, attack, curves) for place, attack in enumerate(attacks[:MOST_PANELS])], _rest(attacks)
+    kind = noun(evaluation)
+    return [_roc(place, attack, curves, kind) for place, attack in enumerate(attacks[:MOST_PANELS])], _rest(attacks)
 
 
-def _roc(place: int, attack: str, curves: dict[str, Any]) -> str:
+def _roc(place: int, attack: str, curves: dict[str, Any], kind: str) -> str:
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         axes.plot([_LOWEST_RATE, 1], [_LOWEST_RATE, 1], color=BEFORE, linewidth=0.8, label="guessing")
@@ -38,7 +40,7 @@ def _roc(place: int, attack: str, curves: dict[str, Any]) -> str:
             if attack in found:
                 axes.plot(*_on_log_axes(found[attack]), **_line(key) | {"marker": ""})
         axes.set(xscale="log", yscale="log", xlim=(_LOWEST_RATE, 1), ylim=(_LOWEST_RATE, 1.15))
-        axes.set(xlabel="false alarms: unseen images taken for training images", ylabel="training images found")
+        axes.set(xlabel=f"false alarms: unseen {kind}s taken for training {kind}s", ylabel=f"training {kind}s found")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda rate, _: f"{100 * rate:.3g}%")
         axes.minorticks_off()
@@ -63,10 +65,11 @@ def relearning(evaluation: dict[str, Any]) -> tuple[list[str], int]:
     """A panel for each setting: accuracy on unseen forgotten images against steps; and the number left out."""
     curves = curves_of(evaluation, "relearning")
     settings = list(dict.fromkeys(setting for found in curves.values() for setting in found))
-    return [_relearning(place, name, curves) for place, name in enumerate(settings[:MOST_PANELS])], _rest(settings)
+    named = [(label(setting, noun(evaluation)), setting) for setting in settings[:MOST_PANELS]]
+    return [_relearning(place, *name, curves) for place, name in enumerate(named)], _rest(settings)
 
 
-def _relearning(place: int, setting: str, curves: dict[str, Any]) -> str:
+def _relearning(place: int, title: str, setting: str, curves: dict[str, Any]) -> str:
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         for key, found in curves.items():
@@ -75,9 +78,9 @@ def _relearning(place: int, setting: str, curves: dict[str, Any]) -> str:
                 every = max(1, len(steps) // 8)
                 axes.plot(steps, accuracy, markevery=every, **_line(key), **_OPEN)
         axes.set(ylim=(-3, 103), xlabel="training steps", ylabel="accuracy, %")
-        _finish(axes, label(setting))
+        _finish(axes, title)
 
-    return svg(f"relearning-{place}", f"Relearning: {label(setting)}", 2.8, paint)
+    return svg(f"relearning-{place}", f"Relearning: {title}", 2.8, paint)
 
 
 def cka(evaluation: dict[str, Any]) -> list[str]:

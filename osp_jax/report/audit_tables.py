@@ -8,6 +8,7 @@ import numpy as np
 from osp_jax.report.answers import asked, measures
 from osp_jax.report.formats import NOTHING, duration, percent, text
 from osp_jax.report.measure_words import attack_label, gap, label, only_describes_a_layer, shown
+from osp_jax.report.nouns import noun, spelled_out
 from osp_jax.report.tables import MODELS, Rows
 from osp_jax.report.verdicts import in_words, verdict
 
@@ -18,7 +19,7 @@ _MOST_STEPS = 6
 
 def evidence(evaluation: dict[str, Any], question: str) -> Rows:
     """Each measure of every model with its 95% interval, the gap to the retrained one, and what that says."""
-    named = _by_model(evaluation, question)
+    named, kind = _by_model(evaluation, question), noun(evaluation)
     rows = [["Measure", *(MODELS[key] for key in COMPARED), "Gap to retrained", "Verdict", "n"]]
     for name in _names(named.values()):
         if only_describes_a_layer(name):
@@ -26,7 +27,7 @@ def evidence(evaluation: dict[str, Any], question: str) -> Rows:
         found = [named[key].get(name) for key in COMPARED]
         counts = dict.fromkeys(f"{m['n']:,}" for m in found if m and m.get("n") is not None)
         compared = gap(name, *found[1:]), in_words(verdict(question, *found[1:]), found[1])
-        rows.append([label(name), *(shown(name, m) for m in found), *compared, " / ".join(counts)])
+        rows.append([label(name, kind), *(shown(name, m, kind=kind) for m in found), *compared, " / ".join(counts)])
     return rows if len(rows) > 1 else []
 
 
@@ -64,7 +65,7 @@ def relearning_numbers(evaluation: dict[str, Any]) -> Rows:
         steps = sorted({step for curve in found for step in curve})
         for place in np.unique(np.linspace(0, len(steps) - 1, min(_MOST_STEPS, len(steps))).astype(int)):
             cells = [percent(curve.get(steps[place])) for curve in found]
-            rows.append([label(setting), f"{steps[place]:,}", *cells])
+            rows.append([label(setting, noun(evaluation)), f"{steps[place]:,}", *cells])
     return rows if len(rows) > 1 else []
 
 
@@ -94,11 +95,14 @@ def _number(value: float | None) -> str:
 def audit_record(evaluation: dict[str, Any]) -> Rows:
     """The time and the settings of each question."""
     audit = evaluation.get("audit") or {}
-    seconds, settings = audit.get("seconds") or {}, audit.get("settings") or {}
+    seconds, settings, kind = audit.get("seconds") or {}, audit.get("settings") or {}, noun(evaluation)
     rows = [["Question of the audit", "Time", "Settings"]]
     for question in dict.fromkeys([*seconds, *settings]):
-        used = text(settings.get(question) or {}).replace("_", " ") or NOTHING
-        rows.append([asked(evaluation, question).text, duration(seconds.get(question)), used])
+        used = settings.get(question) or {}
+        if kind == "text":  # no inversion was run
+            used = {name: value for name, value in used.items() if not name.startswith("inversion_")}
+        settled = spelled_out(text(used), kind) or NOTHING
+        rows.append([asked(evaluation, question).text, duration(seconds.get(question)), settled])
     return rows if len(rows) > 1 else []
 
 

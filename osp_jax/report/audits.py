@@ -8,6 +8,7 @@ from typing import Any
 from osp_jax.report.formats import NOTHING, duration, markdown_table, percent, points
 from osp_jax.report.measure_words import shown
 from osp_jax.report.method_names import method_name
+from osp_jax.report.nouns import noun
 from osp_jax.report.svg import RULE, svg
 from osp_jax.report.verdicts import MORE, SAME_EFFORT, SAME_SHARE, verdict
 
@@ -76,13 +77,13 @@ def condensed(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def audits_markdown(results: dict[str, Any]) -> str:
     """`table.md`: by question, the number of measures on which more is left; and the figures of each request."""
-    shadows = results["audit"]["settings"].get("shadow models")
+    shadows, kind = results["audit"]["settings"].get("shadow models"), noun(results)
     lines = [
         f"# {results['dataset']['variant']}, {results['model']['name']}: what was forgotten, and what was hidden",
         "",
         f"{results['model']['parameters']:,} parameters; audit '{results['audit']['level']}'"
         + (f", {shadows['number']} shadow models with and as many without the class" if shadows else "")
-        + ". Every model is asked the same on the same images; intervals are of 95%.",
+        + f". Every model is asked the same on the same {kind}s; intervals are of 95%.",
         "",
         f"## Means over the forgotten classes ({', '.join(results['requests'])})",
         "",
@@ -100,10 +101,10 @@ def audits_markdown(results: dict[str, Any]) -> str:
     for name, request in results["requests"].items():
         lines += [f"## {name}", "", markdown_table(["Model", *COLUMNS], _figures(results, request["models"]))]
     lines += [
-        "Steps: of training with 50 images a class, all layers, until 95% of the original's accuracy on unseen images "
-        "of the class is reached. Probe: balanced accuracy on the values before the head, 50% is guessing. Best "
-        "recovery: the highest forget accuracy after any of the attacks. Inversion: images made from noise that the "
-        "model takes for the class, and in which the original sees it.",
+        f"Steps: of training with 50 {kind}s a class, all layers, until 95% of the original's accuracy on unseen "
+        f"{kind}s of the class is reached. Probe: balanced accuracy on the values before the head, 50% is guessing. "
+        "Best recovery: the highest forget accuracy after any of the attacks. Inversion: images made from noise that "
+        "the model takes for the class, and in which the original sees it.",
         "",
     ]
     return "\n".join(lines)

@@ -14,34 +14,35 @@ from osp_jax.report.comparison_tables import (
     tables,
 )
 from osp_jax.report.formats import NOTHING, commit, duration, markdown_table, markdown_text
+from osp_jax.report.nouns import noun
 from osp_jax.report.pages import render
 from osp_jax.report.svg import AFTER, FORGOTTEN, svg
 
 _MEANING = (
-    "Accuracies are on test images, every output allowed; mean and 95% t-interval over the requests and seeds of a "
-    "table. The change is to the original, the gap to the network retrained without the class, both in points. Images "
-    "seen are different training images that a request read. Times run from the request to the new parameters on the "
-    "device, the images and class statistics in memory: what was paid once while training (the statistics that osp, "
-    "osp-fit and cdp read), the choice of settings and the audit are not in them. Cold is a method's first call, which "
-    "compiled, with its default settings where settings were tuned; warm are calls that did not compile. Extra memory "
-    "is what the process needed at its peak above the start of a call."
+    "Accuracies are on test {image}s, every output allowed; mean and 95% t-interval over the requests and seeds of a "
+    "table. The change is to the original, the gap to the network retrained without the class, both in points. "
+    "{Image}s seen are different training {image}s that a request read. Times run from the request to the new "
+    "parameters on the device, the {image}s and class statistics in memory: what was paid once while training (the "
+    "statistics that osp, osp-fit and cdp read), the choice of settings and the audit are not in them. Cold is a "
+    "method's first call, which compiled, with its default settings where settings were tuned; warm are calls that did "
+    "not compile. Extra memory is what the process needed at its peak above the start of a call."
 )
 _INSIDE = (
-    "Membership: area under the ROC curve of a classifier that tells forgotten training images from unseen images of "
-    "the class. Probe: balanced accuracy of a linear classifier of the last features. New head: accuracy on the class "
-    "of a head that is fitted anew to all classes. Their gaps are in points to the retrained network. Relearning: "
-    "steps, of 32 images each from 50 of each class, until half of the original's accuracy on the class is back; the "
-    "median, and the mean share of the retrained network's steps, 1 at most. The average gap is the mean size of the "
-    "gaps of both accuracies, membership, probe and new head."
+    "Membership: area under the ROC curve of a classifier that tells forgotten training {image}s from unseen "
+    "{image}s of the class. Probe: balanced accuracy of a linear classifier of the last features. New head: accuracy "
+    "on the class of a head that is fitted anew to all classes. Their gaps are in points to the retrained network. "
+    "Relearning: steps, of 32 {image}s each from 50 of each class, until half of the original's accuracy on the class "
+    "is back; the median, and the mean share of the retrained network's steps, 1 at most. The average gap is the mean "
+    "size of the gaps of both accuracies, membership, probe and new head."
 )
 
 
 def comparison_markdown(results: dict[str, Any]) -> str:
     """`table.md`."""
-    parts = [f"# {_title(results)}", markdown_text(_setup(results)), markdown_text(_MEANING)]
+    parts = [f"# {_title(results)}", markdown_text(_setup(results)), markdown_text(_meaning(results))]
     for kind in kinds(results):
         parts.append(f"## {_heading(results, kind)}")
-        parts += [markdown_text(_INSIDE)] if asked_inside(results) else []
+        parts += [markdown_text(_inside(results))] if asked_inside(results) else []
         parts += [markdown_table(rows[0], rows[1:]).rstrip() for rows in tables(results, kind)]
         parts += map(markdown_text, failures(results, kind))
     rows = settings(results)
@@ -75,7 +76,7 @@ def comparison_html(results: dict[str, Any]) -> str:
     groups = [
         {
             "heading": _heading(results, kind),
-            "words": [_MEANING, *([_INSIDE] if asked_inside(results) else [])],
+            "words": [_meaning(results), *([_inside(results)] if asked_inside(results) else [])],
             "figures": method_figures(results, kind, number),
             "tables": tables(results, kind),
             "failures": failures(results, kind),
@@ -128,6 +129,15 @@ def method_figures(results: dict[str, Any], kind: str, number: int) -> list[str]
     ]
 
 
+def _meaning(results: dict[str, Any]) -> str:
+    kind = noun(results)
+    return _MEANING.format(image=kind, Image=kind.capitalize())
+
+
+def _inside(results: dict[str, Any]) -> str:
+    return _INSIDE.format(image=noun(results))
+
+
 def _title(results: dict[str, Any]) -> str:
     return f"{results['dataset']['variant']}, {results['model']['name']}: unlearning methods compared"
 
@@ -144,7 +154,7 @@ def _setup(results: dict[str, Any]) -> str:
     original = results["config"]["original"]
     return (
         f"{results['model']['parameters']:,} parameters, trained for {original['training']['epochs']} epochs; "
-        f"test images: {_test_images(results)}; {results['provenance']['device']}."
+        f"test {noun(results)}s: {_test_images(results)}; {results['provenance']['device']}."
     )
 
 
@@ -158,8 +168,8 @@ def _tuning(results: dict[str, Any]) -> str:
     return (
         f"Up to {tuning['trials']} settings were tried for each method, its defaults first, on the first "
         f"{tuning['requests']} request(s) and the first seed. The score is retained accuracy times one minus forget "
-        f"accuracy on {tuning.get('images') or 'all'} of the {validation:.0%} of the training images that no training "
-        "saw; test images had no part in it."
+        f"accuracy on {tuning.get('images') or 'all'} of the {validation:.0%} of the training {noun(results)}s that no "
+        f"training saw; test {noun(results)}s had no part in it."
     )
 
 

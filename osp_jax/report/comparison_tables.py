@@ -9,6 +9,7 @@ from osp_jax.audit.measure import half_width
 from osp_jax.comparison.questions import ATTACK, HEAD, PROBE, STEPS
 from osp_jax.report.formats import NOTHING, duration
 from osp_jax.report.method_names import method_name
+from osp_jax.report.nouns import noun
 
 Rows = list[list[str]]
 
@@ -35,7 +36,7 @@ INSIDE = [
     "against retrain",
     "Average gap",
 ]
-COST = ["Method", "Images seen", "Cold", "Warm", f"Warm, times {TIME_UNIT}", "Extra memory"]
+COST = ["Cold", "Warm", f"Warm, times {TIME_UNIT}", "Extra memory"]
 
 
 class Figure(NamedTuple):
@@ -138,7 +139,7 @@ def kinds(results: dict[str, Any]) -> list[str]:
 def tables(results: dict[str, Any], kind: str) -> list[Rows]:
     """The tables of one group of requests: accuracies, what models still know of the class, and costs. A row for each
     method, the header first."""
-    accuracy, inside, cost = [ACCURACY], [INSIDE], [COST]
+    accuracy, inside, cost = [ACCURACY], [INSIDE], [["Method", f"{noun(results).capitalize()}s seen", *COST]]
     options = {cell["method"]: cell.get("options") for cell in results["cells"]}
     for method, figures in summarise(results, kind).items():
         shown = method_name(method, options.get(method))

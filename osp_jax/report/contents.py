@@ -5,15 +5,16 @@ from typing import Any
 from osp_jax.report import figures, tables
 from osp_jax.report.audit_contents import audit_section
 from osp_jax.report.audit_tables import audit_record
+from osp_jax.report.nouns import noun
 from osp_jax.report.outline import NUMBERS, Drawn, Section, drawn
 
 
 def sections(evaluation: dict[str, Any]) -> list[Section]:
     """The sections that have something to show."""
-    forget, classes = evaluation["forget"], tables.class_table(evaluation)
-    intervals = "Share of images recognised; the 95% Wilson interval on the unseen test images is in brackets. "
+    forget, classes, kind = evaluation["forget"], tables.class_table(evaluation), noun(evaluation)
+    intervals = f"Share of {kind}s recognised; the 95% Wilson interval on the unseen test {kind}s is in brackets. "
     models = (
-        "Retrained: trained from scratch without the forgotten images; the target. "
+        f"Retrained: trained from scratch without the forgotten {kind}s; the target. "
         "Logit masked: the original with the forgotten answers hidden and nothing else changed."
     )
     found = [
@@ -28,8 +29,8 @@ def sections(evaluation: dict[str, Any]) -> list[Section]:
     if forget:
         found += [
             Section(
-                "What forgotten images are taken for",
-                "The retrained model shows what a model that never saw the class takes its images for.",
+                f"What forgotten {kind}s are taken for",
+                f"The retrained model shows what a model that never saw the class takes its {kind}s for.",
                 [],
                 {NUMBERS: tables.destinations(evaluation)},
                 _destinations,
@@ -43,7 +44,7 @@ def sections(evaluation: dict[str, Any]) -> list[Section]:
             ),
             Section(
                 "Time and data",
-                "The time of the request, and the number of training images it read.",
+                f"The time of the request, and the number of training {kind}s it read.",
                 [tables.timing(evaluation), tables.data_seen(evaluation)],
             ),
         ]
@@ -61,9 +62,9 @@ def _accuracy(evaluation: dict[str, Any]) -> Drawn:
         which = f"{first}, then all retained classes in order"
     matrices = [key for key in ("original", "unlearned") if (evaluation.get(key) or {}).get("confusion")]
     return [
-        (f"Accuracy on unseen images: {which}.", [figures.per_class(evaluation)]),
+        (f"Accuracy on unseen {noun(evaluation)}s: {which}.", [figures.per_class(evaluation)]),
         *drawn(
-            "Answers to the test images of each class; a more solid cell is a larger share of the class.",
+            f"Answers to the test {noun(evaluation)}s of each class; a more solid cell is a larger share of the class.",
             [figures.confusion(evaluation, key) for key in matrices],
         ),
     ]
@@ -72,7 +73,7 @@ def _accuracy(evaluation: dict[str, Any]) -> Drawn:
 def _destinations(evaluation: dict[str, Any]) -> Drawn:
     panels, number = figures.destinations(evaluation), len(evaluation["forget"])
     first = f" The first {len(panels)} of {number} classes." if len(panels) < number else ""
-    return drawn(f"Share of a forgotten class's test images by answer.{first}", panels)
+    return drawn(f"Share of a forgotten class's test {noun(evaluation)}s by answer.{first}", panels)
 
 
 def _channels(evaluation: dict[str, Any]) -> Drawn:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from osp_jax.report.formats import percent
+from osp_jax.report.nouns import noun
 from osp_jax.report.svg import AFTER, BEFORE, FORGOTTEN, INK, MUTED, svg
 from osp_jax.report.tables import MODELS, MOST_CLASSES, class_name, retained, shown_classes
 
@@ -137,13 +138,14 @@ def _destinations(evaluation: dict[str, Any], index: int, shares: dict[str, Any]
                 axes.text(100 * value + widest, y, percent(value), va="center", color=MUTED, fontsize=7)
         axes.set(xlim=(0, 115 * widest), ylim=(len(rows) - 0.4, -0.6), xticks=[])
         axes.spines["bottom"].set_visible(False)
-        axes.set_title(f"Images of '{_short(evaluation, index)}' are taken for", pad=20 if len(shares) > 1 else 6)
+        title = f"{noun(evaluation).capitalize()}s of '{_short(evaluation, index)}' are taken for"
+        axes.set_title(title, pad=20 if len(shares) > 1 else 6)
         axes.set_yticks(rows, [_short(evaluation, answer) for answer in answers])
         _highlight(axes.get_yticklabels(), [int(answer) in evaluation["forget"] for answer in answers])
         if len(shares) > 1:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0, handlelength=1)
 
-    return svg(f"answers-{index}", "Where forgotten images now go", 0.8 + 0.32 * len(answers), paint)
+    return svg(f"answers-{index}", f"Where forgotten {noun(evaluation)}s now go", 0.8 + 0.32 * len(answers), paint)
 
 
 def channels(evaluation: dict[str, Any]) -> tuple[list[str], int]:

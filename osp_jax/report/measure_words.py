@@ -6,6 +6,7 @@ An unknown name is shown with spaces in place of underscores, so that a new meas
 import re
 
 from osp_jax.report.formats import DASH, NOTHING, percent
+from osp_jax.report.nouns import spelled_out
 from osp_jax.report.verdicts import Measure, ends_of, never, value_of
 
 ATTACKS = {
@@ -23,26 +24,26 @@ ATTACKS = {
     "u_lira_offline": "U-LiRA, offline",
 }
 _NAMES = {
-    "kodge_svc_non_members": "Forgotten test images taken for forgotten training images (SVC, Kodge)",
-    "salun_svc_non_members": "Forgotten images taken for unseen ones (SVC, SalUn)",
-    "ssd_entropy_members": "Forgotten images taken for training images (entropy, SSD)",
+    "kodge_svc_non_members": "Forgotten test {image}s taken for forgotten training {image}s (SVC, Kodge)",
+    "salun_svc_non_members": "Forgotten {image}s taken for unseen ones (SVC, SalUn)",
+    "ssd_entropy_members": "Forgotten {image}s taken for training {image}s (entropy, SSD)",
     "anamnesis_index": "Anamnesis index",
-    "new_head_forget_accuracy": "New last layer: forgotten images recognised",
-    "new_head_retain_accuracy": "New last layer: other images recognised",
+    "new_head_forget_accuracy": "New last layer: forgotten {image}s recognised",
+    "new_head_retain_accuracy": "New last layer: other {image}s recognised",
     "activation_distance_to_original": "Distance of the answers to the original's",
     "activation_distance_to_retrained": "Distance of the answers to the retrained one's",
     "js_divergence_to_original": "JS divergence of the answers to the original's",
     "js_divergence_to_retrained": "JS divergence of the answers to the retrained one's",
-    "entropy_of_forgotten": "Entropy of the answers on unseen forgotten images, nats",
+    "entropy_of_forgotten": "Entropy of the answers on unseen forgotten {image}s, nats",
     "tug_of_war": "Tug-of-war",
     "average_gap": "Average gap",
-    "even_bias_forget_accuracy": "Every answer given the same bias: forgotten images recognised",
+    "even_bias_forget_accuracy": "Every answer given the same bias: forgotten {image}s recognised",
     "zrf": "ZRF: likeness of the answers to a random network's",
-    "rescaled_forget_accuracy": "Weak channels turned up again: forgotten images recognised",
-    "batch_statistics_forget_accuracy": "Batch-norm statistics from other classes: forgotten images recognised",
-    "int8_forget_accuracy": "Quantised to int8: forgotten images recognised",
-    "retained_finetuning_forget_accuracy": "Trained on with the other classes only: forgotten images recognised",
-    "inversion_recognised": "Images made by inversion and recognised as the class",
+    "rescaled_forget_accuracy": "Weak channels turned up again: forgotten {image}s recognised",
+    "batch_statistics_forget_accuracy": "Batch-norm statistics from other classes: forgotten {image}s recognised",
+    "int8_forget_accuracy": "Quantised to int8: forgotten {image}s recognised",
+    "retained_finetuning_forget_accuracy": "Trained on with the other classes only: forgotten {image}s recognised",
+    "inversion_recognised": "{Image}s made by inversion and recognised as the class",
 }
 _STATISTICS = {
     "auc": "AUC",
@@ -62,14 +63,14 @@ _SETTING = re.compile(r"(all_layers|head_only)_(\d+|fewest)_images?(?:_to_(\d+)_
 _SHARES = re.compile(r"(linear|knn)_.*|.*(accuracy|_percent_fpr|_recognised|_members)")
 
 
-def label(name: str) -> str:
-    """The name of a measure in words; a layer's name stays as it is."""
+def label(name: str, kind: str = "image") -> str:
+    """The name of a measure in words; a layer's name stays as it is. `kind`: 'image' or 'text'."""
     if name in _NAMES:
-        return _NAMES[name]
+        return _NAMES[name].format(image=kind, Image=kind.capitalize())
     if name.startswith("anamnesis_"):
-        return f"Anamnesis index, {name.removeprefix('anamnesis_').replace('_', ' ')} a class"
+        return f"Anamnesis index, {spelled_out(name.removeprefix('anamnesis_'), kind)} a class"
     if match := _SETTING.fullmatch(name):
-        return _relearning(*match.groups())
+        return _relearning(*match.groups(), kind)
     for statistic, words in _STATISTICS.items():
         if name.endswith(f"_{statistic}") and (attack := name.removesuffix(f"_{statistic}")):
             return f"{ATTACKS.get(attack, _plain(attack))}, {words}"
@@ -79,10 +80,10 @@ def label(name: str) -> str:
     return _plain(name)
 
 
-def _relearning(layers: str, images: str, goal: str | None) -> str:
-    if images == "fewest":
-        return f"{_LAYERS[layers]}: fewest images a class to get to {goal}% of the original"
-    setting = f"{_LAYERS[layers]}, {images} image{'' if images == '1' else 's'} a class"
+def _relearning(layers: str, number: str, goal: str | None, kind: str) -> str:
+    if number == "fewest":
+        return f"{_LAYERS[layers]}: fewest {kind}s a class to get to {goal}% of the original"
+    setting = f"{_LAYERS[layers]}, {number} {kind}{'' if number == '1' else 's'} a class"
     return setting + (f": steps to {goal}% of the original" if goal else "")
 
 
@@ -101,10 +102,11 @@ def only_describes_a_layer(name: str) -> bool:
     return name.startswith("weight_distance_")
 
 
-def shown(name: str, measure: Measure | None, *, ends: bool = True) -> str:
-    """A value with its 95% interval, `never (200 steps)`, or a dash."""
+def shown(name: str, measure: Measure | None, *, ends: bool = True, kind: str = "image") -> str:
+    """A value with its 95% interval, `never (200 steps)`, or a dash; `kind` as in `label`."""
     if never(measure):
-        return f"never ({measure['never']:,} {'images' if '_fewest_images_' in name else 'steps'})"
+        what = f"{kind}s" if "_fewest_images_" in name else "steps"
+        return f"never ({measure['never']:,} {what})"
     value, bounds = value_of(measure), ends_of(measure) if ends else None
     if value is None:
         return f"no value: {measure['why']}" if (measure or {}).get("why") else NOTHING

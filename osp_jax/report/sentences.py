@@ -5,6 +5,7 @@ from typing import Any
 
 from osp_jax.report.answers import answers
 from osp_jax.report.formats import duration, percent, points
+from osp_jax.report.nouns import noun
 from osp_jax.report.tables import class_name, data_seen, image_counts, interval, models, retained
 
 
@@ -27,10 +28,10 @@ def opening(evaluation: dict[str, Any]) -> list[str]:
         model, data = evaluation["original"], evaluation["dataset"]
         asked = f"The model {evaluation['model']['name']} was evaluated as trained on {data['name']}; "
         count = image_counts(model, retained(evaluation))[1]
-        images = f"{count:,} unseen images" if count else "unseen images"
+        unseen = f"{count:,} unseen" if count else "unseen"
         return [
             asked + "it was not asked to forget anything.",
-            f"It recognises {percent(model['test_retain_accuracy'])} of the {images}.",
+            f"It recognises {percent(model['test_retain_accuracy'])} of the {unseen} {noun(evaluation)}s.",
         ]
     asked = f"The model was asked to forget {forgotten_names(evaluation)}."
     if not evaluation.get("unlearned"):
@@ -42,12 +43,12 @@ def _outcome(evaluation: dict[str, Any]) -> Iterator[str]:
     before, after, forget = evaluation["original"], evaluation["unlearned"], evaluation["forget"]
     them = "this class" if len(forget) == 1 else "these classes"
     if after["test_forget_accuracy"] is None:
-        yield f"There were no unseen images of {them} to test with."
+        yield f"There were no unseen {noun(evaluation)}s of {them} to test with."
     else:
         counts = image_counts(after, forget)
         number, bounds = (f"{counts[1]:,} ", f" (95% interval {interval(counts)}%)") if counts[1] else ("", "")
         was, now = percent(before["test_forget_accuracy"]), percent(after["test_forget_accuracy"])
-        yield f"It recognised {was} of the {number}unseen images of {them} before, and {now}{bounds} now."
+        yield f"It recognised {was} of the {number}unseen {noun(evaluation)}s of {them} before, and {now}{bounds} now."
     if after["test_retain_accuracy"] is not None:
         was, now = before["test_retain_accuracy"], after["test_retain_accuracy"]
         others = len(retained(evaluation))
@@ -63,7 +64,7 @@ def _yardsticks(evaluation: dict[str, Any]) -> Iterator[str]:
     if ideal := found.get("retrained"):
         yield (
             f"A model retrained from scratch without {them} recognises {percent(ideal['test_forget_accuracy'])} "
-            f"of those images and {percent(ideal['test_retain_accuracy'])} of the others."
+            f"of those {noun(evaluation)}s and {percent(ideal['test_retain_accuracy'])} of the others."
         )
     else:
         yield f"A model retrained from scratch without {them}, the ideal to compare with, was not run."
@@ -85,7 +86,7 @@ def _cost(evaluation: dict[str, Any]) -> Iterator[str]:
     for phase, _, forgotten, others in data_seen(evaluation)[1:]:
         images[phase] = images.get(phase, 0) + int(forgotten.replace(",", "")) + int(others.replace(",", ""))
     if "request" in images:
-        before = images.get("statistics")
-        earlier = f"; the class statistics, collected before, come from {before:,} images" if before else ""
+        before, kind = images.get("statistics"), noun(evaluation)
+        earlier = f"; the class statistics, collected before, come from {before:,} {kind}s" if before else ""
         count = f"{images['request']:,}" if images["request"] else "no"
-        yield f"The request read {count} images{earlier}."
+        yield f"The request read {count} {kind}s{earlier}."

@@ -4,6 +4,7 @@ from statistics import mean, median_high
 from typing import Any
 
 from osp_jax.report.formats import NOTHING, commit, markdown_table
+from osp_jax.report.nouns import noun
 
 SUMMARY_HEADER = [
     "Method",
@@ -87,8 +88,8 @@ def sweep_markdown(results: dict[str, Any]) -> str:
             f"# {source['variant']}, {model['name']}: each class forgotten in turn",
             "",
             f"{model['parameters']:,} parameters; {results['accuracy']:.2%} accuracy on {results['num_images']:,} "
-            f"{results['split']} images before unlearning. Retained accuracy: on the images of all other classes, over "
-            "all outputs; its change is against the original, in points.",
+            f"{results['split']} {noun(results)}s before unlearning. Retained accuracy: on the {noun(results)}s of "
+            "all other classes, over all outputs; its change is against the original, in points.",
             "",
             markdown_table(summary_header(results), sweep_summary(results)),
             markdown_table(header, classes),

@@ -8,6 +8,7 @@ from typing import Any
 
 from osp_jax.audit.measure import wilson
 from osp_jax.report.formats import DASH, NOTHING, duration, markdown_table, percent, points, text
+from osp_jax.report.nouns import noun
 
 Rows = list[list[str]]
 
@@ -98,7 +99,7 @@ def class_table(evaluation: dict[str, Any]) -> Rows:
 def destinations(evaluation: dict[str, Any], most: int = 5) -> Rows:
     """The answers of each model to the forgotten classes' test images: the unlearned model's most frequent ones."""
     found = models(evaluation)
-    rows = [["Images of", "Taken for", *(MODELS[key] for key in found)]]
+    rows = [[f"{noun(evaluation).capitalize()}s of", "Taken for", *(MODELS[key] for key in found)]]
     for index in evaluation["forget"] if "unlearned" in found else []:
         shares = {key: (m.get("forgotten_predictions") or {}).get(str(index)) or {} for key, m in found.items()}
         for answer in sorted(shares["unlearned"], key=lambda a: (-shares["unlearned"][a], int(a)))[:most]:
@@ -130,7 +131,7 @@ def timing(evaluation: dict[str, Any]) -> Rows:
 def data_seen(evaluation: dict[str, Any]) -> Rows:
     """The number of forgotten and retained images that each phase read."""
     forget = set(map(str, evaluation["forget"]))
-    rows = [["Phase", "Images from", "Forgotten", "Retained"]]
+    rows = [["Phase", f"{noun(evaluation).capitalize()}s from", "Forgotten", "Retained"]]
     for phase, splits in ((evaluation.get("unlearn") or {}).get("data_seen") or {}).items():
         for split, counts in (splits or {NOTHING: {}}).items():
             gone = sum(count for index, count in counts.items() if index in forget)
@@ -143,8 +144,8 @@ def provenance(evaluation: dict[str, Any]) -> Rows:
     data, model, unlearn = evaluation["dataset"], evaluation["model"], evaluation.get("unlearn") or {}
     facts = {
         "data": data.get("variant") or data["name"],
-        "images": f"{data['num_train']:,} train, {data['num_test']:,} test",
-        "image shape": " x ".join(map(str, data["image_shape"])),
+        f"{noun(evaluation)}s": f"{data['num_train']:,} train, {data['num_test']:,} test",
+        f"{noun(evaluation)} shape": " x ".join(map(str, data["image_shape"])),
         "classes": len(data["class_names"]),
         "model": f"{model['name']}, {model['parameters']:,} parameters",
         "forgotten": ", ".join(f"{index} ({class_name(evaluation, index)})" for index in evaluation["forget"]),

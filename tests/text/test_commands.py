@@ -1,6 +1,7 @@
 """Texts with the same commands as images."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from osp_jax.audit import recovery
 from osp_jax.audit.subject import images_of
 from osp_jax.loading import dataset_of, indices_of, load_workdir, subject_of
 from tests.experiments.conftest import assert_one_line_error, run_command
+from tests.report.visible_text import visible_text
 from tests.text.conftest import rows, write
 
 FORGET, METHODS = "dogs", ("logit-mask", "osp", "osp-fit", "finetune", "scrub", "steu")
@@ -51,6 +53,7 @@ def test_a_workdir_holds_its_tokenizer_and_its_sums_list_it(workdir):
 def test_methods_act_on_an_encoder_of_texts(workdir, tmp_path, method):
     done = unlearn(workdir, tmp_path / "out", f"--method={method}", "--accept")
     assert done.returncode == 0, done.stderr
+    assert "image" not in (done.stdout + done.stderr).lower()
     assert load_workdir(tmp_path / "out").tokenizer == load_workdir(workdir).tokenizer
 
 
@@ -58,9 +61,15 @@ def test_an_unlearned_encoder_is_evaluated(workdir, tmp_path):
     assert unlearn(workdir, tmp_path / "out", "--method=logit-mask").returncode == 0
     done = run_command("experiments.eval", f"--workdir={tmp_path / 'out'}", "--audit=quick")
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "out" / "eval.json").read_text(encoding="utf-8"))
-    assert report["unlearned"]["test_forget_accuracy"] == 0
-    assert report["original"]["test_forget_accuracy"] > 0.8
+    report, page, table = (
+        (tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("eval.json", "report.html", "report.md")
+    )
+    found = json.loads(report)
+    assert found["unlearned"]["test_forget_accuracy"] == 0
+    assert found["original"]["test_forget_accuracy"] > 0.8
+    for words in (visible_text(page), table, done.stdout, done.stderr):
+        assert not re.findall(".*image.*", words, re.IGNORECASE)
+    assert "unseen texts of this class" in table
 
 
 def test_the_full_audit_names_what_needs_pixels_and_asks_the_rest(workdir):
