@@ -19,7 +19,7 @@ _METHOD = cli.method_flags()
 
 
 def main() -> None:
-    from osp_jax.data.splits import check_forget, parse_classes
+    from osp_jax.data.splits import classes_in_turn
     from osp_jax.loading import dataset_of, load_workdir, statistics_of, stored_statistics
     from osp_jax.prepared.classes import Prepared, fingerprint, prepare_class, request_settings
     from osp_jax.prepared.files import discard_stale, folder_of, list_prepared, prepared_classes, save_prepared
@@ -31,10 +31,7 @@ def main() -> None:
     trained = load_workdir(workdir)
     model, names = trained.model, trained.model.class_names
     known = [number for number in range(len(names)) if number not in model.forgotten]
-    classes = known if _CLASSES.value == "all" and "all" not in names else parse_classes(_CLASSES.value, names)
-    check_forget(classes[:1], len(names), model.forgotten, names)
-    for number in classes:
-        check_forget((number,), len(names), model.forgotten, names)
+    classes = classes_in_turn(_CLASSES.value, names, model.forgotten)
     check_recipe(trained, method, _METHOD.name.value)
     check_writable(workdir, 0)
 

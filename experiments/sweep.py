@@ -1,4 +1,4 @@
-"""Forgets each class in turn by each method, and writes a paper's single-class table.
+"""Forgets classes in turn by each method, and writes a paper's single-class table.
 
 python -m experiments.sweep --workdir=runs/cifar10 --methods=osp,osp-fit --out=runs/cifar10_sweep
 
@@ -16,6 +16,7 @@ from experiments import cli
 
 _WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
 _METHODS = cli.names_flag("methods", "methods, separated by commas", ["osp", "osp-fit", "logit-mask"])
+_CLASSES = flags.DEFINE_string("classes", "all", "classes to forget in turn, by number or name: 3,5 or cat,dog; or all")
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of one method, as method:name=value; may be given again")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the images to evaluate on")
 _OUT = cli.folder_flag("out", "folder for results.json and table.md", required=True)
@@ -32,7 +33,7 @@ def main() -> None:
 
     from osp_jax.comparison.each_class import forget_each_class, predictor
     from osp_jax.comparison.plan import parse_methods
-    from osp_jax.data.splits import without_classes
+    from osp_jax.data.splits import classes_in_turn, without_classes
     from osp_jax.loading import dataset_of, indices_of, load_workdir, record_for_report, stored_statistics
     from osp_jax.report.sweep import sweep_markdown
     from osp_jax.runtime.errors import InputError
@@ -50,6 +51,7 @@ def main() -> None:
     trained = load_workdir(workdir)
     for name, method in methods.items():
         check_recipe(trained, method, name)
+    classes = classes_in_turn(_CLASSES.value, trained.model.class_names, trained.model.forgotten)
     statistics = stored_statistics(trained, workdir)
     dataset = dataset_of(trained, _DATA_DIR.value)
     split = dataset.test if _SPLIT.value == "test" else dataset.train
@@ -63,14 +65,15 @@ def main() -> None:
         )
     check_writable(out, 10**6)
     chosen = {name: dataclasses.asdict(value) for name, value in methods.items()}
-    asked = {"options": chosen, "split": _SPLIT.value, "probes": _PROBES.value, "seed": _SEED.value}
+    settings = {"split": _SPLIT.value, "probes": _PROBES.value, "seed": _SEED.value}
+    asked = {"options": chosen, "classes": list(classes), **settings}
     unfinished = out / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
     config = {"workdir": str(workdir), **asked}
     claim_workdir(unfinished, ConfigDict(config), trained.record["dataset"], _completed)
 
     rows = []
-    given = trained, dataset, statistics, methods, split, indices
+    given = trained, dataset, statistics, methods, classes, split, indices
     for row in forget_each_class(*given, features=_PROBES.value, seed=_SEED.value, folder=unfinished / "classes"):
         rows.append(row)
         print(f"{row['name']}: " + ", ".join(f"{m} {row[m]['forget_accuracy']:.1%}" for m in methods), flush=True)

@@ -1,6 +1,6 @@
-"""Forgets each class of a trained model separately with each method: accuracy, time, and probes of the features."""
+"""Forgets classes of a trained model separately with each method: accuracy, time, and probes of the features."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def forget_each_class(
     dataset: Dataset,
     statistics: Statistics,
     methods: Mapping[str, Method],
+    classes: Sequence[int],
     split: Split,
     indices: np.ndarray,
     *,
@@ -60,10 +61,11 @@ def forget_each_class(
 ) -> Iterator[dict[str, Any]]:
     """Yields one row per class: `class`, `name`, and for 'original' and each method accuracies, seconds and harm.
 
-    Already forgotten classes have no row, and their images are left out.
+    Images of already forgotten classes are left out.
 
     Args:
       methods: by name.
+      classes: to forget, each separately.
       split, indices: the evaluation images.
       features: whether to also fit a probe and a new head to the last features.
       folder: stores each finished row, which is not computed again.
@@ -100,13 +102,12 @@ def forget_each_class(
     images = {"images": dataset.train.images, "labels": dataset.train.labels}
     before = predict(original)
     folder.mkdir(parents=True, exist_ok=True)
-    for forgotten, class_name in enumerate(dataset.class_names):
-        if forgotten in original.forgotten:
-            continue
+    for forgotten in classes:
         path = folder / f"{forgotten}.json"
         if path.exists():
             yield records.row(read_piece(path), path, methods)
             continue
+        class_name = dataset.class_names[forgotten]
         row = {"class": forgotten, "name": class_name, "original": judged(original, before, forgotten)}
         for name, method in methods.items():
             data = request_data_of(trained, dataset, (forgotten,), on_device=on_device) if method.sees else None

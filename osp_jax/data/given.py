@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from osp_jax.data.kinds import is_text
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.stored import StoredImages
 from osp_jax.runtime.errors import InputError, shown
@@ -49,8 +50,9 @@ def dataset_of_arrays(data: Any, class_names: Sequence[str]) -> Dataset:
     shapes = [split.images.shape[1:] for split in (train, test)]
     if shapes[0] != shapes[1]:
         raise InputError(f"train images have shape {shapes[0]} and test images {shapes[1]}; give images of one shape")
-    height, width, _ = shapes[0]
-    return Dataset("the given images", f"given images ({height}x{width})", names, train, test)
+    kind = "texts" if is_text(shapes[0]) else "images"
+    size = "x".join(str(side) for side in shapes[0][:2])
+    return Dataset(f"the given {kind}", f"given {kind} ({size})", names, train, test)
 
 
 def _array(value: Any, what: str, wanted: str) -> np.ndarray:

@@ -31,6 +31,20 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(classes))
 
 
+def classes_in_turn(text: str, class_names: Sequence[str], gone: Sequence[int]) -> tuple[int, ...]:
+    """Classes to forget separately, as `parse_classes` reads them; 'all' stands for all but the forgotten ones `gone`.
+
+    Raises:
+      InputError: there is no class, or one that cannot be forgotten.
+    """
+    known = tuple(number for number in range(len(class_names)) if number not in gone)
+    classes = known if text == "all" and "all" not in class_names else parse_classes(text, class_names)
+    check_forget(classes[:1], len(class_names), gone, class_names)
+    for number in classes:
+        check_forget((number,), len(class_names), gone, class_names)
+    return classes
+
+
 def check_forget(
     forget: Sequence[int], num_classes: int, gone: Sequence[int] = (), class_names: Sequence[str] = ()
 ) -> None:

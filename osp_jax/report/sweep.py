@@ -85,7 +85,7 @@ def sweep_markdown(results: dict[str, Any]) -> str:
     options = [[m, ", ".join(f"{name}={value}" for name, value in results["options"][m].items())] for m in methods]
     return "\n".join(
         [
-            f"# {source['variant']}, {model['name']}: each class forgotten in turn",
+            f"# {source['variant']}, {model['name']}: classes forgotten in turn",
             "",
             f"{model['parameters']:,} parameters; {results['accuracy']:.2%} accuracy on {results['num_images']:,} "
             f"{results['split']} {noun(results)}s before unlearning. Retained accuracy: on the {noun(results)}s of "
