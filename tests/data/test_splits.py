@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from osp_jax.data.splits import check_forget, hold_out, parse_classes, per_class_sample, split_by_class
+from osp_jax.data.splits import check_forget, classes_in_turn, hold_out, parse_classes, per_class_sample, split_by_class
 from osp_jax.runtime.errors import InputError
 
 ANIMALS = ("cat", "dog", "bird", "fish")
@@ -49,6 +49,16 @@ def test_something_must_be_forgotten_and_something_kept():
         check_forget((), 4)
     with pytest.raises(InputError, match="all 4 classes would be forgotten"):
         check_forget((0, 1, 2, 3), 4)
+
+
+def test_classes_in_turn_are_those_named_or_all_that_are_not_forgotten():
+    assert classes_in_turn("dog,0", ANIMALS, ()) == (0, ANIMALS.index("dog"))
+    assert classes_in_turn("all", ANIMALS, (1,)) == tuple(n for n in range(len(ANIMALS)) if n != 1)
+    assert classes_in_turn("all", ("some", "all"), ()) == (1,)
+    with pytest.raises(InputError):
+        classes_in_turn("1", ANIMALS, (1,))
+    with pytest.raises(InputError):
+        classes_in_turn("", ANIMALS, ())
 
 
 @pytest.mark.parametrize("forget", [(), (1,), (0, 3), (0, 1, 2, 3)])
