@@ -267,7 +267,7 @@ def _networks() -> dict[str, Any]:
     from osp_jax.report.targets import Network
 
     return {
-        "ResNet-20, CIFAR-10": Network(
+        "CIFAR-10": Network(
             sweep="results/paper/cifar10_resnet20/sweep/results.json",
             comparison=_COMPARISON,
             audit="results/paper/cifar10_resnet20/audit/results.json",
@@ -305,9 +305,22 @@ def _targets() -> str:
         results = {file: found for file in files if (found := _found(file)) is not None}
         rows = target_rows(network, results, _RECOMMENDED)
         compared = results.get(network.comparison)
-        over = f" (gaps to retrained are means over {_requests_of(compared)})" if compared else ""
+        about = [_swept_of(results[network.sweep])] if network.sweep in results else []
+        about += [f"gaps to retrained are means over {_requests_of(compared)}"] if compared else []
+        over = f" ({'; '.join(about)})" if about else ""
         parts.append(f"**{name}**{over}\n\n{markdown_table(HEADER, rows).rstrip()}")
     return "\n\n".join(parts)
+
+
+def _swept_of(sweep: dict[str, Any]) -> str:
+    """As `cifarnet with 1,996,316 parameters, 10 of 100 classes in turn`."""
+    model = sweep["model"]
+    return f"{model['name']} with {model['parameters']:,} parameters, {_classes_of(sweep)} in turn"
+
+
+def _classes_of(sweep: dict[str, Any]) -> str:
+    number, known = len(sweep["classes"]), len(sweep["dataset"]["class_names"])
+    return f"{number} of {known} classes" if number < known else "each class"
 
 
 def _orthogonality() -> str:
@@ -342,9 +355,10 @@ def _paper() -> str:
     if not ran:
         return left
     audited = [f"{entry}: {', '.join(results[entry]['audit']['requests'])}" for entry in ran if results[entry]["audit"]]
+    turns = "; ".join(f"{entry}: {_classes_of(results[entry]['sweep'])}" for entry in ran)
     return (
-        "Test images; each class is forgotten in turn. Changes of the accuracy on the other classes are in points "
-        "against the original. 'Others, to retrained' and the gaps are means over the audited classes "
+        f"Test images; classes are forgotten in turn ({turns}). Changes of the accuracy on the other classes are in "
+        "points against the original. 'Others, to retrained' and the gaps are means over the audited classes "
         f"({'; '.join(audited) or 'none yet'}), in points against the retrained model; for U-LiRA, a difference "
         "of areas.\n\n" + markdown_table(HEADER, paper_rows(ran, results, config.methods)) + f"\n{left}"
     )

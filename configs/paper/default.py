@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.entries = ConfigDict()
     config.entries.cifar10_resnet20 = _entry("cifar10_resnet20", audited="0,3,9")
     config.entries.cifar10_cifarnet = _entry("cifar10_cifarnet", audited="0,3")
-    config.entries.cifar100_cifarnet = _entry("cifar100_cifarnet", audited="0,33")
+    config.entries.cifar100_cifarnet = _entry("cifar100_cifarnet", audited="0,47")
     for network in ("resnet18", "vgg16"):
         config.entries[f"cifar10_{network}"] = _entry(f"cifar10_{network}", audited="0,3,9", shadows=32)
         config.entries[f"cifar100_{network}"] = _entry(f"cifar100_{network}", audited="0,33,66", shadows=32)
