@@ -4,7 +4,7 @@ r"""CifarNet (2 million parameters) on CIFAR-100, by the recipe of CIFAR-10.
         --config.data.dir=TFDS_DIR
 
 12 epochs, 0.8 hours on one CPU core with PyTorch's gradient, 1.6 with JAX's (`--config.training.gradient=jax`).
-Expected test accuracy: 68%.
+Expected test accuracy: 70.8%.
 """
 
 from ml_collections import ConfigDict

@@ -24,7 +24,7 @@ from configs.benchmark import cifar10_resnet20
 def get_config() -> ConfigDict:
     config = cifar10_resnet20.get_config()
     config.original = cifar100_cifarnet.get_config()
-    config.methods = ("concept-erasure", "osp-fit", "logit-mask", "esc")
+    config.methods = ("retrain", "concept-erasure", "osp-fit", "logit-mask", "esc")
     config.options = ()
     config.seeds = (0,)
     config.forget = ("apple", "maple_tree")
