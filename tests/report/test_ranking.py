@@ -93,7 +93,8 @@ def test_what_has_no_results_is_not_measured():
 
 
 def test_each_target_has_its_figure_its_verdict_and_its_file():
-    prepared = {"rows": [{"method": "scrub", "warm_seconds_prepared": 0.0004}, {"method": "osp", "error": "none"}]}
+    row = {"method": "scrub", "warm_seconds_prepared": 0.0004, "warm_seconds": 2.5, "images_at_request": 0}
+    prepared = {"rows": [row, {"method": "osp", "error": "none"}]}
     found = targets({"sweep": SWEEP, "comparison": RESULTS, "prepared": prepared})
     assert found["Forgotten, mean / worst class"] == ("0.10% / 0.20%", "met", "sweep")
     assert found["Others against the original, mean / worst request"] == ("-0.25 / -1.00", "missed", "sweep")
@@ -102,7 +103,8 @@ def test_each_target_has_its_figure_its_verdict_and_its_file():
     assert found["New head, gap to retrained"] == ("+10.0 points", "missed", "comparison")
     assert found["Relearning, steps against retrained"] == ("0.75", "missed", "comparison")
     assert found["Warm request, prepared"] == ("400 µs", "met", "prepared")
-    assert found["Warm request, not prepared"] == ("1.5 s", "met", "sweep")
+    assert found["Warm request, not prepared, from images"] == ("1.5 s", "met", "sweep")
+    assert found["Warm request, not prepared, from cached inputs"] == ("2.5 s", "missed", "prepared")
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(-0.1, "met"), (0.01, "missed")])
