@@ -32,7 +32,7 @@ from osp_jax.data.augment import Preparation
 from osp_jax.data.given import split_of
 from osp_jax.data.sources import Dataset, Split
 from osp_jax.data.sources import load_data as read_data
-from osp_jax.data.splits import check_forget, without_classes
+from osp_jax.data.splits import check_in_turn, without_classes
 from osp_jax.harm import (
     MAX_FORGOTTEN,
     MAX_RETAINED_DROP,
@@ -192,9 +192,7 @@ def prepare(
     check_model(model)
     known = [number for number in range(model.num_classes) if number not in model.forgotten]
     numbers = known if classes is None else numbers_of(classes, model)
-    requests: list[tuple[Any, ...]] = [(number,) for number in numbers] or [()]
-    for chosen in requests:
-        check_forget(chosen, model.num_classes, model.forgotten, model.class_names)
+    check_in_turn(numbers, model.num_classes, model.forgotten, model.class_names)
     method = method_of(method)
     check_request(seed, False, MAX_RETAINED_DROP, MAX_FORGOTTEN, retain_per_class, forget_per_class)
     preparation = given_preparation(model, pad, flip, cutout, pad_mode)

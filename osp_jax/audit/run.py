@@ -18,7 +18,7 @@ from osp_jax.audit.representation import representation
 from osp_jax.audit.shadow.statistics import ShadowSets, ratio_attacks
 from osp_jax.audit.subject import Images, Look, Subject, look, stages_of
 from osp_jax.forward import predict_logits
-from osp_jax.runtime.compiling import jit_to_run_once
+from osp_jax.methods.parts.fresh import fresh_variables
 
 PARTS = ("train_forget", "train_retain", "test_forget", "test_retain")
 MAP_POINTS = 1000
@@ -217,8 +217,7 @@ def _random(original: Subject, images: Images) -> Look | None:
     model = original.model
     if model.init is None:
         return None
-    init = jit_to_run_once(model.init, static_argnums=1)
-    fresh = model.replace(variables=init(jax.random.key(0), images.dataset.image_shape))
+    fresh = model.replace(variables=fresh_variables(model, images.dataset.image_shape, jax.random.key(0)))
     return look(original._replace(model=fresh), images, "test_forget")
 
 

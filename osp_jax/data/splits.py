@@ -39,9 +39,7 @@ def classes_in_turn(text: str, class_names: Sequence[str], gone: Sequence[int]) 
     """
     known = tuple(number for number in range(len(class_names)) if number not in gone)
     classes = known if text == "all" and "all" not in class_names else parse_classes(text, class_names)
-    check_forget(classes[:1], len(class_names), gone, class_names)
-    for number in classes:
-        check_forget((number,), len(class_names), gone, class_names)
+    check_in_turn(classes, len(class_names), gone, class_names)
     return classes
 
 
@@ -67,6 +65,12 @@ def check_forget(
         )
     if len({*forget, *gone}) >= num_classes:
         raise InputError(f"all {num_classes} classes would be forgotten; leave at least one")
+
+
+def check_in_turn(classes: Sequence[int], num_classes: int, gone: Sequence[int], class_names: Sequence[str]) -> None:
+    """Like `check_forget`, for separate requests, one for each of `classes`."""
+    for forget in [(number,) for number in classes] or [()]:
+        check_forget(forget, num_classes, gone, class_names)
 
 
 def split_by_class(labels: np.ndarray, forget: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
