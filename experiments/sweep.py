@@ -7,6 +7,7 @@ that split. Resumable: after an interruption the same command continues after th
 """
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def main() -> None:
     unfinished = out / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
     config = {"workdir": str(workdir), **asked}
-    claim_workdir(unfinished, ConfigDict(config), trained.record["dataset"], _completed)
+    known_classes = [number for number in range(trained.model.num_classes) if number not in trained.model.forgotten]
+    completed = partial(_completed, classes=known_classes)
+    claim_workdir(unfinished, ConfigDict(config), trained.record["dataset"], completed)
 
     rows = []
     given = trained, dataset, statistics, methods, classes, split, indices
@@ -94,10 +97,11 @@ def main() -> None:
     print(f"written: {out / 'results.json'}, {out / 'table.md'}")
 
 
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """The results with the defaults of options that did not exist when the sweep began."""
+def _completed(config: dict[str, Any], classes: list[int]) -> dict[str, Any]:
+    """The settings with the defaults of those that did not exist when the sweep began; it was of all `classes`."""
     from osp_jax.methods import METHODS
 
+    config = {"classes": classes} | config
     options = config.get("options")
     if not isinstance(options, dict):
         return config
