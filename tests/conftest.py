@@ -1,7 +1,7 @@
 """Shared by all tests: devices, how programs are compiled and kept, and small things to test on.
 
 There are eight CPU devices; a program runs on one of them unless its test uses a mesh. XLA compiles with few
-optimisations, in a fifth of the time; `make test-all` compiles as users do, with an empty `XLA_FLAGS`.
+optimisations, in a fraction of the time; `make test-all` compiles as users do, with an empty `XLA_FLAGS`.
 """
 
 import ctypes

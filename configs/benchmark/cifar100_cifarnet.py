@@ -1,4 +1,4 @@
-r"""The methods without gradients that keep the network whole, on two classes of CIFAR-100: CifarNet, one seed.
+r"""Four methods without gradients beside retraining, on two classes of CIFAR-100: CifarNet, one seed.
 
     B=runs/benchmark/cifar100_cifarnet
     mkdir -p $B/seed0/retrained
