@@ -47,9 +47,9 @@ def _forget_programs() -> Iterator[None]:
     JAX's, which the modules share, when the process has grown large.
     """
     yield
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # a finalizer that imports may add one while a list is made of them
         if name.startswith("osp_jax"):
-            for value in list(vars(module).values()):
+            for value in vars(module).copy().values():
                 if isinstance(value, functools._lru_cache_wrapper):
                     value.cache_clear()
     if psutil.Process().memory_info().rss > MOST_RESIDENT:
