@@ -148,13 +148,13 @@ class MethodFlags(NamedTuple):
         return parse_options(self.name.value, [*chosen, *self.option.value])
 
     def budget(self) -> dict[str, int | None]:
-        """The number of images of each class that the method may see; None: all."""
+        """The number of examples of each class that the method may see; None: all."""
         return {"retain_per_class": self.retain_per_class.value, "forget_per_class": self.forget_per_class.value}
 
 
 def method_flags() -> MethodFlags:
     """Defines the flags of a command that runs a method; `--method=NAME --help` then lists its options."""
-    retained = "retained images of each class that the method may see; none: all"
+    retained = "retained examples of each class that the method may see; none: all"
     return MethodFlags(
         flags.DEFINE_string("method", "osp-fit", "a method of osp_jax.methods; --method=NAME --help lists its options"),
         flags.DEFINE_multi_string("option", [], "an option of the method, as name=value; may be given again"),
@@ -162,7 +162,7 @@ def method_flags() -> MethodFlags:
         data_dir_flag(),
         flags.DEFINE_integer("retain_per_class", None, retained, **COUNTS),
         flags.DEFINE_integer(
-            "forget_per_class", None, "images of each class to forget that the method may see; none: all", **COUNTS
+            "forget_per_class", None, "examples of each class to forget that the method may see; none: all", **COUNTS
         ),
         flags.DEFINE_integer("seed", 0, "seed of the random numbers that a method draws", **SEEDS),
     )

@@ -32,7 +32,7 @@ _SHADOWS = cli.folder_flag("shadows", "what experiments.shadows wrote, for the l
 _DRAWS = flags.DEFINE_integer(
     "draws",
     None,
-    "random draws of images, for each of which relearning is repeated; none: that of the audit level",
+    "random draws of examples, for each of which relearning is repeated; none: that of the audit level",
     lower_bound=1,
     upper_bound=1000,
 )

@@ -77,7 +77,7 @@ def _measured(path: Path, dataset) -> dict:
     held_out = indices_of(trained, dataset)[1]
     if not len(held_out):
         raise InputError(
-            f"{path} held out no images; train with --config.data.validation=0.04, or import with --validation=0.04"
+            f"{path} held out no examples; train with --config.data.validation=0.04, or import with --validation=0.04"
         )
     model = trained.model
     logits = predict_logits(model, dataset.test, np.arange(len(dataset.test.labels)))

@@ -19,7 +19,7 @@ _WORKDIR = cli.folder_flag("workdir", "the trained model", required=True)
 _METHODS = cli.names_flag("methods", "methods, separated by commas", ["osp", "osp-fit", "logit-mask"])
 _CLASSES = flags.DEFINE_string("classes", "all", "classes to forget in turn, by number or name: 3,5 or cat,dog; or all")
 _OPTION = flags.DEFINE_multi_string("option", [], "an option of one method, as method:name=value; may be given again")
-_SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the images to evaluate on")
+_SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "the split to evaluate on")
 _OUT = cli.folder_flag("out", "folder for results.json and table.md", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the results in --out")
 _PROBES = flags.DEFINE_bool(
@@ -61,7 +61,7 @@ def main() -> None:
     indices = known if _SPLIT.value == "test" else held_out
     if not len(indices):
         raise InputError(
-            "the training held out no images; train with --config.data.validation=0.04 (import with "
+            "the training held out no examples; train with --config.data.validation=0.04 (import with "
             "--validation=0.04), or use --split=test"
         )
     check_writable(out, 10**6)

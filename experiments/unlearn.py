@@ -34,7 +34,7 @@ _DROP = flags.DEFINE_float(
     "max_retained_drop", 2.0, "points that the accuracy on the other classes may fall", 0.0, 100.0
 )
 _FORGOTTEN = flags.DEFINE_float(
-    "max_forgotten", 1.0, "percentage of the images to forget that may still be recognised", 0.0, 100.0
+    "max_forgotten", 1.0, "percentage of the examples to forget that may still be recognised", 0.0, 100.0
 )
 _PREPARED = flags.DEFINE_bool("prepared", True, "use a request that experiments.prepare computed, where there is one")
 _KEEP = flags.DEFINE_bool(

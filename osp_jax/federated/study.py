@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from osp_jax.data.dataset import Dataset
+from osp_jax.data.kinds import is_text
 from osp_jax.data.splits import check_forget, parse_classes
 from osp_jax.data.stored import StoredImages
 from osp_jax.federated.attacks import KINDS as ATTACKS
@@ -48,6 +49,8 @@ def check_study(config: ConfigDict, dataset: Dataset) -> None:
             "a federated study leaves classes out by departures.classes, and augments by data.pad and data.flip; "
             "leave data.exclude, data.cutout and data.pad_mode out"
         )
+    if is_text(dataset.image_shape):
+        raise InputError(f"a federated study is on images, and {dataset.name} has texts; give a set of images")
     if isinstance(dataset.train.images, StoredImages):
         raise InputError("the simulator needs images in memory; leave data.stream out")
     number = config.division.clients

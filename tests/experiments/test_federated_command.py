@@ -1,5 +1,6 @@
 """`experiments.federated`: a small study, resumed with the same figures, its pages, and refusals."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -101,7 +102,13 @@ def test_a_study_that_lost_a_cell_and_its_last_rounds_ends_the_same(study, tmp_p
 
 
 def test_what_cannot_be_run_is_reported_before_any_training(tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    given = itertools.product(("train", "test"), ("cat", "dog"))
+    texts.write_text(
+        "".join(f'{{"text": "a {name}", "label": "{name}", "split": "{split}"}}\n' for split, name in given)
+    )
     refused = {
+        f"--config.data.name=text:{texts}": "has texts",
         "--config.splits=('random',)": "iid, dirichlet, classes",
         "--config.scenarios=('class','theft')": "label-flip",
         "--config.methods.of_class=('fedup',)": "at class level",
