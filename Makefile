@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs/demo
 FORGET ?= 3
 WORKERS ?= 2
-PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo benchmark test test-all test-torch test-wheel docs docs-links lint types clean
 
@@ -45,7 +45,7 @@ $(TORCH_VENV)/bin/.installed: setup.py constraints.txt
 	touch $@
 
 test-torch: $(TORCH_VENV)/bin/.installed
-	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m "torch or flower"
+	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder -m "torch or flower"
 
 test-wheel: $(BIN)/.installed
 	rm -rf build/lib build/wheel $(WHEEL_VENV)
