@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from osp_jax.methods.parts.moments import matmul, tree_sum
+from osp_jax.methods.parts.principal_directions import moment_products, principal_directions, sketch_of
 from osp_jax.program.layer_inputs import kernel_matrix, outputs_of, write_matrix
 from osp_jax.program.tail import Ends, Tail, Writer, by_image, products_of, rows_of
 from osp_jax.runtime.distributed import everywhere
@@ -67,9 +68,10 @@ def refit(
     chosen = tuple(response.positions for response in responses)
     factors = [response.factor for response in responses]
     of_some = _enough(tail, list(zip(kept, real, strict=True)), chosen)
-    moments, slopes = tree_sum(_moments(variables, factors, *b, tail=tail, positions=chosen) for b in of_some)
+    sketches = [sketch_of(writer.layer.inputs, directions) for writer in tail.writers]
+    moments, slopes = tree_sum(_moments(variables, factors, sketches, *b, tail=tail, positions=chosen) for b in of_some)
     number = sum(weights.sum() for _, weights in of_some)
-    bases = [principal_directions(moment / number, directions) for moment in moments]
+    bases = [principal_directions(m / number, sketch, directions) for m, sketch in zip(moments, sketches, strict=True)]
     scale = jnp.sqrt(slopes / number) if tail.normalised else jnp.ones_like(slopes)
     scale = jnp.where(scale > 0, scale, 1)
     groups = _groups(tail.writers)
@@ -85,14 +87,6 @@ def refit(
         changes = [solve_ridge(*pair, spread, ridge) for pair, spread in zip(sums, spreads, strict=True)]
         new = edited(variables, changed_leaves(variables, tail.writers, responses, bases, changes))
     return new
-
-
-@partial(jax.jit, static_argnames="directions")
-def principal_directions(moment: jax.Array, directions: int) -> tuple[jax.Array, jax.Array]:
-    """(orthonormal `(inputs, k)`, mean squares along them `(k,)`) of a kernel's input, from its second moment."""
-    values, vectors = jnp.linalg.eigh(moment)  # ascending
-    k = min(directions or len(values), len(values))
-    return vectors[:, -k:], jnp.maximum(values[-k:], 1e-6 * values[-1])
 
 
 def solve_ridge(gram: jax.Array, product: jax.Array, spread: jax.Array, ridge: float) -> jax.Array:
@@ -208,19 +202,20 @@ def derivatives_of(
 def _moments(
     variables: Any,
     factors: list[jax.Array],
+    sketches: list[jax.Array | None],
     kept: list[jax.Array],
     real: jax.Array,
     *,
     tail: Tail,
     positions: tuple[tuple[int, ...], ...],
 ) -> tuple[list[jax.Array], jax.Array]:
-    """(by writer the second moment of its kernel's input, a mean over positions, `(inputs, inputs)`; the squared
-    derivative of each feature by a shift, `(features,)`); sums over images."""
+    """(by writer the second moment of its kernel's input, a mean over positions, `(inputs, inputs)`, or its product
+    with a sketch; the squared derivative of each feature by a shift, `(features,)`); sums over images."""
     ends, derivatives = derivatives_of(variables, kept, tail.no_shifts(), tail=tail)
     moments, slopes = [], jnp.zeros(ends.features.shape[-1])
     for w, (writer, where) in enumerate(zip(tail.writers, positions, strict=True)):
         rows = _rows(ends, tail, w, where) * real[:, None, None]
-        moments.append(jnp.einsum("npd,npe->de", rows, rows) / rows.shape[1])
+        moments.append(moment_products(rows, sketches[w]) / rows.shape[1])
         slope = _divided(derivatives[w].sum(1), factors[w])
         slopes = slopes.at[writer.features].set(jnp.sum(real[:, None] * slope**2, 0))
     return everywhere((moments, slopes))
