@@ -33,7 +33,7 @@ from osp_jax.audit.probes import probes
 from osp_jax.audit.subject import Look
 from osp_jax.data.sources import Dataset, load_dataset
 from osp_jax.data.splits import hold_out
-from osp_jax.fitting import Fitted, fit_features, network_features
+from osp_jax.head_fit import Fitted, fit_features, network_features
 from osp_jax.interop.imported import import_network
 from osp_jax.interop.network_source import find_source, network_of
 from osp_jax.interop.weight_files import read_weights

@@ -67,7 +67,7 @@ def main() -> None:
     arguments.add_argument("--direct_calls", type=whole(1, 10**6), default=10, help="of one that is computed")
     flags = arguments.parse_args()
     name, model, dataset = _brought(flags)
-    labels, known = dataset.train.labels, _known(model)
+    labels, known = dataset.train.labels, model.known
     rows = per_class_sample(labels, np.flatnonzero(np.isin(labels, known)), flags.images_per_class * len(known), seed=0)
     given = dataset.train.images[rows], labels[rows]
     collected = _statistics(model, given, flags.cached_inputs)
@@ -114,7 +114,7 @@ def _measured(
     name: str, model: Model, collected: Statistics, given: Any, flags: Any
 ) -> tuple[dict[str, Any], Prepared]:
     """(a row, the prepared requests) of a method."""
-    method, classes = get_method(name)(), _known(model)
+    method, classes = get_method(name)(), model.known
     calls = flags.direct_calls
     if method.sees:
         classes, calls = classes[: flags.few], min(calls, 2)
@@ -315,10 +315,6 @@ def _statistics(model: Model, given: Any, cached_inputs: int) -> Statistics:
     except InputError as error:
         print(f"no cached inputs: {error}", flush=True)
         return osp_jax.collect_statistics(model, *given)
-
-
-def _known(model: Model) -> list[int]:
-    return [number for number in range(model.num_classes) if number not in model.forgotten]
 
 
 def _method(name: str) -> str:

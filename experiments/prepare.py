@@ -30,7 +30,6 @@ def main() -> None:
     method = _METHOD.parsed()
     trained = load_workdir(workdir)
     model, names = trained.model, trained.model.class_names
-    known = [number for number in range(len(names)) if number not in model.forgotten]
     classes = classes_in_turn(_CLASSES.value, names, model.forgotten)
     check_recipe(trained, method, _METHOD.name.value)
     check_writable(workdir, 0)
@@ -39,7 +38,7 @@ def main() -> None:
     budget = _METHOD.budget()
     settings = request_settings(method, budget, _METHOD.seed.value)
     folder = folder_of(workdir, settings)
-    if stale := discard_stale(workdir, network, known):
+    if stale := discard_stale(workdir, network, model.known):
         print(f"removed {stale} prepared requests of other weights, or for classes that are forgotten")
     list_prepared(workdir)
     missing = [number for number in classes if number not in prepared_classes(folder)]

@@ -31,7 +31,7 @@ def main() -> None:
     start = config.training.start_from  # a network of texts keeps its own token ids
     dataset = load_data(config.data, read_tokenizer(Path(start)) if start else "")
     if config.training.head == "ridge":
-        from osp_jax.fitting import fit_workdir
+        from osp_jax.head_fit_workdir import fit_workdir
 
         if _TENSORBOARD.value:
             raise InputError("a head that is fitted in closed form has no epochs to record; leave --tensorboard out")

@@ -17,8 +17,8 @@ _PUBLIC = {
     "collect_statistics": "api",
     "prepare": "api",
     "unlearn": "api",
-    "fit_head": "fitting",
-    "forget_images": "fitting",
+    "fit_head": "head_fit",
+    "forget_images": "head_fit",
     "export": "exports.export",
     "HarmError": "harm",
     "InputError": "runtime.errors",
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from osp_jax.api import unlearn as unlearn
     from osp_jax.api_audit import audit as audit
     from osp_jax.exports.export import export as export
-    from osp_jax.fitting import fit_head as fit_head
-    from osp_jax.fitting import forget_images as forget_images
     from osp_jax.harm import HarmError as HarmError
+    from osp_jax.head_fit import fit_head as fit_head
+    from osp_jax.head_fit import forget_images as forget_images
     from osp_jax.interop.function import from_function as from_function
     from osp_jax.interop.linen import from_linen as from_linen
     from osp_jax.interop.nnx import from_nnx as from_nnx

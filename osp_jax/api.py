@@ -190,8 +190,7 @@ def prepare(
       InputError: as in `unlearn`, for the first class that cannot be prepared.
     """
     check_model(model)
-    known = [number for number in range(model.num_classes) if number not in model.forgotten]
-    numbers = known if classes is None else numbers_of(classes, model)
+    numbers = model.known if classes is None else numbers_of(classes, model)
     check_in_turn(numbers, model.num_classes, model.forgotten, model.class_names)
     method = method_of(method)
     check_request(seed, False, MAX_RETAINED_DROP, MAX_FORGOTTEN, retain_per_class, forget_per_class)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from osp_jax.fitting import forget_images
+from osp_jax.head_fit import forget_images
 from osp_jax.interop.stored_network import keep_stored_weights
 from osp_jax.loading import network_to_keep, stored_statistics
 from osp_jax.methods.parts.request import describe_change, earlier_requests, images_seen

@@ -57,6 +57,11 @@ class Model:
         return len(self.class_names)
 
     @property
+    def known(self) -> tuple[int, ...]:
+        """Numbers of the classes that are not forgotten."""
+        return tuple(number for number in range(self.num_classes) if number not in self.forgotten)
+
+    @property
     def reads_texts(self) -> bool:
         """Whether the inputs are token ids `(batch, length)`, which are not normalised, instead of images."""
         return not self.mean
