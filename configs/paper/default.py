@@ -14,19 +14,19 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.methods = METHODS
     config.entries = ConfigDict()
-    config.entries.cifar10_resnet20 = _entry("cifar10_resnet20", audited="0,3,9")
+    config.entries.cifar10_resnet20 = _entry("cifar10_resnet20", audited="0,3,9", probes=True)
     config.entries.cifar10_cifarnet = _entry("cifar10_cifarnet", audited="0,3")
     config.entries.cifar100_cifarnet = _entry("cifar100_cifarnet", audited="0,47")
     for network in ("resnet18", "vgg16"):
-        config.entries[f"cifar10_{network}"] = _entry(f"cifar10_{network}", audited="0,3,9", shadows=32)
+        config.entries[f"cifar10_{network}"] = _entry(f"cifar10_{network}", audited="0,3,9", probes=True, shadows=32)
         config.entries[f"cifar100_{network}"] = _entry(f"cifar100_{network}", audited="0,33,66", shadows=32)
     return config
 
 
-def _entry(name: str, *, audited: str, shadows: int = 0) -> dict:
+def _entry(name: str, *, audited: str, probes: bool = False, shadows: int = 0) -> dict:
     return {
         "config": f"configs/{name}.py",
         "audited": audited,
-        "probes": name.startswith("cifar10_"),  # a probe and a new head for every class, not only the audited ones
+        "probes": probes,  # a probe and a new head for every class, not only the audited ones
         "shadows": shadows,  # models with and without each audited class, each on half of the images; 0: none
     }
