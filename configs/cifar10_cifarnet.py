@@ -4,7 +4,7 @@ r"""CifarNet (2 million parameters) on CIFAR-10: the most accurate network here 
         --config.data.dir=TFDS_DIR
 
 10 epochs, 0.7 hours on one CPU core with PyTorch's gradient, 1.3 with JAX's (`--config.training.gradient=jax`).
-Expected test accuracy: 92.5%.
+Expected test accuracy: 91.8%.
 """
 
 from ml_collections import ConfigDict
