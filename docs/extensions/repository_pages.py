@@ -58,6 +58,8 @@ def write(page: Path, text: str) -> None:
 
 def _write_copies(app: "Sphinx") -> None:
     del app
+    for stale in {*(GENERATED / RESULTS.name).rglob("*.md")} - {*copies().values()}:
+        stale.unlink()  # the copy of a table that is gone
     for path, page in copies().items():
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".md":
