@@ -8,7 +8,7 @@ from osp_jax.report.comparison_tables import summarise
 from osp_jax.report.formats import NOTHING, duration
 from osp_jax.report.sweep import swept
 
-HEADER = ("Target", "Asked", "Measured", "", "File")
+HEADER = ("Target", "Asked", "Measured", "", "In results/")
 NOT_MEASURED = "not measured"
 
 
@@ -104,9 +104,14 @@ def target_rows(network: Network, results: Mapping[str, Any], method: str) -> li
         ("Exact head, U-LiRA", "0.47 to 0.53", _exact_area(of["exact"], network.exact)),
     ]
     return [
-        [name, asked, found.words, _MET[found.met], found.file if found.met is not None else NOTHING]
+        [name, asked, found.words, _MET[found.met], _place(found.file) if found.met is not None else NOTHING]
         for name, asked, found in rows
     ]
+
+
+def _place(file: str) -> str:
+    """A file below results/, without the name that most of them have."""
+    return file.removeprefix("results/").removesuffix("/results.json")
 
 
 def prepared_seconds(results: dict[str, Any] | None) -> dict[str, float]:
