@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs/demo
 FORGET ?= 3
 WORKERS ?= 2
-PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+PYTEST = python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo benchmark test test-all test-torch test-wheel docs docs-links lint types clean
 
@@ -34,10 +34,10 @@ benchmark: $(BIN)/.installed
 	@echo "open runs/benchmark/digits/report.html"
 
 test: $(BIN)/.installed
-	$(PYTEST) -m "not slow"
+	$(BIN)/$(PYTEST) -m "not slow"
 
 test-all: $(BIN)/.installed
-	XLA_FLAGS= $(PYTEST)
+	XLA_FLAGS= $(BIN)/$(PYTEST)
 
 $(TORCH_VENV)/bin/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(TORCH_VENV)
@@ -45,7 +45,7 @@ $(TORCH_VENV)/bin/.installed: setup.py constraints.txt
 	touch $@
 
 test-torch: $(TORCH_VENV)/bin/.installed
-	$(TORCH_VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder -m "torch or flower"
+	$(TORCH_VENV)/bin/$(PYTEST) -m "torch or flower"
 
 test-wheel: $(BIN)/.installed
 	rm -rf build/lib build/wheel $(WHEEL_VENV)

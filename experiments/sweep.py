@@ -71,8 +71,7 @@ def main() -> None:
     unfinished = out / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
     config = {"workdir": str(workdir), **asked}
-    known_classes = [number for number in range(trained.model.num_classes) if number not in trained.model.forgotten]
-    completed = partial(_completed, classes=known_classes)
+    completed = partial(_completed, classes=list(trained.model.known))
     claim_workdir(unfinished, ConfigDict(config), trained.record["dataset"], completed)
 
     rows = []
